@@ -1,0 +1,109 @@
+"""Where tasks and rewards come from."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from fettle.config.base import Frozen
+
+ANSWER_IN_TAGS = "Work it out, then give the final answer as <answer>...</answer>."
+
+
+class ReasoningGym(Frozen):
+    """Tasks that the reasoning-gym package generates, scored by its own scorer."""
+
+    type: Literal["reasoning_gym"] = "reasoning_gym"
+    task: str = "chain_sum"
+    """A dataset of reasoning-gym by name."""
+    settings: dict[str, Any] = {}
+    """Passed to the dataset as they are (``max_terms: 3``, ...)."""
+    system: str | None = ANSWER_IN_TAGS
+    """System message before each question; null for none."""
+    partial_credit: bool = False
+    """Pay the scorer's partial credit; otherwise only a full score earns 1."""
+    seed: int = 0
+    """Seed of the tasks."""
+    heldout: Annotated[int, Field(ge=1)] = 200
+    """Tasks kept for evaluation; none of them, by content, is ever trained on."""
+    weight: Annotated[float, Field(gt=0)] = 1.0
+    """Share of the training tasks, relative to other environments."""
+
+
+class Arithmetic(Frozen):
+    """Sums and differences that this package generates."""
+
+    type: Literal["arithmetic"] = "arithmetic"
+    min_terms: Annotated[int, Field(ge=2)] = 2
+    """Fewest numbers in an expression."""
+    max_terms: Annotated[int, Field(ge=2)] = 2
+    """Most numbers in an expression."""
+    digits: Annotated[int, Field(ge=1, le=9)] = 2
+    """Digits of each number: the difficulty."""
+    system: str | None = ANSWER_IN_TAGS
+    """System message before each question; null for none."""
+    seed: int = 0
+    """Seed of the tasks."""
+    heldout: Annotated[int, Field(ge=1)] = 200
+    """Tasks kept for evaluation; none of them, by content, is ever trained on."""
+    weight: Annotated[float, Field(gt=0)] = 1.0
+    """Share of the training tasks, relative to other environments."""
+
+    @model_validator(mode="after")
+    def _terms_in_order(self) -> "Arithmetic":
+        if self.max_terms < self.min_terms:
+            raise ValueError(f"max_terms is {self.max_terms}, below min_terms, which is {self.min_terms}")
+        return self
+
+
+class JSONL(Frozen):
+    """Questions from a file: one JSON object a line, with ``prompt`` or ``messages``, and ``answer``."""
+
+    type: Literal["jsonl"] = "jsonl"
+    path: str
+    """The file."""
+    reward: str = "exact_match"
+    """A reward by name, or ``package.module:function``."""
+    answer_in: Literal["tags", "text"] = "tags"
+    """``tags`` scores what stands in exactly one <answer>...</answer>; ``text`` scores the whole reply."""
+    system: str | None = ANSWER_IN_TAGS
+    """System message before each question that brings none; null for none."""
+    seed: int = 0
+    """Seed of the order and of the split."""
+    heldout: Annotated[int, Field(ge=1)] = 200
+    """Rows kept for evaluation; none of them, by content, is ever trained on."""
+    weight: Annotated[float, Field(gt=0)] = 1.0
+    """Share of the training tasks, relative to other environments."""
+
+
+EnvironmentConfig = Annotated[ReasoningGym | Arithmetic | JSONL, Field(discriminator="type")]
+"""An environment by its type."""
+
+
+class Conversations(Frozen):
+    """Conversations from a file: one JSON object a line, with ``messages``, or ``prompt`` and ``completion``."""
+
+    type: Literal["conversations"] = "conversations"
+    path: str
+    """The file."""
+    heldout: Annotated[int, Field(ge=1)] = 50
+    """Rows kept for evaluation."""
+    seed: int = 0
+    """Seed of the order and of the split."""
+
+
+class WorkedSums(Frozen):
+    """Worked solutions to an environment's sums, some of them with a slip."""
+
+    type: Literal["worked_sums"] = "worked_sums"
+    tasks: Annotated[ReasoningGym | Arithmetic, Field(discriminator="type")] = ReasoningGym()
+    """Where the sums come from; its held-out tasks stay held out here too."""
+    slips: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Share of the solutions that get the sum wrong."""
+    size: Annotated[int, Field(ge=1)] = 20000
+    """How many solutions to write."""
+    seed: int = 0
+    """Seed of the slips."""
+
+
+DemonstrationsConfig = Annotated[Conversations | WorkedSums, Field(discriminator="type")]
+"""What supervised fine-tuning learns from."""

@@ -1,0 +1,142 @@
+"""What is trained, how it is stepped, and how it is sampled."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from fettle.config.base import Frozen
+
+
+class LoRA(Frozen):
+    """Low-rank adapters beside frozen weights (Hu et al., 2021, arXiv:2106.09685)."""
+
+    rank: Annotated[int, Field(ge=1)] = 16
+    """Rank r of each update."""
+    alpha: Annotated[float, Field(gt=0)] = 32.0
+    """The update is scaled by alpha / rank."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of an adapter's inputs dropped while training."""
+    targets: Annotated[tuple[str, ...], Field(min_length=1)] = ("all-linear",)
+    """Names of the linear layers that get an adapter (``q_proj``, ...); ``all-linear`` is all but the head."""
+
+
+class TinyModel(Frozen):
+    """A Qwen3-architecture model of random weights, built in code together with its tokenizer."""
+
+    type: Literal["tiny"] = "tiny"
+    hidden: Annotated[int, Field(ge=16)] = 128
+    """Width of the residual stream."""
+    layers: Annotated[int, Field(ge=1)] = 4
+    """Number of blocks."""
+    heads: Annotated[int, Field(ge=1)] = 4
+    """Attention heads; the width divides by it."""
+    context: Annotated[int, Field(ge=32)] = 512
+    """Longest sequence, in tokens."""
+    seed: int = 0
+    """Seed of the random weights."""
+
+    @model_validator(mode="after")
+    def _width_divides(self) -> "TinyModel":
+        if self.hidden % (2 * self.heads):
+            raise ValueError(f"hidden is {self.hidden} and heads {self.heads}: the width must divide by twice the heads")
+        return self
+
+
+class PolicySpec(Frozen):
+    """One model to be trained."""
+
+    model: str | TinyModel
+    """A folder, a hub name, or a tiny model made on the spot."""
+    lora: LoRA | None = None
+    """Adapters beside frozen weights; absent means that all weights are trained."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Precision of the arithmetic. Trained weights and optimizer moments stay float32 in either."""
+    seed: int = 0
+    """Seed of the adapters' initial values and of dropout."""
+
+
+class AdamW(Frozen):
+    """Adam with decoupled weight decay (Loshchilov and Hutter, 2017, arXiv:1711.05101)."""
+
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-5
+    """Step size; a schedule multiplies it."""
+    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Decay of the first moment."""
+    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.95
+    """Decay of the second moment."""
+    eps: Annotated[float, Field(gt=0)] = 1e-8
+    """Added to the root of the second moment."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Each step multiplies the weights by 1 - learning_rate * weight_decay."""
+    clip_norm: Annotated[float, Field(gt=0)] | None = 1.0
+    """Gradients are scaled down to this global norm; null leaves them alone."""
+
+
+class Constant(Frozen):
+    """The peak learning rate throughout, after a linear warm-up."""
+
+    type: Literal["constant"] = "constant"
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    """Steps over which the rate climbs from 0 to its peak."""
+
+
+class Linear(Frozen):
+    """A straight line from the peak to ``final`` of it, after a linear warm-up."""
+
+    type: Literal["linear"] = "linear"
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    """Steps over which the rate climbs from 0 to its peak."""
+    final: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the peak at the last step."""
+
+
+class Cosine(Frozen):
+    """Half a cosine from the peak to ``final`` of it, after a linear warm-up."""
+
+    type: Literal["cosine"] = "cosine"
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    """Steps over which the rate climbs from 0 to its peak."""
+    final: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the peak at the last step."""
+
+
+Schedule = Annotated[Constant | Linear | Cosine, Field(discriminator="type")]
+"""How the learning rate changes over a run."""
+
+
+class SamplingParams(Frozen):
+    """How tokens are drawn."""
+
+    max_tokens: Annotated[int, Field(ge=1)] = 256
+    """Most tokens in one completion."""
+    temperature: Annotated[float, Field(ge=0)] = 1.0
+    """Logits are divided by it; 0 takes the likeliest token."""
+    top_k: Annotated[int, Field(ge=0)] = 0
+    """Only the k likeliest tokens may be drawn; 0 is no limit."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Only the likeliest tokens that together hold this probability may be drawn."""
+    stop: tuple[str, ...] = ()
+    """A completion ends with the token that completes one of these strings."""
+    stop_token_ids: tuple[int, ...] = ()
+    """A completion ends with one of these tokens, besides the model's own end tokens."""
+    seed: int = 0
+    """Draws depend on this and on the completion's index, and on nothing else in the batch."""
+    untempered_logprobs: bool = False
+    """Also return log-probabilities under the model's own distribution."""
+
+
+class LocalEngine(Frozen):
+    """The engine in this process."""
+
+    type: Literal["local"] = "local"
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """``auto`` takes a GPU where torch sees one."""
+    threads: Annotated[int, Field(ge=1)] | None = None
+    """Threads for arithmetic; null leaves torch's choice. Bits repeat only for a fixed number."""
+    train_tokens: Annotated[int, Field(ge=16)] = 16384
+    """Most tokens, padding included, in one micro-batch; sequences of like length share one."""
+    sample_tokens: Annotated[int, Field(ge=16)] = 262144
+    """Most tokens that the sampler's cache holds at once; further sequences wait for room."""
+
+
+EngineConfig = LocalEngine

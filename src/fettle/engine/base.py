@@ -1,0 +1,143 @@
+"""The seam. Everything above it is written once; everything below it can be swapped.
+
+``Engine``, ``Policy`` and ``Sampler`` are what loops speak to. ``Backend`` is the synchronous half: the same
+operations, one at a time and in order, with no queue and no network; ``broker`` makes an ``Engine`` of any.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from fettle.config import AdamW, LossConfig, PolicySpec, SamplingParams
+from fettle.types import Checkpoint, Completion, Datum, Floats, ForwardResult, OptimResult, Tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What an engine can do."""
+
+    engine: str
+    device: str
+    losses: tuple[str, ...]
+    precisions: tuple[str, ...]
+    threads: int
+    memory_bytes: int
+    """Memory of the device that holds the weights."""
+
+
+class Sampler(Protocol):
+    """Something that generates, from weights that do not change under it."""
+
+    policy_version: int
+
+    async def sample(self, prompt: Tokens, n: int, params: SamplingParams) -> list[Completion]:
+        """Draw ``n`` completions of one prompt."""
+        ...
+
+    async def logprobs(self, tokens: Tokens, *, temperature: float = 1.0) -> list[float | None]:
+        """The log-probability of each token after those before it; None for the first."""
+        ...
+
+
+class Policy(Protocol):
+    """One model being trained. Calls may be issued without awaiting the one before; they run in the order issued.
+
+    Gradients accumulate until ``optim_step``; the sum over calls equals one call on the joined data.
+    """
+
+    async def forward(self, data: Sequence[Datum], loss: LossConfig) -> ForwardResult:
+        """The loss and log-probabilities, with no gradient."""
+        ...
+
+    async def forward_backward(self, data: Sequence[Datum], loss: LossConfig) -> ForwardResult:
+        """Add the gradient of the weighted sum of ``loss`` over ``data``."""
+        ...
+
+    async def optim_step(self, optimizer: AdamW) -> OptimResult:
+        """Apply the accumulated gradients and clear them."""
+        ...
+
+    async def sampler(self) -> Sampler:
+        """A sampler of the weights as they are now, with their version."""
+        ...
+
+    async def save(self, name: str, *, optimizer: bool = True) -> Checkpoint:
+        """Write a checkpoint. Names are never reused."""
+        ...
+
+    async def close(self) -> None:
+        """Give its memory back."""
+        ...
+
+
+class Engine(Protocol):
+    """A place that computes."""
+
+    async def create_policy(self, spec: PolicySpec) -> Policy:
+        """A policy with the weights of ``spec.model``."""
+        ...
+
+    async def load_policy(self, checkpoint: str, *, optimizer: bool) -> Policy:
+        """A policy as it was saved; with its optimizer, training goes on to the same bits."""
+        ...
+
+    async def sampler(self, weights: str) -> Sampler:
+        """A sampler of a model or of a saved checkpoint."""
+        ...
+
+    async def capabilities(self) -> Capabilities:
+        """What this engine can do."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SampleRequest:
+    """One call of ``Sampler.sample``, as a backend sees it beside others."""
+
+    prompt: Tokens
+    n: int
+    params: SamplingParams
+
+
+class Backend(Protocol):
+    """The synchronous half of an engine, called from one thread.
+
+    A call that raises leaves the policy as it was. ``weights`` names what is sampled: a model, a
+    checkpoint's folder, or what ``pin`` gave.
+    """
+
+    def capabilities(self) -> Capabilities: ...
+
+    def create_policy(self, policy: str, spec: PolicySpec) -> int:
+        """Returns the policy version."""
+        ...
+
+    def load_policy(self, policy: str, checkpoint: str, *, optimizer: bool) -> int:
+        """Returns the policy version."""
+        ...
+
+    def forward(self, policy: str, data: Sequence[Datum], loss: LossConfig) -> ForwardResult: ...
+
+    def forward_backward(self, policy: str, data: Sequence[Datum], loss: LossConfig) -> ForwardResult: ...
+
+    def optim_step(self, policy: str, optimizer: AdamW) -> OptimResult: ...
+
+    def save(self, policy: str, name: str, *, optimizer: bool) -> Checkpoint: ...
+
+    def close_policy(self, policy: str) -> None: ...
+
+    def pin(self, policy: str) -> tuple[str, int]:
+        """Names the weights as they are now, and their version. They cost a copy only if a step comes before ``unpin``."""
+        ...
+
+    def unpin(self, weights: str) -> None: ...
+
+    def open(self, weights: str) -> int:
+        """Makes a model or checkpoint ready to be sampled; returns its version."""
+        ...
+
+    def sample(self, weights: str, requests: Sequence[SampleRequest]) -> list[list[Completion]]: ...
+
+    def logprobs(self, weights: str, sequences: Sequence[Tokens], *, temperature: float) -> list[Floats]:
+        """For each sequence [T]; 0 for its first token."""
+        ...

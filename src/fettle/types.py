@@ -1,0 +1,200 @@
+"""The nouns that cross a boundary: plain data over numpy arrays, no torch, no I/O.
+
+Axes: T tokens of one sequence. Every per-token array stands beside the token it speaks of:
+``sampling_logprobs[t]`` is the log-probability with which ``tokens[t]`` was drawn.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fettle.errors import DataError, LossInputError
+
+Ints = NDArray[np.int32]
+Floats = NDArray[np.float32]
+Tokens = Sequence[int]
+
+StopReason = Literal["stop", "length"]
+"""``stop``: a stop token or stop string was drawn; ``length``: the token limit or the context ended it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation, as chat templates take it."""
+
+    role: Literal["system", "user", "assistant", "tool"]
+    content: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Datum:
+    """One sequence ready for a loss.
+
+    ``loss_mask[t]`` is 1 where ``tokens[t]`` is trained on; the first token has nothing before it to
+    be predicted from, so its mask is 0. ``streams`` holds further per-token arrays by name
+    (``weights``, ``sampling_logprobs``, ``advantages``, ``reference_logprobs``): a loss says which it
+    reads. ``weights`` carries every division (see ``losses.reduce``) and is ``loss_mask`` when absent.
+
+    Raises:
+        LossInputError: an array's length is not the number of tokens.
+    """
+
+    tokens: Ints
+    loss_mask: Floats
+    streams: Mapping[str, Floats] = field(default_factory=dict)
+    temperature: float = 1.0
+    """The temperature at which this sequence was drawn, and at which its log-probabilities are taken."""
+    group: str = ""
+    """Sequences that answer one prompt, or that form one pair, share a group."""
+
+    def __post_init__(self) -> None:
+        length = len(self.tokens)
+        if length < 2:
+            raise LossInputError(f"a sequence needs at least 2 tokens to train on, and this one has {length}")
+        for name, values in {"loss_mask": self.loss_mask, **self.streams}.items():
+            if values.shape != (length,):
+                raise LossInputError(f"{name} has shape {list(values.shape)} beside {length} tokens: one value a token is needed")
+            if not np.isfinite(values).all():
+                at = int(np.flatnonzero(~np.isfinite(values))[0])
+                raise LossInputError(f"{name}[{at}] is {values[at]}: every value must be a finite number")
+        if self.loss_mask[0] != 0:
+            raise LossInputError("loss_mask[0] is not 0, but the first token has nothing before it to be predicted from")
+
+    @property
+    def weights(self) -> Floats:
+        """What each token's loss is multiplied by before everything is summed."""
+        return self.streams.get("weights", self.loss_mask)
+
+
+def datum(
+    tokens: Sequence[int],
+    loss_mask: Sequence[float],
+    *,
+    temperature: float = 1.0,
+    group: str = "",
+    **streams: Sequence[float] | Floats,
+) -> Datum:
+    """A :class:`Datum` from plain lists."""
+    arrays = {name: np.asarray(values, dtype=np.float32) for name, values in streams.items()}
+    return Datum(np.asarray(tokens, dtype=np.int32), np.asarray(loss_mask, dtype=np.float32), arrays, temperature, group)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ForwardResult:
+    """What a loss came to: ``loss`` is the weighted sum, ``metrics`` means over the trained tokens."""
+
+    loss: float
+    metrics: dict[str, float]
+    logprobs: list[Floats]
+    """For each datum [T]: log-probabilities under the policy, 0 where ``loss_mask`` is 0."""
+    num_tokens: int
+    """Trained tokens in the call."""
+
+
+@dataclass(frozen=True, slots=True)
+class OptimResult:
+    """One optimizer step: ``skipped`` steps (non-finite gradients) leave the weights as they were."""
+
+    policy_version: int
+    grad_norm: float
+    """Global norm before clipping."""
+    skipped: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Completion:
+    """What a sampler drew, with the log-probability of each token under the distribution it came from."""
+
+    tokens: list[int]
+    logprobs: list[float]
+    stop_reason: StopReason
+    policy_version: int
+    untempered_logprobs: list[float] | None = None
+    """Under the model's own distribution, before temperature, top-k and top-p; on request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A saved policy: a folder and the digest of its manifest."""
+
+    name: str
+    path: str
+    policy_version: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """Something to be solved. ``data`` (the answer and its kin) never reaches the policy."""
+
+    prompt: tuple[Message, ...]
+    data: Mapping[str, Any]
+    source: str
+    """The environment it belongs to."""
+
+    @property
+    def id(self) -> str:
+        """A hash of the content: two tasks that ask and expect the same are the same task."""
+        content = [[(m.role, m.content) for m in self.prompt], self.data.get("answer")]
+        try:
+            text = json.dumps(content, sort_keys=True)
+        except TypeError as error:
+            raise DataError(f"a task of {self.source} holds an answer that is not JSON: {error}") from error
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Turn:
+    """What the policy saw (new tokens only), what it then drew, and what that earned."""
+
+    observation: list[int]
+    completion: Completion
+    reward: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trajectory:
+    """One episode, token-in and token-out: nothing here was ever re-tokenised.
+
+    ``terminated``: the environment said it is over. ``truncated``: a limit cut it short.
+    """
+
+    task: Task
+    turns: tuple[Turn, ...]
+    messages: tuple[Message, ...]
+    """The whole conversation, for people to read."""
+    terminated: bool
+    truncated: bool
+    components: Mapping[str, float] = field(default_factory=dict)
+    """The named parts whose sum is the reward."""
+    temperature: float = 1.0
+    group: str = ""
+
+    @property
+    def reward(self) -> float:
+        """The sum over turns."""
+        return sum(turn.reward for turn in self.turns)
+
+    @property
+    def num_sampled(self) -> int:
+        """Tokens that the policy drew."""
+        return sum(len(turn.completion.tokens) for turn in self.turns)
+
+    @property
+    def policy_version(self) -> int:
+        """The oldest policy version that drew a token here."""
+        return min(turn.completion.policy_version for turn in self.turns)
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """An episode that broke: counted, and never a reward of zero."""
+
+    task: Task
+    reason: str
+    group: str = ""
