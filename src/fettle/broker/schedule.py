@@ -1,0 +1,73 @@
+"""One worker thread owns the backend; calls queue for it, and those that can share a batch do."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Generic, TypeVar
+
+from fettle.errors import FettleError
+
+Result = TypeVar("Result")
+Item = TypeVar("Item")
+
+
+class Worker:
+    """Runs backend calls one at a time, in the order given, off the event loop."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="fettle-engine")
+
+    async def run(self, call: Callable[[], Result]) -> Result:
+        """The call's answer. Its place in the queue is taken before this first waits."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+
+    def post(self, call: Callable[[], object]) -> None:
+        """Queue a call nobody waits for; after ``close`` it is dropped."""
+        try:
+            self._thread.submit(call)
+        except RuntimeError:
+            return
+
+    def close(self) -> None:
+        """Finish what is queued, then end the thread."""
+        self._thread.shutdown(wait=True)
+
+
+class Gatherer(Generic[Item, Result]):
+    """Joins calls that are issued in one turn of the event loop into one backend call.
+
+    The turn, not a clock, decides what is joined, so a loop that issues the same calls gets the same batches.
+    """
+
+    def __init__(self, worker: Worker, call: Callable[[Sequence[Item]], Sequence[Result]]) -> None:
+        self._worker = worker
+        self._call = call
+        self._waiting: list[tuple[Item, asyncio.Future[Result]]] = []
+
+    async def __call__(self, item: Item) -> Result:
+        """The item's own share of the joint answer."""
+        loop = asyncio.get_running_loop()
+        if not self._waiting:
+            loop.call_soon(lambda: loop.create_task(self._flush()))
+        future: asyncio.Future[Result] = loop.create_future()
+        self._waiting.append((item, future))
+        return await future
+
+    async def _flush(self) -> None:
+        batch, self._waiting = self._waiting, []
+        joint = await self._outcome([item for item, _ in batch])
+        # One bad call must not fail its neighbours: apart, each gets its own answer or its own error.
+        apart = len(batch) > 1 and isinstance(joint, FettleError)
+        for index, (item, future) in enumerate(batch):
+            answer = await self._outcome([item]) if apart else joint
+            if future.done():
+                continue
+            if isinstance(answer, BaseException):
+                future.set_exception(answer)
+            else:
+                future.set_result(answer[0 if apart else index])
+
+    async def _outcome(self, items: Sequence[Item]) -> Sequence[Result] | BaseException:
+        done = asyncio.ensure_future(self._worker.run(lambda: self._call(items)))
+        await asyncio.wait([done])
+        return done.exception() or done.result()

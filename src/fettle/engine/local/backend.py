@@ -1,0 +1,203 @@
+"""The torch backend: every operation of the seam, one at a time, in this process."""
+
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import psutil
+import torch
+
+from fettle.config import AdamW, LocalEngine, LossConfig, PolicySpec
+from fettle.engine.base import Capabilities, SampleRequest
+from fettle.engine.local.decode import Decoder
+from fettle.engine.local.layout import bins
+from fettle.engine.local.model import LanguageModel, load_model
+from fettle.engine.local.policy import STATE, LocalPolicy, saved_state
+from fettle.errors import EngineError, ModelError, NotFoundError
+from fettle.losses import LOSSES
+from fettle.types import Checkpoint, Completion, Datum, Floats, ForwardResult, OptimResult, Tokens
+
+FROZEN_MODELS_KEPT = 2
+"""Models that are only sampled, and no policy's own: the least recently used beyond these are dropped."""
+
+
+class LocalBackend:
+    """Satisfies ``Backend``. ``checkpoints`` is the folder that ``save`` writes into."""
+
+    def __init__(self, settings: LocalEngine, *, checkpoints: Path) -> None:
+        self._settings = settings
+        self._checkpoints = checkpoints
+        self._device = _device(settings.device)
+        if settings.threads is not None:
+            torch.set_num_threads(settings.threads)
+        self._policies: dict[str, LocalPolicy] = {}
+        self._bases: dict[tuple[str, str], LanguageModel] = {}
+        self._frozen: OrderedDict[str, tuple[LanguageModel, int]] = OrderedDict()
+        self._pinned: dict[str, LocalPolicy] = {}
+        self._decoders: dict[int, Decoder] = {}
+        self._pins_made = 0
+
+    def capabilities(self) -> Capabilities:
+        """What this process can do."""
+        gpu = self._device.type == "cuda"
+        memory = torch.cuda.get_device_properties(self._device).total_memory if gpu else psutil.virtual_memory().total
+        return Capabilities(
+            engine="local",
+            device=str(self._device),
+            losses=tuple(LOSSES),
+            precisions=("float32", "bfloat16"),
+            threads=torch.get_num_threads(),
+            memory_bytes=memory,
+        )
+
+    def create_policy(self, policy: str, spec: PolicySpec) -> int:
+        """Load the model and make what is trained in it."""
+        self._policies[policy] = LocalPolicy(spec, self._model_for(spec, _name(spec)))
+        return 0
+
+    def load_policy(self, policy: str, checkpoint: str, *, optimizer: bool) -> int:
+        """The policy as it was saved."""
+        folder = Path(checkpoint)
+        spec, version = saved_state(folder)
+        model = self._model_for(spec, _name(spec) if spec.lora else checkpoint)
+        loaded = LocalPolicy(spec, model, version=version)
+        loaded.restore(folder, optimizer=optimizer)
+        self._policies[policy] = loaded
+        return version
+
+    def forward(self, policy: str, data: Sequence[Datum], loss: LossConfig) -> ForwardResult:
+        """No gradient."""
+        return self._policy(policy).forward(data, loss, budget=self._settings.train_tokens)
+
+    def forward_backward(self, policy: str, data: Sequence[Datum], loss: LossConfig) -> ForwardResult:
+        """Accumulate."""
+        return self._policy(policy).forward_backward(data, loss, budget=self._settings.train_tokens)
+
+    def optim_step(self, policy: str, optimizer: AdamW) -> OptimResult:
+        """Apply and clear."""
+        return self._policy(policy).optim_step(optimizer)
+
+    def save(self, policy: str, name: str, *, optimizer: bool) -> Checkpoint:
+        """Into the folder of checkpoints."""
+        return self._policy(policy).save(self._checkpoints / name, optimizer=optimizer)
+
+    def close_policy(self, policy: str) -> None:
+        """Forget it, and its base once nobody uses that."""
+        self._policy(policy)
+        gone = self._policies.pop(policy)
+        self._pinned = {name: owner for name, owner in self._pinned.items() if owner is not gone}
+        used = {id(other.model) for other in self._policies.values()}
+        if id(gone.model) not in used:
+            self._decoders.pop(id(gone.model), None)
+            self._bases = {key: base for key, base in self._bases.items() if base is not gone.model}
+
+    def pin(self, policy: str) -> tuple[str, int]:
+        """A name for the weights as they are now."""
+        owner = self._policy(policy)
+        self._pins_made += 1
+        name = f"{policy}@{owner.version}#{self._pins_made}"
+        owner.pin(name)
+        self._pinned[name] = owner
+        return name, owner.version
+
+    def unpin(self, weights: str) -> None:
+        """A policy closed meanwhile took its pins with it."""
+        if weights in self._pinned:
+            self._pinned.pop(weights).unpin(weights)
+
+    def open(self, weights: str) -> int:
+        """Load a model, or a checkpoint's, to be sampled."""
+        return self._frozen_model(weights)[1]
+
+    def sample(self, weights: str, requests: Sequence[SampleRequest]) -> list[list[Completion]]:
+        """All requests in one decode batch."""
+        with torch.no_grad(), self._holding(weights) as (model, version), model.arithmetic():
+            return self._decoder(model).complete(requests, version=version)
+
+    def logprobs(self, weights: str, sequences: Sequence[Tokens], *, temperature: float) -> list[Floats]:
+        """Log-probabilities in micro-batches of like length."""
+        found: list[Floats] = [np.zeros(len(sequence), np.float32) for sequence in sequences]
+        with torch.no_grad(), self._holding(weights) as (model, _):
+            for index, sequence in enumerate(sequences):
+                model.check_tokens(f"sequence {index}", min(sequence), max(sequence), len(sequence))
+            for rows in bins([len(sequence) for sequence in sequences], budget=self._settings.train_tokens):
+                longest = max(len(sequences[i]) for i in rows)
+                tokens = torch.zeros(len(rows), longest, dtype=torch.long)
+                wanted = torch.zeros(len(rows), longest, dtype=torch.bool)
+                for row, index in enumerate(rows):
+                    tokens[row, : len(sequences[index])] = torch.as_tensor(sequences[index])
+                    wanted[row, 1 : len(sequences[index])] = True
+                tau = torch.full((len(rows),), temperature, device=self._device)
+                logprobs, _ = model.logprobs(tokens.to(self._device), wanted.to(self._device), tau)
+                for row, index in enumerate(rows):
+                    found[index] = logprobs[row, : len(sequences[index])].float().cpu().numpy()
+        return found
+
+    def _policy(self, policy: str) -> LocalPolicy:
+        if policy not in self._policies:
+            raise NotFoundError(f"there is no policy {policy!r} here: it was closed, or never made")
+        return self._policies[policy]
+
+    def _model_for(self, spec: PolicySpec, source: str) -> LanguageModel:
+        """A frozen base shared by adapters, or a model of the policy's own."""
+        if spec.lora is None:
+            return load_model(source, device=self._device, precision=spec.precision, trained=True)
+        key = (source, spec.precision)
+        if key not in self._bases:
+            self._bases[key] = load_model(source, device=self._device, precision=spec.precision, trained=False)
+        return self._bases[key]
+
+    def _frozen_model(self, weights: str) -> tuple[LanguageModel, int]:
+        for (source, _), base in self._bases.items():
+            if source == weights:
+                return base, 0
+        if weights not in self._frozen:
+            folder = Path(weights)
+            version = saved_state(folder)[1] if (folder / STATE).is_file() else 0
+            model = load_model(weights, device=self._device, precision="float32", trained=False)
+            self._frozen[weights] = (model, version)
+            if len(self._frozen) > FROZEN_MODELS_KEPT:
+                _, (dropped, _) = self._frozen.popitem(last=False)
+                self._decoders.pop(id(dropped), None)
+        self._frozen.move_to_end(weights)
+        return self._frozen[weights]
+
+    @contextmanager
+    def _holding(self, weights: str) -> Iterator[tuple[LanguageModel, int]]:
+        owner = self._pinned.get(weights)
+        if owner is None:
+            if "@" in weights and "#" in weights:
+                raise NotFoundError(f"the sampler {weights} was released, or its policy was closed")
+            yield self._frozen_model(weights)
+        else:
+            with owner.as_pinned(weights) as version:
+                yield owner.model, version
+
+    def _decoder(self, model: LanguageModel) -> Decoder:
+        if id(model) not in self._decoders:
+            self._decoders[id(model)] = Decoder(
+                model.module,
+                end_token_ids=model.end_token_ids,
+                decode_text=model.tokenizer.decode,
+                token_budget=self._settings.sample_tokens,
+                context=model.context,
+            )
+        return self._decoders[id(model)]
+
+
+def _name(spec: PolicySpec) -> str:
+    if not isinstance(spec.model, str):
+        raise ModelError("policy.model describes a tiny model: make it first with make_tiny_model, and name its folder")
+    return spec.model
+
+
+def _device(wanted: str) -> torch.device:
+    if wanted == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise EngineError("engine.device is cuda, and torch sees no GPU here: use cpu, or install a CUDA build of torch")
+    if wanted == "mps" and not torch.backends.mps.is_available():
+        raise EngineError("engine.device is mps, and torch sees none here: use cpu")
+    return torch.device(wanted)

@@ -1,0 +1,82 @@
+"""A saved policy: a folder written beside and renamed into place, with a hash of every file. Never pickle."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from fettle.errors import CheckpointError, StorageError
+
+MANIFEST = "manifest.json"
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[Path]:
+    """A scratch folder that becomes ``folder``, whole or not at all.
+
+    Raises:
+        CheckpointError: ``folder`` exists; names are never reused.
+        StorageError: something could not be written; nothing is left behind.
+    """
+    if folder.exists():
+        raise CheckpointError(f"there is a checkpoint {folder} already: names are never reused")
+    scratch = folder.with_name(f".{folder.name}.partial")
+    try:
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir(parents=True)
+        yield scratch
+        _seal(scratch)
+        scratch.rename(folder)
+        _sync(folder.parent)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise StorageError(f"the checkpoint {folder} could not be written ({error}): free some space and save again") from error
+
+
+def digest(folder: Path) -> str:
+    """What identifies a checkpoint: the hash of its manifest."""
+    return _hash(folder / MANIFEST)
+
+
+def verify(folder: Path) -> None:
+    """Check every file against the manifest.
+
+    Raises:
+        CheckpointError: no manifest, a file is missing, or one is not what was written.
+    """
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{folder} is no checkpoint: it has no readable {MANIFEST}") from error
+    for name, expected in manifest["sha256"].items():
+        path = folder / name
+        if not path.is_file():
+            raise CheckpointError(f"the checkpoint {folder} lacks {name}: use another checkpoint")
+        if _hash(path) != expected:
+            raise CheckpointError(f"{path} is not what was saved (its hash differs from {MANIFEST}): use another checkpoint")
+
+
+def _seal(folder: Path) -> None:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    manifest = {"sha256": {path.relative_to(folder).as_posix(): _hash(path) for path in files}}
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+    for path in [*files, folder / MANIFEST, folder]:
+        _sync(path)
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

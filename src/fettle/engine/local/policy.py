@@ -1,0 +1,135 @@
+"""One policy as the local engine holds it: weights, adapter, optimizer, version, and the pins on its past."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from fettle.config import AdamW, LossConfig, PolicySpec
+from fettle.engine.local import checkpoint, step
+from fettle.engine.local.lora import Adapter, read_adapter, write_adapter
+from fettle.engine.local.model import LanguageModel, state_of
+from fettle.engine.local.optimizer import Optimizer
+from fettle.engine.local.randomness import generator
+from fettle.errors import CheckpointError, EngineError
+from fettle.types import Checkpoint, Datum, ForwardResult, OptimResult
+
+STATE = "policy.json"
+OPTIMIZER = "optimizer.safetensors"
+
+
+class LocalPolicy:
+    """Weights that are trained: an adapter in a shared frozen model, or a whole model of its own."""
+
+    def __init__(self, spec: PolicySpec, model: LanguageModel, *, version: int = 0) -> None:
+        self.spec = spec
+        self.model = model
+        self.version = version
+        self._adapter: Adapter | None = None
+        if spec.lora is not None:
+            self._adapter = model.slots.adapter(spec.lora, seed=spec.seed)
+        self._parameters: dict[str, nn.Parameter] = self._adapter.parameters if self._adapter else model.parameters
+        self._optimizer = Optimizer(self._parameters)
+        self._calls = 0
+        self._pins: dict[str, int] = {}
+        self._past: dict[int, list[Tensor]] = {}
+
+    def forward(self, data: Sequence[Datum], loss: LossConfig, *, budget: int) -> ForwardResult:
+        """The loss and log-probabilities, with no gradient and no dropout."""
+        with torch.no_grad(), self.model.slots.holding(self._adapter):
+            return step.run(self.model, data, loss, budget=budget, backward=None)
+
+    def forward_backward(self, data: Sequence[Datum], loss: LossConfig, *, budget: int) -> ForwardResult:
+        """Add the gradient of the call; a call that raises adds nothing."""
+        random = generator(self.spec.seed, "dropout", self.version, self._calls, device=self.model.device)
+
+        with step.all_or_nothing(self._parameters), self.model.slots.holding(self._adapter, random=random):
+            result = step.run(self.model, data, loss, budget=budget, backward=Tensor.backward)
+        self._calls += 1
+        return result
+
+    def optim_step(self, settings: AdamW) -> OptimResult:
+        """Step. The version counts steps, skipped ones too, so that it is also the number of steps asked for.
+
+        Raises:
+            EngineError: no gradient was accumulated.
+        """
+        if not self._calls:
+            raise EngineError("optim_step has no gradient to apply: call forward_backward first")
+        if self.version in self._pins.values():
+            self._past[self.version] = state_of(self._parameters)
+        norm, moved = self._optimizer.step(settings)
+        self.version += 1
+        self._calls = 0
+        return OptimResult(self.version, norm, skipped=not moved)
+
+    def pin(self, name: str) -> None:
+        """Keep today's weights reachable as ``name``."""
+        self._pins[name] = self.version
+
+    def unpin(self, name: str) -> None:
+        """Let them go; a copy nobody else holds is dropped."""
+        version = self._pins.pop(name)
+        if version not in self._pins.values():
+            self._past.pop(version, None)
+
+    @contextmanager
+    def as_pinned(self, name: str) -> Iterator[int]:
+        """The model with the weights of ``name`` in it; yields their version."""
+        version = self._pins[name]
+        past = self._past.get(version)
+        parameters = list(self._parameters.values())
+        now = [parameter.data for parameter in parameters]
+        if past is not None:
+            for parameter, value in zip(parameters, past, strict=True):
+                parameter.data = value
+        try:
+            with self.model.slots.holding(self._adapter):
+                yield version
+        finally:
+            for parameter, value in zip(parameters, now, strict=True):
+                parameter.data = value
+
+    def save(self, folder: Path, *, optimizer: bool) -> Checkpoint:
+        """Write weights, version, settings and, if asked, moments.
+
+        Raises:
+            EngineError: gradients are waiting for a step, and a checkpoint does not hold them.
+        """
+        if self._calls:
+            raise EngineError("gradients are waiting for optim_step, and a checkpoint does not hold them: step first, then save")
+        with checkpoint.writing(folder) as scratch:
+            if self._adapter is not None:
+                write_adapter(self._adapter, scratch, base_model=self.model.source)
+            else:
+                self.model.module.save_pretrained(scratch)
+            self.model.tokenizer.save_pretrained(scratch)
+            if optimizer:
+                safetensors.torch.save_file(self._optimizer.state(), scratch / OPTIMIZER)
+            state = {"policy_version": self.version, "spec": self.spec.model_dump(mode="json")}
+            (scratch / STATE).write_text(json.dumps(state, indent=2) + "\n")
+        return Checkpoint(folder.name, str(folder), self.version, checkpoint.digest(folder))
+
+    def restore(self, folder: Path, *, optimizer: bool) -> None:
+        """Take up the adapter and the moments in ``folder``; a whole model's weights are in ``model`` already.
+
+        Raises:
+            CheckpointError: the checkpoint has no optimizer, and one is asked for.
+        """
+        if self._adapter is not None:
+            read_adapter(self._adapter, folder)
+        if optimizer:
+            if not (folder / OPTIMIZER).is_file():
+                raise CheckpointError(f"the checkpoint {folder} was saved without its optimizer: load it with optimizer=False")
+            self._optimizer.restore(safetensors.torch.load_file(folder / OPTIMIZER))
+
+
+def saved_state(folder: Path) -> tuple[PolicySpec, int]:
+    """The spec and version of a verified checkpoint."""
+    checkpoint.verify(folder)
+    state = json.loads((folder / STATE).read_text())
+    return PolicySpec.model_validate(state["spec"]), int(state["policy_version"])
