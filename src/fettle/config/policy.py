@@ -30,6 +30,8 @@ class TinyModel(Frozen):
     """Number of blocks."""
     heads: Annotated[int, Field(ge=1)] = 4
     """Attention heads; the width divides by it."""
+    vocabulary: Annotated[int, Field(ge=300)] = 512
+    """Tokens the tokenizer learns, the 256 bytes among them."""
     context: Annotated[int, Field(ge=32)] = 512
     """Longest sequence, in tokens."""
     seed: int = 0

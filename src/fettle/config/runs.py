@@ -158,6 +158,13 @@ class RLRun(Frozen):
     def _groups_can_teach(self) -> "RLRun":
         if self.advantage != "batch_normalized" and self.group_size < 2:
             raise ValueError(f"group_size is {self.group_size}, and a group of one has no baseline: use 2 or more")
+        share = -(-self.evaluation.tasks // len(self.environments))
+        for index, environment in enumerate(self.environments):
+            if environment.heldout < share:
+                raise ValueError(
+                    f"environments.{index}.heldout keeps {environment.heldout} tasks, and evaluation.tasks asks {share} of it: "
+                    "raise the one or lower the other"
+                )
         if self.groups_per_step % self.minibatches:
             raise ValueError(f"groups_per_step ({self.groups_per_step}) does not divide into {self.minibatches} minibatches")
         return self

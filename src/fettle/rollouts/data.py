@@ -1,0 +1,27 @@
+"""Trajectories to data: one sequence each, the policy's own tokens trained on, everything else masked."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from fettle.types import Datum, Floats, Trajectory
+
+
+def to_datum(trajectory: Trajectory, **streams: Floats) -> Datum:
+    """The whole conversation as one sequence, with ``sampling_logprobs`` and any further per-token streams."""
+    tokens: list[int] = []
+    mask: list[float] = []
+    logprobs: list[float] = []
+    for turn in trajectory.turns:
+        seen, drawn = turn.observation, turn.completion
+        tokens += [*seen, *drawn.tokens]
+        mask += [0.0] * len(seen) + [1.0] * len(drawn.tokens)
+        logprobs += [0.0] * len(seen) + drawn.logprobs
+    named: Mapping[str, Floats] = {"sampling_logprobs": np.array(logprobs, np.float32), **streams}
+    return Datum(
+        tokens=np.array(tokens, np.int32),
+        loss_mask=np.array(mask, np.float32),
+        streams=named,
+        temperature=trajectory.temperature,
+        group=trajectory.group,
+    )

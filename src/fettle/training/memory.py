@@ -1,0 +1,104 @@
+"""How much memory a run needs, from the shape of its model and arithmetic."""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from fettle.config import EngineConfig, PolicySpec, RLRun, SFTRun, TinyModel
+
+FLOAT32, BFLOAT16 = 4, 2
+ACTIVATIONS_PER_LAYER = 16
+"""Numbers of the model's width that one layer keeps for each token until the backward pass: a rule of thumb."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelShape:
+    """What the estimate needs to know of a model."""
+
+    parameters: int
+    layers: int
+    hidden: int
+    key_value_width: int
+    """Heads times width of the keys (and of the values) of one token in one layer."""
+    known_from: str
+
+
+def model_shape(model: str | TinyModel) -> ModelShape | None:
+    """From a tiny model's settings, a folder's files, or the size in a hub name; None where nothing tells."""
+    if isinstance(model, TinyModel):
+        per_layer = 4 * model.hidden**2 + 3 * model.hidden * 4 * model.hidden
+        parameters = model.layers * per_layer + model.vocabulary * model.hidden
+        return ModelShape(parameters, model.layers, model.hidden, model.hidden, "its settings")
+    folder = Path(model)
+    if (folder / "config.json").is_file():
+        return _of_folder(folder)
+    size = re.search(r"(\d+(?:\.\d+)?)\s*([BM])(?![a-z])", model, re.IGNORECASE)
+    if size is None:
+        return None
+    parameters = int(float(size[1]) * (1e9 if size[2].upper() == "B" else 1e6))
+    # Widths grow about as the cube root of the size; 1.7 B is 28 layers of 2048, keys and values half as wide.
+    layers = max(4, round(28 * (parameters / 1.7e9) ** (1 / 3)))
+    hidden = max(64, round(2048 * (parameters / 1.7e9) ** (1 / 3)))
+    return ModelShape(parameters, layers, hidden, hidden // 2, "the size in its name")
+
+
+def memory_estimate(run: RLRun | SFTRun) -> list[tuple[str, int]]:
+    """Bytes by what needs them; empty where the model's shape cannot be known here."""
+    shape = model_shape(run.policy.model)
+    if shape is None:
+        return []
+    return [
+        *_of_weights(run.policy, shape),
+        ("activations of one micro-batch", _activations(run.engine, run.policy, shape)),
+        *([("sampler's cache", _cache(run, shape))] if isinstance(run, RLRun) else []),
+    ]
+
+
+def _of_folder(folder: Path) -> ModelShape:
+    config = json.loads((folder / "config.json").read_text())
+    config = config.get("text_config", config)
+    hidden = config.get("hidden_size") or config.get("n_embd")
+    layers = config.get("num_hidden_layers") or config.get("n_layer")
+    heads = config.get("num_attention_heads") or config.get("n_head")
+    width = config.get("head_dim") or hidden // heads
+    key_value_width = (config.get("num_key_value_heads") or heads) * width
+    parameters = sum(_parameters(path) for path in folder.glob("*.safetensors") if "optimizer" not in path.name)
+    return ModelShape(parameters, layers, hidden, key_value_width, "its files")
+
+
+def _parameters(path: Path) -> int:
+    """From the header alone: 8 bytes of length, then JSON with each tensor's shape."""
+    with path.open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    total = 0
+    for name, tensor in header.items():
+        size = 1
+        for extent in tensor["shape"] if name != "__metadata__" else [0]:
+            size *= extent
+        total += size
+    return total
+
+
+def _of_weights(spec: PolicySpec, shape: ModelShape) -> list[tuple[str, int]]:
+    if spec.lora is None:
+        trained = shape.parameters
+        return [("weights", FLOAT32 * trained), ("gradients", FLOAT32 * trained), ("optimizer", 2 * FLOAT32 * trained)]
+    width = BFLOAT16 if spec.precision == "bfloat16" else FLOAT32
+    # Seven linear layers a block, each about as wide as the model on one side and up to four times on the other.
+    trained = shape.layers * 7 * spec.lora.rank * 3 * shape.hidden
+    return [
+        ("frozen weights", width * shape.parameters),
+        ("adapter, gradients and optimizer", 4 * FLOAT32 * trained),
+    ]
+
+
+def _activations(engine: EngineConfig, spec: PolicySpec, shape: ModelShape) -> int:
+    width = BFLOAT16 if spec.precision == "bfloat16" else FLOAT32
+    return width * engine.train_tokens * shape.layers * ACTIVATIONS_PER_LAYER * shape.hidden
+
+
+def _cache(run: RLRun, shape: ModelShape) -> int:
+    width = BFLOAT16 if run.policy.precision == "bfloat16" else FLOAT32
+    rows = run.groups_per_step * run.group_size * run.sampling.max_tokens * 2  # prompts taken to be as long again
+    return width * min(run.engine.sample_tokens, rows) * shape.layers * 2 * shape.key_value_width

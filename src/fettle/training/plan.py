@@ -1,0 +1,173 @@
+"""What a recipe would do, before anything is allocated: who consumes each setting, how much memory, how many tokens."""
+
+import inspect
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fettle import config as c
+from fettle.config import Frozen, Pipeline, RLRun, SFTRun
+from fettle.config.load import leaves
+from fettle.engine import Capabilities
+from fettle.errors import ConfigError
+from fettle.losses import LOSSES
+from fettle.training.memory import memory_estimate
+
+RL, SFT, SESSION, CREDIT = "training.rl", "training.sft", "training.session", "training.credit"
+BUILD, MODEL, TINY, SCHEDULE = "cli.build", "engine.local.policy", "engine.local.tiny", "training.schedule"
+
+CONSUMERS: Mapping[type[Frozen], Mapping[str, str]] = {
+    c.RLRun: {
+        **dict.fromkeys(("seed", "environments", "steps", "groups_per_step", "group_size", "sampling"), RL),
+        **dict.fromkeys(("max_staleness", "loss", "dynamic_sampling", "minibatches", "optimizer", "schedule"), RL),
+        **dict.fromkeys(("advantage", "reduction", "overlong"), CREDIT),
+        "name": BUILD,
+        "preset": "config.runs",
+        "policy": RL,
+        "engine": BUILD,
+        "evaluation": RL,
+        "checkpoints": BUILD,
+    },
+    c.SFTRun: {
+        **dict.fromkeys(("seed", "policy", "steps", "batch_size", "max_tokens", "optimizer", "schedule"), SFT),
+        **dict.fromkeys(("name", "engine", "data", "checkpoints"), BUILD),
+        "evaluation": SFT,
+    },
+    c.Pipeline: {"name": BUILD, "stages": "training.pipeline"},
+    c.PolicySpec: {"model": BUILD, "lora": MODEL, "seed": MODEL, "precision": "engine.local.backend"},
+    c.LoRA: dict.fromkeys(("rank", "alpha", "dropout", "targets"), "engine.local.lora"),
+    c.TinyModel: dict.fromkeys(("hidden", "layers", "heads", "context", "vocabulary", "seed"), TINY),
+    c.LocalEngine: dict.fromkeys(("device", "threads", "train_tokens", "sample_tokens"), "engine.local.backend"),
+    c.AdamW: dict.fromkeys(
+        ("learning_rate", "beta1", "beta2", "eps", "weight_decay", "clip_norm"), "engine.local.optimizer"
+    ),
+    **{kind: dict.fromkeys(("warmup_steps", "final"), SCHEDULE) for kind in (c.Constant, c.Linear, c.Cosine)},
+    c.Sampling: dict.fromkeys(("max_tokens", "temperature", "stop"), RL),
+    c.Evaluation: {**dict.fromkeys(("every", "tasks", "temperature"), RL), "patience": BUILD, "target": BUILD},
+    c.HeldoutLoss: {"every": SFT, "patience": BUILD},
+    c.Checkpoints: dict.fromkeys(("every", "keep"), SESSION),
+    c.DynamicSampling: {"max_rounds": RL},
+    c.Overlong: {"buffer": CREDIT},
+    c.KL: {"coefficient": "losses.table", "estimator": "losses.table", "place": "losses.table"},
+    c.ReasoningGym: {
+        **dict.fromkeys(("task", "settings", "system", "partial_credit", "seed", "heldout"), "environments.reasoning_gym"),
+        "weight": RL,
+    },
+    c.Arithmetic: {
+        **dict.fromkeys(("min_terms", "max_terms", "digits", "system", "seed", "heldout"), "environments.arithmetic"),
+        "weight": RL,
+    },
+    c.JSONL: {
+        **dict.fromkeys(("path", "reward", "answer_in", "system", "seed", "heldout"), "environments.jsonl"),
+        "weight": RL,
+    },
+    c.Conversations: dict.fromkeys(("path", "heldout", "seed"), BUILD),
+    c.WorkedSums: dict.fromkeys(("tasks", "slips", "size", "seed"), BUILD),
+}
+"""The module, below ``fettle``, that reads each setting. A test looks the reading up in the source."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One leaf of a recipe and the component that reads it."""
+
+    key: str
+    value: Any
+    consumer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run would do."""
+
+    settings: tuple[Setting, ...]
+    batch: tuple[tuple[str, str], ...]
+    memory: tuple[tuple[str, int], ...]
+    notes: tuple[str, ...]
+
+    @property
+    def memory_bytes(self) -> int:
+        """The sum of the estimate."""
+        return sum(size for _, size in self.memory)
+
+
+def plan(run: RLRun | SFTRun, capabilities: Capabilities) -> Plan:
+    """Resolve a recipe against what the engine can do.
+
+    Raises:
+        ConfigError: the engine cannot do what the recipe asks, or a setting has no consumer.
+    """
+    _check(run, capabilities)
+    memory = tuple(memory_estimate(run))
+    notes = [*_idle(run), *_memory_notes(run, memory, capabilities)]
+    arithmetic = _rl_arithmetic(run) if isinstance(run, RLRun) else _sft_arithmetic(run)
+    return Plan(tuple(_settings(run)), tuple(arithmetic), memory, tuple(notes))
+
+
+def plans(run: RLRun | SFTRun | Pipeline, capabilities: Capabilities) -> list[tuple[str, Plan]]:
+    """A plan for each stage, by name."""
+    stages = run.stages if isinstance(run, Pipeline) else (run,)
+    return [(stage.name, plan(stage, capabilities)) for stage in stages]
+
+
+def _settings(run: Frozen) -> Iterator[Setting]:
+    for key, owner, name, value in leaves(run):
+        if name != "type":
+            yield Setting(key, value, _consumer(key, owner, name))
+
+
+def _consumer(key: str, owner: type[Frozen], name: str) -> str:
+    row = LOSSES.get(str(owner.model_fields["type"].default)) if "type" in owner.model_fields else None
+    if row is not None and name in (*inspect.signature(row.function).parameters, "kl"):
+        return "fettle.losses"
+    consumer = CONSUMERS.get(owner, {}).get(name)
+    if consumer is None:
+        raise ConfigError(f"nobody consumes the setting {key}: take it out of the recipe")
+    return f"fettle.{consumer}"
+
+
+def _check(run: RLRun | SFTRun, capabilities: Capabilities) -> None:
+    if run.policy.precision not in capabilities.precisions:
+        offered = ", ".join(capabilities.precisions)
+        raise ConfigError(f"policy.precision is {run.policy.precision}, and the {capabilities.engine} engine offers {offered}")
+    if isinstance(run, RLRun) and run.loss.type not in capabilities.losses:
+        offered = ", ".join(capabilities.losses)
+        raise ConfigError(f"loss.type is {run.loss.type}, and the {capabilities.engine} engine offers {offered}")
+
+
+def _idle(run: RLRun | SFTRun) -> Iterator[str]:
+    """Settings that are read and yet cannot act in this run."""
+    if isinstance(run, RLRun) and run.minibatches == 1 and run.max_staleness == 0 and run.loss.type in ("ppo", "gspo"):
+        yield "the loss never clips: with one minibatch and no staleness every ratio is 1 (raise minibatches to reuse a batch)"
+    if run.schedule.warmup_steps >= run.steps * getattr(run, "minibatches", 1):
+        yield "schedule.warmup_steps covers the whole run: the learning rate never reaches its peak"
+
+
+def _memory_notes(run: RLRun | SFTRun, memory: tuple[tuple[str, int], ...], capabilities: Capabilities) -> Iterator[str]:
+    if not memory:
+        yield f"no memory estimate: the shape of {run.policy.model} cannot be told without loading it"
+    needed = sum(size for _, size in memory)
+    if needed > capabilities.memory_bytes:
+        yield (
+            f"about {needed / 2**30:.1f} GiB are needed and {capabilities.device} has {capabilities.memory_bytes / 2**30:.1f}: "
+            "lower engine.train_tokens, or train with policy.lora"
+        )
+
+
+def _rl_arithmetic(run: RLRun) -> Iterator[tuple[str, str]]:
+    episodes = run.groups_per_step * run.group_size
+    yield "episodes a step", f"{run.groups_per_step} groups x {run.group_size} = {episodes}"
+    yield "sampled tokens a step", f"at most {episodes} x {run.sampling.max_tokens} = {episodes * run.sampling.max_tokens}"
+    share = run.groups_per_step // run.minibatches
+    yield "optimizer steps", f"{run.steps} steps x {run.minibatches} = {run.steps * run.minibatches}, each on {share} groups"
+    yield "episodes in all", f"{run.steps} x {episodes} = {run.steps * episodes}"
+    yield "evaluations", f"{1 + -(-run.steps // run.evaluation.every)} of {run.evaluation.tasks} held-out tasks"
+    yield "checkpoints", f"every {run.checkpoints.every} steps, {run.checkpoints.keep} newest and the best kept"
+    yield "greatest age of a batch", f"{run.max_staleness} policy versions"
+
+
+def _sft_arithmetic(run: SFTRun) -> Iterator[tuple[str, str]]:
+    yield "conversations a step", str(run.batch_size)
+    yield "conversations in all", f"{run.steps} x {run.batch_size} = {run.steps * run.batch_size}"
+    yield "evaluations", f"{1 + -(-run.steps // run.evaluation.every)}"
+    yield "checkpoints", f"every {run.checkpoints.every} steps, {run.checkpoints.keep} newest and the best kept"

@@ -1,0 +1,189 @@
+"""What every loop shares: where it stands, when it saves, what it keeps, and when it is time to stop."""
+
+import asyncio
+import json
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fettle.config import Checkpoints, Frozen, PolicySpec
+from fettle.engine import Engine, Policy
+from fettle.tracking import RunFolder, Tracker, Transcript, write_atomically
+from fettle.types import Trajectory
+
+
+class Progress(Frozen):
+    """Where a run stands, as of its newest checkpoint. The file that holds it is the run's pointer to "latest"."""
+
+    step: int = 0
+    """Steps done."""
+    checkpoint: str | None = None
+    """Name of the newest checkpoint."""
+    best: float | None = None
+    """Best held-out score so far."""
+    best_checkpoint: str | None = None
+    """Name of the checkpoint that earned it."""
+    without_better: int = 0
+    """Evaluations since then."""
+    kept: tuple[str, ...] = ()
+    """Names of the checkpoints kept for their newness, oldest first."""
+    tokens: int = 0
+    """Tokens drawn and trained on."""
+    seconds: float = 0.0
+    """Time spent training, over all resumptions."""
+    first: Mapping[str, float] = {}
+    """The evaluation before the first step."""
+    last: Mapping[str, float] = {}
+    """The newest evaluation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """How a run ended."""
+
+    folder: Path
+    steps: int
+    tokens: int
+    seconds: float
+    first: Mapping[str, float]
+    last: Mapping[str, float]
+    checkpoint: str
+    best_checkpoint: str
+    interrupted: bool = False
+
+
+class Session:
+    """One run in one folder, fresh or resumed."""
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        tracker: Tracker,
+        *,
+        checkpoints: Checkpoints,
+        steps: int,
+        higher_is_better: bool = True,
+        patience: int | None = None,
+        target: float | None = None,
+        stop: asyncio.Event | None = None,
+    ) -> None:
+        self.folder = folder
+        self.steps = steps
+        self.progress = _read_progress(folder)
+        self._tracker = tracker
+        self._checkpoints = checkpoints
+        self._sign = 1.0 if higher_is_better else -1.0
+        self._patience = patience
+        self._target = target
+        self._stop = stop or asyncio.Event()
+        self._since = time.perf_counter()
+
+    async def policy(self, engine: Engine, spec: PolicySpec) -> Policy:
+        """The policy at the newest checkpoint, or a new one."""
+        self._sweep()
+        if self.progress.checkpoint is None:
+            return await engine.create_policy(spec)
+        return await engine.load_policy(self._path(self.progress.checkpoint), optimizer=True)
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether someone asked to stop."""
+        return self._stop.is_set()
+
+    def barriers(self) -> range:
+        """Steps after which a checkpoint is always written."""
+        return range(self._checkpoints.every - 1, self.steps, self._checkpoints.every)
+
+    def log(self, step: int, row: Mapping[str, float]) -> None:
+        """One row of metrics, and the tokens it speaks of."""
+        self._update(tokens=self.progress.tokens + int(row.get("progress/step_tokens", 0)))
+        self._tracker.log(step, {**row, "progress/tokens": self.progress.tokens})
+
+    def transcripts(self, step: int, pages: Sequence[Transcript]) -> None:
+        """Readable samples."""
+        self._tracker.transcripts(step, pages)
+
+    def episodes(self, step: int, trajectories: Sequence[Trajectory]) -> None:
+        """Every held-out episode of one evaluation, a line each, for later comparison."""
+        lines = [
+            json.dumps({"task": t.task.id, "reward": t.reward, "messages": [(m.role, m.content) for m in t.messages]})
+            for t in trajectories
+        ]
+        folder = self.folder.path / "evaluations"
+        folder.mkdir(exist_ok=True)
+        write_atomically(folder / f"step-{step:06d}.jsonl", "\n".join(lines) + "\n")
+
+    async def evaluated(self, policy: Policy, step: int, score: float, row: Mapping[str, float]) -> None:
+        """Take in a held-out score after ``step`` steps; the best one's weights are saved."""
+        self._tracker.log(step, row)
+        first = self.progress.first or row
+        if self.progress.best is None or self._sign * (score - self.progress.best) > 0:
+            name = await self._saved(policy, step)
+            self._update(best=score, best_checkpoint=name, without_better=0, first=first, last=row)
+        else:
+            self._update(without_better=self.progress.without_better + 1, first=first, last=row)
+
+    async def finish_step(self, policy: Policy, done: int) -> bool:
+        """After ``done`` steps: save where it is due, and say whether to stop."""
+        early = self._early()
+        if done % self._checkpoints.every == 0 or done == self.steps or early or self.interrupted:
+            await self._checkpoint(policy, done)
+        return early or self.interrupted
+
+    def summary(self) -> Summary:
+        """How it stands now."""
+        p = self.progress
+        newest = self._path(p.checkpoint) if p.checkpoint else ""
+        return Summary(
+            folder=self.folder.path,
+            steps=p.step,
+            tokens=p.tokens,
+            seconds=p.seconds,
+            first=p.first,
+            last=p.last,
+            checkpoint=newest,
+            best_checkpoint=self._path(p.best_checkpoint) if p.best_checkpoint else newest,
+            interrupted=self.interrupted and p.step < self.steps,
+        )
+
+    def _early(self) -> bool:
+        p = self.progress
+        tired = self._patience is not None and p.without_better >= self._patience
+        reached = self._target is not None and p.best is not None and self._sign * (p.best - self._target) >= 0
+        return tired or reached
+
+    async def _saved(self, policy: Policy, step: int) -> str:
+        name = f"step-{step:06d}"
+        if name not in (self.progress.checkpoint, self.progress.best_checkpoint):
+            await policy.save(name)
+        return name
+
+    async def _checkpoint(self, policy: Policy, step: int) -> None:
+        name = await self._saved(policy, step)
+        now = time.perf_counter()
+        kept = (*self.progress.kept, name)[-self._checkpoints.keep :]
+        self._update(step=step, checkpoint=name, kept=kept, seconds=self.progress.seconds + now - self._since)
+        self._since = now
+        write_atomically(self.folder.progress_path, self.progress.model_dump_json(indent=2) + "\n")
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """Drop checkpoints that the progress file does not name: outlived ones, and those of steps to be done again."""
+        p = self.progress
+        for path in sorted(self.folder.checkpoints.glob("step-*")):
+            if path.name not in {*p.kept, p.checkpoint, p.best_checkpoint}:
+                shutil.rmtree(path)
+
+    def _path(self, name: str) -> str:
+        return str(self.folder.checkpoints / name)
+
+    def _update(self, **changes: object) -> None:
+        self.progress = self.progress.model_copy(update=changes)
+
+
+def _read_progress(folder: RunFolder) -> Progress:
+    if not folder.progress_path.is_file():
+        return Progress()
+    return Progress.model_validate(json.loads(folder.progress_path.read_text()))

@@ -1,0 +1,35 @@
+"""Micro-batches: every sequence once, like lengths together, never over the budget."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fettle.engine.local.layout import bins, micro_batch
+from fettle.errors import ConfigError
+from fettle.types import datum
+
+
+@given(st.lists(st.integers(2, 50), max_size=40), st.integers(50, 300))
+def test_bins_hold_every_sequence_once_within_the_budget(lengths, budget):
+    groups = bins(lengths, budget=budget)
+    assert sorted(index for group in groups for index in group) == list(range(len(lengths)))
+    assert all(len(group) * max(lengths[i] for i in group) <= budget for group in groups)
+
+
+def test_a_sequence_over_the_budget_is_named_with_the_setting():
+    with pytest.raises(ConfigError, match=r"datum 1 has 9 tokens, and engine.train_tokens allows 8"):
+        bins([3, 9], budget=8)
+
+
+def test_padding_is_zero_and_untrained():
+    data = [datum([1, 2], [0, 1], advantages=[0, 5]), datum([3, 4, 5], [0, 1, 1], advantages=[0, 6, 7], temperature=0.5)]
+    batch = micro_batch(data, [0, 1], ["advantages"], "cpu")
+    assert batch.tokens.tolist() == [[1, 2, 0], [3, 4, 5]]
+    assert batch.loss_mask.tolist() == [[0, 1, 0], [0, 1, 1]]
+    assert batch.streams["advantages"].tolist() == [[0, 5, 0], [0, 6, 7]]
+    assert batch.temperature.tolist() == [1.0, 0.5]
+
+
+def test_weights_do_not_reach_masked_tokens():
+    batch = micro_batch([datum([1, 2, 3], [0, 1, 0], weights=[9, 9, 9])], [0], [], "cpu")
+    assert batch.weights.tolist() == [[0, 9, 0]]

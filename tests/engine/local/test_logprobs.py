@@ -1,0 +1,77 @@
+"""Chunked log-probabilities: right, differentiable, and small."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from fettle.engine.local import logprobs as module
+from fettle.engine.local.logprobs import logprobs_of_logits, token_logprobs
+
+
+def case(dtype: torch.dtype = torch.float64, n: int = 7, width: int = 5, vocabulary: int = 11) -> tuple[Tensor, ...]:
+    random = torch.Generator().manual_seed(0)
+    hidden = torch.randn(n, width, generator=random, dtype=dtype, requires_grad=True)
+    weight = torch.randn(vocabulary, width, generator=random, dtype=dtype, requires_grad=True)
+    bias = torch.randn(vocabulary, generator=random, dtype=dtype, requires_grad=True)
+    targets = torch.randint(vocabulary, (n,), generator=random)
+    temperature = torch.rand(n, generator=random, dtype=dtype) + 0.5
+    return hidden, weight, bias, targets, temperature
+
+
+@pytest.mark.parametrize("chunk", [11, 33, 1 << 20], ids=["a row at a time", "three rows", "all at once"])
+def test_values_are_those_of_the_full_softmax(monkeypatch, chunk):
+    monkeypatch.setattr(module, "CHUNK_ELEMENTS", chunk)
+    hidden, weight, bias, targets, temperature = case()
+    expected = logprobs_of_logits(hidden @ weight.T + bias, targets, temperature)
+    for found, wanted in zip(token_logprobs(hidden, weight, bias, targets, temperature), expected, strict=True):
+        torch.testing.assert_close(found, wanted)
+
+
+@pytest.mark.parametrize("chunk", [11, 33, 1 << 20])
+def test_gradients_match_finite_differences(monkeypatch, chunk):
+    monkeypatch.setattr(module, "CHUNK_ELEMENTS", chunk)
+    hidden, weight, bias, targets, temperature = case()
+    assert torch.autograd.gradcheck(lambda h, w, b: token_logprobs(h, w, b, targets, temperature), (hidden, weight, bias))
+
+
+def test_gradient_of_the_log_probability_alone():
+    hidden, weight, _, targets, temperature = case()
+    assert torch.autograd.gradcheck(lambda h, w: token_logprobs(h, w, None, targets, temperature)[0], (hidden, weight))
+
+
+def test_a_frozen_head_gets_no_gradient():
+    hidden, weight, _, targets, temperature = case()
+    frozen = weight.detach()
+    token_logprobs(hidden, frozen, None, targets, temperature)[0].sum().backward()
+    assert frozen.grad is None
+    assert hidden.grad is not None
+
+
+def test_no_tensor_of_tokens_by_vocabulary_is_ever_held():
+    """Counted, not timed: the largest tensor that forward and backward make, at a vocabulary of 150 000."""
+    n, vocabulary, width = 512, 150_000, 16
+    random = torch.Generator().manual_seed(0)
+    hidden = torch.randn(n, width, generator=random, requires_grad=True)
+    weight = torch.randn(vocabulary, width, generator=random)
+    targets = torch.randint(vocabulary, (n,), generator=random)
+    sizes: list[int] = []
+
+    class Sizes(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            out = func(*args, **(kwargs or {}))
+            sizes.extend(t.numel() for t in torch.utils._pytree.tree_leaves(out) if isinstance(t, Tensor))
+            return out
+
+    with Sizes():
+        logprobs, _ = token_logprobs(hidden, weight, None, targets, torch.ones(n))
+        logprobs.sum().backward()
+    assert max(sizes) <= max(module.CHUNK_ELEMENTS, vocabulary * width)
+    assert max(sizes) < n * vocabulary / 5
+
+
+def test_bfloat16_is_summed_in_float32():
+    hidden, weight, _, targets, temperature = case(torch.float32, n=64, width=32, vocabulary=512)
+    exact, _ = token_logprobs(hidden, weight, None, targets, temperature)
+    rounded, _ = token_logprobs(hidden.bfloat16(), weight, None, targets, temperature)
+    assert rounded.dtype == torch.float32
+    torch.testing.assert_close(rounded, exact, atol=0.15, rtol=0.05)
