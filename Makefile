@@ -1,0 +1,21 @@
+# Every verb is one line over ./run, which makes the environment the first time.
+.DEFAULT_GOAL := help
+.PHONY: demo test check setup clean help
+
+demo: ## a small language model learns while you watch
+	@./run demo
+
+test: ## the whole test suite
+	@./run test
+
+check: ## format, lint, types, layers, generated pages
+	@./run check
+
+setup: ## make or mend the environment in .venv
+	@./run setup
+
+clean: ## remove the environment and the caches; runs stay
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s%s\n", $$1, $$2}' Makefile

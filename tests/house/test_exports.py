@@ -1,0 +1,40 @@
+"""Public means in ``__all__``, there, and described."""
+
+import importlib
+import inspect
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent.parent / "src" / "fettle"
+MODULES = sorted(
+    ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+    for path in PACKAGE.rglob("*.py")
+)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_public_name_is_there_and_described(module):
+    found = importlib.import_module(module)
+    for name in getattr(found, "__all__", ()):
+        item = getattr(found, name)
+        if inspect.isclass(item) or inspect.isfunction(item):
+            assert described(item), f"{module}.{name} has no docstring"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_module_says_what_is_inside(module):
+    assert inspect.getdoc(importlib.import_module(module))
+
+
+@pytest.mark.parametrize(
+    "package", [module for module in MODULES if (PACKAGE.parent / module.replace(".", "/")).is_dir()]
+)
+def test_every_package_says_what_is_public(package):
+    assert importlib.import_module(package).__all__
+
+
+def described(item: object) -> bool:
+    """A docstring of its own: not a parent's, and not the signature that a dataclass writes for itself."""
+    text = item.__doc__ or ""
+    return bool(text.strip()) and not text.startswith(f"{item.__name__}(")

@@ -1,0 +1,205 @@
+"""``./run`` makes the environment once, mends it after anything, and says one clear sentence where it cannot.
+
+A stand-in for Python answers here in place of the real one, so that nothing is downloaded: it makes a folder that
+looks like an environment, notes what pip is asked for, and misbehaves on request.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="the stand-in for Python is a shell script")
+
+STAND_IN = r"""#!/bin/sh
+case "$*" in
+  "-I -c "*) exit 0 ;;
+  *" -m venv "*) for last in "$@"; do :; done; mkdir -p "$last/bin"; cp "$0" "$last/bin/python"; exit 0 ;;
+esac
+echo "$*" >> "$NOTES"
+case "$*" in *"$FAIL_AT"*) echo "no such thing"; exit 1 ;; esac
+case "$*" in *"$KILL_AT"*) kill -9 $PPID; sleep 1 ;; esac
+"""
+
+
+class Clone:
+    """A clone of the project in a folder with a space in its name, with a Python that only pretends."""
+
+    def __init__(self, root: Path, folder: Path) -> None:
+        self.path = folder / "a clone"
+        self.path.mkdir()
+        for name in ("run", "pyproject.toml", "constraints.txt"):
+            shutil.copy(root / name, self.path / name)
+        self.elsewhere = folder
+        self.python = folder / "python3"
+        self.python.write_text(STAND_IN)
+        self.python.chmod(0o755)
+        self.notes = folder / "notes"
+
+    def run(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        """``run`` from another folder; what pip was asked for starts afresh."""
+        self.notes.write_text("")
+        standing = {key: value for key, value in os.environ.items() if key not in ("FETTLE_VENV", "TORCH_INDEX_URL")}
+        telling = {"PYTHON": str(self.python), "NOTES": str(self.notes), "FAIL_AT": "@", "KILL_AT": "@", **variables}
+        command = [str(self.path / "run"), *arguments]
+        return subprocess.run(
+            command, capture_output=True, text=True, check=False, cwd=self.elsewhere, env=standing | telling
+        )
+
+    @property
+    def asked(self) -> list[str]:
+        """What pip was asked to install, in order, less what it is told every time."""
+        lines = self.notes.read_text().splitlines()
+        return [
+            line.partition(" -c constraints.txt ")[2].replace("--build-constraint constraints.txt ", "")
+            for line in lines
+        ]
+
+
+@pytest.fixture
+def clone(root, tmp_path):
+    return Clone(root, tmp_path)
+
+
+EVERYTHING = ["--upgrade pip", "--no-index --no-deps torch==2.13.0", "-e . --group dev", "-e .[gym]"]
+
+
+def test_help_lists_the_verbs_and_makes_nothing(clone):
+    result = clone.run("--help")
+    assert result.returncode == 0
+    assert all(f"./run {verb}" in result.stdout for verb in ("demo", "test", "check", "setup"))
+    assert not (clone.path / ".venv").exists()
+
+
+def test_torch_comes_first_and_the_command_runs_in_the_callers_folder(clone):
+    result = clone.run("pwd")
+    assert clone.asked == EVERYTHING
+    assert result.stdout.splitlines()[-1] == str(clone.elsewhere)
+
+
+def test_the_command_sees_the_environment_and_keeps_its_exit_status(clone):
+    result = clone.run("sh", "-c", 'echo "$VIRTUAL_ENV"; exit 7')
+    assert result.stdout.splitlines()[-1] == str(clone.path / ".venv")
+    assert result.returncode == 7
+
+
+def test_the_second_run_sets_nothing_up(clone):
+    clone.run("true")
+    result = clone.run("true")
+    assert (clone.asked, result.stdout) == ([], "")
+
+
+@pytest.mark.parametrize("name", ["pyproject.toml", "constraints.txt"])
+def test_a_change_of_what_is_installed_is_installed(clone, name):
+    clone.run("true")
+    with (clone.path / name).open("a") as file:
+        file.write("# changed\n")
+    clone.run("true")
+    assert clone.asked == EVERYTHING
+
+
+def test_setup_tries_everything_again(clone):
+    clone.run("true")
+    result = clone.run("setup")
+    assert clone.asked == EVERYTHING
+    assert result.stdout.splitlines()[-1] == f"ready: {clone.path / '.venv'}"
+
+
+@pytest.mark.parametrize("step", ["--upgrade pip", "torch==", "--group dev", "[gym]"])
+def test_a_run_that_was_killed_is_mended_by_the_next(clone, step):
+    assert clone.run("true", KILL_AT=step).returncode == -9
+    left_half_made = clone.path / ".venv" / "bin" / "half"
+    left_half_made.touch()
+    result = clone.run("true")
+    assert result.returncode == 0
+    assert clone.asked == EVERYTHING
+    assert not left_half_made.exists()
+
+
+def test_an_environment_that_has_moved_is_made_anew(clone):
+    clone.run("true")
+    (clone.path / ".venv" / "bin" / "old").touch()
+    clone.path = clone.path.rename(clone.path.with_name("moved"))
+    clone.run("true")
+    assert clone.asked == EVERYTHING
+    assert not (clone.path / ".venv" / "bin" / "old").exists()
+
+
+def test_a_torch_that_is_not_on_this_machine_is_fetched(clone):
+    assert clone.run("true", FAIL_AT="--no-index").returncode == 0
+    assert clone.asked[1:3] == ["--no-index --no-deps torch==2.13.0", "torch==2.13.0"]
+
+
+def test_another_index_is_asked_for_torch_alone(clone):
+    clone.run("true", TORCH_INDEX_URL="https://example.org/cpu")
+    assert [line for line in clone.asked if "example.org" in line] == [
+        "--extra-index-url https://example.org/cpu torch==2.13.0"
+    ]
+
+
+def test_without_a_compiler_one_line_says_so_and_the_command_runs(clone):
+    result = clone.run("echo", "ran", FAIL_AT="[gym]")
+    assert result.returncode == 0
+    assert result.stdout.splitlines()[-2:] == [
+        "  no reasoning-gym, which a C compiler must build: the demo will use the project's own arithmetic tasks",
+        "ran",
+    ]
+
+
+def test_a_step_that_fails_shows_the_end_of_the_log(clone):
+    result = clone.run("echo", "ran", FAIL_AT="--group dev")
+    assert result.returncode == 1
+    assert "set-up stopped at `fettle and its tools`" in result.stderr
+    assert result.stderr.rstrip().endswith("no such thing")
+    assert "ran" not in result.stdout.splitlines()
+
+
+def test_a_python_that_will_not_do_is_one_sentence(clone):
+    result = clone.run("true", PYTHON="/bin/false")
+    assert result.returncode == 1
+    assert result.stderr == (
+        "run: this needs Python 3.11, 3.12, 3.13 or 3.14 with its venv module, and PYTHON=/bin/false is not one: "
+        "install one (Debian, Ubuntu: apt install python3-venv) or set PYTHON=/path/to/python3\n"
+    )
+
+
+def test_a_folder_that_it_did_not_make_is_left_alone(clone):
+    theirs = clone.path / ".venv" / "thesis.txt"
+    theirs.parent.mkdir()
+    theirs.write_text("years of work")
+    result = clone.run("true")
+    assert "was not made by this script" in result.stderr
+    assert theirs.read_text() == "years of work"
+
+
+def test_a_command_that_does_not_exist_is_one_sentence(clone):
+    assert clone.run("nosuch").stderr.startswith("run: there is no command `nosuch`")
+
+
+def test_a_check_that_fails_does_not_hide_the_others(clone):
+    clone.run("true")
+    for tool, status in {"ruff": 0, "mypy": 1, "lint-imports": 0}.items():
+        path = clone.path / ".venv" / "bin" / tool
+        path.write_text(f"#!/bin/sh\necho what {tool} said\nexit {status}\n")
+        path.chmod(0o755)
+    result = clone.run("check")
+    assert result.returncode == 1
+    assert [line.split() for line in result.stdout.splitlines()[:5]] == [
+        ["format", "ok"],
+        ["lint", "ok"],
+        ["types", "FAILED"],
+        ["layers", "ok"],
+        ["pages", "ok"],
+    ]
+    assert "what mypy said" in result.stdout
+    assert "what ruff said" not in result.stdout
+
+
+def test_the_stamp_names_what_it_was_made_from(clone):
+    clone.run("true")
+    stamp = json.loads((clone.path / ".venv" / "setup.json").read_text())
+    assert stamp["python"] == str(clone.python)
+    assert stamp["at"] == str(clone.path / ".venv")
