@@ -15,6 +15,8 @@
 ``code`` is the stable name that crosses the wire: a client raises the class the service raised.
 """
 
+from collections.abc import Iterable
+from difflib import get_close_matches
 from typing import ClassVar
 
 
@@ -91,3 +93,13 @@ class EngineError(FettleError):
 def by_code(code: str) -> type[FettleError]:
     """The error class that ``code`` names; an unknown code is an ``EngineError``."""
     return {cls.code: cls for cls in FettleError.__subclasses__()}.get(code, EngineError)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown name: the nearest known one, or nothing.
+
+    >>> did_you_mean("chian_sum", ["chain_sum", "gcd"])
+    '; did you mean chain_sum?'
+    """
+    nearest = get_close_matches(word, list(known), n=1)
+    return f"; did you mean {nearest[0]}?" if nearest else ""

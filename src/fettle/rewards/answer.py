@@ -1,0 +1,32 @@
+"""Answers: what stands between the answer tags of a reply."""
+
+from collections.abc import Mapping
+
+from fettle.rewards.base import RewardFunction
+from fettle.types import Task
+
+OPEN, CLOSE = "<answer>", "</answer>"
+
+
+def tagged_answer(reply: str) -> str | None:
+    """The text of the one ``<answer>...</answer>`` in a reply, stripped; None where there is not exactly one.
+
+    Strict on purpose: a reply that lists several answers, or leaves a tag open, has not answered.
+
+    >>> tagged_answer("3 and 4 make <answer> 7 </answer>")
+    '7'
+    """
+    if reply.count(OPEN) != 1 or reply.count(CLOSE) != 1:
+        return None
+    before = reply.partition(CLOSE)[0]
+    return before.partition(OPEN)[2].strip() if OPEN in before else None
+
+
+def in_tags(reward: RewardFunction) -> RewardFunction:
+    """``reward`` of the tagged answer; a reply without one earns 0."""
+
+    def of_tagged_answer(reply: str, task: Task) -> float | Mapping[str, float]:
+        answer = tagged_answer(reply)
+        return 0.0 if answer is None else reward(answer, task)
+
+    return of_tagged_answer

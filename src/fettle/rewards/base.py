@@ -1,0 +1,70 @@
+"""Rewards: functions of a reply and its task, by name, whose named components sum."""
+
+import importlib
+import math
+from collections.abc import Callable, Mapping
+from numbers import Real
+from types import MappingProxyType
+from typing import Any
+
+from fettle.errors import ConfigError, EnvironmentFault, did_you_mean
+from fettle.rewards.matching import exact_match, number
+from fettle.types import Task
+
+RewardFunction = Callable[[str, Task], float | Mapping[str, float]]
+"""A reply (or the answer taken from it) and its task in; a number out, or named components that sum to it."""
+
+REWARDS: Mapping[str, RewardFunction] = MappingProxyType({"exact_match": exact_match, "number": number})
+"""The rewards that a recipe may name."""
+
+
+def reward(name: str) -> RewardFunction:
+    """A row of ``REWARDS``, or a function of your own as ``package.module:function``.
+
+    Raises:
+        ConfigError: there is none of that name, or its module cannot be imported.
+    """
+    if name in REWARDS:
+        return REWARDS[name]
+    module, colon, function = name.partition(":")
+    if colon:
+        return _imported(module, function)
+    known = ", ".join(REWARDS)
+    raise ConfigError(
+        f"no reward is named {name!r}: use {known}, or package.module:function{did_you_mean(name, REWARDS)}"
+    )
+
+
+def _imported(module: str, function: str) -> RewardFunction:
+    try:
+        found = importlib.import_module(module)
+    except Exception as error:  # the module is the user's, and may fail in any way while it is imported
+        what = f"{type(error).__name__}: {error}"
+        raise ConfigError(f"reward {module}:{function} cannot be imported ({what}): is it on PYTHONPATH?") from error
+    imported = getattr(found, function, None)
+    if not callable(imported):
+        near = did_you_mean(function, (name for name in vars(found) if callable(getattr(found, name))))
+        raise ConfigError(f"module {module} has no function {function!r} to use as a reward{near}")
+    scored: RewardFunction = imported
+    return scored
+
+
+def breakdown(name: str, reward: RewardFunction, reply: str, task: Task) -> dict[str, float]:
+    """The components of what ``reward`` pays; a plain number is one component, under the reward's name.
+
+    Raises:
+        EnvironmentFault: it raised, or paid something that is not a finite number.
+    """
+    try:
+        paid = reward(reply, task)
+    except Exception as error:  # a reward may be the user's own, and whatever it raises is its fault, never a zero
+        raise EnvironmentFault(f"reward {name} raised on task {task.id}: {type(error).__name__}: {error}") from error
+    components: Mapping[str, Any] = paid if isinstance(paid, Mapping) else {name: paid}
+    if not components:
+        raise EnvironmentFault(f"reward {name} paid no component on task {task.id}: it must pay at least one")
+    for part, value in components.items():
+        if not isinstance(value, Real) or not math.isfinite(value):
+            raise EnvironmentFault(
+                f"reward {name} paid {value!r} as {part} on task {task.id}: it must be a finite number"
+            )
+    return {str(part): float(value) for part, value in components.items()}
