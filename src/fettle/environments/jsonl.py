@@ -1,0 +1,110 @@
+"""Questions from a JSON Lines file, with a reward by name."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from random import Random
+
+from fettle.config import JSONL
+from fettle.environments.base import Environment, Suite
+from fettle.environments.generated import distinct, prompt
+from fettle.environments.single_turn import SingleTurn
+from fettle.errors import DataError
+from fettle.randomness import key
+from fettle.rewards import REWARDS, RewardFunction, in_tags, reward
+from fettle.rows import Row, rows
+from fettle.types import Message, Task
+
+
+class FileSuite:
+    """The tasks of a file, again and again, each epoch in an order of its own.
+
+    What is held out is held out by its prompt: rows that ask the same are never on both sides.
+    """
+
+    def __init__(self, name: str, tasks: Sequence[Task], reward: RewardFunction, config: JSONL) -> None:
+        """``tasks`` ask more than ``config.heldout`` different things."""
+        shuffled = sorted(tasks, key=lambda task: key(config.seed, "heldout", task.prompt))
+        self.name = name
+        self._reward = reward
+        self._config = config
+        self._heldout = distinct(shuffled, config.heldout)
+        kept = {task.prompt for task in self._heldout}
+        self._training = [task for task in tasks if task.prompt not in kept]
+
+    def training_task(self, index: int) -> Task:
+        """Each row once an epoch."""
+        epoch, place = divmod(index, len(self._training))
+        return self._training[_order(len(self._training), key(self._config.seed, "epoch", epoch))[place]]
+
+    def heldout_tasks(self) -> Sequence[Task]:
+        """The rows kept for evaluation, each prompt once."""
+        return self._heldout
+
+    def environment(self) -> Environment:
+        """A new single-turn environment."""
+        return SingleTurn(self._config.reward, self._reward)
+
+
+@lru_cache(maxsize=16)
+def _order(size: int, seed: int) -> Sequence[int]:
+    return Random(seed).sample(range(size), size)
+
+
+def suite(config: JSONL) -> Suite:
+    """The tasks of ``config.path``.
+
+    Raises:
+        DataError: a line is malformed, lacks an answer, or holds one that the reward itself would not pay; or
+            there are too few different prompts to hold some out.
+        ConfigError: there is no such reward.
+    """
+    scored = reward(config.reward)
+    name = Path(config.path).stem
+    tasks = []
+    for row in rows(config.path):
+        task = Task(_prompt(row, config.system), _data(row), name)
+        if config.reward in REWARDS:
+            _check_earns(task, scored, row.place, config.reward)
+        tasks.append(task)
+    prompts = len({task.prompt for task in tasks})
+    if prompts < config.heldout + 1:
+        raise DataError(
+            f"heldout is {config.heldout}, but {config.path} asks only {prompts} different things, and one must be left"
+            " to train on: add rows or hold out fewer"
+        )
+    return FileSuite(name, tasks, in_tags(scored) if config.answer_in == "tags" else scored, config)
+
+
+def _prompt(row: Row, system: str | None) -> tuple[Message, ...]:
+    if ("prompt" in row.fields) == ("messages" in row.fields):
+        raise DataError(f"{row.place}: give either prompt or messages, and not both")
+    if "prompt" in row.fields:
+        return prompt(system, row.text("prompt"))
+    messages = row.messages()
+    if messages[-1].role == "assistant":
+        raise DataError(
+            f"{row.place}: the last message is the assistant's, so nothing is left to be answered: end with the user's"
+        )
+    if system is None or messages[0].role == "system":
+        return messages
+    return (Message("system", system), *messages)
+
+
+def _data(row: Row) -> dict[str, object]:
+    answer = row.fields.get("answer")
+    if answer is None or (isinstance(answer, str) and not answer.strip()):
+        raise DataError(f"{row.place}: the answer is missing: add it, as a text or a number")
+    return {name: value for name, value in row.fields.items() if name not in ("prompt", "messages")}
+
+
+def _check_earns(task: Task, scored: RewardFunction, place: str, name: str) -> None:
+    """A task whose own answer earns nothing could never be solved, so it is refused before the run begins."""
+    try:
+        paid = scored(str(task.data["answer"]), task)
+    except DataError as error:
+        raise DataError(f"{place}: {error.message}") from error
+    if paid != 1:
+        raise DataError(
+            f"{place}: the answer {task.data['answer']!r} does not earn the reward {name} itself: write it otherwise"
+        )

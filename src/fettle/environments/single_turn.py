@@ -1,0 +1,42 @@
+"""One question, one reply, one reward."""
+
+from fettle.environments.base import Observation, StepResult
+from fettle.errors import EnvironmentFault
+from fettle.rewards import RewardFunction, breakdown
+from fettle.types import Message, Task
+
+
+class SingleTurn:
+    """Shows a task's prompt, and pays what ``reward`` gives for the reply."""
+
+    def __init__(self, name: str, reward: RewardFunction) -> None:
+        """``name`` is what the reward is called in components and in faults."""
+        self._name = name
+        self._reward = reward
+        self._task: Task | None = None
+        self._over = False
+
+    async def reset(self, task: Task) -> Observation:
+        """The prompt of ``task``."""
+        if self._task is not None:
+            raise EnvironmentFault(
+                f"an environment plays one episode, and this one has begun task {self._task.id}: make another"
+            )
+        self._task = task
+        return Observation(task.prompt)
+
+    async def step(self, action: Message) -> StepResult:
+        """The reward of the reply; the episode is then over.
+
+        Raises:
+            EnvironmentFault: the reward raised, or is no finite number; or there is no episode to step.
+        """
+        if self._task is None or self._over:
+            raise EnvironmentFault("there is no episode to step: reset a new environment with a task, and step it once")
+        self._over = True
+        components = breakdown(self._name, self._reward, action.content, self._task)
+        return StepResult((), sum(components.values()), terminated=True, truncated=False, components=components)
+
+    async def close(self) -> None:
+        """Nothing is held."""
+        self._over = True

@@ -1,0 +1,41 @@
+"""The environments there are. Each is imported when it is first asked for, since some need packages of their own."""
+
+import importlib
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from fettle.config import JSONL, Arithmetic, EnvironmentConfig, ReasoningGym
+from fettle.environments.base import Suite
+from fettle.errors import ConfigError
+
+ENVIRONMENTS: Mapping[type[EnvironmentConfig], str] = MappingProxyType(
+    {
+        Arithmetic: "fettle.environments.arithmetic:suite",
+        JSONL: "fettle.environments.jsonl:suite",
+        ReasoningGym: "fettle.environments.reasoning_gym:suite",
+    }
+)
+"""For each class of settings, the function that makes its suite."""
+
+EXTRAS: Mapping[type[EnvironmentConfig], str] = MappingProxyType({ReasoningGym: "gym"})
+"""The extra of this package that brings what an environment needs."""
+
+
+def suite(config: EnvironmentConfig) -> Suite:
+    """The tasks and environments that ``config`` describes.
+
+    Raises:
+        ConfigError: a setting is wrong, or the package that the environment needs is not installed.
+        DataError: its file cannot be used.
+    """
+    module, _, function = ENVIRONMENTS[type(config)].partition(":")
+    try:
+        build: Callable[[EnvironmentConfig], Suite] = getattr(importlib.import_module(module), function)
+    except ModuleNotFoundError as error:
+        if type(config) not in EXTRAS or (error.name or "").startswith("fettle"):
+            raise
+        install = f"pip install 'fettle[{EXTRAS[type(config)]}]'"
+        raise ConfigError(
+            f"{config.type} environments need the package {error.name}, which is not installed: {install}"
+        ) from error
+    return build(config)

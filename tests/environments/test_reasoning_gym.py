@@ -1,0 +1,189 @@
+import math
+import subprocess
+import sys
+
+import pytest
+
+from fettle.config import ReasoningGym
+from fettle.environments import suite
+from fettle.environments.reasoning_gym import HASH_ORDERED, REFUSED, scored
+from fettle.errors import ConfigError, EnvironmentFault
+from fettle.types import Message, Task
+
+SUMS = {"max_terms": 3, "max_digits": 2}
+
+
+async def paid(made, task, answer: str) -> float:
+    environment = made.environment()
+    await environment.reset(task)
+    return (await environment.step(Message("assistant", f"<answer>{answer}</answer>"))).reward
+
+
+def task(answer: str | None) -> Task:
+    return Task((Message("user", "?"),), {"answer": answer, "question": "?", "metadata": {}}, "brittle")
+
+
+class Scorer:
+    """Stands in for a dataset of the package: pays by a table, and raises what it finds there."""
+
+    def __init__(self, **pays: float | Exception) -> None:
+        self.pays = pays
+
+    def score_answer(self, answer: str, entry: dict[str, object]) -> float:
+        paid = self.pays[answer or "nothing"]
+        if isinstance(paid, Exception):
+            raise paid
+        return paid
+
+
+def test_chain_sum_tells_its_expression():
+    task = suite(ReasoningGym(settings=SUMS, heldout=5)).training_task(0)
+    assert task.prompt[-1].content.endswith(f": {task.data['expression']} =")
+
+
+def test_settings_are_passed_through():
+    made = suite(ReasoningGym(settings={"min_terms": 5, "max_terms": 5}, heldout=5))
+    assert all(len(task.data["expression"].split()) == 9 for task in made.heldout_tasks())
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("products", {}),
+        ("spell_backward", {}),
+        ("word_sorting", {}),
+        ("letter_jumble", {}),
+        ("mini_sudoku", {}),
+        ("calendar_arithmetic", {}),
+        ("polynomial_equations", {}),
+        ("gsm_symbolic", {}),
+        ("acre", {}),
+        ("tower_of_hanoi", {"max_disks": 4}),
+        ("prime_factorization", {}),
+        ("number_sorting", {}),
+    ],
+)
+async def test_other_datasets_pay_for_their_own_answer_and_not_for_garbage(name, settings):
+    made = suite(ReasoningGym(task=name, settings=settings, heldout=3))
+    for task in (*made.heldout_tasks(), made.training_task(0)):
+        assert await paid(made, task, task.data["answer"]) == 1.0
+        assert await paid(made, task, "no idea") == 0.0
+
+
+async def test_partial_credit_is_paid_only_where_it_is_asked_for():
+    config = ReasoningGym(task="spell_backward", settings={"min_word_len": 5}, heldout=3)
+    task = suite(config).training_task(0)
+    nearly = task.data["answer"][:-1] + "?"
+    assert await paid(suite(config), task, nearly) == 0.0
+    assert 0 < await paid(suite(config.model_copy(update={"partial_credit": True})), task, nearly) < 1
+
+
+async def test_listing_digits_earns_nothing_unless_partial_credit_is_paid():
+    config = ReasoningGym(settings={"max_terms": 2, "max_digits": 1}, heldout=3)
+    made, generous = suite(config), suite(config.model_copy(update={"partial_credit": True}))
+    tasks = [made.training_task(index) for index in range(20)]
+    digits = "-9-8-7-6-5-4-3-2-1 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18"
+    assert {await paid(made, task, digits) for task in tasks} == {0.0}
+    assert all([await paid(generous, task, digits) > 0 for task in tasks])
+
+
+@pytest.mark.parametrize("name", ["prime_factorization", "boxnet"])
+async def test_an_answer_that_crashes_a_sound_scorer_is_a_wrong_answer(name):
+    made = suite(ReasoningGym(task=name, heldout=3))
+    task = made.training_task(0)
+    with pytest.raises((ValueError, TypeError)):
+        scored_directly(name, "null", task)
+    assert await paid(made, task, "null") == 0.0
+
+
+def scored_directly(name: str, answer: str, task: Task) -> float:
+    from reasoning_gym.factory import create_dataset  # noqa: PLC0415 - the crash itself is what is looked at
+
+    return create_dataset(name, seed=0, size=1).score_answer(answer, dict(task.data))
+
+
+def test_a_scorer_that_also_crashes_on_the_right_answer_is_a_fault():
+    reward = scored(Scorer(x=TypeError("bad"), right=KeyError("metadata")), partial_credit=False)
+    with pytest.raises(EnvironmentFault, match=r"the scorer of brittle fails on the task's own answer too \(KeyError"):
+        reward("x", task("right"))
+
+
+def test_a_scorer_that_crashes_and_does_not_pay_the_right_answer_is_a_fault():
+    reward = scored(Scorer(x=TypeError("bad"), right=0.5), partial_credit=True)
+    with pytest.raises(EnvironmentFault, match=r"pays only 0.5 for the task's own answer 'right'"):
+        reward("x", task("right"))
+
+
+def test_a_task_without_an_answer_tries_its_scorer_on_an_empty_one():
+    assert scored(Scorer(x=TypeError("bad"), nothing=0.0), partial_credit=True)("x", task(None)) == 0.0
+    with pytest.raises(EnvironmentFault, match="fails on the task's own answer too"):
+        scored(Scorer(x=TypeError("bad"), nothing=TypeError("bad")), partial_credit=True)("x", task(None))
+
+
+def test_what_no_answer_can_cause_is_not_taken_for_a_wrong_answer():
+    with pytest.raises(OSError, match="disk"):
+        scored(Scorer(x=OSError("disk"), right=1.0), partial_credit=False)("x", task("right"))
+
+
+@pytest.mark.parametrize("partial_credit", [True, False])
+def test_a_score_of_nan_is_passed_on_and_not_made_a_zero(partial_credit):
+    assert math.isnan(scored(Scorer(x=math.nan), partial_credit=partial_credit)("x", task("right")))
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused_datasets_say_why(name):
+    with pytest.raises(ConfigError) as caught:
+        suite(ReasoningGym(task=name))
+    assert caught.value.message == f"{name} of reasoning-gym cannot be used: {REFUSED[name]}"
+
+
+def test_the_nine_that_execute_answers_are_refused():
+    nine = {name for name, why in REFUSED.items() if "runs the model's answer as Python code" in why}
+    assert nine == {
+        *("countdown", "puzzle24", "simple_integration", "intermediate_integration", "polynomial_multiplication"),
+        *("string_insertion", "spiral_matrix", "binary_matrix", "n_queens"),
+    }
+
+
+@pytest.mark.skipif(not sys.flags.hash_randomization, reason="sets keep their order in this process")
+@pytest.mark.parametrize("name", sorted(HASH_ORDERED))
+def test_datasets_that_no_seed_reaches_say_what_would(name):
+    with pytest.raises(ConfigError, match="start Python with PYTHONHASHSEED=0"):
+        suite(ReasoningGym(task=name))
+
+
+def test_a_misspelt_dataset_is_answered_with_the_nearest():
+    with pytest.raises(ConfigError, match="no dataset 'chian_sum'; did you mean chain_sum"):
+        suite(ReasoningGym(task="chian_sum"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ({"max_term": 3}, "no setting 'max_term'; did you mean max_terms"),
+        ({"max_terms": 1}, "refuses the settings .* of chain_sum .AssertionError: max_terms must be >= min_terms"),
+        ({"max_terms": "three"}, "refuses the settings .* of chain_sum .TypeError"),
+        ({"seed": 3}, "settings.seed of chain_sum cannot be set"),
+        ({"size": 3}, "settings.size of chain_sum cannot be set"),
+    ],
+)
+def test_wrong_settings_are_named(settings, why):
+    with pytest.raises(ConfigError, match=why):
+        suite(ReasoningGym(settings=settings))
+
+
+def test_a_space_too_small_to_hold_out_is_an_error():
+    with pytest.raises(ConfigError, match="chain_sum: heldout is 201, but its settings make only 200 tasks"):
+        suite(ReasoningGym(settings={"max_terms": 2, "max_digits": 1}, heldout=201))
+
+
+def test_tasks_are_the_same_in_every_process():
+    program = (
+        "from fettle.config import ReasoningGym; from fettle.environments import suite\n"
+        "made = suite(ReasoningGym(heldout=3))\n"
+        "print(*[task.id for task in made.heldout_tasks()], made.training_task(7).id)"
+    )
+    runs = {subprocess.run([sys.executable, "-c", program], capture_output=True, check=True).stdout for _ in range(2)}
+    made = suite(ReasoningGym(heldout=3))
+    here = " ".join([*(task.id for task in made.heldout_tasks()), made.training_task(7).id])
+    assert {run.decode().strip() for run in runs} == {here}
