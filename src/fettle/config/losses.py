@@ -1,8 +1,9 @@
 """The settings of every loss. ``LOSSES`` in ``fettle.losses`` has one row for each ``type`` here."""
 
+import warnings
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from fettle.config.base import Frozen
 
@@ -13,10 +14,20 @@ class KL(Frozen):
     coefficient: Annotated[float, Field(gt=0)] = 0.01
     """What the divergence is multiplied by."""
     estimator: Literal["k1", "k2", "k3"] = "k3"
-    """k1 = log π/ρ, k2 = its square halved, k3 = ρ/π - 1 - log ρ/π (Schulman, 2020). ``k1`` in a loss has
-    no expected gradient on policy: use it in the reward."""
+    """k1 = log π/ρ, k2 = its square halved, k3 = ρ/π - 1 - log ρ/π (Schulman, 2020). ``k1`` belongs in the
+    reward, ``k2`` and ``k3`` in the loss: elsewhere their gradient is not that of a divergence."""
     place: Literal["loss", "reward"] = "loss"
-    """``reward`` takes the penalty off each token's advantage before the update; ``loss`` adds it to the loss."""
+    """``reward`` takes the penalty off the reward before credit is given; ``loss`` adds it to the loss."""
+
+    @model_validator(mode="after")
+    def _gradient_is_of_a_divergence(self) -> "KL":
+        if self.place == "loss" and self.estimator == "k1":
+            reason = "has no expected gradient on policy, and so holds nothing: use k2 or k3, or place: reward"
+            warnings.warn(f"the KL estimator k1 in the loss {reason}", UserWarning, stacklevel=2)
+        if self.place == "reward" and self.estimator != "k1":
+            reason = "has an expected gradient that is not that of the divergence: use k1, or place: loss"
+            warnings.warn(f"the KL estimator {self.estimator} in the reward {reason}", UserWarning, stacklevel=2)
+        return self
 
 
 class CausalLM(Frozen):

@@ -1,0 +1,123 @@
+"""Policy-gradient losses.
+
+Notation: π is the policy being trained, μ the sampler that drew the tokens, A the advantages, r = π/μ the
+importance ratio, sg the stop-gradient. Axes: B sequences, T tokens.
+
+Every metric is one value a token: ``ratio``; ``kl_sampler``, the k3 estimate of KL(μ‖π); and, where there is
+a clip, ``clip_fraction``, 1 where it binds. ``clip_fraction_low`` and ``clip_fraction_high`` part it by bound.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fettle.losses.kl import LOG_RATIO_LIMIT, k3
+
+
+def importance_sampling(
+    logprobs: Float[Tensor, "B T"],
+    *,
+    sampling_logprobs: Float[Tensor, "B T"],
+    advantages: Float[Tensor, "B T"],
+) -> tuple[Float[Tensor, "B T"], dict[str, Tensor]]:
+    """REINFORCE (Williams, 1992) corrected for who drew the tokens: ``L = -r A``. On policy it is REINFORCE."""
+    ratio = _ratio(logprobs - sampling_logprobs)
+    return -ratio * advantages, _distances(logprobs, sampling_logprobs, ratio)
+
+
+def ppo(
+    logprobs: Float[Tensor, "B T"],
+    *,
+    sampling_logprobs: Float[Tensor, "B T"],
+    advantages: Float[Tensor, "B T"],
+    clip_low: float = 0.2,
+    clip_high: float = 0.2,
+) -> tuple[Float[Tensor, "B T"], dict[str, Tensor]]:
+    """Clipped surrogate, eq. 7 of Schulman et al., 2017 (arXiv:1707.06347), with a bound for each side::
+
+    L = -min(r A, clip(r, 1 - ε_low, 1 + ε_high) A)
+    """
+    ratio = _ratio(logprobs - sampling_logprobs)
+    loss, clipped = _clipped_surrogate(ratio, advantages, clip_low, clip_high)
+    return loss, _distances(logprobs, sampling_logprobs, ratio) | clipped
+
+
+def cispo(
+    logprobs: Float[Tensor, "B T"],
+    *,
+    sampling_logprobs: Float[Tensor, "B T"],
+    advantages: Float[Tensor, "B T"],
+    ratio_low: float = 0.0,
+    ratio_high: float = 4.0,
+) -> tuple[Float[Tensor, "B T"], dict[str, Tensor]]:
+    """REINFORCE weighted by a clipped ratio, eq. 4 of MiniMax, 2025 (arXiv:2506.13585)::
+
+        L = -sg(clip(r, low, high)) A log π
+
+    A clipped token keeps its gradient; only its weight is bounded.
+    """
+    ratio = _ratio(logprobs - sampling_logprobs).detach()
+    weight = ratio.clamp(ratio_low, ratio_high)
+    clipped = (weight != ratio).to(ratio.dtype)
+    return -weight * advantages * logprobs, _distances(logprobs, sampling_logprobs, ratio) | {"clip_fraction": clipped}
+
+
+def gspo(
+    logprobs: Float[Tensor, "B T"],
+    *,
+    sampling_logprobs: Float[Tensor, "B T"],
+    advantages: Float[Tensor, "B T"],
+    loss_mask: Float[Tensor, "B T"],
+    clip_low: float = 3e-4,
+    clip_high: float = 4e-4,
+) -> tuple[Float[Tensor, "B T"], dict[str, Tensor]]:
+    """The clipped surrogate with one ratio a sequence, eq. 5 and 7 of Zheng et al., 2025 (arXiv:2507.18071)::
+
+        s = (π(y) / μ(y))^(1/|y|) = exp(mean over trained t of log π_t/μ_t)
+        L_t = -min(s A_t, clip(s, 1 - ε_low, 1 + ε_high) A_t)
+
+    Every token of a sequence holds the sequence's value, so that weights which give each sequence the same total
+    make the paper's objective; the gradient of s reaches all of its tokens. ``ratio`` here is s.
+    """
+    trained = (loss_mask > 0).to(logprobs.dtype)
+    length = trained.sum(-1, keepdim=True).clamp(min=1)
+    log_ratio = ((logprobs - sampling_logprobs) * trained).sum(-1, keepdim=True) / length
+    ratio = _ratio(log_ratio).expand_as(logprobs)
+    loss, clipped = _clipped_surrogate(ratio, advantages, clip_low, clip_high)
+    return loss, _distances(logprobs, sampling_logprobs, ratio) | clipped
+
+
+def dro(
+    logprobs: Float[Tensor, "B T"],
+    *,
+    sampling_logprobs: Float[Tensor, "B T"],
+    advantages: Float[Tensor, "B T"],
+    beta: float = 0.05,
+) -> tuple[Float[Tensor, "B T"], dict[str, Tensor]]:
+    """Direct reward optimisation, the policy's half of Richemond et al., 2024 (arXiv:2405.19107), token by token::
+
+    L = -(A log π - β/2 (log π/μ)²)
+    """
+    log_ratio = logprobs - sampling_logprobs
+    loss = -(advantages * logprobs - beta / 2 * log_ratio.square())
+    return loss, _distances(logprobs, sampling_logprobs, _ratio(log_ratio))
+
+
+def _ratio(log_ratio: Tensor) -> Tensor:
+    return log_ratio.clamp(max=LOG_RATIO_LIMIT).exp()
+
+
+def _clipped_surrogate(
+    ratio: Tensor, advantages: Tensor, clip_low: float, clip_high: float
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss, and where the clip took its gradient: above for credit, below for blame."""
+    clipped = ratio.clamp(1 - clip_low, 1 + clip_high)
+    loss = -torch.minimum(ratio * advantages, clipped * advantages)
+    low = (ratio < clipped) & (advantages < 0)
+    high = (ratio > clipped) & (advantages > 0)
+    where = {"clip_fraction": low | high, "clip_fraction_low": low, "clip_fraction_high": high}
+    return loss, {name: binds.to(ratio.dtype) for name, binds in where.items()}
+
+
+def _distances(logprobs: Tensor, sampling_logprobs: Tensor, ratio: Tensor) -> dict[str, Tensor]:
+    return {"ratio": ratio.detach(), "kl_sampler": k3(sampling_logprobs, logprobs.detach())}

@@ -1,0 +1,166 @@
+"""Golden numbers, independent oracles of every metric, and what each loss is for."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from fettle.losses.policy_gradient import cispo, dro, gspo, importance_sampling, ppo
+
+
+def row(*values: float) -> Tensor:
+    return torch.tensor([values], dtype=torch.float64)
+
+
+def drawn(ratios: list[float], advantages: list[float], sampled: float = 0.2) -> tuple[Tensor, dict[str, Tensor]]:
+    """One sequence whose tokens were drawn with probability ``sampled`` and now have these ratios to it."""
+    sampling = row(*[math.log(sampled)] * len(ratios))
+    logprobs = (sampling + torch.log(row(*ratios))).requires_grad_()
+    return logprobs, {"sampling_logprobs": sampling, "advantages": row(*advantages)}
+
+
+def slope(values: Tensor, logprobs: Tensor) -> list[float]:
+    return torch.autograd.grad(values.sum(), logprobs)[0][0].tolist()
+
+
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "objective"), [(1.5, 1, 1.2), (0.5, -1, -0.8), (0.5, 1, 0.5), (1.5, -1, -1.5)]
+)
+def test_ppo_takes_the_worse_of_the_clipped_and_the_unclipped(ratio, advantage, objective):
+    logprobs, inputs = drawn([ratio], [advantage])
+    loss, _ = ppo(logprobs, **inputs)
+    assert loss.item() == pytest.approx(-objective)
+
+
+def test_ppo_bounds_each_side_on_its_own():
+    logprobs, inputs = drawn([1.25, 1.35, 0.75, 0.85], [1, 1, -1, -1])
+    loss, metrics = ppo(logprobs, **inputs, clip_low=0.2, clip_high=0.28)
+    assert loss[0].tolist() == pytest.approx([-1.25, -1.28, 0.8, 0.85])
+    assert metrics["clip_fraction_high"][0].tolist() == [0, 1, 0, 0]
+    assert metrics["clip_fraction_low"][0].tolist() == [0, 0, 1, 0]
+    assert slope(loss, logprobs) == pytest.approx([-1.25, 0, 0, 0.85])
+
+
+def test_importance_sampling_is_minus_ratio_times_advantage():
+    logprobs, inputs = drawn([1.5, 0.5, 30], [1, -2, 1], sampled=0.02)
+    loss, _ = importance_sampling(logprobs, **inputs)
+    assert loss[0].tolist() == pytest.approx([-1.5, 1.0, -30])
+    assert slope(loss, logprobs) == pytest.approx([-1.5, 1.0, -30])
+
+
+def test_cispo_bounds_a_tokens_weight_and_still_learns_from_it():
+    logprobs, inputs = drawn([8, 2, 0.5], [1, 1, -1], sampled=0.1)
+    loss, metrics = cispo(logprobs, **inputs, ratio_low=1.0, ratio_high=4.0)
+    assert loss[0].tolist() == pytest.approx([-4 * math.log(0.8), -2 * math.log(0.2), math.log(0.05)])
+    assert slope(loss, logprobs) == pytest.approx([-4, -2, 1])
+    assert metrics["clip_fraction"][0].tolist() == [1, 0, 1]
+    assert slope(ppo(logprobs, **inputs)[0], logprobs) == [0, 0, 0]  # where PPO learns from none of them
+
+
+def test_dro_pays_half_of_beta_times_the_squared_log_ratio():
+    logprobs, inputs = drawn([2.0, 0.5], [1, -1])
+    loss, _ = dro(logprobs, **inputs, beta=0.1)
+    penalty = 0.05 * math.log(2) ** 2
+    assert loss[0].tolist() == pytest.approx([-math.log(0.4) + penalty, math.log(0.1) + penalty])
+    assert slope(loss, logprobs) == pytest.approx([-1 + 0.1 * math.log(2), 1 - 0.1 * math.log(2)])
+
+
+def test_gspo_has_one_ratio_a_sequence_over_its_trained_tokens():
+    logprobs, inputs = drawn([4.0, 9.0, 100.0], [1, 1, 1], sampled=0.001)
+    loss, metrics = gspo(logprobs, **inputs, loss_mask=row(1, 1, 0), clip_low=0.9, clip_high=9.0)
+    assert metrics["ratio"][0].tolist() == pytest.approx([6.0, 6.0, 6.0])  # the geometric mean of 4 and 9
+    assert loss[0].tolist() == pytest.approx([-6.0, -6.0, -6.0])
+
+
+def test_gspo_under_sequence_mean_weights_has_the_gradient_of_its_paper():
+    """arXiv:2507.18071, section 4.2: (1/G) Σ_i s_i A_i (1/|y_i|) Σ_t ∇ log π_t, where nothing is clipped."""
+    ratios = torch.tensor([[1.2, 0.9, 1.1], [0.8, 1.3, 1.0]], dtype=torch.float64)
+    mask = torch.tensor([[1.0, 1, 1], [1, 1, 0]], dtype=torch.float64)
+    advantages = torch.tensor([[0.7], [-0.4]], dtype=torch.float64).expand(2, 3)
+    sampling = torch.full((2, 3), math.log(0.3), dtype=torch.float64)
+    logprobs = (sampling + ratios.log()).requires_grad_()
+    loss, _ = gspo(
+        logprobs, sampling_logprobs=sampling, advantages=advantages, loss_mask=mask, clip_low=0.5, clip_high=0.5
+    )
+    (got,) = torch.autograd.grad((loss * mask / (2 * mask.sum(-1, keepdim=True))).sum(), logprobs)
+    s = [(1.2 * 0.9 * 1.1) ** (1 / 3), (0.8 * 1.3) ** (1 / 2)]
+    expected = [[-s[0] * 0.7 / (2 * 3)] * 3, [s[1] * 0.4 / (2 * 2)] * 2 + [0.0]]
+    np.testing.assert_allclose(got.numpy(), expected)
+
+
+def test_gspo_clips_a_sequence_as_a_whole():
+    logprobs, inputs = drawn([1.001, 1.001, 0.9995], [1, 1, 1])
+    mask = torch.ones(1, 3, dtype=torch.float64)
+    loss, metrics = gspo(logprobs, **inputs, loss_mask=mask)  # the ratio is 1.0008, the bound 1.0004
+    assert metrics["clip_fraction"][0].tolist() == [1, 1, 1]
+    assert slope(loss, logprobs) == [0, 0, 0]
+    assert loss[0].tolist() == pytest.approx([-1.0004] * 3)
+
+
+def test_every_metric_equals_its_numpy_oracle():
+    random = np.random.default_rng(0)
+    pi = random.uniform(0.05, 0.95, (6, 4))
+    mu = np.clip(pi * random.uniform(0.4, 1.8, (6, 4)), 0.01, 0.99)
+    advantages = random.normal(size=(6, 4))
+    mask = np.array([[0, 1, 1, 1], [0, 0, 1, 1], [1, 0, 0, 0]] * 2)
+    tensors = {"sampling_logprobs": torch.tensor(np.log(mu)), "advantages": torch.tensor(advantages)}
+    logprobs = torch.tensor(np.log(pi))
+    ratio = pi / mu
+    sequence = np.array([np.prod(r[m == 1]) ** (1 / m.sum()) for r, m in zip(ratio, mask, strict=True)])
+    sequence = np.broadcast_to(sequence[:, None], ratio.shape)
+    far, blame = {"ratio": ratio, "kl_sampler": ratio - 1 - np.log(ratio)}, advantages < 0
+
+    def clips(r, low, high):
+        below, above = (r < low) & blame, (r > high) & ~blame
+        return {"clip_fraction": below | above, "clip_fraction_low": below, "clip_fraction_high": above}
+
+    cases = [
+        (importance_sampling(logprobs, **tensors), far),
+        (dro(logprobs, **tensors), far),
+        (ppo(logprobs, **tensors), far | clips(ratio, 0.8, 1.2)),
+        (
+            cispo(logprobs, **tensors, ratio_low=0.7, ratio_high=1.1),
+            far | {"clip_fraction": (ratio < 0.7) | (ratio > 1.1)},
+        ),
+        (
+            gspo(logprobs, **tensors, loss_mask=torch.tensor(mask)),
+            far | clips(sequence, 0.9997, 1.0004) | {"ratio": sequence},
+        ),
+    ]
+    for (_, metrics), oracle in cases:
+        assert set(metrics) == set(oracle)
+        for name, expected in oracle.items():
+            np.testing.assert_allclose(metrics[name].numpy(), expected, err_msg=name)
+            assert np.any(expected), f"{name} is 0 everywhere, and proves nothing"
+
+
+def test_the_distance_to_the_sampler_is_never_negative_and_right_on_average():
+    random = np.random.default_rng(1)
+    mu, pi = np.array([0.5, 0.3, 0.2]), np.array([0.2, 0.3, 0.5])
+    tokens = random.choice(3, size=(1, 100_000), p=mu)
+    inputs = {"sampling_logprobs": torch.tensor(np.log(mu)[tokens]), "advantages": torch.zeros(1, 100_000)}
+    _, metrics = ppo(torch.tensor(np.log(pi)[tokens]), **inputs)
+    assert (metrics["kl_sampler"] >= 0).all()
+    assert metrics["kl_sampler"].mean().item() == pytest.approx(np.sum(mu * np.log(mu / pi)), rel=0.02)
+
+
+def test_importance_sampling_is_unbiased_on_a_bandit():
+    """Four arms, drawn by a sampler that favours the wrong ones: corrected, value and gradient are the policy's own."""
+    random = np.random.default_rng(2)
+    mu, rewards = np.array([0.4, 0.3, 0.2, 0.1]), np.array([0.1, 0.3, 0.6, 1.0])
+    logits = torch.tensor([0.0, 0.2, 0.4, 0.9], dtype=torch.float64, requires_grad=True)
+    policy = logits.log_softmax(0)
+    value = (policy.exp() * torch.tensor(rewards)).sum()
+    (true_gradient,) = torch.autograd.grad(value, logits, retain_graph=True)
+
+    arms = random.choice(4, size=(1, 400_000), p=mu)
+    inputs = {"sampling_logprobs": torch.tensor(np.log(mu)[arms]), "advantages": torch.tensor(rewards[arms])}
+    loss, _ = importance_sampling(policy[torch.tensor(arms)], **inputs)
+    (gradient,) = torch.autograd.grad(-loss.mean(), logits)
+
+    assert -loss.mean().item() == pytest.approx(value.item(), rel=0.02)
+    assert torch.linalg.vector_norm(gradient - true_gradient) < 0.02 * torch.linalg.vector_norm(true_gradient)
+    uncorrected = inputs["advantages"].mean().item()
+    assert abs(uncorrected - value.item()) > 0.1 * value.item()
