@@ -4,6 +4,7 @@ A stand-in for Python answers here in place of the real one, so that nothing is 
 looks like an environment, notes what pip is asked for, and misbehaves on request.
 """
 
+import ast
 import json
 import os
 import shutil
@@ -72,6 +73,10 @@ def test_help_lists_the_verbs_and_makes_nothing(clone):
     assert result.returncode == 0
     assert all(f"./run {verb}" in result.stdout for verb in ("demo", "test", "check", "setup"))
     assert not (clone.path / ".venv").exists()
+
+
+def test_a_python_too_old_to_build_on_can_still_read_it(root):
+    ast.parse((root / "run").read_text(), feature_version=(3, 6))
 
 
 def test_torch_comes_first_and_the_command_runs_in_the_callers_folder(clone):
@@ -144,7 +149,8 @@ def test_without_a_compiler_one_line_says_so_and_the_command_runs(clone):
     result = clone.run("echo", "ran", FAIL_AT="[gym]")
     assert result.returncode == 0
     assert result.stdout.splitlines()[-2:] == [
-        "  no reasoning-gym, which a C compiler must build: the demo will use the project's own arithmetic tasks",
+        "  no reasoning-gym, which a C compiler must build: the demo will use the project's own arithmetic tasks "
+        "(./run setup tries again)",
         "ran",
     ]
 
