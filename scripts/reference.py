@@ -65,16 +65,20 @@ def _meet(name: str, definitions: Mapping[str, Schema], met: dict[str, Schema]) 
 
 
 def _references(node: Any) -> Iterator[str]:
-    """The classes that a piece of schema points to, in order."""
+    """The classes of settings that a piece of schema points to, in order."""
     if isinstance(node, Mapping):
-        if "$ref" in node:
-            yield node["$ref"].rpartition("/")[2]
+        if hasattr(fettle.config, _target(node)):
+            yield _target(node)
         for key, value in node.items():
             if key != "discriminator":
                 yield from _references(value)
     elif isinstance(node, list):
         for value in node:
             yield from _references(value)
+
+
+def _target(node: Schema) -> str:
+    return str(node.get("$ref", "")).rpartition("/")[2]
 
 
 def _class_section(name: str, body: Schema) -> str:
@@ -111,8 +115,7 @@ def _held_meaning(form: Schema) -> str:
 def _type(form: Schema) -> str:
     """A piece of JSON Schema as people write types."""
     if "$ref" in form:
-        name = form["$ref"].rpartition("/")[2]
-        return f"[{name}](#{name.lower()})"
+        return f"[{_target(form)}](#{_target(form).lower()})"
     for union in ("oneOf", "anyOf"):
         if union in form:
             return " or ".join(_type(each) for each in form[union])
@@ -122,7 +125,7 @@ def _type(form: Schema) -> str:
         at_least = ", at least one" if form.get("minItems") else ""
         return f"list of {_type(form['items'])}{at_least}"
     words = {"object": "mapping", "boolean": "true or false"}
-    return " ".join([words.get(form["type"], form["type"]), " and ".join(_bounds(form))]).strip()
+    return " ".join([words.get(form["type"], str(form["type"])), " and ".join(_bounds(form))]).strip()
 
 
 def _bounds(form: Schema) -> Iterator[str]:
