@@ -1,4 +1,4 @@
-from itertools import pairwise
+import re
 from random import Random
 
 import pytest
@@ -27,55 +27,63 @@ def answer(text: str) -> int:
     return int(tagged)
 
 
-def test_ten_thousand_solutions_are_right():
+def sides(text: str) -> list[tuple[str, int]]:
+    """Each line's left side, its column's name taken off, and its right side."""
+    lines = [line.split(" = ") for line in text.splitlines()[:-1]]
+    return [(re.sub(r"^(ones|tens|hundreds|thousands) ", "", left), int(right)) for left, right in lines]
+
+
+def test_ten_thousand_solutions_are_right_line_by_line():
     rng = Random("right")
     for _ in range(10_000):
         expression = drawn(rng)
         text = solution(expression, slip=False, rng=rng)
         assert answer(text) == evaluated(expression), text
-        assert all(
-            evaluated(left) == int(right) for left, right in (step.split(" = ") for step in text.splitlines()[:-1])
-        )
+        assert all(evaluated(left) == right for left, right in sides(text)), text
 
 
-def test_ten_thousand_slips_are_wrong_in_one_step_only():
+def test_ten_thousand_slips_are_wrong():
     rng = Random("wrong")
     for _ in range(10_000):
         expression = drawn(rng)
         text = solution(expression, slip=True, rng=rng)
-        steps = [step.split(" = ") for step in text.splitlines()[:-1]]
         assert answer(text) != evaluated(expression), text
-        assert answer(text) == int(steps[-1][1])
-        assert sum(evaluated(left) != int(right) for left, right in steps) == 1
-        assert all(after[0].startswith(before[1] + " ") for before, after in pairwise(steps))
+        assert answer(text) == sides(text)[-1][1], text
+        assert sum(evaluated(left) != right for left, right in sides(text)) <= 1, text
 
 
-def test_a_solution_works_from_left_to_right():
-    assert solution("12 + 34 - 5", slip=False, rng=Random(0)) == "12 + 34 = 46\n46 - 5 = 41\n<answer>41</answer>"
+@pytest.mark.parametrize(
+    ("expression", "text"),
+    [
+        ("42 - 25", "tens 4 - 2 = 2\nones 2 - 5 = -3\n20 - 3 = 17\n<answer>17</answer>"),
+        ("23 - 60", "tens 2 - 6 = -4\nones 3 - 0 = 3\n-40 + 3 = -37\n<answer>-37</answer>"),
+        ("-7 + 105", "hundreds 0 + 1 = 1\ntens 0 + 0 = 0\nones -7 + 5 = -2\n100 + 0 - 2 = 98\n<answer>98</answer>"),
+        ("3 + 4 - -2", "ones 3 + 4 + 2 = 9\n<answer>9</answer>"),
+    ],
+)
+def test_a_solution_works_in_columns(expression, text):
+    assert solution(expression, slip=False, rng=Random(0)) == text
 
 
 @pytest.mark.parametrize(
     ("expression", "slips"),
     [
-        ("47 + 38", {75}),  # the carry of 7 + 8
-        ("52 - 38", {24}),  # the borrow for 2 - 8
-        ("38 - 52", {-24}),  # the same, seen from the other side
-        ("-47 - 38", {-75}),
-        ("199 + 1", {190, 100}),  # either of two carries
-        ("100 - 1", {109, 199}),  # either of two borrows
-        ("50 + 60", {100, 109, 111, 120}),  # nothing to carry but a new column: off by one or by ten
-        ("3 + 4", {6, 8, 17}),
-        ("4 - 4", {1, 10}),
+        ("47 + 38", {75, 9}),  # the carry of 7 + 8; the sign
+        ("52 - 38", {24, 90}),  # the borrow for 2 - 8; the sign
+        ("50 + 60", {-10}),  # nothing to carry: the sign alone
+        ("199 + 1", {190, 198}),  # the ones' carry, worth ten; the tens have none of their own
+        ("7 + 0", {6, 8}),  # nothing to misread: off by one
     ],
 )
-def test_a_slip_forgets_a_carry_or_a_borrow_where_there_is_one(expression, slips):
+def test_a_slip_forgets_a_carry_or_misreads_a_sign(expression, slips):
     rng = Random(0)
     assert {answer(solution(expression, slip=True, rng=rng)) for _ in range(100)} == slips
 
 
-def test_the_slip_is_in_the_step_that_has_something_to_carry():
-    slipped = solution("20 + 30 + 27 + 35 + 10", slip=True, rng=Random(0))
-    assert slipped.splitlines()[2] == "77 + 35 = 102"
+def test_about_half_the_slips_with_something_to_carry_forget_it():
+    rng = Random(0)
+    forgotten = sum(answer(solution("47 + 38", slip=True, rng=rng)) == 75 for _ in range(2000))
+    assert forgotten / 2000 == pytest.approx(0.5, abs=0.04)
 
 
 @pytest.mark.parametrize("expression", ["", "7", "3 * 4", "3 + 4 =", "3+4", "1.5 + 2", "3 + x", "(3 + 4)"])
@@ -102,7 +110,7 @@ def test_the_share_of_slips_is_as_asked(slips):
 
 def test_a_demonstration_is_the_prompt_and_the_solution():
     ((asked, solved),) = demonstrations(tasks(1), slips=0.0, seed=0)
-    assert (asked, solved) == (Message("user", "0 + 8 ="), Message("assistant", "0 + 8 = 8\n<answer>8</answer>"))
+    assert (asked, solved) == (Message("user", "0 + 8 ="), Message("assistant", "ones 0 + 8 = 8\n<answer>8</answer>"))
 
 
 def test_demonstrations_repeat_for_a_seed_and_differ_between_seeds():

@@ -24,15 +24,15 @@ class TinyModel(Frozen):
     """A Qwen3-architecture model of random weights, built in code together with its tokenizer."""
 
     type: Literal["tiny"] = "tiny"
-    hidden: Annotated[int, Field(ge=16)] = 128
+    hidden: Annotated[int, Field(ge=16)] = 192
     """Width of the residual stream."""
-    layers: Annotated[int, Field(ge=1)] = 4
+    layers: Annotated[int, Field(ge=1)] = 3
     """Number of blocks."""
-    heads: Annotated[int, Field(ge=1)] = 4
+    heads: Annotated[int, Field(ge=1)] = 6
     """Attention heads; the width divides by it."""
     vocabulary: Annotated[int, Field(ge=300)] = 512
     """Tokens the tokenizer learns, the 256 bytes among them."""
-    context: Annotated[int, Field(ge=32)] = 512
+    context: Annotated[int, Field(ge=32)] = 256
     """Longest sequence, in tokens."""
     seed: int = 0
     """Seed of the random weights."""
@@ -40,7 +40,9 @@ class TinyModel(Frozen):
     @model_validator(mode="after")
     def _width_divides(self) -> "TinyModel":
         if self.hidden % (2 * self.heads):
-            raise ValueError(f"hidden is {self.hidden} and heads {self.heads}: the width must divide by twice the heads")
+            raise ValueError(
+                f"hidden is {self.hidden} and heads {self.heads}: the width must divide by twice the heads"
+            )
         return self
 
 

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from random import Random
 
 from fettle.data.conversations import Conversation
@@ -11,38 +10,31 @@ from fettle.randomness import key
 from fettle.types import Message, Task
 
 SUM = re.compile(r"-?[0-9]+( [+-] -?[0-9]+)+")
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One addition or subtraction, worked out: ``left sign right = result``."""
-
-    left: int
-    sign: str
-    right: int
-    result: int
-
-    @property
-    def addend(self) -> int:
-        """What is added to ``left``: ``right``, or its negative."""
-        return self.right if self.sign == "+" else -self.right
+COLUMNS = ("ones", "tens", "hundreds", "thousands")
 
 
 def solution(expression: str, *, slip: bool, rng: Random) -> str:
-    """The sum worked from left to right, a line for each step, then the answer in its tags.
+    """The sum worked column by column, then put together, then the answer in its tags.
 
-    With a ``slip`` one step is wrong, the steps after it go on from there, and so the answer is wrong.
+    With a ``slip`` the answer is wrong, as people get it wrong: a carry or a borrow is forgotten, or a sign misread.
 
-    >>> print(solution("12 + 34 - 5", slip=False, rng=Random(0)))
-    12 + 34 = 46
-    46 - 5 = 41
-    <answer>41</answer>
+    >>> print(solution("42 - 25", slip=False, rng=Random(0)))
+    tens 4 - 2 = 2
+    ones 2 - 5 = -3
+    20 - 3 = 17
+    <answer>17</answer>
 
     Raises:
         DataError: ``expression`` is not a sum of whole numbers like ``12 + 34 - 5``.
     """
-    steps = _worked(expression)
-    return _written(_with_slip(steps, rng) if slip else steps)
+    terms = _terms(expression)
+    if not slip:
+        return _written(terms, sum(terms))
+    forgettable = _forgettable(terms)
+    if forgettable and rng.random() < 0.5:
+        return _written(terms, sum(terms) - rng.choice(forgettable))
+    misread = _with_a_sign_misread(terms, rng)
+    return _written(misread, sum(misread)) if misread else _written(terms, sum(terms) + rng.choice((-1, 1)))
 
 
 def demonstrations(tasks: Iterable[Task], *, slips: float, seed: int) -> Iterator[Conversation]:
@@ -62,52 +54,57 @@ def demonstrations(tasks: Iterable[Task], *, slips: float, seed: int) -> Iterato
         yield (*task.prompt, Message("assistant", text))
 
 
-def _written(steps: Sequence[Step]) -> str:
-    lines = [f"{step.left} {step.sign} {step.right} = {step.result}" for step in steps]
-    return "\n".join([*lines, f"<answer>{steps[-1].result}</answer>"])
-
-
-def _worked(expression: str) -> list[Step]:
+def _terms(expression: str) -> list[int]:
+    """The numbers that are added; a subtracted one is negative."""
     if not SUM.fullmatch(expression):
         raise DataError(f"cannot work out {expression!r}: only sums of whole numbers, like 12 + 34 - 5, can be")
     first, *rest = expression.split(" ")
-    left = int(first)
-    steps = []
-    for sign, term in zip(rest[::2], map(int, rest[1::2]), strict=True):
-        steps.append(Step(left, sign, term, left + term if sign == "+" else left - term))
-        left = steps[-1].result
-    return steps
+    return [
+        int(first),
+        *(int(term) if sign == "+" else -int(term) for sign, term in zip(rest[::2], rest[1::2], strict=True)),
+    ]
 
 
-def _with_slip(steps: Sequence[Step], rng: Random) -> list[Step]:
-    """One step off, where possible one that has something to carry, and the steps after it off by as much."""
-    at = rng.choice([index for index, step in enumerate(steps) if _forgotten(step)] or range(len(steps)))
-    off = _slipped(steps[at], rng) - steps[at].result
-    after = [replace(step, left=step.left + off, result=step.result + off) for step in steps[at + 1 :]]
-    return [*steps[:at], replace(steps[at], result=steps[at].result + off), *after]
+def _columns(terms: Sequence[int]) -> list[list[int]]:
+    """The digits of each column, each with its number's sign; ones first."""
+    width = max(len(str(abs(term))) for term in terms)
+    return [[(abs(term) // 10**place % 10) * _sign(term) for term in terms] for place in range(width)]
 
 
-def _slipped(step: Step, rng: Random) -> int:
-    """The result with one carry or borrow forgotten; where there is none, off by one or by ten."""
-    size = abs(step.result)
-    wrong = [size + off for off in _forgotten(step) or (-10, -1, 1, 10)]
-    return rng.choice([value for value in wrong if value >= 0]) * (-1 if step.result < 0 else 1)
+def _written(terms: Sequence[int], total: int) -> str:
+    columns = _columns(terms)
+    if len(columns) == 1:
+        return f"ones {_joined(terms, terms)} = {total}\n<answer>{total}</answer>"
+    lines = [f"{_name(place)} {_joined(column, terms)} = {sum(column)}" for place, column in enumerate(columns)]
+    parts = [sum(column) * 10**place for place, column in enumerate(columns)][::-1]
+    return "\n".join([*reversed(lines), f"{_joined(parts, parts)} = {total}", f"<answer>{total}</answer>"])
 
 
-def _forgotten(step: Step) -> list[int]:
-    """By how much the size of the result changes for each carry, or each borrow, that could be forgotten.
+def _joined(numbers: Sequence[int], signs_of: Sequence[int]) -> str:
+    """As in ``4 - 0 + 2``: a digit keeps its number's sign even where it is 0."""
+    signs = ["-" if _sign(number) < 0 else "+" for number in signs_of]
+    rest = (f" {sign} {abs(number)}" for sign, number in zip(signs[1:], numbers[1:], strict=True))
+    return str(numbers[0]) + "".join(rest)
 
-    Written in columns, a step adds two sizes or takes the smaller from the larger. A forgotten carry to the column
-    of 10^c leaves the sum 10^c too small, and a forgotten borrow from it the difference as much too large. A carry
-    to a column that neither number has is written down, not remembered, and so never forgotten.
-    """
-    small, large = sorted((abs(step.left), abs(step.addend)))
-    adding = (step.left < 0) == (step.addend < 0)
-    unit, changes = 10, []
-    while unit <= large:
-        if adding and large % unit + small % unit >= unit:
-            changes.append(-unit)
-        if not adding and large % unit < small % unit:
-            changes.append(unit)
-        unit *= 10
-    return changes
+
+def _sign(number: int) -> int:
+    return -1 if number < 0 else 1
+
+
+def _name(place: int) -> str:
+    return COLUMNS[place] if place < len(COLUMNS) else f"10^{place}"
+
+
+def _forgettable(terms: Sequence[int]) -> list[int]:
+    """For each column but the highest that has something to carry or borrow, what it is worth."""
+    carried = [sum(column) // 10 * 10 ** (place + 1) for place, column in enumerate(_columns(terms)[:-1])]
+    return [worth for worth in carried if worth]
+
+
+def _with_a_sign_misread(terms: Sequence[int], rng: Random) -> list[int]:
+    """One of the numbers after the first, with the other sign; none where all of those are zero."""
+    places = [place for place, term in enumerate(terms) if place and term]
+    if not places:
+        return []
+    chosen = rng.choice(places)
+    return [-term if place == chosen else term for place, term in enumerate(terms)]

@@ -2,18 +2,16 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from fettle.advantages import ADVANTAGES, batch_normalized, overlong_penalty, return_to_go
+from fettle.advantages import credit, overlong_penalty
 from fettle.config import RLRun
 from fettle.engine import Sampler
-from fettle.losses import REDUCTIONS, kl_penalty
+from fettle.losses import reward_penalty, weights
 from fettle.rollouts import Group, shifted, to_datum
 from fettle.types import Datum, Floats
-
-References = list[list[Floats] | None]
-"""For each group, for each trajectory, the reference's log-probabilities; None where no reference is asked for."""
 
 
 def shaped(group: Group, run: RLRun) -> Group:
@@ -22,87 +20,62 @@ def shaped(group: Group, run: RLRun) -> Group:
         return group
     limit, buffer = run.sampling.max_tokens, run.overlong.buffer
     trajectories = tuple(
-        shifted(t, overlong_penalty(t.num_sampled, max_tokens=limit, buffer=buffer), "overlong") for t in group.trajectories
+        shifted(t, overlong_penalty(t.num_sampled, max_tokens=limit, buffer=buffer), "overlong")
+        for t in group.trajectories
     )
-    return Group(group.task, trajectories, group.failures)
+    return replace(group, trajectories=trajectories)
 
 
-async def reference_logprobs(groups: Sequence[Group], reference: Sampler | None) -> References:
-    """Every sequence scored by the reference, in one batch."""
+async def scored(groups: Sequence[Group], reference: Sampler | None) -> list[list[Datum]]:
+    """The groups as data, with ``reference_logprobs`` where there is a reference; all are scored in one batch."""
+    data = [[to_datum(trajectory) for trajectory in group.trajectories] for group in groups]
     if reference is None:
-        return [None] * len(groups)
+        return data
 
-    async def scored(group: Group) -> list[Floats]:
-        data = [to_datum(trajectory) for trajectory in group.trajectories]
-        rows = await asyncio.gather(*(reference.logprobs(d.tokens.tolist(), temperature=d.temperature) for d in data))
-        return [np.array([row or 0.0 for row in found], np.float32) * d.loss_mask for found, d in zip(rows, data, strict=True)]
+    async def one(datum: Datum) -> Datum:
+        found = await reference.logprobs(datum.tokens.tolist(), temperature=datum.temperature)
+        logprobs = np.array([0.0, *found[1:]], np.float32) * datum.loss_mask
+        return replace(datum, streams={**datum.streams, "reference_logprobs": logprobs})
 
-    return list(await asyncio.gather(*map(scored, groups)))
+    return list(await asyncio.gather(*(asyncio.gather(*map(one, rows)) for rows in data)))
 
 
-def credited(groups: Sequence[Group], run: RLRun, references: References) -> list[Datum]:
-    """One datum a trajectory, with ``advantages``, ``weights`` and, where the loss reads them, ``reference_logprobs``."""
-    bare = [[to_datum(trajectory) for trajectory in group.trajectories] for group in groups]
-    penalties = [_penalties(data, run, found) for data, found in zip(bare, references, strict=True)]
-    advantages = _advantages(groups, bare, penalties, run)
-    flat = [datum for data in bare for datum in data]
-    weights = REDUCTIONS[run.reduction.type]([datum.loss_mask for datum in flat], run.sampling.max_tokens)
-    in_loss = run.loss.kl is not None and run.loss.kl.place == "loss"
-    scored = [row for found in references for row in found or []] if in_loss else []
+def credited(groups: Sequence[Group], data: Sequence[Sequence[Datum]], run: RLRun) -> list[Datum]:
+    """One datum a trajectory, with ``advantages`` and ``weights``: ready for one optimizer step."""
+    flat = [datum for rows in data for datum in rows]
+    masks = [datum.loss_mask for datum in flat]
+    advantages = credit(
+        run.advantage,
+        groups=[datum.group for datum in flat],
+        rewards=[reward for group in groups for reward in group.rewards],
+        loss_masks=masks,
+        penalties=_penalties(flat, run),
+    )
+    shares = weights(run.reduction, masks, max_tokens=run.sampling.max_tokens)
     return [
-        Datum(
-            tokens=datum.tokens,
-            loss_mask=datum.loss_mask,
-            streams={
-                **datum.streams,
-                "advantages": advantages[index],
-                "weights": weights[index],
-                **({"reference_logprobs": scored[index]} if in_loss else {}),
-            },
-            temperature=datum.temperature,
-            group=datum.group,
-        )
-        for index, datum in enumerate(flat)
+        replace(datum, streams={**datum.streams, "advantages": advantage, "weights": share})
+        for datum, advantage, share in zip(flat, advantages, shares, strict=True)
     ]
 
 
-def kl_row(groups: Sequence[Group], references: References) -> dict[str, float]:
-    """The divergence of the drawn tokens from the reference, whether or not it is in the loss."""
-    if not groups or references[0] is None:
+def divergence(data: Sequence[Sequence[Datum]]) -> dict[str, float]:
+    """The k3 estimate of how far the policy that drew the tokens is from the reference, as a metric."""
+    scored_data = [datum for rows in data for datum in rows if "reference_logprobs" in datum.streams]
+    if not scored_data:
         return {}
-    total = tokens = 0.0
-    for group, found in zip(groups, references, strict=True):
-        for trajectory, reference in zip(group.trajectories, found or [], strict=True):
-            datum = to_datum(trajectory)
-            total += float(kl_penalty(datum.streams["sampling_logprobs"], reference, "k3") @ datum.loss_mask)
-            tokens += float(datum.loss_mask.sum())
-    return {"policy/kl": total / tokens}
+    total = sum(float(_penalty(datum, "k3", 1.0).sum()) for datum in scored_data)
+    return {"policy/kl": total / sum(float(datum.loss_mask.sum()) for datum in scored_data)}
 
 
-def _penalties(data: Sequence[Datum], run: RLRun, references: list[Floats] | None) -> list[Floats]:
-    """What each token's reward loses to the divergence; zero unless the KL is placed in the reward."""
+def _penalties(data: Sequence[Datum], run: RLRun) -> list[Floats] | None:
+    """What the divergence costs each token in the reward, where the KL has its place there."""
     kl = run.loss.kl
-    if kl is None or kl.place != "reward" or references is None:
-        return [np.zeros(len(datum.tokens), np.float32) for datum in data]
-    return [
-        kl.coefficient * kl_penalty(datum.streams["sampling_logprobs"], reference, kl.estimator) * datum.loss_mask
-        for datum, reference in zip(data, references, strict=True)
-    ]
+    if kl is None or kl.place != "reward":
+        return None
+    return [_penalty(datum, kl.estimator, kl.coefficient) for datum in data]
 
 
-def _advantages(
-    groups: Sequence[Group], data: Sequence[Sequence[Datum]], penalties: Sequence[Sequence[Floats]], run: RLRun
-) -> list[Floats]:
-    if run.advantage == "batch_normalized":
-        returns, masks = [], []
-        for group, rows, taken in zip(groups, data, penalties, strict=True):
-            for trajectory, datum, penalty in zip(group.trajectories, rows, taken, strict=True):
-                returns.append(trajectory.reward + return_to_go(-penalty))
-                masks.append(datum.loss_mask)
-        return batch_normalized(returns, masks)
-    found: list[Floats] = []
-    for group, rows, taken in zip(groups, data, penalties, strict=True):
-        rewards = [reward - float(penalty.sum()) for reward, penalty in zip(group.rewards, taken, strict=True)]
-        for advantage, datum in zip(ADVANTAGES[run.advantage](rewards), rows, strict=True):
-            found.append(np.float32(advantage) * datum.loss_mask)
-    return found
+def _penalty(datum: Datum, estimator: str, coefficient: float) -> Floats:
+    sampled, reference = datum.streams["sampling_logprobs"], datum.streams["reference_logprobs"]
+    penalty = reward_penalty(sampled, reference, estimator=estimator, coefficient=coefficient)
+    return penalty * datum.loss_mask

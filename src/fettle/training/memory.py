@@ -27,7 +27,7 @@ class ModelShape:
 def model_shape(model: str | TinyModel) -> ModelShape | None:
     """From a tiny model's settings, a folder's files, or the size in a hub name; None where nothing tells."""
     if isinstance(model, TinyModel):
-        per_layer = 4 * model.hidden**2 + 3 * model.hidden * 4 * model.hidden
+        per_layer = (3 + 8) * model.hidden**2  # attention about 3, the gated network 3 times 8/3
         parameters = model.layers * per_layer + model.vocabulary * model.hidden
         return ModelShape(parameters, model.layers, model.hidden, model.hidden, "its settings")
     folder = Path(model)

@@ -16,7 +16,7 @@ from fettle.errors import EnvironmentFault
 from fettle.randomness import key
 from fettle.rollouts import Group, group, stream
 from fettle.tracking import Transcript
-from fettle.training.credit import credited, kl_row, reference_logprobs, shaped
+from fettle.training.credit import credited, divergence, scored, shaped
 from fettle.training.evaluation import Evaluation, evaluate
 from fettle.training.schedule import learning_rate
 from fettle.training.session import Session, Summary
@@ -121,15 +121,16 @@ class _Learner:
         started = time.perf_counter()
         run = self.run
         groups = [shaped(g, run) for g in batch.groups]
-        references = await reference_logprobs(groups, self.reference)
+        # The reference is scored before the update, in one batch for all minibatches.
+        data = await scored(groups, self.reference)
         share = -(-len(groups) // run.minibatches)
         parts = [slice(i, i + share) for i in range(0, len(groups), share)]
         pending = []
         for number, part in enumerate(parts):
-            data = credited(groups[part], run, references[part])
-            pending.append(self._submit(data, step * run.minibatches + number))
+            ready = credited(groups[part], data[part], run)
+            pending.append(self._submit(ready, step * run.minibatches + number))
         outcomes = await asyncio.gather(*pending)
-        row = _batch_row(batch, groups) | kl_row(groups, references) | _policy_row(outcomes)
+        row = _batch_row(batch, groups) | divergence(data) | _policy_row(outcomes)
         row["policy/learning_rate"] = self._rate(step * run.minibatches)
         row["policy/lag"] = float(outcomes[0][1].policy_version - 1 - batch.policy_version)
         row["time/sample"] = batch.seconds

@@ -64,21 +64,23 @@ class Session:
         *,
         checkpoints: Checkpoints,
         steps: int,
-        higher_is_better: bool = True,
-        patience: int | None = None,
-        target: float | None = None,
-        stop: asyncio.Event | None = None,
+        stop: asyncio.Event,
     ) -> None:
         self.folder = folder
         self.steps = steps
         self.progress = _read_progress(folder)
         self._tracker = tracker
         self._checkpoints = checkpoints
-        self._sign = 1.0 if higher_is_better else -1.0
-        self._patience = patience
-        self._target = target
-        self._stop = stop or asyncio.Event()
+        self._sign = 1.0
+        self._patience: int | None = None
+        self._target: float | None = None
+        self._stop = stop
         self._since = time.perf_counter()
+
+    def stop_when(self, *, patience: int | None, target: float | None = None, lower_is_better: bool = False) -> None:
+        """End early after ``patience`` evaluations without a better score, or once the score reaches ``target``."""
+        self._patience, self._target = patience, target
+        self._sign = -1.0 if lower_is_better else 1.0
 
     async def policy(self, engine: Engine, spec: PolicySpec) -> Policy:
         """The policy at the newest checkpoint, or a new one."""

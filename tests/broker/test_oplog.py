@@ -1,0 +1,105 @@
+"""The op log: in order, exactly once, and a refused call uses up its number."""
+
+import asyncio
+
+import pytest
+
+from fettle.broker import Operation, OpLog, digest
+from fettle.broker import oplog as module
+from fettle.config import AdamW
+from fettle.errors import EngineError, SequenceError
+from fettle.types import datum
+
+
+class Recorder:
+    """Operations that note when they are carried out."""
+
+    def __init__(self) -> None:
+        self.done: list[int] = []
+
+    def operation(self, seq: int, *, said: str | None = None, fails: bool = False, incarnation: int = 0) -> Operation:
+        async def work() -> int:
+            self.done.append(seq)
+            if fails:
+                raise EngineError(f"operation {seq} broke")
+            return seq * 10
+
+        return Operation(incarnation, seq, said or f"said {seq}", work)
+
+
+async def test_operations_run_in_the_order_of_their_numbers_whatever_order_they_come_in():
+    recorder, log = Recorder(), OpLog()
+    futures = [log.submit(recorder.operation(seq)) for seq in (2, 0, 3, 1)]
+    assert await asyncio.gather(*futures) == [20, 0, 30, 10]
+    assert recorder.done == [0, 1, 2, 3]
+
+
+async def test_the_same_operation_again_gets_the_same_answer_and_no_second_effect():
+    recorder, log = Recorder(), OpLog()
+    first = log.submit(recorder.operation(0))
+    again = log.submit(recorder.operation(0))
+    assert await first == await again == await log.submit(recorder.operation(0)) == 0
+    assert recorder.done == [0]
+
+
+async def test_a_number_used_for_something_else_is_refused():
+    recorder, log = Recorder(), OpLog()
+    await log.submit(recorder.operation(0))
+    with pytest.raises(SequenceError, match="operation 0 was sent before with different contents"):
+        log.submit(recorder.operation(0, said="something else"))
+    assert recorder.done == [0]
+
+
+async def test_a_refused_call_uses_up_its_number_and_its_error_is_its_answer():
+    recorder, log = Recorder(), OpLog()
+    bad, good = log.submit(recorder.operation(0, fails=True)), log.submit(recorder.operation(1))
+    assert await good == 10
+    for _ in range(2):
+        with pytest.raises(EngineError, match="operation 0 broke"):
+            await bad
+        bad = log.submit(recorder.operation(0, fails=True))
+    assert recorder.done == [0, 1]
+
+
+async def test_a_gap_is_waited_for():
+    recorder, log = Recorder(), OpLog()
+    later = log.submit(recorder.operation(1))
+    await asyncio.sleep(0.01)
+    assert recorder.done == []
+    log.submit(recorder.operation(0))
+    assert await later == 10
+
+
+async def test_an_older_holder_is_shut_out():
+    recorder, log = Recorder(), OpLog()
+    assert log.fence() == 1
+    with pytest.raises(SequenceError, match="incarnation 0 .* load the policy again"):
+        log.submit(recorder.operation(0))
+    assert await log.submit(recorder.operation(0, incarnation=1)) == 0
+
+
+async def test_an_answer_long_gone_is_refused_not_repeated(monkeypatch):
+    monkeypatch.setattr(module, "RESULTS_KEPT", 2)
+    recorder, log = Recorder(), OpLog()
+    for seq in range(5):
+        await log.submit(recorder.operation(seq))
+    with pytest.raises(SequenceError, match="answer of operation 0 is no longer kept"):
+        log.submit(recorder.operation(0))
+    assert await log.submit(recorder.operation(4)) == 40
+    assert recorder.done == [0, 1, 2, 3, 4]
+
+
+def test_a_digest_depends_on_everything_a_call_says():
+    one = datum([1, 2], [0, 1], advantages=[0, 1])
+    calls = [
+        digest("forward", [one], AdamW()),
+        digest("forward_backward", [one], AdamW()),
+        digest("forward", [one, one], AdamW()),
+        digest("forward", [datum([1, 3], [0, 1], advantages=[0, 1])], AdamW()),
+        digest("forward", [datum([1, 2], [0, 1], advantages=[0, 2])], AdamW()),
+        digest("forward", [datum([1, 2], [0, 1], rewards=[0, 1])], AdamW()),
+        digest("forward", [datum([1, 2], [0, 1], temperature=0.5, advantages=[0, 1])], AdamW()),
+        digest("forward", [one], AdamW(beta1=0.5)),
+    ]
+    assert len(set(calls)) == len(calls)
+    assert digest("forward", [datum([1, 2], [0, 1], advantages=[0, 1])], AdamW()) == calls[0]

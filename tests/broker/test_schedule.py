@@ -1,0 +1,65 @@
+"""One thread, calls in order, and calls of one turn joined into a batch."""
+
+import asyncio
+import threading
+
+import pytest
+
+from fettle.broker.schedule import Gatherer, Worker
+from fettle.errors import LossInputError
+
+
+@pytest.fixture
+def worker():
+    worker = Worker()
+    yield worker
+    worker.close()
+
+
+async def test_calls_run_one_at_a_time_in_the_order_given_on_one_thread(worker):
+    done: list[int] = []
+    threads: set[int] = set()
+
+    def call(i: int) -> None:
+        threads.add(threading.get_ident())
+        done.append(i)
+
+    await asyncio.gather(*(worker.run(lambda i=i: call(i)) for i in range(20)))
+    assert done == list(range(20))
+    assert len(threads) == 1
+    assert threading.get_ident() not in threads
+
+
+async def test_calls_of_one_turn_share_a_batch_and_each_gets_its_own_answer(worker):
+    batches: list[list[int]] = []
+
+    def doubled(items):
+        batches.append(list(items))
+        return [2 * item for item in items]
+
+    gather = Gatherer(worker, doubled)
+    assert await asyncio.gather(*(gather(i) for i in range(5))) == [0, 2, 4, 6, 8]
+    assert await gather(9) == 18
+    assert batches == [[0, 1, 2, 3, 4], [9]]
+
+
+async def test_one_bad_call_does_not_fail_its_neighbours(worker):
+    def checked(items):
+        if 3 in items:
+            raise LossInputError("three is refused")
+        return [2 * item for item in items]
+
+    gather = Gatherer(worker, checked)
+    answers = await asyncio.gather(*(gather(i) for i in range(5)), return_exceptions=True)
+    assert answers[:3] == [0, 2, 4]
+    assert isinstance(answers[3], LossInputError)
+    assert answers[4] == 8
+
+
+async def test_a_fault_of_the_backend_reaches_every_waiter(worker):
+    def broken(items):
+        raise RuntimeError("the machine is on fire")
+
+    gather = Gatherer(worker, broken)
+    answers = await asyncio.gather(gather(1), gather(2), return_exceptions=True)
+    assert [str(answer) for answer in answers] == ["the machine is on fire"] * 2

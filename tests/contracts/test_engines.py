@@ -1,0 +1,217 @@
+"""What every engine must satisfy. Whoever adds one adds a row to ``ENGINES``."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fettle.broker import Broker, Operation, digest
+from fettle.config import PPO, AdamW, CausalLM, LocalEngine, LoRA, PolicySpec, SamplingParams, TinyModel
+from fettle.engine.local.backend import LocalBackend
+from fettle.engine.local.tiny import make_tiny_model
+from fettle.errors import FettleError, LossInputError, NotFoundError
+from fettle.types import Datum, datum
+
+PROMPT = [5, 9, 41]
+DRAWING = SamplingParams(max_tokens=6, seed=3)
+ADAM = AdamW(learning_rate=0.01)
+
+
+def local(folder: Path) -> Broker:
+    return Broker(LocalBackend(LocalEngine(threads=1), checkpoints=folder))
+
+
+ENGINES: dict[str, Callable[[Path], Broker]] = {"local": local}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    settings = TinyModel(hidden=32, layers=2, heads=2, context=64)
+    return make_tiny_model(settings, tmp_path_factory.mktemp("model") / "tiny", texts=["one two three"] * 9)
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request: pytest.FixtureRequest, tmp_path: Path):
+    made = ENGINES[request.param](tmp_path / "checkpoints")
+    yield made
+    made.close()
+
+
+@pytest.fixture(params=[None, LoRA(rank=4)], ids=["full", "lora"])
+def spec(request: pytest.FixtureRequest, model: str) -> PolicySpec:
+    return PolicySpec(model=model, lora=request.param)
+
+
+async def episodes(sampler, step: int) -> list[Datum]:
+    """Draw four completions and pretend to have rewards."""
+    drawn = await asyncio.gather(
+        *(sampler.sample(PROMPT, 2, DRAWING.model_copy(update={"seed": 10 * step + i})) for i in range(2))
+    )
+    return [
+        datum(
+            [*PROMPT, *completion.tokens],
+            [0] * len(PROMPT) + [1] * len(completion.tokens),
+            sampling_logprobs=[0] * len(PROMPT) + completion.logprobs,
+            advantages=[0] * len(PROMPT) + [(-1) ** i] * len(completion.tokens),
+        )
+        for i, completion in enumerate(completion for group in drawn for completion in group)
+    ]
+
+
+async def loop(engine, spec: PolicySpec, *, refused_at: int | None = None) -> tuple[list[float], list[np.ndarray]]:
+    """Three pipelined steps; returns the losses and, for the final weights, log-probabilities of a fixed sequence."""
+    policy = await engine.create_policy(spec)
+    losses: list[float] = []
+    for step in range(3):
+        data = await episodes(await policy.sampler(), step)
+        calls = [asyncio.ensure_future(policy.forward_backward(data, PPO()))]
+        if step == refused_at:
+            bad = datum([1, 10**6], [0, 1], sampling_logprobs=[0, -1], advantages=[0, 1])
+            refused = asyncio.ensure_future(policy.forward_backward([bad], PPO()))
+        stepped = asyncio.ensure_future(policy.optim_step(ADAM))
+        if step == refused_at:
+            with pytest.raises(LossInputError, match="token id 1000000"):
+                await refused
+        losses += [result.loss for result in await asyncio.gather(*calls)]
+        assert (await stepped).policy_version == step + 1
+    fixed = datum(list(range(4, 30)), [0] + [1] * 25)
+    final = (await policy.forward([fixed], CausalLM())).logprobs
+    await policy.close()
+    return losses, final
+
+
+async def test_the_same_loop_gives_the_same_bits_run_after_run(engine, spec):
+    first, second = await loop(engine, spec), await loop(engine, spec)
+    assert first[0] == second[0]
+    assert all(np.array_equal(a, b) for a, b in zip(first[1], second[1], strict=True))
+
+
+async def test_a_refused_call_in_the_middle_changes_nothing_else(engine, spec):
+    plain, disturbed = await loop(engine, spec), await loop(engine, spec, refused_at=1)
+    assert plain[0] == disturbed[0]
+    assert all(np.array_equal(a, b) for a, b in zip(plain[1], disturbed[1], strict=True))
+
+
+async def test_pipelined_calls_equal_calls_made_one_by_one(engine, spec):
+    data = [datum(list(range(4, 12)), [0] + [1] * 7)]
+    found = []
+    for pipelined in (True, False):
+        policy = await engine.create_policy(spec)
+        if pipelined:
+            calls = [policy.forward_backward(data, CausalLM()), policy.optim_step(ADAM)] * 1
+            calls += [policy.forward_backward(data, CausalLM()), policy.optim_step(ADAM), policy.forward(data, CausalLM())]
+            result = (await asyncio.gather(*calls))[-1]
+        else:
+            for _ in range(2):
+                await policy.forward_backward(data, CausalLM())
+                await policy.optim_step(ADAM)
+            result = await policy.forward(data, CausalLM())
+        found.append(result)
+    assert found[0].loss == found[1].loss
+    assert np.array_equal(found[0].logprobs[0], found[1].logprobs[0])
+
+
+async def test_an_operation_sent_twice_takes_effect_once(engine, spec):
+    """As a client does that never saw the answer: same number, same contents."""
+    data = [datum(list(range(4, 12)), [0] + [1] * 7)]
+    weights = []
+    for times in (1, 2):
+        policy = await engine.create_policy(spec)
+        backend = engine._backend
+
+        def fb(policy=policy, backend=backend):
+            return engine.run(lambda: backend.forward_backward(policy.name, data, CausalLM()))
+
+        def step(policy=policy, backend=backend):
+            return engine.run(lambda: backend.optim_step(policy.name, ADAM))
+
+        operations = [
+            Operation(0, 0, digest("forward_backward", data, CausalLM()), fb),
+            Operation(0, 1, digest("optim_step", ADAM), step),
+        ]
+        sent = [asyncio.ensure_future(engine.submit(policy.name, o)) for o in operations for _ in range(times)]
+        answers = await asyncio.gather(*sent)
+        assert answers[-1].policy_version == 1
+        weights.append(await engine.run(lambda b=backend, p=policy: b.forward(p.name, data, CausalLM()).logprobs[0]))
+    assert np.array_equal(*weights)
+
+
+async def test_sampled_log_probabilities_are_those_the_trainer_finds(engine, spec):
+    policy = await engine.create_policy(spec)
+    await policy.forward_backward([datum(list(range(4, 30)), [0] + [1] * 25)], CausalLM())
+    await policy.optim_step(AdamW(learning_rate=0.05))
+    data = await episodes(await policy.sampler(), 0)
+    found = (await policy.forward(data, PPO())).logprobs
+    for one, logprobs in zip(data, found, strict=True):
+        np.testing.assert_allclose(logprobs, one.streams["sampling_logprobs"], atol=1e-4)
+
+
+async def test_a_sampler_keeps_its_weights_while_the_policy_moves_on(engine, spec):
+    policy = await engine.create_policy(spec)
+    early = await policy.sampler()
+    before = await early.sample(PROMPT, 3, DRAWING)
+    await policy.forward_backward([datum(list(range(4, 30)), [0] + [1] * 25)], CausalLM())
+    await policy.optim_step(AdamW(learning_rate=0.1))
+    after = await early.sample(PROMPT, 3, DRAWING)
+    now = await (await policy.sampler()).sample(PROMPT, 3, DRAWING)
+    assert [c.tokens for c in before] == [c.tokens for c in after]
+    assert [c.logprobs for c in before] == [c.logprobs for c in after]
+    assert {c.policy_version for c in after} == {0}
+    assert {c.policy_version for c in now} == {1}
+    assert [c.logprobs for c in now] != [c.logprobs for c in after]
+
+
+async def test_a_policy_saved_and_loaded_goes_on_to_the_same_bits(engine, spec):
+    data = [datum(list(range(4, 12)), [0] + [1] * 7)]
+    policy = await engine.create_policy(spec)
+    await policy.forward_backward(data, CausalLM())
+    await policy.optim_step(ADAM)
+    checkpoint = await policy.save("one")
+    loaded = await engine.load_policy(checkpoint.path, optimizer=True)
+    found = []
+    for each in (policy, loaded):
+        await each.forward_backward(data, CausalLM())
+        assert (await each.optim_step(ADAM)).policy_version == 2
+        found.append((await each.forward(data, CausalLM())).logprobs[0])
+    assert np.array_equal(*found)
+
+
+async def test_a_saved_checkpoint_can_be_sampled_by_name(engine, spec):
+    policy = await engine.create_policy(spec)
+    await policy.forward_backward([datum(list(range(4, 30)), [0] + [1] * 25)], CausalLM())
+    await policy.optim_step(AdamW(learning_rate=0.1))
+    live = await (await policy.sampler()).sample(PROMPT, 3, DRAWING)
+    checkpoint = await policy.save("sampled", optimizer=False)
+    saved = await (await engine.sampler(checkpoint.path)).sample(PROMPT, 3, DRAWING)
+    assert [c.tokens for c in saved] == [c.tokens for c in live]
+    assert {c.policy_version for c in saved} == {1}
+
+
+async def test_two_policies_do_not_touch_each_other(engine, spec):
+    alone = await loop(engine, spec)
+    together = await asyncio.gather(loop(engine, spec), loop(engine, spec))
+    for losses, final in together:
+        np.testing.assert_allclose(losses, alone[0], rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(final[0], alone[1][0], atol=1e-4)
+
+
+async def test_a_closed_policy_is_gone(engine, spec):
+    policy = await engine.create_policy(spec)
+    sampler = await policy.sampler()
+    await policy.close()
+    with pytest.raises(NotFoundError, match="was closed, or never made"):
+        await policy.optim_step(ADAM)
+    with pytest.raises(NotFoundError, match="released, or its policy was closed"):
+        await sampler.sample(PROMPT, 1, DRAWING)
+
+
+async def test_a_prompt_beyond_the_context_is_refused_alone(engine, spec):
+    sampler = await (await engine.create_policy(spec)).sampler()
+    answers = await asyncio.gather(
+        sampler.sample(PROMPT, 1, DRAWING), sampler.sample([5] * 64, 1, DRAWING), return_exceptions=True
+    )
+    assert len(answers[0]) == 1
+    assert isinstance(answers[1], FettleError)
+    assert "64" in str(answers[1])

@@ -1,0 +1,74 @@
+"""Saving is whole or not at all, on a disk that really is full."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fettle.engine.local.checkpoint import verify, writing
+from fettle.errors import StorageError
+
+SAVE_TWICE = """
+import resource, signal, sys
+from pathlib import Path
+import torch
+from fettle.config import PolicySpec
+from fettle.engine.local.model import load_model
+from fettle.engine.local.policy import LocalPolicy
+from fettle.errors import StorageError
+
+source, folder = sys.argv[1], Path(sys.argv[2])
+spec = PolicySpec(model=source)
+policy = LocalPolicy(spec, load_model(source, device=torch.device("cpu"), precision="float32", trained=True))
+policy.save(folder / "first", optimizer=True)
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))  # no file may grow beyond 20 kB from here on
+try:
+    policy.save(folder / "second", optimizer=True)
+except StorageError as error:
+    print(error.message)
+"""
+
+
+def test_a_full_disk_is_one_sentence_and_the_checkpoint_before_survives(tiny, tmp_path):
+    run = subprocess.run([sys.executable, "-c", SAVE_TWICE, tiny, str(tmp_path)], capture_output=True, text=True)
+    assert "could not be written" in run.stdout, run.stderr
+    assert "free some space and save again" in run.stdout
+    verify(tmp_path / "first")
+    assert [path.name for path in tmp_path.iterdir()] == ["first"]
+
+
+@pytest.mark.skipif(shutil.which("mount") is None, reason="mount is not here")
+def test_a_small_file_system_that_fills_up(tmp_path):
+    """A real ENOSPC, where this user may mount one; the limit on file sizes above covers the rest."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)], capture_output=True).returncode:
+        pytest.skip("this user may not mount a file system")
+    try:
+        with pytest.raises(StorageError, match="No space left"), writing(disk / "big") as scratch:
+            (scratch / "data").write_bytes(b"x" * 200_000)
+        assert list(disk.iterdir()) == []
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_fault_of_the_writer_leaves_nothing_and_passes_through(tmp_path):
+    with pytest.raises(ZeroDivisionError), writing(tmp_path / "x") as scratch:
+        (scratch / "half").write_text("half")
+        _ = 1 / 0
+    assert not (tmp_path / "x").exists()
+
+
+def test_every_file_is_hashed(tmp_path):
+    with writing(tmp_path / "x") as scratch:
+        (scratch / "a").write_text("1")
+        (scratch / "sub").mkdir()
+        (scratch / "sub" / "b").write_text("2")
+    verify(tmp_path / "x")
+    manifest = (tmp_path / "x" / "manifest.json").read_text()
+    assert '"a"' in manifest
+    assert '"sub/b"' in manifest
+    assert Path(tmp_path / "x" / "sub" / "b").read_text() == "2"
