@@ -1,12 +1,12 @@
 """The op log of one policy: operations take effect in the order of their numbers, and each exactly once."""
 
 import asyncio
+import functools
 import hashlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from pydantic import BaseModel
 
 from fettle.errors import SequenceError
@@ -55,7 +55,9 @@ class OpLog:
         if operation.seq in self._entries:
             digest, future = self._entries[operation.seq]
             if digest != operation.digest:
-                raise SequenceError(f"operation {operation.seq} was sent before with different contents: use the next number")
+                raise SequenceError(
+                    f"operation {operation.seq} was sent before with different contents: use the next number"
+                )
             return future
         if operation.seq < self._next:
             raise SequenceError(f"the answer of operation {operation.seq} is no longer kept")
@@ -76,7 +78,7 @@ class OpLog:
             operation = self._held.pop(self._next)
             _, future = self._entries[self._next]
             self._next += 1
-            asyncio.ensure_future(operation.work()).add_done_callback(lambda done, answer=future: _settle(answer, done))
+            asyncio.ensure_future(operation.work()).add_done_callback(functools.partial(_settle, future))
             self._entries.pop(self._next - 1 - RESULTS_KEPT, None)
 
 
@@ -102,15 +104,13 @@ def digest(kind: str, *parts: BaseModel | Sequence[Datum] | str | bool) -> str:
             hasher.update(repr(part).encode())
         else:
             for datum in part:
-                _add_datum(hasher, datum)
+                hasher.update(_bytes_of(datum))
         hasher.update(b"\x1f")
     return hasher.hexdigest()
 
 
-def _add_datum(hasher: "hashlib._Hash", datum: Datum) -> None:
-    hasher.update(f"{len(datum.tokens)}/{datum.temperature!r}/{datum.group}".encode())
-    hasher.update(np.ascontiguousarray(datum.tokens))
-    hasher.update(np.ascontiguousarray(datum.loss_mask))
-    for name in sorted(datum.streams):
-        hasher.update(name.encode())
-        hasher.update(np.ascontiguousarray(datum.streams[name]))
+def _bytes_of(datum: Datum) -> bytes:
+    parts = [f"{len(datum.tokens)}/{datum.temperature!r}/{datum.group}".encode(), datum.tokens.tobytes()]
+    for name, values in sorted({"loss_mask": datum.loss_mask, **datum.streams}.items()):
+        parts += [name.encode(), values.tobytes()]
+    return b"".join(parts)

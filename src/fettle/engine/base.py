@@ -22,7 +22,7 @@ class Capabilities:
     precisions: tuple[str, ...]
     threads: int
     memory_bytes: int
-    """Memory of the device that holds the weights."""
+    """Memory of the device that holds the weights; 0 where there is no such device here."""
 
 
 class Sampler(Protocol):

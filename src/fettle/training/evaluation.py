@@ -40,7 +40,11 @@ class Evaluation:
             "heldout/tasks": float(len(self.trajectories)),
             "heldout/failed": float(len(self.failures)),
             "heldout/tokens_mean": statistics.fmean(tokens),
-            **({f"heldout/reward/{name}": score for name, score in self.by_suite.items()} if len(self.by_suite) > 1 else {}),
+            **(
+                {f"heldout/reward/{name}": score for name, score in self.by_suite.items()}
+                if len(self.by_suite) > 1
+                else {}
+            ),
         }
 
 
@@ -66,7 +70,9 @@ async def evaluate(
     trajectories = tuple(outcome for outcome in outcomes if isinstance(outcome, Trajectory))
     failures = tuple(outcome for outcome in outcomes if isinstance(outcome, Failed))
     if not trajectories:
-        raise EnvironmentFault(f"every one of {len(failures)} held-out episodes failed; the first: {failures[0].reason}")
+        raise EnvironmentFault(
+            f"every one of {len(failures)} held-out episodes failed; the first: {failures[0].reason}"
+        )
     rewards = [trajectory.reward for trajectory in trajectories]
     low, high = interval(rewards)
     by_suite = {

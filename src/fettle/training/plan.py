@@ -48,9 +48,11 @@ CONSUMERS: Mapping[type[Frozen], Mapping[str, str]] = {
     c.Checkpoints: dict.fromkeys(("every", "keep"), SESSION),
     c.DynamicSampling: {"max_rounds": RL},
     c.Overlong: {"buffer": CREDIT},
-    c.KL: {"coefficient": "losses.table", "estimator": "losses.table", "place": "losses.table"},
+    c.KL: dict.fromkeys(("coefficient", "estimator", "place"), "training.credit"),
     c.ReasoningGym: {
-        **dict.fromkeys(("task", "settings", "system", "partial_credit", "seed", "heldout"), "environments.reasoning_gym"),
+        **dict.fromkeys(
+            ("task", "settings", "system", "partial_credit", "seed", "heldout"), "environments.reasoning_gym"
+        ),
         "weight": RL,
     },
     c.Arithmetic: {
@@ -129,7 +131,9 @@ def _consumer(key: str, owner: type[Frozen], name: str) -> str:
 def _check(run: RLRun | SFTRun, capabilities: Capabilities) -> None:
     if run.policy.precision not in capabilities.precisions:
         offered = ", ".join(capabilities.precisions)
-        raise ConfigError(f"policy.precision is {run.policy.precision}, and the {capabilities.engine} engine offers {offered}")
+        raise ConfigError(
+            f"policy.precision is {run.policy.precision}, and the {capabilities.engine} engine offers {offered}"
+        )
     if isinstance(run, RLRun) and run.loss.type not in capabilities.losses:
         offered = ", ".join(capabilities.losses)
         raise ConfigError(f"loss.type is {run.loss.type}, and the {capabilities.engine} engine offers {offered}")
@@ -143,11 +147,15 @@ def _idle(run: RLRun | SFTRun) -> Iterator[str]:
         yield "schedule.warmup_steps covers the whole run: the learning rate never reaches its peak"
 
 
-def _memory_notes(run: RLRun | SFTRun, memory: tuple[tuple[str, int], ...], capabilities: Capabilities) -> Iterator[str]:
+def _memory_notes(
+    run: RLRun | SFTRun, memory: tuple[tuple[str, int], ...], capabilities: Capabilities
+) -> Iterator[str]:
     if not memory:
         yield f"no memory estimate: the shape of {run.policy.model} cannot be told without loading it"
     needed = sum(size for _, size in memory)
-    if needed > capabilities.memory_bytes:
+    if not capabilities.memory_bytes:
+        yield f"there is no {capabilities.device} device here: the plan is for a machine that has one"
+    elif needed > capabilities.memory_bytes:
         yield (
             f"about {needed / 2**30:.1f} GiB are needed and {capabilities.device} has {capabilities.memory_bytes / 2**30:.1f}: "
             "lower engine.train_tokens, or train with policy.lora"
@@ -157,9 +165,15 @@ def _memory_notes(run: RLRun | SFTRun, memory: tuple[tuple[str, int], ...], capa
 def _rl_arithmetic(run: RLRun) -> Iterator[tuple[str, str]]:
     episodes = run.groups_per_step * run.group_size
     yield "episodes a step", f"{run.groups_per_step} groups x {run.group_size} = {episodes}"
-    yield "sampled tokens a step", f"at most {episodes} x {run.sampling.max_tokens} = {episodes * run.sampling.max_tokens}"
+    yield (
+        "sampled tokens a step",
+        f"at most {episodes} x {run.sampling.max_tokens} = {episodes * run.sampling.max_tokens}",
+    )
     share = run.groups_per_step // run.minibatches
-    yield "optimizer steps", f"{run.steps} steps x {run.minibatches} = {run.steps * run.minibatches}, each on {share} groups"
+    yield (
+        "optimizer steps",
+        f"{run.steps} steps x {run.minibatches} = {run.steps * run.minibatches}, each on {share} groups",
+    )
     yield "episodes in all", f"{run.steps} x {episodes} = {run.steps * episodes}"
     yield "evaluations", f"{1 + -(-run.steps // run.evaluation.every)} of {run.evaluation.tasks} held-out tasks"
     yield "checkpoints", f"every {run.checkpoints.every} steps, {run.checkpoints.keep} newest and the best kept"

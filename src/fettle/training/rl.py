@@ -40,7 +40,9 @@ class Batch:
     seconds: float
 
 
-async def train(run: RLRun, *, engine: Engine, suites: Sequence[Suite], template: Template, session: Session) -> Summary:
+async def train(
+    run: RLRun, *, engine: Engine, suites: Sequence[Suite], template: Template, session: Session
+) -> Summary:
     """Train a policy on the suites' tasks, from where the session stands to its last step.
 
     Raises:
@@ -104,7 +106,9 @@ class _Learner:
         usable = [g for g in drawn if len(g.trajectories) >= min(2, self.run.group_size)]
         if not usable:
             failures = [failure for g in drawn for failure in g.failures]
-            raise EnvironmentFault(f"every episode of step {step + 1} failed, {len(failures)} of them; the first: {failures[0].reason}")
+            raise EnvironmentFault(
+                f"every episode of step {step + 1} failed, {len(failures)} of them; the first: {failures[0].reason}"
+            )
         # Groups that can teach come first, in the order drawn; the sort is stable.
         chosen = sorted(usable, key=lambda g: not _informative(g))[:wanted] if rounds > 1 else usable
         return Batch(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from fettle.config import Checkpoints, Frozen, PolicySpec
 from fettle.engine import Engine, Policy
+from fettle.errors import CheckpointError
 from fettle.tracking import RunFolder, Tracker, Transcript, write_atomically
 from fettle.types import Trajectory
 
@@ -81,6 +82,19 @@ class Session:
         """End early after ``patience`` evaluations without a better score, or once the score reaches ``target``."""
         self._patience, self._target = patience, target
         self._sign = -1.0 if lower_is_better else 1.0
+
+    @staticmethod
+    def best_checkpoint(folder: RunFolder) -> str:
+        """The path of the checkpoint with the best held-out score, or else of the newest.
+
+        Raises:
+            CheckpointError: the run has left none.
+        """
+        progress = _read_progress(folder)
+        name = progress.best_checkpoint or progress.checkpoint
+        if name is None:
+            raise CheckpointError(f"the run in {folder.path} has no checkpoint yet: go on with it by --resume {folder.path}")
+        return str(folder.checkpoints / name)
 
     async def policy(self, engine: Engine, spec: PolicySpec) -> Policy:
         """The policy at the newest checkpoint, or a new one."""

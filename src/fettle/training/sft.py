@@ -66,7 +66,9 @@ class _Order:
 
     def __init__(self, size: int, seed: int) -> None:
         self._size = size
-        self._epoch = functools.lru_cache(maxsize=2)(lambda epoch: random.Random(f"{seed}/epoch/{epoch}").sample(range(size), size))
+        self._epoch = functools.lru_cache(maxsize=2)(
+            lambda epoch: random.Random(f"{seed}/epoch/{epoch}").sample(range(size), size)
+        )
 
     def of_batch(self, step: int, batch_size: int) -> list[int]:
         """Indices of the conversations in one batch."""
@@ -83,7 +85,9 @@ def _submit(
     return asyncio.gather(result, stepped)
 
 
-def _batch(run: SFTRun, template: Template, conversations: Sequence[Conversation], indices: Sequence[int]) -> list[Datum]:
+def _batch(
+    run: SFTRun, template: Template, conversations: Sequence[Conversation], indices: Sequence[int]
+) -> list[Datum]:
     rows = [template.conversation(conversations[index]) for index in indices]
     for index, (tokens, _) in zip(indices, rows, strict=True):
         if len(tokens) > run.max_tokens:

@@ -41,16 +41,7 @@ class LocalBackend:
 
     def capabilities(self) -> Capabilities:
         """What this process can do."""
-        gpu = self._device.type == "cuda"
-        memory = torch.cuda.get_device_properties(self._device).total_memory if gpu else psutil.virtual_memory().total
-        return Capabilities(
-            engine="local",
-            device=str(self._device),
-            losses=tuple(LOSSES),
-            precisions=("float32", "bfloat16"),
-            threads=torch.get_num_threads(),
-            memory_bytes=memory,
-        )
+        return capabilities(self._settings)
 
     def create_policy(self, policy: str, spec: PolicySpec) -> int:
         """Load the model and make what is trained in it."""
@@ -187,6 +178,28 @@ class LocalBackend:
         return self._decoders[id(model)]
 
 
+def capabilities(settings: LocalEngine) -> Capabilities:
+    """What a backend of these settings could do, told without making one.
+
+    A device that is not here has no memory: a recipe for a bigger machine can still be planned on this one.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu") if settings.device == "auto" else settings.device
+    if str(device) == "cpu":
+        memory = psutil.virtual_memory().total
+    elif torch.cuda.is_available():
+        memory = torch.cuda.get_device_properties(torch.device(device)).total_memory
+    else:
+        memory = psutil.virtual_memory().total if torch.backends.mps.is_available() else 0
+    return Capabilities(
+        engine="local",
+        device=str(device),
+        losses=tuple(LOSSES),
+        precisions=("float32", "bfloat16"),
+        threads=settings.threads or torch.get_num_threads(),
+        memory_bytes=memory,
+    )
+
+
 def _name(spec: PolicySpec) -> str:
     if not isinstance(spec.model, str):
         raise ModelError("policy.model describes a tiny model: make it first with make_tiny_model, and name its folder")
@@ -197,7 +210,9 @@ def _device(wanted: str) -> torch.device:
     if wanted == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if wanted == "cuda" and not torch.cuda.is_available():
-        raise EngineError("engine.device is cuda, and torch sees no GPU here: use cpu, or install a CUDA build of torch")
+        raise EngineError(
+            "engine.device is cuda, and torch sees no GPU here: use cpu, or install a CUDA build of torch"
+        )
     if wanted == "mps" and not torch.backends.mps.is_available():
         raise EngineError("engine.device is mps, and torch sees none here: use cpu")
     return torch.device(wanted)

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fettle.errors import ConfigError
-from fettle.types import Datum
+from fettle.types import Datum, Floats, Ints
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +56,8 @@ def micro_batch(data: Sequence[Datum], indices: list[int], streams: Sequence[str
     rows = [data[i] for i in indices]
     length = max(len(row.tokens) for row in rows)
 
-    def padded(values: Sequence[np.ndarray], dtype: type) -> Tensor:
-        table = np.zeros((len(rows), length), dtype=dtype)
+    def padded(values: Sequence[Ints | Floats], dtype: type[np.generic]) -> Tensor:
+        table: NDArray[np.generic] = np.zeros((len(rows), length), dtype=dtype)
         for row, value in zip(table, values, strict=True):
             row[: len(value)] = value
         return torch.from_numpy(table).to(device)

@@ -60,7 +60,7 @@ class _ChunkedLogprobs(torch.autograd.Function):
         return logprobs, entropy
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, d_logprobs: Tensor | None, d_entropy: Tensor | None) -> tuple[Tensor | None, ...]:
         """``∂log p_y/∂x = 1_y - p`` and ``∂H/∂x = -p (log p + H)``, for logits x already divided by τ."""
         hidden, weight, bias, targets, temperature, normalizer, entropy = ctx.saved_tensors

@@ -42,7 +42,8 @@ class LanguageModel:
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return next(self.module.parameters()).device
+        device: torch.device = self.module.device
+        return device
 
     @property
     def parameters(self) -> dict[str, nn.Parameter]:
@@ -69,7 +70,9 @@ class LanguageModel:
         targets, tau = tokens[rows, columns], temperature[rows]
         with self.arithmetic():
             if self.head_is_one_matrix:
-                hidden = self.module.base_model(input_ids=tokens[:, :-1], use_cache=False).last_hidden_state  # [B, T-1, H]
+                hidden = self.module.base_model(
+                    input_ids=tokens[:, :-1], use_cache=False
+                ).last_hidden_state  # [B, T-1, H]
                 head = self.module.get_output_embeddings()
                 found = token_logprobs(hidden[rows, columns - 1], head.weight, head.bias, targets, tau)
             else:
@@ -87,7 +90,9 @@ class LanguageModel:
         """
         if low < 0 or high >= self.vocabulary:
             wrong = low if low < 0 else high
-            raise LossInputError(f"{name} holds token id {wrong}, and the vocabulary of {self.source} is 0 to {self.vocabulary - 1}")
+            raise LossInputError(
+                f"{name} holds token id {wrong}, and the vocabulary of {self.source} is 0 to {self.vocabulary - 1}"
+            )
         if length > self.context:
             raise ModelError(f"{name} has {length} tokens, and the context of {self.source} is {self.context}")
 

@@ -1,0 +1,52 @@
+"""``fettle``: the verbs, and what their ends mean to a shell."""
+
+import os
+import sys
+
+import typer
+
+from fettle.cli.demo import demo
+from fettle.cli.evaluate import evaluate, sample
+from fettle.cli.inspect import config, info, plan, runs
+from fettle.cli.train import train
+from fettle.errors import ConfigError, FettleError
+
+DONE, FAILED, BAD_USAGE, INTERRUPTED = 0, 1, 2, 130
+
+app = typer.Typer(
+    name="fettle",
+    help="Finish language models with reinforcement learning.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("demo")(demo)
+app.command("train")(train)
+app.command("eval")(evaluate)
+app.command("sample")(sample)
+app.command("plan")(plan)
+app.command("runs")(runs)
+app.command("info")(info)
+app.add_typer(config, name="config")
+
+
+def main() -> None:
+    """Run a command. Exit codes: 0 done, 1 failed, 2 bad usage or config, 130 interrupted."""
+    sys.path.insert(0, os.getcwd())  # rewards and the like are found as package.module:function beside the recipe
+    try:
+        app()
+    except ConfigError as error:
+        _end(error.message, BAD_USAGE)
+    except FettleError as error:
+        _end(error.message, FAILED)
+    except KeyboardInterrupt:
+        _end("interrupted", INTERRUPTED)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(FAILED)
+
+
+def _end(message: str, code: int) -> None:
+    print(f"fettle: {message}", file=sys.stderr)
+    sys.exit(code)

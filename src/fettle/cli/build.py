@@ -1,0 +1,208 @@
+"""The composition root: the one place that puts recipes, engines, suites, folders and trackers together."""
+
+import asyncio
+import itertools
+import logging
+import signal
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from fettle.broker import Broker
+from fettle.chat import Template, load_tokenizer
+from fettle.config import (
+    Conversations,
+    DemonstrationsConfig,
+    LocalEngine,
+    Pipeline,
+    PolicySpec,
+    RLRun,
+    RunConfig,
+    SamplingParams,
+    SFTRun,
+    TinyModel,
+)
+from fettle.config.load import dump, load
+from fettle.data import Conversation, conversations, demonstrations, split
+from fettle.engine.local import LocalBackend, make_tiny_model
+from fettle.environments import Suite, suite
+from fettle.tracking import ConsoleTracker, FileTracker, RunFolder, tee
+from fettle.training import Evaluation, Session, Summary, evaluate, pipeline, rl, sft
+from fettle.types import Message
+
+logger = logging.getLogger(__name__)
+
+TEXTS_FOR_TOKENIZER = 2000
+"""Texts that a tiny model's tokenizer is fitted to."""
+
+
+def new_folder(root: Path, config: RunConfig) -> RunFolder:
+    """A folder for a new run, with its recipe in it."""
+    folder = RunFolder.create(root, config.name)
+    folder.write_config(dump(config))
+    return folder
+
+
+async def run(config: RunConfig, folder: RunFolder) -> list[Summary]:
+    """Carry out a recipe in its folder, from wherever it stands; a summary for each stage."""
+    stop = asyncio.Event()
+    with _interruptible(stop):
+        if not isinstance(config, Pipeline):
+            return [await run_stage(config, folder, stop)]
+
+        def in_its_folder(stage: RLRun | SFTRun) -> "asyncio.Future[Summary]":
+            return asyncio.ensure_future(run_stage(stage, RunFolder.at(folder.path / stage.name), stop))
+
+        return await pipeline.train(config, in_its_folder)
+
+
+async def run_stage(config: RLRun | SFTRun, folder: RunFolder, stop: asyncio.Event) -> Summary:
+    """One run in one folder."""
+    folder.write_config(dump(config))
+    folder.write_provenance(sys.argv)
+    if isinstance(config, RLRun):
+        return await _reinforced(config, folder, stop)
+    return await _supervised(config, folder, stop)
+
+
+async def evaluation(config: RLRun, weights: str) -> Evaluation:
+    """The held-out tasks of a recipe, put to a model or a checkpoint."""
+    suites = [suite(environment) for environment in config.environments]
+    template = Template(load_tokenizer(weights))
+    params = SamplingParams(
+        max_tokens=config.sampling.max_tokens,
+        temperature=config.evaluation.temperature,
+        stop=config.sampling.stop,
+        stop_token_ids=tuple(sorted(template.end_token_ids)),
+    )
+    with _engine(config.engine, Path()) as engine:
+        return await evaluate(
+            suites,
+            tasks=config.evaluation.tasks,
+            sampler=await engine.sampler(weights),
+            template=template,
+            params=params,
+            seed=config.seed,
+        )
+
+
+async def replies(weights: str, prompt: str, *, system: str | None, n: int, params: SamplingParams) -> list[str]:
+    """What a model says to one prompt, ``n`` times."""
+    template = Template(load_tokenizer(weights))
+    said = [*([Message("system", system)] if system else []), Message("user", prompt)]
+    drawing = params.model_copy(update={"stop_token_ids": tuple(sorted(template.end_token_ids))})
+    with _engine(LocalEngine(), Path()) as engine:
+        sampler = await engine.sampler(weights)
+        drawn = await sampler.sample(template.prompt(said), n, drawing)
+    return [template.reply(completion.tokens).content for completion in drawn]
+
+
+def weights_of(model: str) -> str:
+    """The best checkpoint of a run folder, or of the last stage of a pipeline's; anything else is a model itself."""
+    folder = Path(model)
+    if not (folder / "config.yaml").is_file():
+        return model
+    config = load(folder / "config.yaml")
+    if isinstance(config, Pipeline):
+        folder = folder / config.stages[-1].name
+    return Session.best_checkpoint(RunFolder.open(folder))
+
+
+def system_of(model: str) -> str | None:
+    """The system message that a run was trained with."""
+    path = Path(model) / "config.yaml"
+    stages = getattr(load(path), "stages", (load(path),)) if path.is_file() else ()
+    return stages[-1].environments[0].system if stages and isinstance(stages[-1], RLRun) else None
+
+
+def conversations_of(data: DemonstrationsConfig) -> tuple[Sequence[Conversation], Sequence[Conversation]]:
+    """What to learn from, and what to be scored on."""
+    if isinstance(data, Conversations):
+        return split(conversations(data.path), heldout=data.heldout, seed=data.seed)
+    source = suite(data.tasks)
+    training = (source.training_task(index) for index in range(data.size))
+    return (
+        list(demonstrations(training, slips=data.slips, seed=data.seed)),
+        list(demonstrations(source.heldout_tasks(), slips=0.0, seed=data.seed)),
+    )
+
+
+def materialized(spec: PolicySpec, folder: RunFolder, texts: Iterable[str]) -> PolicySpec:
+    """The spec with a folder in the place of a tiny model's description."""
+    if not isinstance(spec.model, TinyModel):
+        return spec
+    made = folder.path / "model"
+    if not (made / "tokenizer.json").is_file():
+        make_tiny_model(spec.model, made, texts=itertools.islice(texts, TEXTS_FOR_TOKENIZER))
+    return spec.model_copy(update={"model": str(made)})
+
+
+async def _reinforced(config: RLRun, folder: RunFolder, stop: asyncio.Event) -> Summary:
+    suites = [suite(environment) for environment in config.environments]
+    config = config.model_copy(update={"policy": materialized(config.policy, folder, _prompts(suites))})
+    template = Template(load_tokenizer(str(config.policy.model)))
+    with _session(config, folder, stop) as session, _engine(config.engine, folder.checkpoints) as engine:
+        session.stop_when(patience=config.evaluation.patience, target=config.evaluation.target)
+        return await rl.train(config, engine=engine, suites=suites, template=template, session=session)
+
+
+async def _supervised(config: SFTRun, folder: RunFolder, stop: asyncio.Event) -> Summary:
+    training, heldout = conversations_of(config.data)
+    texts = (message.content for conversation in training for message in conversation)
+    config = config.model_copy(update={"policy": materialized(config.policy, folder, texts)})
+    template = Template(load_tokenizer(str(config.policy.model)))
+    with _session(config, folder, stop) as session, _engine(config.engine, folder.checkpoints) as engine:
+        session.stop_when(patience=config.evaluation.patience, lower_is_better=True)
+        return await sft.train(
+            config, engine=engine, conversations=training, heldout=heldout, template=template, session=session
+        )
+
+
+@contextmanager
+def _engine(settings: LocalEngine, checkpoints: Path) -> Iterator[Broker]:
+    broker = Broker(LocalBackend(settings, checkpoints=checkpoints))
+    try:
+        yield broker
+    finally:
+        broker.close()
+
+
+@contextmanager
+def _session(config: RLRun | SFTRun, folder: RunFolder, stop: asyncio.Event) -> Iterator[Session]:
+    files = FileTracker(folder)
+    console = ConsoleTracker()
+    tracker = tee([files, console])
+    session = Session(folder, tracker, checkpoints=config.checkpoints, steps=config.steps, stop=stop)
+    files.truncate(session.progress.step)
+    console.start(config.steps, f"{config.name} in {folder.path}", done=session.progress.step)
+    try:
+        yield session
+    finally:
+        tracker.close()
+
+
+@contextmanager
+def _interruptible(stop: asyncio.Event) -> Iterator[None]:
+    """The first Ctrl-C asks the run to save and end; the second ends it at once."""
+    loop = asyncio.get_running_loop()
+
+    def asked() -> None:
+        stop.set()
+        loop.remove_signal_handler(signal.SIGINT)
+        print("\nfettle: stopping after this step, with a checkpoint; Ctrl-C again ends at once", file=sys.stderr)
+
+    if sys.platform == "win32":
+        yield
+        return
+    loop.add_signal_handler(signal.SIGINT, asked)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGINT)
+
+
+def _prompts(suites: Sequence[Suite]) -> Iterator[str]:
+    for index in itertools.count():
+        for each in suites:
+            yield from (message.content for message in each.training_task(index).prompt)

@@ -1,0 +1,129 @@
+"""Verbs that look and change nothing: ``plan``, ``config``, ``info``, ``runs``."""
+
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fettle.cli.train import Overrides, Runs
+
+Recipe = Annotated[Path, typer.Argument(help="A YAML recipe.")]
+
+CORE = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "pydantic")
+EXTRAS = {"gym": "reasoning_gym"}
+
+config = typer.Typer(no_args_is_help=True, help="Show a recipe as it resolves, or the schema of all recipes.")
+
+
+def plan(recipe: Recipe, overrides: Overrides = None) -> None:
+    """Say what a recipe would do: who reads each setting, how much memory, how many tokens."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from fettle.config import Pipeline
+    from fettle.config.load import load
+    from fettle.engine.local import capabilities
+    from fettle.training.plan import plans
+
+    console = Console(highlight=False)
+    loaded = load(recipe, overrides or ())
+    first = loaded.stages[0] if isinstance(loaded, Pipeline) else loaded
+    for name, planned in plans(loaded, capabilities(first.engine)):
+        table = Table(title=name, title_justify="left")
+        for column in ("setting", "value", "read by"):
+            table.add_column(column, overflow="fold")
+        for setting in planned.settings:
+            table.add_row(setting.key, str(setting.value), setting.consumer)
+        console.print(table)
+        for what, how_many in planned.batch:
+            console.print(f"  {what}: {how_many}", markup=False)
+        for what, size in planned.memory:
+            console.print(f"  memory for {what}: {size / 2**20:,.0f} MiB", markup=False)
+        if planned.memory:
+            console.print(f"  memory in all: about {planned.memory_bytes / 2**30:.2f} GiB")
+        for note in planned.notes:
+            console.print(f"  note: {note}", markup=False)
+        console.print()
+
+
+@config.command("show")
+def show(recipe: Recipe, overrides: Overrides = None) -> None:
+    """Print a recipe with every setting resolved."""
+    from fettle.config.load import dump, load
+
+    print(dump(load(recipe, overrides or ())), end="")
+
+
+@config.command("schema")
+def schema() -> None:
+    """Print the JSON Schema of recipes, for editors."""
+    from fettle.config.load import schema as recipes_schema
+
+    print(json.dumps(recipes_schema(), indent=2))
+
+
+def runs(
+    folder: Runs = Path("runs"), as_json: Annotated[bool, typer.Option("--json", help="One JSON array.")] = False
+) -> None:
+    """List the runs in a folder."""
+    from dataclasses import asdict
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from fettle.tracking import list_runs
+
+    found = list_runs(folder)
+    if as_json:
+        print(json.dumps([asdict(run) for run in found], default=str))
+        return
+    if not found:
+        print(f"no runs in {folder}: start one with fettle demo, or name another folder")
+        return
+    table = Table()
+    for column in ("run", "kind", "status", "steps", "reward", "started"):
+        table.add_column(column)
+    for run in found:
+        reward = "" if run.reward is None else f"{run.reward:.3f}"
+        table.add_row(run.name, run.kind, run.status, str(run.steps), reward, run.started)
+    Console(highlight=False).print(table)
+
+
+def info(as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False) -> None:
+    """Report versions, hardware, and which extras are here."""
+    import psutil
+    import torch
+
+    import fettle
+
+    facts = {
+        "fettle": fettle.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        **{name: _version(name) for name in CORE},
+        "processors": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "extras": {name: _version(module) for name, module in EXTRAS.items()},
+    }
+    if as_json:
+        print(json.dumps(facts))
+        return
+    for name, value in facts.items():
+        if name == "gpus":
+            value = ", ".join(value) or "none that torch can see"
+        elif name == "extras":
+            value = ", ".join(f"{extra} {v or f'absent (pip install fettle[{extra}])'}" for extra, v in value.items())
+        print(f"{name:14} {value}")
+
+
+def _version(package: str) -> str | None:
+    if importlib.util.find_spec(package) is None:
+        return None
+    return importlib.metadata.version(package)
