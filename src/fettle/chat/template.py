@@ -1,0 +1,182 @@
+"""A chat template as a loop needs it: prompts, what follows a reply, and what to train on.
+
+A template writes whole conversations, and an episode grows one piece at a time. So the pieces are cut out of fixed
+conversations: what stands around an assistant's text there stands around it everywhere. What was sampled is kept
+token for token, and earlier turns are never written anew.
+"""
+
+import functools
+from collections.abc import Sequence
+
+from jinja2 import TemplateError
+from transformers import PreTrainedTokenizerBase
+
+from fettle.errors import DataError, ModelError
+from fettle.types import Message
+
+QUESTION = Message("user", "A question")
+MARK = "Marked"
+REPLY = Message("assistant", MARK)
+
+
+class Template:
+    """Messages to tokens and back.
+
+    Raises:
+        ModelError: the chat template cannot write a question and a reply.
+    """
+
+    end_token_ids: frozenset[int]
+    """Tokens that end what an assistant says."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._tokenizer = tokenizer
+        self._name = tokenizer.name_or_path or "this model"
+        try:
+            self._opening = self._text([QUESTION], generation_prompt=True)
+            head, self._closing = self._around_mark([])
+        except DataError as error:
+            raise ModelError(
+                f"the chat template of {self._name} cannot write a question and a reply ({error})"
+            ) from error
+        closing = self._tokens_after(head, self._closing)
+        added = set(tokenizer.added_tokens_decoder)
+        ends = [place for place, token in enumerate(closing) if token in added]
+        through = ends[0] + 1 if ends else 0
+        self._end, self._after_end = closing[:through], closing[through:]
+        self.end_token_ids = frozenset(self._end[-1:]) | frozenset({tokenizer.eos_token_id} - {None})
+
+    def prompt(self, messages: Sequence[Message]) -> list[int]:
+        """The conversation so far, up to where the assistant speaks.
+
+        Raises:
+            DataError: there are no messages, or the template refuses them.
+        """
+        return self._encoded(self._text(messages, generation_prompt=True))
+
+    def continuation(self, sampled: Sequence[int], new: Sequence[Message]) -> list[int]:
+        """What to append to sampled tokens: the end of their turn if they lack it, ``new``, and the next prompt.
+
+        Raises:
+            DataError: the template refuses ``new`` after a reply.
+            ModelError: the template writes the end of a reply differently once the conversation goes on.
+        """
+        head, tail = self._around_mark(new, generation_prompt=True)
+        if not tail.startswith(self._closing):
+            raise ModelError(
+                f"the chat template of {self._name} ends a reply with {self._closing!r}, but with {tail[:40]!r} once "
+                "the conversation goes on: give the model a chat_template.jinja whose earlier turns never change"
+            )
+        following = self._tokens_after(head, tail)
+        return following[len(self._end) :] if self._ended(sampled) else following
+
+    def reply(self, sampled: Sequence[int]) -> Message:
+        """What sampled tokens say, without the token that ended them and without other special tokens."""
+        said = list(sampled[:-1]) if sampled and sampled[-1] in self.end_token_ids else list(sampled)
+        text = self._tokenizer.decode(said, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return Message("assistant", text)
+
+    def conversation(self, messages: Sequence[Message]) -> tuple[list[int], list[float]]:
+        """Tokens and loss mask [T]: 1 on what the assistant says and on the token that ends it, 0 elsewhere.
+
+        The sequence is the one that an episode would have grown, turn by turn.
+
+        Raises:
+            DataError: the assistant does not have the last word, or has the first; or the template does not
+                write what it says as it stands.
+        """
+        _check_turns(messages)
+        tokens: list[int] = []
+        mask: list[float] = []
+        said: list[int] = []
+        heard: list[Message] = []
+        for place, message in enumerate(messages):
+            if message.role != "assistant":
+                heard.append(message)
+                continue
+            before = self.continuation(said, heard) if tokens else self.prompt(heard)
+            said = [*self._spoken(messages, place), *self._end]
+            tokens += [*before, *said]
+            mask += [0.0] * len(before) + [1.0] * len(said)
+            heard = []
+        return tokens + self._after_end, mask + [0.0] * len(self._after_end)
+
+    def _ended(self, sampled: Sequence[int]) -> bool:
+        return bool(sampled) and bool(self._end) and sampled[-1] == self._end[-1]
+
+    def _spoken(self, messages: Sequence[Message], place: int) -> list[int]:
+        """The text of one assistant turn, in the form that comes right after the generation prompt.
+
+        Templates that drop the reasoning of earlier turns keep it in the last one, so the last may take that form.
+        """
+        message = messages[place]
+        forms = [([QUESTION], self._ending)] + ([([], self._closing)] if place == len(messages) - 1 else [])
+        for following, ending in forms:
+            said = _between(self._opening, self._text([QUESTION, message, *following]), ending)
+            if said is not None and _says(said, message.content, self._opening):
+                return self._tokens_after(self._opening, said)
+        raise DataError(
+            f"message {place + 1} cannot be trained on: the chat template of {self._name} does not write it whole "
+            "after its generation prompt (some drop reasoning from earlier messages, and some demand it in the last): "
+            "reword it, or end the conversation with it"
+        )
+
+    @functools.cached_property
+    def _ending(self) -> str:
+        """What stands after a reply that a question follows."""
+        return self._around_mark([QUESTION])[1]
+
+    def _around_mark(self, new: Sequence[Message], *, generation_prompt: bool = False) -> tuple[str, str]:
+        """What the template writes up to the end of the marked reply, and from there."""
+        text = self._text([QUESTION, REPLY, *new], generation_prompt=generation_prompt)
+        head, mark, tail = text.partition(MARK)
+        if not mark:
+            raise ModelError(
+                f"the chat template of {self._name} leaves out what the assistant said: "
+                "give the model a chat_template.jinja that keeps replies"
+            )
+        return head + mark, tail
+
+    def _text(self, messages: Sequence[Message], *, generation_prompt: bool = False) -> str:
+        if not messages:
+            raise DataError("there is no message to answer: start the conversation with one")
+        rows = [{"role": message.role, "content": message.content} for message in messages]
+        try:
+            text: str = self._tokenizer.apply_chat_template(
+                rows, tokenize=False, add_generation_prompt=generation_prompt
+            )
+        except (TemplateError, TypeError) as error:
+            roles = ", ".join(message.role for message in messages)
+            raise DataError(f"the chat template of {self._name} refuses a conversation of {roles}: {error}") from error
+        return text
+
+    def _tokens_after(self, head: str, text: str) -> list[int]:
+        """The tokens of ``text`` where it stands after ``head``, whose own tokens stay as they are."""
+        before, whole = self._encoded(head), self._encoded(head + text)
+        # Where the two would merge into one token, the head has already been sampled or prompted without it.
+        return whole[len(before) :] if whole[: len(before)] == before else self._encoded(text)
+
+    def _encoded(self, text: str) -> list[int]:
+        tokens: list[int] = self._tokenizer.encode(text, add_special_tokens=False, verbose=False)
+        return tokens
+
+
+def _check_turns(messages: Sequence[Message]) -> None:
+    if not messages or messages[-1].role != "assistant":
+        raise DataError("a conversation to learn from must end with what the assistant says")
+    if messages[0].role == "assistant":
+        raise DataError("the assistant speaks first, and there is no prompt to answer: put a user message before it")
+
+
+def _between(opening: str, text: str, ending: str) -> str | None:
+    """What ``text`` has between the two; None where they are not its beginning and end."""
+    room = len(text) - len(opening) - len(ending)
+    if room < 0 or not (text.startswith(opening) and text.endswith(ending)):
+        return None
+    return text[len(opening) : len(opening) + room]
+
+
+def _says(said: str, content: str, opening: str) -> bool:
+    """Whether ``said`` is ``content`` but for white space, the generation prompt perhaps holding its beginning."""
+    written, wanted = "".join(said.split()), "".join(content.split())
+    return wanted.endswith(written) and ("".join(opening.split()) + written).endswith(wanted)

@@ -1,0 +1,65 @@
+"""A tokenizer is loaded whole, or one sentence says what is wrong."""
+
+import pytest
+
+from fettle.chat import load_tokenizer
+from fettle.errors import ModelError
+
+
+@pytest.fixture
+def folder(tokenizers, tmp_path):
+    path = tmp_path / "model"
+    tokenizers("chatml").save_pretrained(path)
+    return path
+
+
+def test_it_comes_with_its_template(tokenizers, folder):
+    loaded = load_tokenizer(str(folder))
+    assert loaded.chat_template == tokenizers("chatml").chat_template
+    assert loaded.encode("What is 12 + 34?<|im_end|>") == tokenizers("chatml").encode("What is 12 + 34?<|im_end|>")
+
+
+@pytest.mark.parametrize("name", ["no/such/folder", "nobody/of-this-name", "not a name"])
+def test_neither_a_folder_nor_on_the_hub(name):
+    with pytest.raises(
+        ModelError, match=f"^there is no folder {name}, and the hub gave no model of that name"
+    ) as found:
+        load_tokenizer(name)
+    assert "\n" not in found.value.message
+
+
+@pytest.mark.parametrize(
+    ("file", "contents"),
+    [
+        ("tokenizer.json", ""),
+        ("tokenizer.json", '{"version": "1.0", "added_tok'),
+        ("tokenizer.json", "[]"),
+        ("tokenizer.json", "{}"),
+        ("tokenizer.json", '{"model": {"type": "BPE", "vocab": 3}, "added_tokens": []}'),
+        ("tokenizer_config.json", ""),
+        ("tokenizer_config.json", "[]"),
+    ],
+)
+def test_damaged_files(folder, file, contents):
+    (folder / file).write_text(contents)
+    with pytest.raises(ModelError, match=r"^the folder .*model holds no tokenizer that can be read") as found:
+        load_tokenizer(str(folder))
+    assert "\n" not in found.value.message
+
+
+def test_a_folder_without_a_tokenizer(tmp_path):
+    with pytest.raises(ModelError, match="holds no tokenizer that can be read"):
+        load_tokenizer(str(tmp_path))
+
+
+def test_no_chat_template(folder):
+    (folder / "chat_template.jinja").unlink()
+    with pytest.raises(
+        ModelError, match=r"no chat template: put a chat_template\.jinja beside it, or start from an instr"
+    ):
+        load_tokenizer(str(folder))
+
+
+def test_a_chat_template_put_beside_it_is_enough(folder, tokenizers):
+    (folder / "chat_template.jinja").write_text(tokenizers("plain").chat_template)
+    assert load_tokenizer(str(folder)).chat_template == tokenizers("plain").chat_template
