@@ -10,6 +10,7 @@ from fettle.config.environments import (
     ReasoningGym,
     WorkedSums,
 )
+from fettle.config.load import dump, leaves, load, load_as, schema
 from fettle.config.losses import CISPO, DRO, GSPO, KL, PPO, CausalLM, ImportanceSampling, LossConfig, PolicyLossConfig
 from fettle.config.policy import (
     AdamW,
@@ -90,4 +91,9 @@ __all__ = [
     "TinyModel",
     "TokenMean",
     "WorkedSums",
+    "dump",
+    "leaves",
+    "load",
+    "load_as",
+    "schema",
 ]

@@ -1,15 +1,20 @@
 """What every class of settings is: frozen, strict, and described by its own docstrings."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_origin
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
 
 class Frozen(BaseModel):
-    """Unknown keys are errors, values never change, and a field's docstring is its description."""
+    """Unknown keys are errors, values never change, and a field's docstring is its description.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
+    Strict: a number is never read from a text, nor a switch from a number or a ``yes``.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, strict=True, extra="forbid", use_attribute_docstrings=True, validate_default=True
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -24,3 +29,14 @@ class Frozen(BaseModel):
             if isinstance(field.default, BaseModel) and kind and isinstance(value, Mapping) and "type" not in value:
                 tree[name] = {"type": kind, **value}
         return tree
+
+    @model_validator(mode="before")
+    @classmethod
+    def _lists_are_tuples(cls, given: Any) -> Any:
+        """Files and wires know no tuples."""
+        if not isinstance(given, Mapping):
+            return given
+        tuples = {name for name, field in cls.model_fields.items() if get_origin(field.annotation) is tuple}
+        return {
+            name: tuple(value) if name in tuples and isinstance(value, list) else value for name, value in given.items()
+        }

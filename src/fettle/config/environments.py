@@ -1,8 +1,8 @@
 """Where tasks and rewards come from."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, JsonValue, model_validator
 
 from fettle.config.base import Frozen
 
@@ -15,7 +15,7 @@ class ReasoningGym(Frozen):
     type: Literal["reasoning_gym"] = "reasoning_gym"
     task: str = "chain_sum"
     """A dataset of reasoning-gym by name."""
-    settings: dict[str, Any] = {}
+    settings: dict[str, JsonValue] = {}
     """Passed to the dataset as they are (``max_terms: 3``, ...)."""
     system: str | None = ANSWER_IN_TAGS
     """System message before each question; null for none."""

@@ -24,7 +24,7 @@ class Evaluation(Frozen):
     """Temperature of the scored completions; 0 takes the likeliest token."""
     patience: Annotated[int, Field(ge=1)] | None = None
     """Stop after this many evaluations without a better score; null never stops early."""
-    target: float | None = None
+    target: Annotated[float, Field(allow_inf_nan=False)] | None = None
     """Stop once the held-out score reaches this; null never stops early."""
 
 
@@ -162,11 +162,13 @@ class RLRun(Frozen):
         for index, environment in enumerate(self.environments):
             if environment.heldout < share:
                 raise ValueError(
-                    f"environments.{index}.heldout keeps {environment.heldout} tasks, and evaluation.tasks asks {share} of it: "
-                    "raise the one or lower the other"
+                    f"environments.{index}.heldout keeps {environment.heldout} tasks, "
+                    f"and evaluation.tasks asks {share} of it: raise the one or lower the other"
                 )
         if self.groups_per_step % self.minibatches:
-            raise ValueError(f"groups_per_step ({self.groups_per_step}) does not divide into {self.minibatches} minibatches")
+            raise ValueError(
+                f"groups_per_step ({self.groups_per_step}) does not divide into {self.minibatches} minibatches"
+            )
         return self
 
 
