@@ -1,0 +1,69 @@
+"""Runs a training in child processes, kills them with SIGKILL at random moments, resumes, and compares the weights.
+
+Everything is imported once and each run is a fork, so that many kills take seconds. Prints one JSON line.
+"""
+
+import asyncio
+import hashlib
+import json
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+from fettle.cli import build
+from fettle.config.load import load
+from fettle.tracking import RunFolder
+
+
+def trained(recipe: Path, folder: Path) -> int:
+    """Start or resume the run in ``folder`` in a child; returns its pid."""
+    child = os.fork()
+    if child:
+        return child
+    try:
+        run = RunFolder.at(folder)
+        asyncio.run(build.run(load(recipe), run))
+        os._exit(0)
+    except BaseException as error:  # the parent must hear of it, whatever it was
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        os._exit(1)
+
+
+def digest(folder: Path) -> str:
+    """Of every weight and moment of the newest checkpoint, and of the metrics that do not speak of time."""
+    progress = json.loads((folder / "progress.json").read_text())
+    hasher = hashlib.sha256()
+    for path in sorted((folder / "checkpoints" / progress["checkpoint"]).glob("*.safetensors")):
+        hasher.update(path.read_bytes())
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    kept = [{k: v for k, v in row.items() if not k.startswith(("time", "speed"))} for row in rows]
+    hasher.update(json.dumps(kept, sort_keys=True).encode())
+    return hasher.hexdigest()
+
+
+def main(recipe: Path, scratch: Path, kills: int) -> None:
+    """Compare one undisturbed run with ``kills`` disturbed ones."""
+    started = time.monotonic()
+    assert os.waitpid(trained(recipe, scratch / "straight"), 0)[1] == 0
+    seconds = time.monotonic() - started
+    straight = digest(scratch / "straight")
+    rng = random.Random("kills")
+    outcomes = []
+    for kill in range(kills):
+        folder = scratch / f"killed-{kill}"
+        child = trained(recipe, folder)
+        time.sleep(seconds * rng.uniform(0.1, 0.95))
+        os.kill(child, signal.SIGKILL)
+        died_running = os.WIFSIGNALED(os.waitpid(child, 0)[1])
+        progress = folder / "progress.json"
+        step = json.loads(progress.read_text())["step"] if progress.is_file() else 0
+        assert os.waitpid(trained(recipe, folder), 0)[1] == 0
+        outcomes.append({"resumed_at": step, "killed": died_running, "same": digest(folder) == straight})
+    print(json.dumps({"seconds": round(seconds, 2), "kills": outcomes}))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))

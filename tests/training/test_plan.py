@@ -1,0 +1,125 @@
+"""No dead knobs: every setting has a consumer, the consumer really reads it, and the sums are right."""
+
+import ast
+import inspect
+from pathlib import Path
+
+import pytest
+
+import fettle
+from fettle import config as c
+from fettle.config import Arithmetic, Frozen, RLRun, SFTRun
+from fettle.config.load import load
+from fettle.engine import Capabilities
+from fettle.errors import ConfigError
+from fettle.losses import LOSSES
+from fettle.training.plan import CONSUMERS, plan, plans
+
+SOURCE = Path(fettle.__file__).parent
+CONFIGS = Path(__file__).parents[2] / "configs"
+HERE = Capabilities("local", "cpu", tuple(LOSSES), ("float32", "bfloat16"), threads=2, memory_bytes=24 * 2**30)
+
+
+def rl(**settings) -> RLRun:
+    return RLRun(policy={"model": c.TinyModel()}, environments=[Arithmetic()], **settings)
+
+
+def settings_classes() -> list[type[Frozen]]:
+    found = [value for value in vars(c).values() if inspect.isclass(value) and issubclass(value, Frozen)]
+    return [kind for kind in found if kind is not Frozen and kind is not c.SamplingParams]
+
+
+def read_in(module: str) -> set[str]:
+    """Names that a module reads as an attribute, or spells out."""
+    path = SOURCE / Path(*module.split("."))
+    tree = ast.parse(
+        (path.with_suffix(".py") if path.with_suffix(".py").exists() else path / "__init__.py").read_text()
+    )
+    attributes = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    strings = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    return attributes | strings
+
+
+@pytest.mark.parametrize("kind", settings_classes(), ids=lambda kind: kind.__name__)
+def test_every_setting_has_a_consumer_that_reads_it(kind):
+    loss = LOSSES.get(str(kind.model_fields["type"].default)) if "type" in kind.model_fields else None
+    for name in kind.model_fields:
+        if name == "type":
+            continue
+        if loss is not None and loss.settings is kind:
+            assert name == "kl" or name in inspect.signature(loss.function).parameters
+            continue
+        consumer = CONSUMERS[kind][name]
+        assert name in read_in(consumer), f"{kind.__name__}.{name} is said to be read by {consumer}, which does not"
+
+
+def test_no_consumer_is_named_for_a_setting_that_is_not_there():
+    for kind, consumers in CONSUMERS.items():
+        variants = (c.Constant, c.Linear, c.Cosine)
+        assert set(consumers) <= set(kind.model_fields) or kind in variants
+
+
+@pytest.mark.parametrize("recipe", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_shipped_recipe_can_be_planned_without_its_model_or_its_data(recipe):
+    for _, planned in plans(load(recipe), HERE):
+        assert planned.settings
+        assert all(setting.consumer.startswith("fettle.") for setting in planned.settings)
+        assert planned.memory_bytes > 0
+
+
+def test_a_setting_nobody_consumes_is_an_error(monkeypatch):
+    monkeypatch.setitem(CONSUMERS_AS_DICT, c.Checkpoints, {"every": "training.session"})
+    monkeypatch.setattr("fettle.training.plan.CONSUMERS", CONSUMERS_AS_DICT)
+    with pytest.raises(ConfigError, match=r"nobody consumes the setting checkpoints\.keep"):
+        plan(rl(), HERE)
+
+
+CONSUMERS_AS_DICT = dict(CONSUMERS)
+
+
+def test_the_batch_arithmetic():
+    planned = dict(
+        plan(rl(steps=10, groups_per_step=6, group_size=4, minibatches=3, sampling={"max_tokens": 50}), HERE).batch
+    )
+    assert planned["episodes a step"] == "6 groups x 4 = 24"
+    assert planned["sampled tokens a step"] == "at most 24 x 50 = 1200"
+    assert planned["optimizer steps"] == "10 steps x 3 = 30, each on 2 groups"
+    assert planned["episodes in all"] == "10 x 24 = 240"
+
+
+def test_weights_gradients_and_moments_of_full_training_are_four_floats_each():
+    sizes = dict(plan(rl(), HERE).memory)
+    assert sizes["weights"] == sizes["gradients"] == sizes["optimizer"] / 2
+
+
+def test_the_estimate_of_a_tiny_model_is_near_what_it_really_has(tmp_path):
+    from fettle.engine.local.tiny import make_tiny_model  # noqa: PLC0415
+    from fettle.training.memory import model_shape  # noqa: PLC0415
+
+    made = make_tiny_model(
+        c.TinyModel(vocabulary=512), tmp_path / "m", texts=[f"word{chr(97 + i)}" * 3 for i in range(26)]
+    )
+    guessed, measured = model_shape(c.TinyModel(vocabulary=512)), model_shape(made)
+    assert measured.known_from == "its files"
+    assert guessed.parameters == pytest.approx(measured.parameters, rel=0.1)
+    assert (measured.layers, measured.hidden) == (3, 192)
+
+
+def test_settings_that_cannot_act_are_pointed_out():
+    assert any("never clips" in note for note in plan(rl(preset="dapo"), HERE).notes)
+    assert not any("never clips" in note for note in plan(rl(preset="dapo", minibatches=2), HERE).notes)
+    warm = SFTRun(policy={"model": c.TinyModel()}, data=c.WorkedSums(), steps=5, schedule={"warmup_steps": 5})
+    assert any("never reaches its peak" in note for note in plan(warm, HERE).notes)
+
+
+def test_too_little_memory_names_the_settings_to_lower():
+    small = Capabilities("local", "cpu", tuple(LOSSES), ("float32",), threads=1, memory_bytes=10 * 2**20)
+    assert any("lower engine.train_tokens" in note for note in plan(rl(), small).notes)
+
+
+def test_what_the_engine_cannot_do_is_refused():
+    weak = Capabilities("toy", "cpu", ("causal_lm",), ("float32",), threads=1, memory_bytes=2**34)
+    with pytest.raises(ConfigError, match=r"loss\.type is ppo, and the toy engine offers causal_lm"):
+        plan(rl(), weak)
+    with pytest.raises(ConfigError, match=r"policy\.precision is bfloat16, and the toy engine offers float32"):
+        plan(SFTRun(policy={"model": "x", "precision": "bfloat16"}, data=c.WorkedSums()), weak)

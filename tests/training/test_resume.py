@@ -1,0 +1,66 @@
+"""Killed with SIGKILL at any moment and resumed, a run ends with the bits of an undisturbed one."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+DRIVER = Path(__file__).with_name("resume_driver.py")
+
+RL = """
+type: rl
+policy: {model: {type: tiny, hidden: 32, layers: 1, heads: 2}%(lora)s}
+engine: {threads: 1}
+environments: [{type: arithmetic, digits: 1, heldout: 8, system: null}]
+steps: 12
+groups_per_step: 4
+group_size: 4
+minibatches: %(minibatches)d
+max_staleness: %(staleness)d
+sampling: {max_tokens: 8}
+advantage: group_centered
+overlong: {buffer: 0.9}
+optimizer: {learning_rate: 1e-3}
+evaluation: {every: 4, tasks: 8}
+checkpoints: {every: 3}
+"""
+
+SFT = """
+type: sft
+policy: {model: {type: tiny, hidden: 32, layers: 1, heads: 2}}
+engine: {threads: 1}
+data: {type: worked_sums, tasks: {type: arithmetic, digits: 1, heldout: 8, system: null}, size: 50}
+steps: 24
+batch_size: 8
+optimizer: {learning_rate: 1e-3}
+evaluation: {every: 5}
+checkpoints: {every: 4}
+"""
+
+
+def outcomes(recipe: str, tmp_path: Path, kills: int) -> list[dict]:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(recipe)
+    run = subprocess.run(
+        [sys.executable, str(DRIVER), str(path), str(tmp_path), str(kills)], capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr
+    return json.loads(run.stdout.splitlines()[-1])["kills"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="kill -9 and fork are POSIX")
+@pytest.mark.parametrize(
+    ("name", "recipe", "kills"),
+    [
+        ("on-policy, all weights", RL % {"lora": "", "minibatches": 1, "staleness": 0}, 10),
+        ("off-policy, adapters", RL % {"lora": ", lora: {rank: 4, dropout: 0.1}", "minibatches": 2, "staleness": 2}, 4),
+        ("supervised", SFT, 4),
+    ],
+    ids=lambda value: value if isinstance(value, str) and "\n" not in value else "",
+)
+def test_killed_and_resumed_ends_with_the_same_bits(name, recipe, kills, tmp_path):
+    found = outcomes(recipe, tmp_path, kills)
+    assert [outcome["same"] for outcome in found] == [True] * kills, found
+    assert any(outcome["killed"] and outcome["resumed_at"] > 0 for outcome in found), found
