@@ -58,12 +58,16 @@ class Datum:
             raise LossInputError(f"a sequence needs at least 2 tokens to train on, and this one has {length}")
         for name, values in {"loss_mask": self.loss_mask, **self.streams}.items():
             if values.shape != (length,):
-                raise LossInputError(f"{name} has shape {list(values.shape)} beside {length} tokens: one value a token is needed")
+                raise LossInputError(
+                    f"{name} has shape {list(values.shape)} beside {length} tokens: one value a token is needed"
+                )
             if not np.isfinite(values).all():
                 at = int(np.flatnonzero(~np.isfinite(values))[0])
                 raise LossInputError(f"{name}[{at}] is {values[at]}: every value must be a finite number")
         if self.loss_mask[0] != 0:
-            raise LossInputError("loss_mask[0] is not 0, but the first token has nothing before it to be predicted from")
+            raise LossInputError(
+                "loss_mask[0] is not 0, but the first token has nothing before it to be predicted from"
+            )
 
     @property
     def weights(self) -> Floats:
@@ -81,7 +85,9 @@ def datum(
 ) -> Datum:
     """A :class:`Datum` from plain lists."""
     arrays = {name: np.asarray(values, dtype=np.float32) for name, values in streams.items()}
-    return Datum(np.asarray(tokens, dtype=np.int32), np.asarray(loss_mask, dtype=np.float32), arrays, temperature, group)
+    return Datum(
+        np.asarray(tokens, dtype=np.int32), np.asarray(loss_mask, dtype=np.float32), arrays, temperature, group
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

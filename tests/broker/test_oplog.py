@@ -73,7 +73,7 @@ async def test_a_gap_is_waited_for():
 async def test_an_older_holder_is_shut_out():
     recorder, log = Recorder(), OpLog()
     assert log.fence() == 1
-    with pytest.raises(SequenceError, match="incarnation 0 .* load the policy again"):
+    with pytest.raises(SequenceError, match=r"incarnation 0 .* load the policy again"):
         log.submit(recorder.operation(0))
     assert await log.submit(recorder.operation(0, incarnation=1)) == 0
 

@@ -101,7 +101,11 @@ async def test_pipelined_calls_equal_calls_made_one_by_one(engine, spec):
         policy = await engine.create_policy(spec)
         if pipelined:
             calls = [policy.forward_backward(data, CausalLM()), policy.optim_step(ADAM)] * 1
-            calls += [policy.forward_backward(data, CausalLM()), policy.optim_step(ADAM), policy.forward(data, CausalLM())]
+            calls += [
+                policy.forward_backward(data, CausalLM()),
+                policy.optim_step(ADAM),
+                policy.forward(data, CausalLM()),
+            ]
             result = (await asyncio.gather(*calls))[-1]
         else:
             for _ in range(2):

@@ -43,9 +43,7 @@ class Broken(Talk):
 
 async def played(template, *replies, environment: Environment | None = None, **sampler) -> Trajectory | Failed:
     talk = environment or Talk()
-    return await episode(
-        TASK, talk, sampler=Scripted(*replies, **sampler), template=template, params=PARAMS, group="g"
-    )
+    return await episode(TASK, talk, sampler=Scripted(*replies, **sampler), template=template, params=PARAMS, group="g")
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -132,9 +130,7 @@ async def test_failures_stand_apart_from_the_rewards_of_a_group(template):
             self.made += 1
             return Broken() if self.made == 2 else Talk()
 
-    drawn = await group(
-        TASK, Sometimes(), size=4, sampler=Scripted([20]), template=template, params=PARAMS, name="g"
-    )
+    drawn = await group(TASK, Sometimes(), size=4, sampler=Scripted([20]), template=template, params=PARAMS, name="g")
     assert drawn.rewards == [1.5, 1.5, 1.5]
     assert [failure.reason for failure in drawn.failures] == ["the checker of task x broke: division by zero"]
 

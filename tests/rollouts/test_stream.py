@@ -75,7 +75,11 @@ async def test_a_fault_while_drawing_reaches_the_trainer():
         return step
 
     seen = []
-    with pytest.raises(ValueError, match="no more tasks"):
+
+    async def train() -> None:
         async for step, _ in stream(range(5), draw, ahead=1):
             seen.append(step)
+
+    with pytest.raises(ValueError, match="no more tasks"):
+        await train()
     assert seen == [0, 1]

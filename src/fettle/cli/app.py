@@ -1,7 +1,7 @@
 """``fettle``: the verbs, and what their ends mean to a shell."""
 
-import os
 import sys
+from pathlib import Path
 
 import typer
 
@@ -33,7 +33,7 @@ app.add_typer(config, name="config")
 
 def main() -> None:
     """Run a command. Exit codes: 0 done, 1 failed, 2 bad usage or config, 130 interrupted."""
-    sys.path.insert(0, os.getcwd())  # rewards and the like are found as package.module:function beside the recipe
+    sys.path.insert(0, str(Path.cwd()))  # rewards and the like are found as package.module:function beside the recipe
     try:
         app()
     except ConfigError as error:

@@ -9,9 +9,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
+
 from fettle.broker import Broker
 from fettle.chat import Template, load_tokenizer
 from fettle.config import (
+    JSONL,
     Conversations,
     DemonstrationsConfig,
     LocalEngine,
@@ -27,7 +30,16 @@ from fettle.config.load import dump, load
 from fettle.data import Conversation, conversations, demonstrations, split
 from fettle.engine.local import LocalBackend, make_tiny_model
 from fettle.environments import Suite, suite
-from fettle.tracking import ConsoleTracker, FileTracker, RunFolder, tee
+from fettle.tracking import (
+    ConsoleTracker,
+    FileTracker,
+    RunFolder,
+    read_metrics,
+    tee,
+    write_report,
+    write_stages_report,
+)
+from fettle.tracking.plots import draw_curves
 from fettle.training import Evaluation, Session, Summary, evaluate, pipeline, rl, sft
 from fettle.types import Message
 
@@ -54,16 +66,22 @@ async def run(config: RunConfig, folder: RunFolder) -> list[Summary]:
         def in_its_folder(stage: RLRun | SFTRun) -> "asyncio.Future[Summary]":
             return asyncio.ensure_future(run_stage(stage, RunFolder.at(folder.path / stage.name), stop))
 
-        return await pipeline.train(config, in_its_folder)
+        summaries = await pipeline.train(config, in_its_folder)
+        write_stages_report(folder, summaries)
+        return summaries
 
 
 async def run_stage(config: RLRun | SFTRun, folder: RunFolder, stop: asyncio.Event) -> Summary:
     """One run in one folder."""
     folder.write_config(dump(config))
-    folder.write_provenance(sys.argv)
+    folder.write_provenance(sys.argv, threads=torch.get_num_threads(), data=_files(config))
     if isinstance(config, RLRun):
-        return await _reinforced(config, folder, stop)
-    return await _supervised(config, folder, stop)
+        summary = await _reinforced(config, folder, stop)
+    else:
+        summary = await _supervised(config, folder, stop)
+    draw_curves(read_metrics(folder.metrics_path), folder.curves_path)
+    write_report(folder, summary)
+    return summary
 
 
 async def evaluation(config: RLRun, weights: str) -> Evaluation:
@@ -174,7 +192,8 @@ def _session(config: RLRun | SFTRun, folder: RunFolder, stop: asyncio.Event) -> 
     console = ConsoleTracker()
     tracker = tee([files, console])
     session = Session(folder, tracker, checkpoints=config.checkpoints, steps=config.steps, stop=stop)
-    files.truncate(session.progress.step)
+    # Rows beyond the newest checkpoint are of steps that will be done again.
+    files.truncate(session.progress.step if session.progress.checkpoint else -1)
     console.start(config.steps, f"{config.name} in {folder.path}", done=session.progress.step)
     try:
         yield session
@@ -200,6 +219,12 @@ def _interruptible(stop: asyncio.Event) -> Iterator[None]:
         yield
     finally:
         loop.remove_signal_handler(signal.SIGINT)
+
+
+def _files(config: RLRun | SFTRun) -> list[Path]:
+    """The data files that a recipe names."""
+    sources = config.environments if isinstance(config, RLRun) else (config.data,)
+    return [Path(source.path) for source in sources if isinstance(source, JSONL | Conversations)]
 
 
 def _prompts(suites: Sequence[Suite]) -> Iterator[str]:

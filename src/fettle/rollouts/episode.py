@@ -12,7 +12,13 @@ from fettle.types import Failed, Message, Task, Trajectory, Turn
 
 
 async def episode(
-    task: Task, environment: Environment, *, sampler: Sampler, template: Template, params: SamplingParams, group: str = ""
+    task: Task,
+    environment: Environment,
+    *,
+    sampler: Sampler,
+    template: Template,
+    params: SamplingParams,
+    group: str = "",
 ) -> Trajectory | Failed:
     """Play ``task`` to its end. What was sampled is what will be trained on: nothing is re-tokenised.
 

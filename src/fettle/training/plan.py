@@ -108,8 +108,16 @@ def plan(run: RLRun | SFTRun, capabilities: Capabilities) -> Plan:
 
 def plans(run: RLRun | SFTRun | Pipeline, capabilities: Capabilities) -> list[tuple[str, Plan]]:
     """A plan for each stage, by name."""
-    stages = run.stages if isinstance(run, Pipeline) else (run,)
-    return [(stage.name, plan(stage, capabilities)) for stage in stages]
+    if not isinstance(run, Pipeline):
+        return [(run.name, plan(run, capabilities))]
+    first = run.stages[0].policy.model  # what the later stages go on with has its shape
+    return [
+        (
+            stage.name,
+            plan(stage.model_copy(update={"policy": stage.policy.model_copy(update={"model": first})}), capabilities),
+        )
+        for stage in run.stages
+    ]
 
 
 def _settings(run: Frozen) -> Iterator[Setting]:
@@ -142,7 +150,7 @@ def _check(run: RLRun | SFTRun, capabilities: Capabilities) -> None:
 def _idle(run: RLRun | SFTRun) -> Iterator[str]:
     """Settings that are read and yet cannot act in this run."""
     if isinstance(run, RLRun) and run.minibatches == 1 and run.max_staleness == 0 and run.loss.type in ("ppo", "gspo"):
-        yield "the loss never clips: with one minibatch and no staleness every ratio is 1 (raise minibatches to reuse a batch)"
+        yield "the loss never clips: with one minibatch and no staleness every ratio is 1 (use more minibatches)"
     if run.schedule.warmup_steps >= run.steps * getattr(run, "minibatches", 1):
         yield "schedule.warmup_steps covers the whole run: the learning rate never reaches its peak"
 
@@ -156,8 +164,9 @@ def _memory_notes(
     if not capabilities.memory_bytes:
         yield f"there is no {capabilities.device} device here: the plan is for a machine that has one"
     elif needed > capabilities.memory_bytes:
+        held = capabilities.memory_bytes / 2**30
         yield (
-            f"about {needed / 2**30:.1f} GiB are needed and {capabilities.device} has {capabilities.memory_bytes / 2**30:.1f}: "
+            f"about {needed / 2**30:.1f} GiB are needed and {capabilities.device} has {held:.1f}: "
             "lower engine.train_tokens, or train with policy.lora"
         )
 

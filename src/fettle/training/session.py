@@ -93,7 +93,9 @@ class Session:
         progress = _read_progress(folder)
         name = progress.best_checkpoint or progress.checkpoint
         if name is None:
-            raise CheckpointError(f"the run in {folder.path} has no checkpoint yet: go on with it by --resume {folder.path}")
+            raise CheckpointError(
+                f"the run in {folder.path} has no checkpoint yet: go on with it by fettle train --resume {folder.path}"
+            )
         return str(folder.checkpoints / name)
 
     async def policy(self, engine: Engine, spec: PolicySpec) -> Policy:

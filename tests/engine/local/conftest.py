@@ -9,7 +9,12 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 from fettle.config import TinyModel
 from fettle.engine.local.tiny import make_tiny_model
 
-TEXTS = ["State the final answer to the following arithmetic problem: 12 + 34 =", "Work it out.", "user\n", "assistant\n"] * 20
+TEXTS = [
+    "State the final answer to the following arithmetic problem: 12 + 34 =",
+    "Work it out.",
+    "user\n",
+    "assistant\n",
+] * 20
 
 
 @pytest.fixture(scope="session")

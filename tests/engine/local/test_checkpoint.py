@@ -48,11 +48,16 @@ def test_a_small_file_system_that_fills_up(tmp_path):
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)], capture_output=True).returncode:
         pytest.skip("this user may not mount a file system")
     try:
-        with pytest.raises(StorageError, match="No space left"), writing(disk / "big") as scratch:
-            (scratch / "data").write_bytes(b"x" * 200_000)
+        with pytest.raises(StorageError, match="No space left"):
+            _write_too_much(disk / "big")
         assert list(disk.iterdir()) == []
     finally:
         subprocess.run(["umount", str(disk)], check=True)
+
+
+def _write_too_much(folder: Path) -> None:
+    with writing(folder) as scratch:
+        (scratch / "data").write_bytes(b"x" * 200_000)
 
 
 def test_a_fault_of_the_writer_leaves_nothing_and_passes_through(tmp_path):

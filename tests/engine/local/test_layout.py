@@ -22,7 +22,10 @@ def test_a_sequence_over_the_budget_is_named_with_the_setting():
 
 
 def test_padding_is_zero_and_untrained():
-    data = [datum([1, 2], [0, 1], advantages=[0, 5]), datum([3, 4, 5], [0, 1, 1], advantages=[0, 6, 7], temperature=0.5)]
+    data = [
+        datum([1, 2], [0, 1], advantages=[0, 5]),
+        datum([3, 4, 5], [0, 1, 1], advantages=[0, 6, 7], temperature=0.5),
+    ]
     batch = micro_batch(data, [0, 1], ["advantages"], "cpu")
     assert batch.tokens.tolist() == [[1, 2, 0], [3, 4, 5]]
     assert batch.loss_mask.tolist() == [[0, 1, 0], [0, 1, 1]]

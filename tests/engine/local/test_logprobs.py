@@ -31,7 +31,9 @@ def test_values_are_those_of_the_full_softmax(monkeypatch, chunk):
 def test_gradients_match_finite_differences(monkeypatch, chunk):
     monkeypatch.setattr(module, "CHUNK_ELEMENTS", chunk)
     hidden, weight, bias, targets, temperature = case()
-    assert torch.autograd.gradcheck(lambda h, w, b: token_logprobs(h, w, b, targets, temperature), (hidden, weight, bias))
+    assert torch.autograd.gradcheck(
+        lambda h, w, b: token_logprobs(h, w, b, targets, temperature), (hidden, weight, bias)
+    )
 
 
 def test_gradient_of_the_log_probability_alone():

@@ -183,8 +183,10 @@ def capabilities(settings: LocalEngine) -> Capabilities:
 
     A device that is not here has no memory: a recipe for a bigger machine can still be planned on this one.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu") if settings.device == "auto" else settings.device
-    if str(device) == "cpu":
+    device = settings.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cpu":
         memory = psutil.virtual_memory().total
     elif torch.cuda.is_available():
         memory = torch.cuda.get_device_properties(torch.device(device)).total_memory
@@ -192,7 +194,7 @@ def capabilities(settings: LocalEngine) -> Capabilities:
         memory = psutil.virtual_memory().total if torch.backends.mps.is_available() else 0
     return Capabilities(
         engine="local",
-        device=str(device),
+        device=device,
         losses=tuple(LOSSES),
         precisions=("float32", "bfloat16"),
         threads=settings.threads or torch.get_num_threads(),

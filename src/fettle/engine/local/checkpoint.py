@@ -35,7 +35,9 @@ def writing(folder: Path) -> Iterator[Path]:
         _sync(folder.parent)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(scratch, ignore_errors=True)
-        raise StorageError(f"the checkpoint {folder} could not be written ({error}): free some space and save again") from error
+        raise StorageError(
+            f"the checkpoint {folder} could not be written ({error}): free some space and save again"
+        ) from error
 
 
 def digest(folder: Path) -> str:
@@ -58,7 +60,9 @@ def verify(folder: Path) -> None:
         if not path.is_file():
             raise CheckpointError(f"the checkpoint {folder} lacks {name}: use another checkpoint")
         if _hash(path) != expected:
-            raise CheckpointError(f"{path} is not what was saved (its hash differs from {MANIFEST}): use another checkpoint")
+            raise CheckpointError(
+                f"{path} is not what was saved (its hash differs from {MANIFEST}): use another checkpoint"
+            )
 
 
 def _seal(folder: Path) -> None:

@@ -39,8 +39,9 @@ def bins(lengths: Sequence[int], *, budget: int) -> list[list[int]]:
     """
     order = sorted(range(len(lengths)), key=lambda i: (lengths[i], i))
     if order and lengths[order[-1]] > budget:
+        longest = order[-1]
         raise ConfigError(
-            f"datum {order[-1]} has {lengths[order[-1]]} tokens, and engine.train_tokens allows {budget} in a micro-batch: "
+            f"datum {longest} has {lengths[longest]} tokens, and engine.train_tokens allows {budget} in a micro-batch: "
             "raise engine.train_tokens, or shorten the sequence"
         )
     groups: list[list[int]] = []

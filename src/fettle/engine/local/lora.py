@@ -163,7 +163,9 @@ def _targets(model: nn.Module, names: tuple[str, ...]) -> Mapping[str, nn.Module
     leaves = {path.rpartition(".")[2] for path in linear}
     for name in names:
         if name not in leaves:
-            raise ConfigError(f"policy.lora.targets names {name!r}, and the model's linear layers are {', '.join(sorted(leaves))}")
+            raise ConfigError(
+                f"policy.lora.targets names {name!r}, and the model's linear layers are {', '.join(sorted(leaves))}"
+            )
     return {path: layer for path, layer in linear.items() if path.rpartition(".")[2] in names}
 
 

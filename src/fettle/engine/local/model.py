@@ -147,7 +147,8 @@ def _why(source: str, error: Exception) -> str:
     folder = Path(source)
     first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
     if folder.is_dir():
-        return f"the model in {source} cannot be loaded ({first_line}): it needs config.json, *.safetensors and a tokenizer"
+        needs = "config.json, *.safetensors and a tokenizer"
+        return f"the model in {source} cannot be loaded ({first_line}): the folder needs {needs}"
     if folder.is_absolute() or source.startswith("."):
         return f"there is no model folder {source}: give a folder with config.json and *.safetensors, or a hub name"
     return f"no model {source!r}: it is neither a folder here nor a hub name that can be reached ({first_line})"

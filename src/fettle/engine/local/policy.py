@@ -101,7 +101,9 @@ class LocalPolicy:
             EngineError: gradients are waiting for a step, and a checkpoint does not hold them.
         """
         if self._calls:
-            raise EngineError("gradients are waiting for optim_step, and a checkpoint does not hold them: step first, then save")
+            raise EngineError(
+                "gradients are waiting for optim_step, and a checkpoint does not hold them: step first, then save"
+            )
         with checkpoint.writing(folder) as scratch:
             if self._adapter is not None:
                 write_adapter(self._adapter, scratch, base_model=self.model.source)
@@ -124,7 +126,9 @@ class LocalPolicy:
             read_adapter(self._adapter, folder)
         if optimizer:
             if not (folder / OPTIMIZER).is_file():
-                raise CheckpointError(f"the checkpoint {folder} was saved without its optimizer: load it with optimizer=False")
+                raise CheckpointError(
+                    f"the checkpoint {folder} was saved without its optimizer: load it with optimizer=False"
+                )
             self._optimizer.restore(safetensors.torch.load_file(folder / OPTIMIZER))
 
 

@@ -1,20 +1,10 @@
-"""Generators with names: every draw is keyed by what it is for, never by the order of draws."""
-
-import hashlib
+"""Torch generators with names."""
 
 import torch
 
-
-def key(*parts: object) -> int:
-    """63 bits that depend on every part.
-
-    >>> key(0, "lora", "layers.0.q_proj") == key(0, "lora", "layers.0.k_proj")
-    False
-    """
-    digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
+from fettle.randomness import key
 
 
 def generator(*parts: object, device: torch.device | str = "cpu") -> torch.Generator:
-    """A torch generator seeded by :func:`key`."""
+    """A generator seeded by the key of ``parts``."""
     return torch.Generator(device=device).manual_seed(key(*parts))

@@ -69,7 +69,10 @@ def run(
         values, metrics = losses.evaluate(loss, logprobs, inputs)
         total = (values * batch.weights).sum()
         if not torch.isfinite(total):
-            raise LossInputError(f"the loss {loss.type} is {total.item()} on data {_some(indices)}: look for extreme log-probabilities there")
+            raise LossInputError(
+                f"the loss {loss.type} is {total.item()} on data {_some(indices)}: "
+                "look for extreme log-probabilities or advantages there"
+            )
         if backward is not None:
             backward(total)
         totals.add(batch, total, logprobs, {**metrics, "entropy": entropy})
