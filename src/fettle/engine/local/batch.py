@@ -1,0 +1,125 @@
+"""The rows that are running: what each has drawn, and when it is finished."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fettle.engine.local.drawing import Drawn, Settings, draw, uniforms
+from fettle.engine.local.roster import Roster
+from fettle.engine.local.stopping import Pieces, StopStrings
+from fettle.types import Completion
+
+
+@dataclass(slots=True)
+class Ledger:
+    """Everything that was drawn, in the order of drawing, until it is sorted into completions."""
+
+    rows: list[NDArray[np.int64]] = field(default_factory=list)
+    tokens: list[NDArray[np.int64]] = field(default_factory=list)
+    logprobs: list[Tensor] = field(default_factory=list)
+    untempered: list[Tensor] = field(default_factory=list)
+
+    def add(self, rows: NDArray[np.int64], tokens: NDArray[np.int64], drawn: Drawn) -> None:
+        """One token for each of ``rows``."""
+        self.rows.append(rows)
+        self.tokens.append(tokens)
+        self.logprobs.append(drawn.logprobs)
+        if drawn.untempered is not None:
+            self.untempered.append(drawn.untempered)
+
+
+class Batch:
+    """B rows of a roster; arrays have one entry a row."""
+
+    def __init__(self, roster: Roster, pieces: Pieces, device: torch.device) -> None:
+        self._roster = roster
+        self._pieces = pieces
+        self._device = device
+        self._rows = np.zeros(0, dtype=np.int64)
+        self._counts = np.zeros(0, dtype=np.int64)
+        self._uniforms = np.zeros((0, int(roster.limit.max())))  # [B, longest limit]
+        self._watches: dict[int, StopStrings] = {}  # by row of the roster
+        self._settings: Settings | None = None
+        self._stopped = np.zeros(len(roster), dtype=np.bool_)  # over all rows of the roster
+        self._ledger = Ledger()
+        self.tokens = np.zeros(0, dtype=np.int64)
+        """The token that each row drew last."""
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def enter(self, rows: NDArray[np.int64]) -> None:
+        """Append rows that have drawn nothing yet."""
+        fresh = np.zeros((len(rows), self._uniforms.shape[1]))
+        for row, numbers in zip(rows.tolist(), fresh, strict=True):
+            params = self._roster.requests[self._roster.request[row]].params
+            limit = int(self._roster.limit[row])
+            numbers[:limit] = uniforms(params.seed, int(self._roster.index[row]), limit)
+            if params.stop:
+                self._watches[row] = StopStrings(params.stop, self._pieces)
+        self._rows = np.concatenate([self._rows, rows])
+        self._counts = np.concatenate([self._counts, np.zeros_like(rows)])
+        self.tokens = np.concatenate([self.tokens, np.zeros_like(rows)])
+        self._uniforms = np.concatenate([self._uniforms, fresh])
+        self._settings = None
+
+    def extend(self, logits: Tensor, *, since: int) -> NDArray[np.bool_]:
+        """Draw a token for each row from place ``since`` on; which of all B rows are finished."""
+        rows = self._rows[since:]
+        numbers = self._uniforms[np.arange(since, len(self)), self._counts[since:]]
+        drawn = draw(logits.to(self._device), self._drawn_by(since), torch.from_numpy(numbers).to(self._device))
+        tokens = drawn.tokens.cpu().numpy()
+        self._ledger.add(rows, tokens, drawn)
+        self.tokens[since:] = tokens
+        self._counts[since:] += 1
+        self._stopped[rows] = self._stops(rows, tokens)
+        finished: NDArray[np.bool_] = self._stopped[self._rows] | (self._counts == self._roster.limit[self._rows])
+        return finished
+
+    def keep(self, order: NDArray[np.int64]) -> None:
+        """Go on with the rows at these places, in this order."""
+        self._rows, self._counts, self.tokens = self._rows[order], self._counts[order], self.tokens[order]
+        self._uniforms = self._uniforms[order]
+        self._settings = None
+
+    def completions(self, version: int) -> list[list[Completion]]:
+        """All that was drawn, by request and in the order of its completions."""
+        requests, roster = self._roster.requests, self._roster
+        rows = np.concatenate(self._ledger.rows)
+        order = np.argsort(rows, kind="stable")
+        tokens = np.concatenate(self._ledger.tokens)[order].tolist()
+        logprobs = torch.cat(self._ledger.logprobs).cpu().numpy()[order].tolist()
+        untempered = torch.cat(self._ledger.untempered).cpu().numpy()[order].tolist() if self._ledger.untempered else []
+        ends = np.bincount(rows, minlength=len(roster)).cumsum().tolist()
+        found: list[list[Completion]] = [[] for _ in requests]
+        for row, (start, end) in enumerate(zip([0, *ends], ends, strict=False)):
+            request = int(roster.request[row])
+            found[request].append(
+                Completion(
+                    tokens=tokens[start:end],
+                    logprobs=logprobs[start:end],
+                    stop_reason="stop" if self._stopped[row] else "length",
+                    policy_version=version,
+                    untempered_logprobs=untempered[start:end] if requests[request].params.untempered_logprobs else None,
+                )
+            )
+        return found
+
+    def _drawn_by(self, since: int) -> Settings:
+        if since:
+            return self._roster.settings.settings(self._roster.request[self._rows[since:]], self._device)
+        if self._settings is None:
+            self._settings = self._roster.settings.settings(self._roster.request[self._rows], self._device)
+        return self._settings
+
+    def _stops(self, rows: NDArray[np.int64], tokens: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether the token just drawn ends its row, by itself or because it completes a stop string."""
+        stops: NDArray[np.bool_] = (tokens[:, None] == self._roster.stop_ids[self._roster.request[rows]]).any(axis=1)
+        if self._watches:
+            for place, row in enumerate(rows.tolist()):
+                if row in self._watches and self._watches[row].completed_by(int(tokens[place])):
+                    stops[place] = True
+        return stops
