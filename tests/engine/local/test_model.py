@@ -1,0 +1,61 @@
+"""Models that cannot be loaded say where and what to mend."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from fettle.engine.local.model import load_model
+from fettle.errors import ModelError
+
+
+def load(source: str):
+    return load_model(source, device=torch.device("cpu"), precision="float32", trained=False)
+
+
+def copy(tiny: str, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny, tmp_path / "copy"))
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(ModelError, match=r"there is no model folder .*nowhere: give a folder with config\.json"):
+        load(str(tmp_path / "nowhere"))
+
+
+def test_a_hub_name_that_cannot_be_reached_is_named():
+    with pytest.raises(ModelError, match="no model 'someone/something': it is neither a folder here nor a hub name"):
+        load("someone/something")
+
+
+def test_an_empty_folder_says_what_it_needs(tmp_path):
+    with pytest.raises(ModelError, match=r"cannot be loaded .*: the folder needs config\.json, \*\.safetensors"):
+        load(str(tmp_path))
+
+
+@pytest.mark.parametrize("victim", ["config.json", "model.safetensors", "tokenizer.json"])
+def test_a_corrupt_file_is_one_sentence(tiny, tmp_path, victim):
+    folder = copy(tiny, tmp_path)
+    (folder / victim).write_bytes(b"\x00not what it was")
+    with pytest.raises(ModelError, match="cannot be loaded") as caught:
+        load(str(folder))
+    assert "\n" not in caught.value.message
+
+
+def test_weights_cut_short_are_one_sentence(tiny, tmp_path):
+    folder = copy(tiny, tmp_path)
+    raw = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(raw[: len(raw) // 2])
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        load(str(folder))
+
+
+def test_limits_are_the_models_own(tiny, gpt2):
+    model = load(tiny)
+    assert (model.context, model.vocabulary) == (128, len(model.tokenizer))
+    assert load(gpt2).context == 128
+    assert model.end_token_ids == {model.tokenizer.eos_token_id}
+
+
+def test_frozen_models_take_no_gradient(tiny):
+    assert not any(p.requires_grad for p in load(tiny).parameters.values())
