@@ -1,0 +1,27 @@
+"""Numbers to a page: the run's folder, its trackers, its report. Curves are drawn by ``tracking.plots``, on its own."""
+
+from fettle.tracking.atomic import write_atomically
+from fettle.tracking.base import Tracker, Transcript, tee
+from fettle.tracking.console import ConsoleTracker
+from fettle.tracking.files import FileTracker, read_metrics
+from fettle.tracking.folder import RunFolder
+from fettle.tracking.report import Outcome, StageOutcome, report, write_report, write_stages_report
+from fettle.tracking.runs import RunSummary, list_runs
+
+__all__ = [
+    "ConsoleTracker",
+    "FileTracker",
+    "Outcome",
+    "RunFolder",
+    "RunSummary",
+    "StageOutcome",
+    "Tracker",
+    "Transcript",
+    "list_runs",
+    "read_metrics",
+    "report",
+    "tee",
+    "write_atomically",
+    "write_report",
+    "write_stages_report",
+]

@@ -1,0 +1,100 @@
+"""A run as it goes, for whoever watches: one live line on a terminal, plain lines anywhere else."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import timedelta
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.table import Column
+from rich.text import Text
+
+from fettle.tracking.base import Transcript
+
+PLAIN_SECONDS = 5.0
+"""Between plain lines; the first step, the last one and evaluations always have theirs."""
+DIVERGENCES = (("policy/kl", "KL"), ("policy/kl_k3", "KL"), ("policy/kl_sampler", "sampler KL"))
+
+
+class ConsoleTracker:
+    """Shows progress, reward, KL, speed and the time left, on standard error.
+
+    ``output`` decides by rich's rules whether it is a terminal that can be drawn on (``NO_COLOR`` and ``TERM=dumb``
+    mean no); ``clock`` counts seconds.
+    """
+
+    def __init__(self, output: Console | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._output = output or Console(stderr=True, highlight=False)
+        self._clock = clock
+        self._live: Progress | None = None
+        self._task = TaskID(0)
+        self._latest: dict[str, float] = {}
+        self._steps = self._first = 0
+        self._began = self._shown = clock()
+
+    def start(self, steps: int, title: str, *, done: int = 0) -> None:
+        """Begin a run of ``steps`` steps, of which ``done`` lie behind it."""
+        self._steps, self._first, self._began = steps, done, self._clock()
+        self._shown = self._began - PLAIN_SECONDS
+        self._output.print(Text(title, style="bold"))
+        if self._output.is_interactive and not self._output.no_color:
+            self._live = Progress(
+                BarColumn(bar_width=10),
+                MofNCompleteColumn(),
+                # Where the line is too short for everything, the last numbers give way, and the time left stays.
+                TextColumn("{task.description}", markup=False, table_column=Column(ratio=1, no_wrap=True)),
+                TextColumn("{task.fields[left]}", markup=False, table_column=Column(no_wrap=True)),
+                console=self._output,
+                refresh_per_second=2,
+                redirect_stdout=False,
+                expand=True,
+            )
+            self._task = self._live.add_task("", total=steps, completed=done, left="")
+            self._live.start()
+
+    def log(self, step: int, row: Mapping[str, float]) -> None:
+        """Take in one row."""
+        self._latest.update(row)
+        evaluated = any(name.startswith("heldout/") for name in row)
+        left = self._left(step)
+        if self._live is not None:
+            numbers = "  ".join(_numbers(self._latest))
+            self._live.update(self._task, completed=step, description=numbers, left=left)
+        elif evaluated or step in (self._first + 1, self._steps) or self._clock() - self._shown >= PLAIN_SECONDS:
+            self._shown = self._clock()
+            parts = [f"step {step}/{self._steps}", *_numbers(row), left]
+            self._output.print(Text("  ".join(filter(None, parts))), soft_wrap=True)
+
+    def transcripts(self, step: int, pages: Sequence[Transcript]) -> None:
+        """Nothing: samples are for the run's folder."""
+
+    def close(self) -> None:
+        """Leave the last line standing."""
+        if self._live is not None:
+            self._live.refresh()
+            self._live.stop()
+            self._live = None
+
+    def _left(self, step: int) -> str:
+        done = step - self._first
+        if done <= 0 or step >= self._steps:
+            return ""
+        seconds = round((self._clock() - self._began) / done * (self._steps - step))
+        return f"{timedelta(seconds=seconds)} left".removeprefix("0:")
+
+
+def _numbers(row: Mapping[str, float]) -> Iterator[str]:
+    """What there is of what matters, the most telling first."""
+    if "reward/mean" in row:
+        yield f"reward {row['reward/mean']:.3f}"
+    if "heldout/reward" in row:
+        yield f"held-out {row['heldout/reward']:.3f}"
+    if "loss" in row:
+        yield f"loss {row['loss']:.4f}"
+    if "heldout/loss" in row:
+        yield f"held-out {row['heldout/loss']:.4f}"
+    divergence = next((found for found in DIVERGENCES if found[0] in row), None)
+    if divergence is not None:
+        yield f"{divergence[1]} {row[divergence[0]]:.4f}"
+    if "speed/tokens_per_second" in row:
+        yield f"{row['speed/tokens_per_second']:,.0f} tokens/s"

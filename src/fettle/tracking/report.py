@@ -1,0 +1,175 @@
+"""How a run ended: ``report.md`` for people, ``summary.json`` for programs."""
+
+import json
+import math
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Protocol
+
+from fettle.tracking.atomic import write_atomically
+from fettle.tracking.folder import RunFolder
+from fettle.tracking.provenance import now
+
+MEASURES = {"heldout/reward": "held-out reward", "heldout/loss": "held-out loss"}
+
+
+class Outcome(Protocol):
+    """What a report is written from."""
+
+    @property
+    def steps(self) -> int:
+        """Steps done."""
+        ...
+
+    @property
+    def tokens(self) -> int:
+        """Tokens drawn or trained on."""
+        ...
+
+    @property
+    def seconds(self) -> float:
+        """Time spent training."""
+        ...
+
+    @property
+    def first(self) -> Mapping[str, float]:
+        """The evaluation before the first step."""
+        ...
+
+    @property
+    def last(self) -> Mapping[str, float]:
+        """The newest evaluation."""
+        ...
+
+    @property
+    def checkpoint(self) -> str:
+        """The newest checkpoint's folder, or nothing."""
+        ...
+
+    @property
+    def best_checkpoint(self) -> str:
+        """The folder of the checkpoint with the best held-out score, or nothing."""
+        ...
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether there are steps left to do."""
+        ...
+
+
+class StageOutcome(Outcome, Protocol):
+    """The same of one stage of a pipeline."""
+
+    @property
+    def folder(self) -> Path:
+        """The stage's own run folder."""
+        ...
+
+
+def write_report(folder: RunFolder, outcome: Outcome) -> None:
+    """Leave how the run ended; a run that is started again leaves it anew.
+
+    Raises:
+        StorageError: it could not be written.
+    """
+    write_atomically(folder.report_path, report(folder, outcome))
+    ending = {
+        "ended": now(),
+        "launch": len(folder.launches()),
+        "interrupted": outcome.interrupted,
+        "steps": outcome.steps,
+        "tokens": outcome.tokens,
+        "seconds": round(outcome.seconds, 3),
+        "first": _finite(outcome.first),
+        "last": _finite(outcome.last),
+        "checkpoint": outcome.checkpoint,
+        "best_checkpoint": outcome.best_checkpoint,
+    }
+    write_atomically(folder.summary_path, json.dumps(ending, indent=2) + "\n")
+
+
+def write_stages_report(folder: RunFolder, outcomes: Sequence[StageOutcome]) -> None:
+    """Leave how a pipeline ended: a line for each stage that was begun, with the way to its own report.
+
+    Raises:
+        StorageError: it could not be written.
+    """
+    lines = ["| stage | steps | time | before | after |", "|---|---|---|---|---|"]
+    for outcome in outcomes:
+        name = outcome.folder.name
+        measure = next((m for m in MEASURES if m in outcome.last), None)
+        before, after = (
+            ("", "") if measure is None else (_measured(outcome.first, measure), _measured(outcome.last, measure))
+        )
+        what = f" {MEASURES[measure]}" if measure else ""
+        took = timedelta(seconds=round(outcome.seconds))
+        lines.append(f"| [{name}]({name}/report.md){what} | {outcome.steps:,} | {took} | {before} | {after} |")
+    write_atomically(folder.report_path, "\n\n".join([f"# {folder.path.name}", "\n".join(lines)]) + "\n")
+
+
+def _finite(row: Mapping[str, float]) -> dict[str, float | None]:
+    """JSON has no other numbers."""
+    return {name: value if math.isfinite(value) else None for name, value in row.items()}
+
+
+def report(folder: RunFolder, outcome: Outcome) -> str:
+    """The page, with links to what lies in the folder."""
+    how = "Interrupted" if outcome.interrupted else "Finished"
+    parts = [f"# {folder.path.name}", f"{how} after {outcome.steps:,} steps.", _table(outcome), _effort(outcome)]
+    if folder.curves_path.is_file():
+        parts.append(f"![Curves]({folder.curves_path.name})")
+    parts += ["## What is here", "\n".join(_contents(folder, outcome)), "## What next", _next(folder, outcome)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _table(outcome: Outcome) -> str:
+    """Before and after, with intervals where there are any."""
+    lines = ["| | before | after |", "|---|---|---|"]
+    for name, title in MEASURES.items():
+        if name in outcome.first and name in outcome.last:
+            lines.append(f"| {title} | {_measured(outcome.first, name)} | {_measured(outcome.last, name)} |")
+    return "\n".join(lines) if len(lines) > 2 else ""
+
+
+def _measured(row: Mapping[str, float], name: str) -> str:
+    value = f"**{row[name]:.3f}**"
+    low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
+    return value if low is None or high is None else f"{value}, 95 % interval {low:.3f} to {high:.3f}"
+
+
+def _effort(outcome: Outcome) -> str:
+    rate = f", {outcome.tokens / outcome.seconds:,.0f} tokens a second" if outcome.seconds > 0 else ""
+    return f"{timedelta(seconds=round(outcome.seconds))} of training, {outcome.tokens:,} tokens{rate}."
+
+
+def _contents(folder: RunFolder, outcome: Outcome) -> Iterator[str]:
+    pages = sorted(folder.transcripts.glob("step-*.md"))
+    if pages:
+        ends = pages if len(pages) < 2 else [pages[0], pages[-1]]
+        links = ", ".join(f"[after step {int(p.stem.removeprefix('step-'))}]({_inside(folder, p)})" for p in ends)
+        yield f"- samples to read: {links}; all {len(pages)} pages in [transcripts](transcripts/)"
+    for title, checkpoint in (("best", outcome.best_checkpoint), ("newest", outcome.checkpoint)):
+        if checkpoint:
+            yield f"- {title} checkpoint: `{_inside(folder, Path(checkpoint))}`"
+    for path, what in (
+        (folder.metrics_path, "every number, one JSON object a row"),
+        (folder.config_path, "the recipe with every setting resolved; it replays the run"),
+        (folder.provenance_path, "versions, source, data and command"),
+    ):
+        if path.is_file():
+            yield f"- [{path.name}]({path.name}): {what}"
+
+
+def _next(folder: RunFolder, outcome: Outcome) -> str:
+    place = shlex.quote(str(folder.path))
+    whole = RunFolder(folder.path.parent) if RunFolder(folder.path.parent).config_path.is_file() else folder
+    commands = [f"fettle train --resume {shlex.quote(str(whole.path))}"] if outcome.interrupted else []
+    commands += [f"fettle eval {place}", f"fettle sample {place} 'A question'"]
+    return "```sh\n" + "\n".join(commands) + "\n```"
+
+
+def _inside(folder: RunFolder, path: Path) -> str:
+    """As a link from the report, or as it is where it lies elsewhere."""
+    return path.relative_to(folder.path).as_posix() if path.is_relative_to(folder.path) else str(path)

@@ -1,0 +1,89 @@
+"""The page at the top of a run's folder."""
+
+import json
+import math
+import re
+import types
+
+import pytest
+
+from fettle.tracking import report, write_report
+
+BEFORE = {"heldout/reward": 0.47, "heldout/reward_low": 0.40, "heldout/reward_high": 0.54}
+AFTER = {"heldout/reward": 0.91, "heldout/reward_low": 0.86, "heldout/reward_high": 0.94}
+
+
+@pytest.fixture
+def outcome(folder):
+    newest, best = folder.checkpoints / "step-000060", folder.checkpoints / "step-000040"
+    return types.SimpleNamespace(
+        steps=60, tokens=123_456, seconds=62.0, first=BEFORE, last=AFTER,
+        checkpoint=str(newest), best_checkpoint=str(best), interrupted=False,
+    )  # fmt: skip
+
+
+def test_it_says_what_changed_at_what_cost(folder, outcome):
+    text = report(folder, outcome)
+    assert "Finished after 60 steps." in text
+    assert (
+        "| held-out reward | **0.470**, 95 % interval 0.400 to 0.540 | **0.910**, 95 % interval 0.860 to 0.940 |"
+        in text
+    )
+    assert "0:01:02 of training, 123,456 tokens, 1,991 tokens a second." in text
+
+
+def test_losses_have_no_interval(folder, outcome):
+    outcome.first, outcome.last = {"heldout/loss": 5.5}, {"heldout/loss": 0.25}
+    assert "| held-out loss | **5.500** | **0.250** |" in report(folder, outcome)
+
+
+def test_a_run_that_measured_nothing_has_no_table(folder, outcome):
+    outcome.first, outcome.last, outcome.seconds = {}, {}, 0.0
+    assert "|" not in report(folder, outcome)
+
+
+def test_it_names_the_checkpoints_and_what_to_do_with_them(folder, outcome):
+    text = report(folder, outcome)
+    assert "best checkpoint: `checkpoints/step-000040`" in text
+    assert "newest checkpoint: `checkpoints/step-000060`" in text
+    assert f"fettle eval {folder.path}\nfettle sample {folder.path} " in text
+    assert "--resume" not in text
+
+
+def test_an_interrupted_run_says_how_to_go_on(folder, outcome):
+    outcome.interrupted = True
+    text = report(folder, outcome)
+    assert "Interrupted after 60 steps." in text
+    assert f"fettle train --resume {folder.path}\n" in text
+
+
+def test_an_interrupted_stage_is_gone_on_with_as_a_whole(folder, outcome):
+    outcome.interrupted = True
+    (folder.path.parent / "config.yaml").write_text("type: pipeline\n")
+    assert f"fettle train --resume {folder.path.parent}\n" in report(folder, outcome)
+
+
+def test_every_link_leads_somewhere(folder, outcome):
+    for path in (folder.curves_path, folder.metrics_path, folder.config_path, folder.provenance_path):
+        path.touch()
+    for step in (0, 20, 40):
+        (folder.transcripts / f"step-{step:06d}.md").touch()
+    links = re.findall(r"\]\(([^)]*)\)", report(folder, outcome))
+    assert len(links) == 7
+    assert all((folder.path / link).exists() for link in links)
+
+
+def test_nothing_is_promised_that_is_not_there(folder, outcome):
+    outcome.checkpoint = outcome.best_checkpoint = ""
+    text = report(folder, outcome)
+    assert "](" not in text
+    assert "checkpoint" not in text
+
+
+def test_programs_are_told_the_same(folder, outcome):
+    outcome.last = {"heldout/reward": math.nan}
+    write_report(folder, outcome)
+    told = json.loads(folder.summary_path.read_text())
+    assert (told["steps"], told["interrupted"], told["first"]) == (60, False, BEFORE)
+    assert told["last"] == {"heldout/reward": None}
+    assert folder.report_path.read_text() == report(folder, outcome)
