@@ -11,6 +11,7 @@ import random
 import signal
 import sys
 import time
+import traceback
 from pathlib import Path
 
 from fettle.cli import build
@@ -23,13 +24,14 @@ def trained(recipe: Path, folder: Path) -> int:
     child = os.fork()
     if child:
         return child
+    code = 1
     try:
-        run = RunFolder.at(folder)
-        asyncio.run(build.run(load(recipe), run))
-        os._exit(0)
-    except BaseException as error:  # the parent must hear of it, whatever it was
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        os._exit(1)
+        asyncio.run(build.run(load(recipe), RunFolder.at(folder)))
+        code = 0
+    finally:
+        if code:
+            traceback.print_exc()
+        os._exit(code)
 
 
 def digest(folder: Path) -> str:
@@ -62,7 +64,7 @@ def main(recipe: Path, scratch: Path, kills: int) -> None:
         step = json.loads(progress.read_text())["step"] if progress.is_file() else 0
         assert os.waitpid(trained(recipe, folder), 0)[1] == 0
         outcomes.append({"resumed_at": step, "killed": died_running, "same": digest(folder) == straight})
-    print(json.dumps({"seconds": round(seconds, 2), "kills": outcomes}))
+    sys.stdout.write(json.dumps({"seconds": round(seconds, 2), "kills": outcomes}) + "\n")
 
 
 if __name__ == "__main__":

@@ -109,17 +109,15 @@ def info(as_json: Annotated[bool, typer.Option("--json", help="One JSON object."
         "processors": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
-        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
-        "extras": {name: _version(module) for name, module in EXTRAS.items()},
     }
+    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    extras = {name: _version(module) for name, module in EXTRAS.items()}
     if as_json:
-        print(json.dumps(facts))
+        print(json.dumps({**facts, "gpus": gpus, "extras": extras}))
         return
-    for name, value in facts.items():
-        if name == "gpus":
-            value = ", ".join(value) or "none that torch can see"
-        elif name == "extras":
-            value = ", ".join(f"{extra} {v or f'absent (pip install fettle[{extra}])'}" for extra, v in value.items())
+    found = [f"{name} {version or f'absent (pip install fettle[{name}])'}" for name, version in extras.items()]
+    shown = {**facts, "gpus": ", ".join(gpus) or "none that torch can see", "extras": ", ".join(found)}
+    for name, value in shown.items():
         print(f"{name:14} {value}")
 
 

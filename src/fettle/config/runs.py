@@ -191,7 +191,7 @@ class SFTRun(Frozen):
     batch_size: Annotated[int, Field(ge=1)] = 32
     """Conversations in one step."""
     max_tokens: Annotated[int, Field(ge=2)] = 2048
-    """Longest conversation; a longer one is an error that names its line."""
+    """Longest conversation; a longer one is an error that quotes how it begins."""
     optimizer: AdamW = AdamW()
     """The optimizer."""
     schedule: Schedule = Constant()

@@ -91,8 +91,10 @@ def _batch(
     rows = [template.conversation(conversations[index]) for index in indices]
     for index, (tokens, _) in zip(indices, rows, strict=True):
         if len(tokens) > run.max_tokens:
+            begins = conversations[index][0].content[:60]
             raise DataError(
-                f"conversation {index + 1} has {len(tokens)} tokens, and max_tokens is {run.max_tokens}: "
+                f"the conversation that begins {begins!r} has {len(tokens)} tokens, and max_tokens is "
+                f"{run.max_tokens}: "
                 "raise max_tokens, or leave the conversation out"
             )
     weights = token_mean([np.asarray(mask, np.float32) for _, mask in rows])

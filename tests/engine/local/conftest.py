@@ -46,6 +46,7 @@ def llama(tiny: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=512, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=128, tie_word_embeddings=False, eos_token_id=3, bos_token_id=None,
+        num_key_value_heads=2, max_position_embeddings=128, tie_word_embeddings=False, eos_token_id=3,
+        bos_token_id=None,
     )  # fmt: skip
     return saved(LlamaForCausalLM(config), tiny, tmp_path_factory.mktemp("models") / "llama")
