@@ -36,6 +36,7 @@ class FileTracker:
         Raises:
             StorageError: the shortened file could not be written.
         """
+        self._let_go()
         for written in sorted(self._folder.transcripts.glob("step-*.md")):
             if int(written.stem.removeprefix("step-")) > step:
                 written.unlink()
@@ -71,10 +72,13 @@ class FileTracker:
 
     def close(self) -> None:
         """Let go of the run."""
+        self._let_go()
+        self._claim.close()
+
+    def _let_go(self) -> None:
         if self._file is not None:
             self._file.close()
             self._file = None
-        self._claim.close()
 
     def _append(self, line: bytes) -> None:
         path = self._folder.metrics_path
@@ -86,9 +90,7 @@ class FileTracker:
             while written < len(line):
                 written += self._file.write(line[written:])
         except OSError as error:
-            if self._file is not None:
-                self._file.close()
-                self._file = None
+            self._let_go()
             raise StorageError(unwritable(path, error)) from error
 
 
