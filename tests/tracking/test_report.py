@@ -34,7 +34,9 @@ def test_it_says_what_changed_at_what_cost(folder, outcome):
 
 def test_losses_have_no_interval(folder, outcome):
     outcome.first, outcome.last = {"heldout/loss": 5.5}, {"heldout/loss": 0.25}
-    assert "| held-out loss | **5.500** | **0.250** |" in report(folder, outcome)
+    text = report(folder, outcome)
+    assert "| held-out loss | **5.500** | **0.250** |" in text
+    assert "fettle eval" not in text
 
 
 def test_a_run_that_measured_nothing_has_no_table(folder, outcome):

@@ -166,7 +166,9 @@ def _next(folder: RunFolder, outcome: Outcome) -> str:
     place = shlex.quote(str(folder.path))
     whole = RunFolder(folder.path.parent) if RunFolder(folder.path.parent).config_path.is_file() else folder
     commands = [f"fettle train --resume {shlex.quote(str(whole.path))}"] if outcome.interrupted else []
-    commands += [f"fettle eval {place}", f"fettle sample {place} 'A question'"]
+    # Only runs that were scored on tasks have tasks to be scored on again.
+    commands += [f"fettle eval {place}"] if "heldout/reward" in outcome.last else []
+    commands += [f"fettle sample {place} 'A question'"]
     return "```sh\n" + "\n".join(commands) + "\n```"
 
 
