@@ -15,6 +15,11 @@ def test_a_folder_is_named_for_the_run_and_the_moment(tmp_path):
     folder = RunFolder.create(tmp_path / "runs", "demo")
     assert folder.path.parent == tmp_path / "runs"
     assert re.fullmatch(r"demo-\d{8}-\d{6}", folder.path.name)
+    assert list(folder.path.iterdir()) == []
+
+
+def test_what_a_run_needs_is_made_where_it_runs(tmp_path):
+    folder = RunFolder.at(tmp_path / "somewhere" / "grpo")
     assert folder.checkpoints.is_dir()
     assert folder.transcripts.is_dir()
 

@@ -64,7 +64,7 @@ async def run(config: RunConfig, folder: RunFolder) -> list[Summary]:
             return [await run_stage(config, folder, stop)]
 
         def in_its_folder(stage: RLRun | SFTRun) -> "asyncio.Future[Summary]":
-            return asyncio.ensure_future(run_stage(stage, RunFolder.at(folder.path / stage.name), stop))
+            return asyncio.ensure_future(run_stage(stage, RunFolder(folder.path / stage.name), stop))
 
         summaries = await pipeline.train(config, in_its_folder)
         write_stages_report(folder, summaries)
@@ -73,6 +73,7 @@ async def run(config: RunConfig, folder: RunFolder) -> list[Summary]:
 
 async def run_stage(config: RLRun | SFTRun, folder: RunFolder, stop: asyncio.Event) -> Summary:
     """One run in one folder."""
+    folder = RunFolder.at(folder.path)
     folder.write_config(dump(config))
     folder.write_provenance(sys.argv, threads=torch.get_num_threads(), data=_files(config))
     if isinstance(config, RLRun):

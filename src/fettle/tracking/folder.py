@@ -39,7 +39,7 @@ class RunFolder:
             path = _unshared(root / f"{name}-{datetime.now():%Y%m%d-%H%M%S}")
         except OSError as error:
             raise StorageError(unwritable(root, error)) from error
-        return cls.at(path)
+        return cls(path)
 
     @classmethod
     def at(cls, path: Path) -> "RunFolder":
