@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fettle.rollouts import Group
-from fettle.training.credit import credited, divergence, scored, shaped
+from fettle.training.credit import credited, divergence, scored, shaped, teaching
 from fettle.types import Completion, Message, Task, Trajectory, Turn
 
 from .conftest import small
@@ -12,13 +12,13 @@ from .conftest import small
 TASK = Task((Message("user", "?"),), {"answer": "!"}, "test")
 
 
-def trajectory(reward: float, length: int, logprob: float = -1.0) -> Trajectory:
-    completion = Completion([5] * length, [logprob] * length, "stop", 0)
-    return Trajectory(TASK, (Turn([1, 2], completion, reward),), (), True, False, {"test": reward}, group="g")
+def trajectory(reward: float, length: int, name: str) -> Trajectory:
+    completion = Completion([5] * length, [-1.0] * length, "stop", 0)
+    return Trajectory(TASK, (Turn([1, 2], completion, reward),), (), True, False, {"test": reward}, group=name)
 
 
-def group(*members: tuple[float, int]) -> Group:
-    return Group(TASK, tuple(trajectory(*member) for member in members), ())
+def group(*members: tuple[float, int], name: str = "g") -> Group:
+    return Group(TASK, tuple(trajectory(*member, name) for member in members), ())
 
 
 class Reference:
@@ -74,3 +74,14 @@ def test_long_completions_lose_reward_under_a_name():
     found = shaped(group((1.0, 5), (1.0, 2)), run).trajectories
     assert [t.reward for t in found] == pytest.approx([1 - 2 / 3, 1.0])
     assert found[0].components == {"test": 1.0, "overlong": pytest.approx(-2 / 3)}
+
+
+async def test_sequences_without_advantage_are_not_run_where_the_loss_promises_they_teach_nothing():
+    run = small("unused", group_size=2)
+    drawn = [group((1.0, 2), (0.0, 1)), group((1.0, 2), (1.0, 1), name="h")]
+    data = credited(drawn, await scored(drawn, None), run)
+    assert teaching(data, run.loss) == data[:2]
+    assert teaching(data[2:], run.loss) == data[2:]
+    for still_pulling in ({"type": "dro"}, {"kl": {"coefficient": 0.1}}):
+        loss = small("unused", loss=still_pulling).loss
+        assert teaching(data, loss) == data

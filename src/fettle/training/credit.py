@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 
 from fettle.advantages import credit, overlong_penalty
-from fettle.config import RLRun
+from fettle.config import PolicyLossConfig, RLRun
 from fettle.engine import Sampler
-from fettle.losses import reward_penalty, weights
+from fettle.losses import LOSSES, reward_penalty, weights
 from fettle.rollouts import Group, shifted, to_datum
 from fettle.types import Datum, Floats
 
@@ -56,6 +56,17 @@ def credited(groups: Sequence[Group], data: Sequence[Sequence[Datum]], run: RLRu
         replace(datum, streams={**datum.streams, "advantages": advantage, "weights": share})
         for datum, advantage, share in zip(flat, advantages, shares, strict=True)
     ]
+
+
+def teaching(data: Sequence[Datum], loss: PolicyLossConfig) -> list[Datum]:
+    """Those that can move the policy. Where a loss promises no gradient without advantage, the others need not be run.
+
+    Their weights were made over the whole batch, so leaving some out changes no number but the cost. If none can
+    teach, all stay, so that a step is still a step.
+    """
+    if loss.kl is not None or "zero_advantage" not in LOSSES[loss.type].contracts:
+        return list(data)
+    return [datum for datum in data if datum.streams["advantages"].any()] or list(data)
 
 
 def divergence(data: Sequence[Sequence[Datum]]) -> dict[str, float]:

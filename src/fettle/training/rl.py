@@ -16,7 +16,7 @@ from fettle.errors import EnvironmentFault
 from fettle.randomness import key
 from fettle.rollouts import Group, group, stream
 from fettle.tracking import Transcript
-from fettle.training.credit import credited, divergence, scored, shaped
+from fettle.training.credit import credited, divergence, scored, shaped, teaching
 from fettle.training.evaluation import Evaluation, evaluate
 from fettle.training.schedule import learning_rate
 from fettle.training.session import Session, Summary
@@ -52,11 +52,10 @@ async def train(
     learner = _Learner(run, suites, template, policy)
     if run.loss.kl is not None:
         learner.reference = await engine.sampler(str(run.policy.model))
-    start = session.progress.step
-    if start == 0:
+    if session.progress.step == 0:
         await _evaluate(learner, session, done=0)
     ahead = run.max_staleness // run.minibatches
-    async for step, batch in stream(range(start, run.steps), learner.draw, ahead=ahead, barriers=session.barriers()):
+    async for step, batch in stream(session.remaining, learner.draw, ahead=ahead, barriers=session.barriers()):
         started = time.perf_counter()
         row = await learner.learn(step, batch)
         row["time/step"] = batch.seconds + time.perf_counter() - started
@@ -131,7 +130,7 @@ class _Learner:
         parts = [slice(i, i + share) for i in range(0, len(groups), share)]
         pending = []
         for number, part in enumerate(parts):
-            ready = credited(groups[part], data[part], run)
+            ready = teaching(credited(groups[part], data[part], run), run.loss)
             pending.append(self._submit(ready, step * run.minibatches + number))
         outcomes = await asyncio.gather(*pending)
         row = _batch_row(batch, groups) | divergence(data) | _policy_row(outcomes)

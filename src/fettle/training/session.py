@@ -110,6 +110,12 @@ class Session:
         """Whether someone asked to stop."""
         return self._stop.is_set()
 
+    @property
+    def remaining(self) -> range:
+        """The steps left to do: none after a step that ended the run early, however often it is resumed."""
+        done = self.progress.step
+        return range(done, done if done and self._early() else self.steps)
+
     def barriers(self) -> range:
         """Steps after which a checkpoint is always written."""
         return range(self._checkpoints.every - 1, self.steps, self._checkpoints.every)
@@ -163,7 +169,7 @@ class Session:
             last=p.last,
             checkpoint=newest,
             best_checkpoint=self._path(p.best_checkpoint) if p.best_checkpoint else newest,
-            interrupted=self.interrupted and p.step < self.steps,
+            interrupted=self.interrupted and bool(self.remaining),
         )
 
     def _early(self) -> bool:

@@ -37,16 +37,15 @@ async def train(
     """
     policy = await session.policy(engine, run.policy)
     scored = _batch(run, template, heldout, range(len(heldout)))
-    start = session.progress.step
-    if start == 0:
+    if session.progress.step == 0:
         await _evaluate(policy, scored, session, done=0)
     order = _Order(len(conversations), run.seed)
 
     def batch(step: int) -> list[Datum]:
         return _batch(run, template, conversations, order.of_batch(step, run.batch_size))
 
-    following = batch(start)
-    for step in range(start, run.steps):
+    following = batch(session.progress.step)
+    for step in session.remaining:
         started = time.perf_counter()
         # While the engine works on this batch, another thread makes the next one ready.
         data, upcoming = following, asyncio.create_task(asyncio.to_thread(batch, step + 1))
