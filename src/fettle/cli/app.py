@@ -7,11 +7,10 @@ import typer
 
 from fettle.cli.demo import demo
 from fettle.cli.evaluate import evaluate, sample
+from fettle.cli.exits import BAD_USAGE, FAILED
 from fettle.cli.inspect import config, info, plan, runs
 from fettle.cli.train import train
 from fettle.errors import ConfigError, FettleError
-
-DONE, FAILED, BAD_USAGE, INTERRUPTED = 0, 1, 2, 130
 
 app = typer.Typer(
     name="fettle",
@@ -32,7 +31,7 @@ app.add_typer(config, name="config")
 
 
 def main() -> None:
-    """Run a command. Exit codes: 0 done, 1 failed, 2 bad usage or config, 130 interrupted."""
+    """Run a command. Exit codes: 0 done, 1 failed, 2 bad usage or config, 130 interrupted (typer sees to that)."""
     sys.path.insert(0, str(Path.cwd()))  # rewards and the like are found as package.module:function beside the recipe
     try:
         app()
@@ -40,11 +39,8 @@ def main() -> None:
         _end(error.message, BAD_USAGE)
     except FettleError as error:
         _end(error.message, FAILED)
-    except KeyboardInterrupt:
-        _end("interrupted", INTERRUPTED)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(FAILED)
+    except OSError as error:
+        _end(f"{error.filename or 'the system'}: {error.strerror or error}", FAILED)
 
 
 def _end(message: str, code: int) -> None:

@@ -2,17 +2,19 @@
 
 import asyncio
 import itertools
-import logging
+import os
 import signal
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 
 from fettle.broker import Broker
 from fettle.chat import Template, load_tokenizer
+from fettle.cli.exits import INTERRUPTED
 from fettle.config import (
     JSONL,
     Conversations,
@@ -30,6 +32,7 @@ from fettle.config.load import dump, load
 from fettle.data import Conversation, conversations, demonstrations, split
 from fettle.engine.local import LocalBackend, make_tiny_model
 from fettle.environments import Suite, suite
+from fettle.errors import StorageError
 from fettle.tracking import (
     ConsoleTracker,
     FileTracker,
@@ -43,10 +46,10 @@ from fettle.tracking.plots import draw_curves
 from fettle.training import Evaluation, Session, Summary, evaluate, pipeline, rl, sft
 from fettle.types import Message
 
-logger = logging.getLogger(__name__)
-
 TEXTS_FOR_TOKENIZER = 2000
 """Texts that a tiny model's tokenizer is fitted to."""
+
+SHOW_CURSOR = b"\x1b[?25h\n"
 
 
 def new_folder(root: Path, config: RunConfig) -> RunFolder:
@@ -74,14 +77,15 @@ async def run(config: RunConfig, folder: RunFolder) -> list[Summary]:
 async def run_stage(config: RLRun | SFTRun, folder: RunFolder, stop: asyncio.Event) -> Summary:
     """One run in one folder."""
     folder = RunFolder.at(folder.path)
-    folder.write_config(dump(config))
-    folder.write_provenance(sys.argv, threads=torch.get_num_threads(), data=_files(config))
-    if isinstance(config, RLRun):
-        summary = await _reinforced(config, folder, stop)
-    else:
-        summary = await _supervised(config, folder, stop)
-    draw_curves(read_metrics(folder.metrics_path), folder.curves_path)
-    write_report(folder, summary)
+    with closing(FileTracker(folder)) as files:  # from here on the folder is ours alone
+        folder.write_config(dump(config))
+        folder.write_provenance(sys.argv, threads=config.engine.threads or torch.get_num_threads(), data=_files(config))
+        if isinstance(config, RLRun):
+            summary = await _reinforced(config, files, folder, stop)
+        else:
+            summary = await _supervised(config, files, folder, stop)
+        draw_curves(read_metrics(folder.metrics_path), folder.curves_path)
+        write_report(folder, summary)
     return summary
 
 
@@ -148,30 +152,37 @@ def conversations_of(data: DemonstrationsConfig) -> tuple[Sequence[Conversation]
 
 
 def materialized(spec: PolicySpec, folder: RunFolder, texts: Iterable[str]) -> PolicySpec:
-    """The spec with a folder in the place of a tiny model's description."""
-    if not isinstance(spec.model, TinyModel):
-        return spec
-    made = folder.path / "model"
-    if not (made / "tokenizer.json").is_file():
-        make_tiny_model(spec.model, made, texts=itertools.islice(texts, TEXTS_FOR_TOKENIZER))
-    return spec.model_copy(update={"model": str(made)})
+    """The spec with a folder in the place of a tiny model's description.
+
+    Folders are given whole: adapters name their base by it, and must find it from any working directory.
+    """
+    if isinstance(spec.model, TinyModel):
+        model = folder.path / "model"
+        if not (model / "tokenizer.json").is_file():
+            try:
+                make_tiny_model(spec.model, model, texts=itertools.islice(texts, TEXTS_FOR_TOKENIZER))
+            except (OSError, SafetensorError) as error:
+                raise StorageError(f"the model {model} could not be written ({error}): free some space") from error
+    else:
+        model = Path(spec.model)
+    return spec.model_copy(update={"model": str(model.resolve())}) if model.is_dir() else spec
 
 
-async def _reinforced(config: RLRun, folder: RunFolder, stop: asyncio.Event) -> Summary:
+async def _reinforced(config: RLRun, files: FileTracker, folder: RunFolder, stop: asyncio.Event) -> Summary:
     suites = [suite(environment) for environment in config.environments]
     config = config.model_copy(update={"policy": materialized(config.policy, folder, _prompts(suites))})
     template = Template(load_tokenizer(str(config.policy.model)))
-    with _session(config, folder, stop) as session, _engine(config.engine, folder.checkpoints) as engine:
+    with _session(config, files, folder, stop) as session, _engine(config.engine, folder.checkpoints) as engine:
         session.stop_when(patience=config.evaluation.patience, target=config.evaluation.target)
         return await rl.train(config, engine=engine, suites=suites, template=template, session=session)
 
 
-async def _supervised(config: SFTRun, folder: RunFolder, stop: asyncio.Event) -> Summary:
+async def _supervised(config: SFTRun, files: FileTracker, folder: RunFolder, stop: asyncio.Event) -> Summary:
     training, heldout = conversations_of(config.data)
     texts = (message.content for conversation in training for message in conversation)
     config = config.model_copy(update={"policy": materialized(config.policy, folder, texts)})
     template = Template(load_tokenizer(str(config.policy.model)))
-    with _session(config, folder, stop) as session, _engine(config.engine, folder.checkpoints) as engine:
+    with _session(config, files, folder, stop) as session, _engine(config.engine, folder.checkpoints) as engine:
         session.stop_when(patience=config.evaluation.patience, lower_is_better=True)
         return await sft.train(
             config, engine=engine, conversations=training, heldout=heldout, template=template, session=session
@@ -188,38 +199,36 @@ def _engine(settings: LocalEngine, checkpoints: Path) -> Iterator[Broker]:
 
 
 @contextmanager
-def _session(config: RLRun | SFTRun, folder: RunFolder, stop: asyncio.Event) -> Iterator[Session]:
-    files = FileTracker(folder)
+def _session(config: RLRun | SFTRun, files: FileTracker, folder: RunFolder, stop: asyncio.Event) -> Iterator[Session]:
     console = ConsoleTracker()
-    tracker = tee([files, console])
-    session = Session(folder, tracker, checkpoints=config.checkpoints, steps=config.steps, stop=stop)
+    session = Session(folder, tee([files, console]), checkpoints=config.checkpoints, steps=config.steps, stop=stop)
     # Rows beyond the newest checkpoint are of steps that will be done again.
     files.truncate(session.progress.step if session.progress.checkpoint else -1)
     console.start(config.steps, f"{config.name} in {folder.path}", done=session.progress.step)
     try:
         yield session
     finally:
-        tracker.close()
+        console.close()
 
 
 @contextmanager
 def _interruptible(stop: asyncio.Event) -> Iterator[None]:
-    """The first Ctrl-C asks the run to save and end; the second ends it at once."""
-    loop = asyncio.get_running_loop()
+    """The first Ctrl-C asks the run to save and end; the second ends it at once, and loses what a kill would."""
 
-    def asked() -> None:
+    def asked(*_: object) -> None:
+        # Straight to the terminal: the handler may find the run in the middle of a print.
+        if stop.is_set():
+            os.write(2, SHOW_CURSOR if sys.stderr.isatty() else b"")
+            os._exit(INTERRUPTED)
         stop.set()
-        loop.remove_signal_handler(signal.SIGINT)
-        print("\nfettle: stopping after this step, with a checkpoint; Ctrl-C again ends at once", file=sys.stderr)
+        os.write(2, b"\nfettle: stopping after this step, with a checkpoint; Ctrl-C again ends at once\n")
 
-    if sys.platform == "win32":
-        yield
-        return
-    loop.add_signal_handler(signal.SIGINT, asked)
+    # Not the event loop's own handler, which would wait for a reward or an environment that keeps the loop busy.
+    before = signal.signal(signal.SIGINT, asked)
     try:
         yield
     finally:
-        loop.remove_signal_handler(signal.SIGINT)
+        signal.signal(signal.SIGINT, before)
 
 
 def _files(config: RLRun | SFTRun) -> list[Path]:

@@ -42,15 +42,11 @@ def demo(
 def recipe(seed: int, overrides: Sequence[str]) -> "Pipeline":
     """The demo's recipe under a seed; on the project's own sums where reasoning-gym is not installed."""
     from fettle.config import Pipeline
-    from fettle.config.load import load_as
+    from fettle.config.load import leaves, load_as
 
-    seeded = [
-        f"{key}={seed}"
-        for key in ("stages.0.seed", "stages.0.policy.model.seed", "stages.0.data.seed", "stages.1.seed")
-    ]
-    seeded += [f"{key}={seed}" for key in ("stages.0.data.tasks.seed", "stages.1.environments.0.seed")]
-    name = "demo.yaml" if importlib.util.find_spec("reasoning_gym") else "demo-arithmetic.yaml"
-    return load_as(Pipeline, shipped(name), [*seeded, *overrides])
+    path = shipped("demo.yaml" if importlib.util.find_spec("reasoning_gym") else "demo-arithmetic.yaml")
+    seeded = [f"{key}={seed}" for key, _, name, _ in leaves(load_as(Pipeline, path)) if name == "seed"]
+    return load_as(Pipeline, path, [*seeded, *overrides])
 
 
 def _show(folder: "RunFolder", summaries: "Sequence[Summary]") -> None:
@@ -71,7 +67,7 @@ def _show(folder: "RunFolder", summaries: "Sequence[Summary]") -> None:
     console.print(f"{seconds:.0f} s of training, {learned.steps} steps, {learned.tokens:,} tokens drawn")
     for text in turned_right(learned.folder):
         console.print()
-        console.print(text, markup=False)
+        console.print(text, markup=False, soft_wrap=True)
     console.print(
         f"\nThe run folder: {learned.folder}\n"
         f"  curves.png, report.md, transcripts/, metrics.jsonl\n"
@@ -81,6 +77,7 @@ def _show(folder: "RunFolder", summaries: "Sequence[Summary]") -> None:
         f"  fettle demo stages.1.preset=dr_grpo --seed 1\n"
         f"  fettle plan configs/qwen3-gsm8k-grpo.yaml",
         markup=False,
+        soft_wrap=True,
     )
 
 

@@ -23,16 +23,17 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON.")] = False,
 ) -> None:
     """Score a run or a model on held-out tasks."""
-    from fettle.cli import build
-
     run = _recipe_of(model, recipe, overrides or [])
+
+    from fettle.cli import build  # only now: torch takes seconds, and a slip in a recipe should be told at once
+
     result = asyncio.run(build.evaluation(run, build.weights_of(model)))
     if as_json:
         print(json.dumps(result.row))
         return
     tasks = len(result.trajectories)
     print(f"reward {result.reward:.3f} on {tasks} held-out tasks, 95 % interval {result.low:.3f} to {result.high:.3f}")
-    for name, score in result.by_suite.items():
+    for name, score in result.by_suite.items() if len(result.by_suite) > 1 else ():
         print(f"  {name}: {score:.3f}")
     if result.failures:
         print(f"  {len(result.failures)} episodes failed; the first: {result.failures[0].reason}")
@@ -42,7 +43,7 @@ def sample(
     model: Model,
     prompt: Annotated[str, typer.Argument(help="What the user says.")],
     system: Annotated[str | None, typer.Option(help="A system message before it; a run's own by default.")] = None,
-    n: Annotated[int, typer.Option(min=1, help="How many replies.")] = 1,
+    n: Annotated[int, typer.Option("-n", min=1, help="How many replies.")] = 1,
     max_tokens: Annotated[int, typer.Option(min=1, help="Most tokens in a reply.")] = 256,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the likeliest token.")] = 1.0,
     top_p: Annotated[float, typer.Option(min=0.0, max=1.0, help="Nucleus of the distribution.")] = 1.0,
@@ -50,11 +51,12 @@ def sample(
     seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
 ) -> None:
     """Let a run or a model reply to a prompt."""
+    if top_p == 0.0:
+        raise ConfigError("--top-p is 0, which leaves nothing to draw from: use a number above 0, at most 1")
+
     from fettle.cli import build
     from fettle.config import SamplingParams
 
-    if top_p == 0.0:
-        raise ConfigError("--top-p is 0, which leaves nothing to draw from: use a number above 0, at most 1")
     params = SamplingParams(max_tokens=max_tokens, temperature=temperature, top_p=top_p, top_k=top_k, seed=seed)
     if system is None:
         system = build.system_of(model)

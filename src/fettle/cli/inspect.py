@@ -22,23 +22,27 @@ config = typer.Typer(no_args_is_help=True, help="Show a recipe as it resolves, o
 
 def plan(recipe: Recipe, overrides: Overrides = None) -> None:
     """Say what a recipe would do: who reads each setting, how much memory, how many tokens."""
-    from rich.console import Console
+    from fettle.config.load import load
+
+    loaded = load(recipe, overrides or ())
+
+    from rich.console import Console  # only now: torch takes seconds, and a slip in a recipe should be told at once
     from rich.table import Table
+    from rich.text import Text
 
     from fettle.config import Pipeline
-    from fettle.config.load import load
     from fettle.engine.local import capabilities
     from fettle.training.plan import plans
 
     console = Console(highlight=False)
-    loaded = load(recipe, overrides or ())
     first = loaded.stages[0] if isinstance(loaded, Pipeline) else loaded
     for name, planned in plans(loaded, capabilities(first.engine)):
-        table = Table(title=name, title_justify="left")
+        table = Table(title=Text(name), title_justify="left")
         for column in ("setting", "value", "read by"):
             table.add_column(column, overflow="fold")
         for setting in planned.settings:
-            table.add_row(setting.key, str(setting.value), setting.consumer)
+            value = setting.value if isinstance(setting.value, str) else json.dumps(setting.value)
+            table.add_row(setting.key, Text(value), setting.consumer)  # as it is: a value may look like markup
         console.print(table)
         for what, how_many in planned.batch:
             console.print(f"  {what}: {how_many}", markup=False)
@@ -47,7 +51,7 @@ def plan(recipe: Recipe, overrides: Overrides = None) -> None:
         if planned.memory:
             console.print(f"  memory in all: about {planned.memory_bytes / 2**30:.2f} GiB")
         for note in planned.notes:
-            console.print(f"  note: {note}", markup=False)
+            console.print(f"  note: {note}", markup=False, soft_wrap=True)
         console.print()
 
 
@@ -68,30 +72,27 @@ def schema() -> None:
 
 
 def runs(
-    folder: Runs = Path("runs"), as_json: Annotated[bool, typer.Option("--json", help="One JSON array.")] = False
+    runs: Runs = Path("runs"), as_json: Annotated[bool, typer.Option("--json", help="One JSON array.")] = False
 ) -> None:
     """List the runs in a folder."""
     from dataclasses import asdict
 
-    from rich.console import Console
-    from rich.table import Table
-
     from fettle.tracking import list_runs
 
-    found = list_runs(folder)
+    found = list_runs(runs)
     if as_json:
-        print(json.dumps([asdict(run) for run in found], default=str))
+        print(json.dumps([asdict(run) for run in found]))
         return
     if not found:
-        print(f"no runs in {folder}: start one with fettle demo, or name another folder")
+        print(f"no runs in {runs}: start one with fettle demo, or name another folder")
         return
-    table = Table()
-    for column in ("run", "kind", "status", "steps", "reward", "started"):
-        table.add_column(column)
+    rows = [("run", "kind", "status", "steps", "reward", "started")]
     for run in found:
         reward = "" if run.reward is None else f"{run.reward:.3f}"
-        table.add_row(run.name, run.kind, run.status, str(run.steps), reward, run.started)
-    Console(highlight=False).print(table)
+        rows.append((run.name, run.kind, run.status, str(run.steps), reward, run.started[:16].replace("T", " ")))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:  # no table that folds or crops: a name is there to be copied into the next command
+        print("  ".join(map(str.ljust, row, widths)).rstrip())
 
 
 def info(as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False) -> None:

@@ -1,12 +1,15 @@
 """``fettle train``: carry out a recipe, or go on with a run that was cut short."""
 
 import asyncio
+import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fettle.cli.exits import INTERRUPTED
 from fettle.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -24,7 +27,6 @@ def train(
     runs: Runs = Path("runs"),
 ) -> None:
     """Train as a recipe says: supervised, by reinforcement, or several stages in a row."""
-    from fettle.cli import build
     from fettle.config.load import load
     from fettle.tracking import RunFolder
 
@@ -33,22 +35,41 @@ def train(
             raise ConfigError("a resumed run keeps its own recipe: give --resume FOLDER and nothing else")
         folder = RunFolder.open(resume)
         config = load(folder.config_path)
+        if _finished(folder):
+            print(f"the run in {resume} is finished, and nothing is left to do\n{_further(folder)}")
+            return
     elif recipe is not None:
+        folder = None
         config = load(recipe, overrides or ())
-        folder = build.new_folder(runs, config)
     else:
         raise ConfigError("name a recipe (fettle train configs/arithmetic-grpo.yaml), or a run with --resume FOLDER")
+
+    from fettle.cli import build  # only now: torch takes seconds, and a slip in a recipe should be told at once
+
+    folder = folder or build.new_folder(runs, config)
     finish(folder, asyncio.run(build.run(config, folder)))
 
 
 def finish(folder: "RunFolder", summaries: "Sequence[Summary]") -> None:
-    """Say how a run ended; one that was interrupted ends with exit code 130 and the way to go on.
+    """Say how a run ended, and what to type next; one that was interrupted ends with an exit code of its own."""
+    last = summaries[-1]
+    if last.interrupted:
+        again = f"fettle train --resume {shlex.quote(str(folder.path))}"
+        print(f"fettle: stopped after step {last.steps} of {last.folder.name}; go on with: {again}", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED)
+    steps, seconds = sum(summary.steps for summary in summaries), sum(summary.seconds for summary in summaries)
+    print(f"finished {steps} steps in {seconds:.0f} s\n{_further(folder)}")
 
-    Raises:
-        KeyboardInterrupt: it was interrupted.
-    """
-    if summaries[-1].interrupted:
-        print(f"stopped after step {summaries[-1].steps}; go on with: fettle train --resume {folder.path}")
-        raise KeyboardInterrupt
-    for summary in summaries:
-        print(f"{summary.folder}: {summary.steps} steps in {summary.seconds:.0f} s, checkpoint {summary.checkpoint}")
+
+def _finished(folder: "RunFolder") -> bool:
+    from fettle.tracking import list_runs
+
+    there = folder.path.resolve()
+    return any(run.name == there.name and run.status == "finished" for run in list_runs(there.parent))
+
+
+def _further(folder: "RunFolder") -> str:
+    return (
+        f"what happened: {folder.report_path}\n"
+        f"try it out:    fettle sample {shlex.quote(str(folder.path))} 'A question'"
+    )
