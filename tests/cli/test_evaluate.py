@@ -1,0 +1,126 @@
+"""``fettle eval`` and ``fettle sample``: what a run left, scored again and talked to."""
+
+import json
+
+import pytest
+
+from .conftest import furnished, trained, typed
+
+
+@pytest.fixture(scope="module")
+def adapters(tmp_path_factory):
+    """A finished run that trained adapters."""
+    desk = furnished(tmp_path_factory.mktemp("adapters"))
+    return trained("tiny.yaml", desk, "policy.lora={rank: 2}", "steps=4", "optimizer.learning_rate=0.1")
+
+
+def summary(folder) -> dict:
+    return json.loads((folder / "summary.json").read_text())
+
+
+def test_a_run_scores_as_it_did_at_its_end(run):
+    """The draws are keyed by task, so the same weights earn the same to the last bit."""
+    done = typed("eval", run.folder, "--json", into=run.desk)
+    assert done.code == 0, done.err
+    assert json.loads(done.out) == summary(run.folder)["last"]
+
+
+def test_adapters_score_as_they_did_at_their_end(adapters):
+    assert summary(adapters.folder)["best_checkpoint"] == summary(adapters.folder)["checkpoint"]
+    done = typed("eval", adapters.folder, "--json", into=adapters.desk)
+    assert json.loads(done.out)["heldout/reward"] == pytest.approx(summary(adapters.folder)["last"]["heldout/reward"])
+
+
+def test_a_model_scores_as_the_run_did_before_its_first_step(run):
+    model = run.folder / "model"
+    done = typed("eval", model, "--recipe", "tiny.yaml", "--json", into=run.desk)
+    assert done.code == 0, done.err
+    assert json.loads(done.out) == summary(run.folder)["first"]
+
+
+def test_people_read_the_score_with_its_interval(run):
+    last = summary(run.folder)["last"]
+    interval = f"{last['heldout/reward_low']:.3f} to {last['heldout/reward_high']:.3f}"
+    done = typed("eval", run.folder, into=run.desk)
+    assert done.out == f"reward {last['heldout/reward']:.3f} on 6 held-out tasks, 95 % interval {interval}\n"
+
+
+def test_fewer_tasks_may_be_asked_for(run):
+    done = typed("eval", run.folder, "evaluation.tasks=2", "--json", into=run.desk)
+    assert json.loads(done.out)["heldout/tasks"] == 2
+
+
+def test_a_pipeline_is_scored_by_its_last_stage(pipeline):
+    done = typed("eval", pipeline.folder, "--json", into=pipeline.desk)
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["heldout/tasks"] == 6
+
+
+def test_a_model_alone_names_no_tasks(run):
+    done = typed("eval", run.folder / "model", into=run.desk)
+    assert done.code == 2
+    assert (
+        done.complaint
+        == f"{run.folder / 'model'} is no run folder, so it names no tasks: say which with --recipe RECIPE"
+    )
+
+
+def test_a_supervised_run_has_no_tasks(pipeline):
+    done = typed("eval", pipeline.folder / "warm-up", into=pipeline.desk)
+    assert done.code == 2
+    assert "ends with supervised learning, which has no tasks to score: give --recipe RECIPE" in done.complaint
+
+
+def test_a_run_without_a_checkpoint_is_told(run, desk):
+    (desk / "begun").mkdir()
+    (desk / "begun" / "config.yaml").write_text((run.folder / "config.yaml").read_text())
+    done = typed("eval", "begun", into=desk)
+    assert done.code == 1
+    assert done.complaint == "the run in begun has no checkpoint yet: go on with it by fettle train --resume begun"
+
+
+def replies(run, *options) -> list[str]:
+    done = typed("sample", run.folder, "What is 1 and 2?", "--max-tokens", 8, *options, into=run.desk)
+    assert done.code == 0, done.err
+    return done.out.removesuffix("\n").split("\n---\n")
+
+
+def test_replies_repeat_by_their_seed(run):
+    first = replies(run, "-n", 2, "--seed", 3)
+    assert len(first) == 2
+    assert first[0] != first[1]
+    assert replies(run, "-n", 2, "--seed", 3) == first
+    assert replies(run, "-n", 2, "--seed", 4) != first
+    assert replies(run, "--seed", 3) == first[:1]
+
+
+def test_the_likeliest_reply_is_one(run):
+    assert len(set(replies(run, "-n", 3, "--temperature", 0))) == 1
+
+
+def test_a_run_is_sampled_under_the_system_message_it_was_trained_with(run, desk):
+    with_system = trained("tiny.yaml", desk, "steps=1", "environments.0.system=Be brief.")
+    assert replies(with_system) == replies(with_system, "--system", "Be brief.")
+    assert replies(with_system) != replies(with_system, "--system", "")
+
+
+def test_adapters_find_their_base_from_anywhere(adapters, tmp_path):
+    done = typed("sample", adapters.folder, "hello", "--max-tokens", 4, into=tmp_path)
+    assert done.code == 0, done.err
+
+
+def test_stages_of_a_pipeline_are_sampled_one_by_one_or_by_the_last(pipeline):
+    for folder in (pipeline.folder, pipeline.folder / "warm-up", pipeline.folder / "grpo"):
+        assert typed("sample", folder, "1 + 2 =", "--max-tokens", 4, into=pipeline.desk).code == 0
+
+
+def test_nothing_to_draw_from_is_refused(run):
+    done = typed("sample", run.folder, "hello", "--top-p", 0, into=run.desk)
+    assert done.code == 2
+    assert "--top-p is 0" in done.complaint
+
+
+def test_no_such_model(fettle):
+    done = fettle("sample", "./nowhere", "hello")
+    assert done.code == 1
+    assert "nowhere" in done.complaint
