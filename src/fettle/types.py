@@ -53,6 +53,11 @@ class Datum:
     """Sequences that answer one prompt, or that form one pair, share a group."""
 
     def __post_init__(self) -> None:
+        if self.tokens.ndim != 1 or self.tokens.dtype.kind not in "iu":
+            what = f"shape {list(self.tokens.shape)} and type {self.tokens.dtype}"
+            raise LossInputError(f"tokens have {what}: one row of whole numbers is needed")
+        if not self.temperature > 0:
+            raise LossInputError(f"temperature is {self.temperature}: a datum's must be above 0")
         length = len(self.tokens)
         if length < 2:
             raise LossInputError(f"a sequence needs at least 2 tokens to train on, and this one has {length}")
@@ -64,6 +69,8 @@ class Datum:
             if not np.isfinite(values).all():
                 at = int(np.flatnonzero(~np.isfinite(values))[0])
                 raise LossInputError(f"{name}[{at}] is {values[at]}: every value must be a finite number")
+        if not np.isin(self.loss_mask, (0, 1)).all():
+            raise LossInputError("loss_mask holds other numbers than 0 and 1: put those into a stream named weights")
         if self.loss_mask[0] != 0:
             raise LossInputError(
                 "loss_mask[0] is not 0, but the first token has nothing before it to be predicted from"
@@ -85,9 +92,9 @@ def datum(
 ) -> Datum:
     """A :class:`Datum` from plain lists."""
     arrays = {name: np.asarray(values, dtype=np.float32) for name, values in streams.items()}
-    return Datum(
-        np.asarray(tokens, dtype=np.int32), np.asarray(loss_mask, dtype=np.float32), arrays, temperature, group
-    )
+    ids = np.asarray(tokens)
+    ids = ids.astype(np.int32) if ids.dtype.kind in "iu" or not ids.size else ids
+    return Datum(ids, np.asarray(loss_mask, dtype=np.float32), arrays, temperature, group)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -289,6 +289,7 @@ def test_what_a_preset_filled_in_and_what_was_taken_out_both_stay(recipe):
 
 FRACTIONS = st.floats(min_value=1e-9, max_value=0.999)
 NAMES = st.text(min_size=1)
+FOLDERS = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", fullmatch=True)
 PENALTIES = st.none() | st.builds(KL, coefficient=FRACTIONS)
 LOSSES = st.one_of(
     st.builds(ImportanceSampling, kl=PENALTIES),
@@ -315,7 +316,7 @@ POLICIES = st.builds(
 SCHEDULES = st.builds(Cosine, final=FRACTIONS) | st.builds(Linear, warmup_steps=st.integers(0, 9)) | st.just(Constant())
 RL_RUNS = st.builds(
     RLRun,
-    name=NAMES,
+    name=FOLDERS,
     policy=POLICIES,
     environments=st.lists(ENVIRONMENTS, min_size=1, max_size=3),
     preset=st.sampled_from(sorted(PRESETS)),
@@ -329,7 +330,7 @@ RL_RUNS = st.builds(
     evaluation=st.builds(Evaluation, target=st.none() | FRACTIONS),
 )
 DATA = st.builds(Conversations, path=NAMES) | st.builds(WorkedSums, tasks=st.just(Arithmetic()), slips=FRACTIONS)
-SFT_RUNS = st.builds(SFTRun, name=NAMES, policy=POLICIES, data=DATA, schedule=SCHEDULES)
+SFT_RUNS = st.builds(SFTRun, name=FOLDERS, policy=POLICIES, data=DATA, schedule=SCHEDULES)
 PIPELINES = st.builds(lambda first: Pipeline(stages=(first,)), st.one_of(RL_RUNS, SFT_RUNS))
 
 
@@ -339,3 +340,19 @@ def test_any_run_is_replayed_by_its_dump(tmp_path_factory, run):
     path = tmp_path_factory.mktemp("run") / "config.yaml"
     path.write_text(dump(run), encoding="utf-8")
     assert load(path) == run
+
+
+@pytest.mark.parametrize("name", ["''", "../escaped", "a/b", ".hidden", "two words"])
+def test_a_name_that_cannot_be_a_folders_is_refused(small, problems, name):
+    [problem] = problems(small(), f"name={name}")
+    assert "name: string should match pattern" in problem
+
+
+def test_numbers_must_be_finite(small, problems):
+    [problem] = problems(small(), "optimizer.learning_rate=.inf")
+    assert "finite number" in problem
+
+
+def test_staleness_that_no_batch_could_have_is_refused(small, problems):
+    [problem] = problems(small(), "minibatches=2", "max_staleness=1")
+    assert "max_staleness is 1, and a batch makes 2 policy versions: use a multiple of minibatches" in problem

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fettle.rollouts import Group
-from fettle.training.credit import credited, divergence, scored, shaped, teaching
+from fettle.training.credit import credited, divergence, scored, shaped, teaching, weighted
 from fettle.types import Completion, Message, Task, Trajectory, Turn
 
 from .conftest import small
@@ -37,7 +37,7 @@ async def test_grpo_by_hand():
     """Rewards 1, 0, 0, 1: mean 1/2, unbiased std 1/√3; sequences of 1 and 3 tokens weigh 1/4 and 1/12 a token."""
     run = small("unused", group_size=4)
     drawn = [group((1.0, 1), (0.0, 3), (0.0, 1), (1.0, 3))]
-    data = credited(drawn, await scored(drawn, None), run)
+    data = weighted(credited(drawn, await scored(drawn, None), run), run)
     size = 0.5 / np.sqrt(1 / 3)
     assert [d.streams["advantages"][-1] for d in data] == pytest.approx([size, -size, -size, size])
     assert [d.streams["weights"].tolist() for d in data[:2]] == [[0, 0, 0.25], pytest.approx([0, 0, *[1 / 12] * 3])]
@@ -50,14 +50,14 @@ async def test_the_divergence_in_the_reward_is_taken_off_before_comparing():
         "unused", group_size=2, preset="rloo", loss={"kl": {"coefficient": 0.1, "estimator": "k1", "place": "reward"}}
     )
     drawn = [group((1.0, 2), (0.0, 1))]
-    data = credited(drawn, await scored(drawn, Reference()), run)
+    data = weighted(credited(drawn, await scored(drawn, Reference()), run), run)
     assert [d.streams["advantages"][-1] for d in data] == pytest.approx([0.8 - (-0.1), -0.1 - 0.8])
 
 
 async def test_the_reference_rides_along_where_the_loss_reads_it():
     run = small("unused", group_size=2, loss={"kl": {"coefficient": 0.1}})
     drawn = [group((1.0, 2), (0.0, 1))]
-    data = credited(drawn, await scored(drawn, Reference()), run)
+    data = weighted(credited(drawn, await scored(drawn, Reference()), run), run)
     assert data[0].streams["reference_logprobs"].tolist() == [0, 0, -2, -2]
 
 
@@ -79,9 +79,18 @@ def test_long_completions_lose_reward_under_a_name():
 async def test_sequences_without_advantage_are_not_run_where_the_loss_promises_they_teach_nothing():
     run = small("unused", group_size=2)
     drawn = [group((1.0, 2), (0.0, 1)), group((1.0, 2), (1.0, 1), name="h")]
-    data = credited(drawn, await scored(drawn, None), run)
+    data = weighted(credited(drawn, await scored(drawn, None), run), run)
     assert teaching(data, run.loss) == data[:2]
     assert teaching(data[2:], run.loss) == data[2:]
     for still_pulling in ({"type": "dro"}, {"kl": {"coefficient": 0.1}}):
         loss = small("unused", loss=still_pulling).loss
         assert teaching(data, loss) == data
+
+
+async def test_a_batch_is_compared_as_a_whole_before_it_is_split():
+    """REINFORCE++ compares the tokens of all groups: one right and one wrong group are apart, also in minibatches."""
+    run = small("unused", preset="reinforce_pp", loss={"kl": None}, minibatches=2, max_staleness=0)
+    drawn = [group((1.0, 1), (1.0, 1), name="right"), group((0.0, 1), (0.0, 1), name="wrong")]
+    data = credited(drawn, await scored(drawn, None), run)
+    assert [[d.streams["advantages"][-1] for d in rows] for rows in data] == [[1, 1], [-1, -1]]
+    assert [d.streams["weights"].sum() for d in weighted(data[:1], run)] == [0.5, 0.5]

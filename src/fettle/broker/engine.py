@@ -1,5 +1,6 @@
 """An ``Engine`` over any backend: order, exactly-once, one thread, and batches."""
 
+import asyncio
 import itertools
 import weakref
 from collections.abc import Awaitable, Callable, Sequence
@@ -51,7 +52,8 @@ class Broker:
         """
         if policy not in self._logs:
             raise NotFoundError(f"there is no policy {policy!r} here: it was closed, or never made")
-        return await self._logs[policy].submit(operation)
+        # The answer is everybody's who sends this operation: one caller that gives up must not take it from the others.
+        return await asyncio.shield(self._logs[policy].submit(operation))
 
     async def run(self, call: Callable[[], Result]) -> Result:
         """One call on the backend's thread."""

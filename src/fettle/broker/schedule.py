@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, TypeVar
 
-from fettle.errors import FettleError
+from fettle.errors import EngineError
 
 Result = TypeVar("Result")
 Item = TypeVar("Item")
@@ -18,8 +18,16 @@ class Worker:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="fettle-engine")
 
     async def run(self, call: Callable[[], Result]) -> Result:
-        """The call's answer. Its place in the queue is taken before this first waits."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+        """The call's answer. Its place in the queue is taken before this first waits.
+
+        Raises:
+            EngineError: the worker was closed.
+        """
+        try:
+            answer = asyncio.get_running_loop().run_in_executor(self._thread, call)
+        except RuntimeError as error:
+            raise EngineError("this engine was closed: make a new one") from error
+        return await answer
 
     def post(self, call: Callable[[], object]) -> None:
         """Queue a call nobody waits for; after ``close`` it is dropped."""
@@ -54,10 +62,13 @@ class Gatherer(Generic[Item, Result]):
         return await future
 
     async def _flush(self) -> None:
-        batch, self._waiting = self._waiting, []
+        # Callers that gave up meanwhile are not computed for.
+        batch, self._waiting = [(item, future) for item, future in self._waiting if not future.done()], []
+        if not batch:
+            return
         joint = await self._outcome([item for item, _ in batch])
         # One bad call must not fail its neighbours: apart, each gets its own answer or its own error.
-        apart = len(batch) > 1 and isinstance(joint, FettleError)
+        apart = len(batch) > 1 and isinstance(joint, BaseException)
         for index, (item, future) in enumerate(batch):
             answer = await self._outcome([item]) if apart else joint
             if future.done():

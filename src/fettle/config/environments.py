@@ -88,7 +88,7 @@ class Conversations(Frozen):
     heldout: Annotated[int, Field(ge=1)] = 50
     """Rows kept for evaluation."""
     seed: int = 0
-    """Seed of the order and of the split."""
+    """Seed of the split."""
 
 
 class WorkedSums(Frozen):
@@ -103,6 +103,14 @@ class WorkedSums(Frozen):
     """How many solutions to write."""
     seed: int = 0
     """Seed of the slips."""
+
+    @model_validator(mode="after")
+    def _tasks_are_only_shown(self) -> "WorkedSums":
+        if self.tasks.weight != 1:
+            raise ValueError("tasks.weight mixes environments, and worked sums come from one: leave it out")
+        if isinstance(self.tasks, ReasoningGym) and self.tasks.partial_credit:
+            raise ValueError("tasks.partial_credit is about scoring, and worked sums are not scored: leave it out")
+        return self
 
 
 DemonstrationsConfig = Annotated[Conversations | WorkedSums, Field(discriminator="type")]

@@ -134,7 +134,7 @@ class LocalEngine(Frozen):
 
     type: Literal["local"] = "local"
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """``auto`` takes a GPU where torch sees one."""
+    """``auto`` takes a CUDA GPU where torch sees one, and else the CPU."""
     threads: Annotated[int, Field(ge=1)] | None = None
     """Threads for arithmetic; null leaves torch's choice. Bits repeat only for a fixed number."""
     train_tokens: Annotated[int, Field(ge=16)] = 16384

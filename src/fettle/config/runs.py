@@ -12,6 +12,9 @@ from fettle.config.losses import PPO, PolicyLossConfig
 from fettle.config.policy import AdamW, Constant, EngineConfig, LocalEngine, PolicySpec, Schedule
 from fettle.config.presets import PRESETS
 
+FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
+"""Letters, digits, dots, dashes and underscores: a folder is named for it."""
+
 
 class Evaluation(Frozen):
     """Scoring on held-out tasks."""
@@ -105,7 +108,7 @@ class RLRun(Frozen):
     """Reinforcement learning on tasks with a reward."""
 
     type: Literal["rl"] = "rl"
-    name: str = "rl"
+    name: FolderName = "rl"
     """First part of the run folder's name."""
     seed: int = 0
     """Every draw of the run is keyed by it."""
@@ -124,7 +127,8 @@ class RLRun(Frozen):
     sampling: Sampling = Sampling()
     """How completions are drawn."""
     max_staleness: Annotated[int, Field(ge=0)] = 0
-    """Policy versions by which a batch may be older than the policy it trains; 0 is strictly on-policy."""
+    """Policy versions by which a batch may be older than the policy it trains; 0 is strictly on-policy. Above 0 a run
+    that was interrupted by hand, between checkpoints, goes on otherwise than it would have."""
     preset: Literal["grpo", "dr_grpo", "dapo", "gspo", "cispo", "rloo", "reinforce_pp"] = "grpo"
     """The algorithm whose row fills in the settings below that a recipe leaves out."""
     loss: PolicyLossConfig = PPO()
@@ -158,6 +162,13 @@ class RLRun(Frozen):
     def _groups_can_teach(self) -> "RLRun":
         if self.advantage != "batch_normalized" and self.group_size < 2:
             raise ValueError(f"group_size is {self.group_size}, and a group of one has no baseline: use 2 or more")
+        if self.group_size < 2 and self.dynamic_sampling is not None:
+            raise ValueError("dynamic_sampling looks for rewards that differ, and in a group of one none do: drop it")
+        if self.max_staleness % self.minibatches:
+            raise ValueError(
+                f"max_staleness is {self.max_staleness}, and a batch makes {self.minibatches} policy versions: "
+                "use a multiple of minibatches"
+            )
         share = -(-self.evaluation.tasks // len(self.environments))
         for index, environment in enumerate(self.environments):
             if environment.heldout < share:
@@ -176,7 +187,7 @@ class SFTRun(Frozen):
     """Supervised fine-tuning on conversations: only what the assistant says is trained on."""
 
     type: Literal["sft"] = "sft"
-    name: str = "sft"
+    name: FolderName = "sft"
     """First part of the run folder's name."""
     seed: int = 0
     """Every draw of the run is keyed by it."""
@@ -206,7 +217,7 @@ class Pipeline(Frozen):
     """Runs one after another, each starting from the checkpoint that the one before left."""
 
     type: Literal["pipeline"] = "pipeline"
-    name: str = "pipeline"
+    name: FolderName = "pipeline"
     """First part of the run folder's name."""
     stages: Annotated[tuple[Annotated[SFTRun | RLRun, Field(discriminator="type")], ...], Field(min_length=1)]
     """The runs. ``policy.model`` of all but the first is the word ``previous``."""

@@ -85,6 +85,8 @@ def check_inputs(config: LossConfig, data: Sequence[Datum]) -> None:
     Raises:
         LossInputError: a datum lacks a stream, or a trained token's log-probability is above 0.
     """
+    if not data:
+        raise LossInputError(f"there is no data to evaluate the loss {config.type} on: give at least one datum")
     required = required_inputs(config)
     for index, datum in enumerate(data):
         for name in required:

@@ -6,7 +6,7 @@ from fettle.chat import Template
 from fettle.config import SamplingParams
 from fettle.engine import Sampler
 from fettle.environments import Environment
-from fettle.errors import EnvironmentFault
+from fettle.errors import EnvironmentFault, ModelError
 from fettle.randomness import key
 from fettle.types import Failed, Message, Task, Trajectory, Turn
 
@@ -40,13 +40,18 @@ async def _played(
     observation = template.prompt(messages)
     history: list[int] = []
     turns: list[Turn] = []
+    components: dict[str, float] = {}
     while True:
         history += observation
         drawing = params.model_copy(update={"seed": key(params.seed, "turn", len(turns))})
-        completion = (await sampler.sample(history, 1, drawing))[0]
+        try:
+            completion = (await sampler.sample(history, 1, drawing))[0]
+        except ModelError as error:
+            raise ModelError(f"task {task.id} of {task.source}, {_beginning(task)}: {error.message}") from error
         action = template.reply(completion.tokens)
         result = await environment.step(action)
         turns.append(Turn(observation, completion, result.reward))
+        components = {**components, **{n: components.get(n, 0.0) + value for n, value in result.components.items()}}
         messages += [action, *result.messages]
         if result.terminated or result.truncated:
             break
@@ -59,10 +64,14 @@ async def _played(
         messages=tuple(messages),
         terminated=not cut_short,
         truncated=cut_short,
-        components=result.components,
+        components=components,
         temperature=params.temperature,
         group=group,
     )
+
+
+def _beginning(task: Task) -> str:
+    return f"which begins {task.prompt[-1].content[:60]!r}"
 
 
 def shifted(trajectory: Trajectory, amount: float, component: str) -> Trajectory:

@@ -1,6 +1,6 @@
 """Numbers to a page: the run's folder, its trackers, its report. Curves are drawn by ``tracking.plots``, on its own."""
 
-from fettle.tracking.atomic import write_atomically
+from fettle.tracking.atomic import lasting, write_atomically
 from fettle.tracking.base import Tracker, Transcript, tee
 from fettle.tracking.console import ConsoleTracker
 from fettle.tracking.files import FileTracker, read_metrics
@@ -17,6 +17,7 @@ __all__ = [
     "StageOutcome",
     "Tracker",
     "Transcript",
+    "lasting",
     "list_runs",
     "read_metrics",
     "report",

@@ -21,7 +21,7 @@ def write_atomically(path: Path, contents: str | bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         scratch.replace(path)
-        _sync(path.parent)
+        lasting(path.parent)
     except OSError as error:
         with contextlib.suppress(OSError):
             scratch.unlink(missing_ok=True)
@@ -35,11 +35,11 @@ def unwritable(path: Path, error: OSError) -> str:
     )
 
 
-def _sync(folder: Path) -> None:
-    """Make a renamed file's new name last."""
-    if sys.platform == "win32":  # no folder can be opened there
+def lasting(path: Path) -> None:
+    """Make what a file holds, or what names a folder holds, survive the machine going down."""
+    if sys.platform == "win32" and path.is_dir():  # no folder can be opened there
         return
-    handle = os.open(folder, os.O_RDONLY)
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

@@ -35,34 +35,38 @@ async def scored(groups: Sequence[Group], reference: Sampler | None) -> list[lis
     async def one(datum: Datum) -> Datum:
         found = await reference.logprobs(datum.tokens.tolist(), temperature=datum.temperature)
         logprobs = np.array([0.0, *found[1:]], np.float32) * datum.loss_mask
-        return replace(datum, streams={**datum.streams, "reference_logprobs": logprobs})
+        return _with(datum, reference_logprobs=logprobs)
 
     return list(await asyncio.gather(*(asyncio.gather(*map(one, rows)) for rows in data)))
 
 
-def credited(groups: Sequence[Group], data: Sequence[Sequence[Datum]], run: RLRun) -> list[Datum]:
-    """One datum a trajectory, with ``advantages`` and ``weights``: ready for one optimizer step."""
+def credited(groups: Sequence[Group], data: Sequence[Sequence[Datum]], run: RLRun) -> list[list[Datum]]:
+    """The data with ``advantages``, which compare the whole batch, whatever minibatches it is split into later."""
     flat = [datum for rows in data for datum in rows]
-    masks = [datum.loss_mask for datum in flat]
-    advantages = credit(
-        run.advantage,
-        groups=[datum.group for datum in flat],
-        rewards=[reward for group in groups for reward in group.rewards],
-        loss_masks=masks,
-        penalties=_penalties(flat, run),
+    advantages = iter(
+        credit(
+            run.advantage,
+            groups=[datum.group for datum in flat],
+            rewards=[reward for group in groups for reward in group.rewards],
+            loss_masks=[datum.loss_mask for datum in flat],
+            penalties=_penalties(flat, run),
+        )
     )
-    shares = weights(run.reduction, masks, max_tokens=run.sampling.max_tokens)
-    return [
-        replace(datum, streams={**datum.streams, "advantages": advantage, "weights": share})
-        for datum, advantage, share in zip(flat, advantages, shares, strict=True)
-    ]
+    return [[_with(datum, advantages=next(advantages)) for datum in rows] for rows in data]
+
+
+def weighted(data: Sequence[Sequence[Datum]], run: RLRun) -> list[Datum]:
+    """The data of one optimizer step in a row, with the ``weights`` that make their sum the reduction asked for."""
+    flat = [datum for rows in data for datum in rows]
+    shares = weights(run.reduction, [datum.loss_mask for datum in flat], max_tokens=run.sampling.max_tokens)
+    return [_with(datum, weights=share) for datum, share in zip(flat, shares, strict=True)]
 
 
 def teaching(data: Sequence[Datum], loss: PolicyLossConfig) -> list[Datum]:
     """Those that can move the policy. Where a loss promises no gradient without advantage, the others need not be run.
 
-    Their weights were made over the whole batch, so leaving some out changes no number but the cost. If none can
-    teach, all stay, so that a step is still a step.
+    Their weights were made with the others there, so the gradient is the same; metrics of the policy (entropy, ratio)
+    are then means over those that are run. If none can teach, all stay, so that a step is still a step.
     """
     if loss.kl is not None or "zero_advantage" not in LOSSES[loss.type].contracts:
         return list(data)
@@ -90,3 +94,7 @@ def _penalty(datum: Datum, estimator: str, coefficient: float) -> Floats:
     sampled, reference = datum.streams["sampling_logprobs"], datum.streams["reference_logprobs"]
     penalty = reward_penalty(sampled, reference, estimator=estimator, coefficient=coefficient)
     return penalty * datum.loss_mask
+
+
+def _with(datum: Datum, **streams: Floats) -> Datum:
+    return replace(datum, streams={**datum.streams, **streams})

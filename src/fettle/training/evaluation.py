@@ -35,8 +35,7 @@ class Evaluation:
         tokens = [trajectory.num_sampled for trajectory in self.trajectories]
         return {
             "heldout/reward": self.reward,
-            "heldout/reward_low": self.low,
-            "heldout/reward_high": self.high,
+            **({"heldout/reward_low": self.low, "heldout/reward_high": self.high} if math.isfinite(self.low) else {}),
             "heldout/tasks": float(len(self.trajectories)),
             "heldout/failed": float(len(self.failures)),
             "heldout/tokens_mean": statistics.fmean(tokens),
@@ -58,15 +57,19 @@ async def evaluate(
     Raises:
         EnvironmentFault: every episode failed.
     """
-    chosen = [(suite, task) for suite, share in _shares(suites, tasks) for task in suite.heldout_tasks()[:share]]
 
-    async def played(suite: Suite, task: Task) -> Trajectory | Failed:
+    async def played(suite: Suite, label: str, task: Task) -> Trajectory | Failed:
         drawing = params.model_copy(update={"seed": key(seed, "heldout", task.id)})
-        return await episode(
-            task, suite.environment(), sampler=sampler, template=template, params=drawing, group=suite.name
-        )
+        return await episode(task, suite.environment(), sampler=sampler, template=template, params=drawing, group=label)
 
-    outcomes = await asyncio.gather(*(played(suite, task) for suite, task in chosen))
+    labels = _labels(suites)
+    outcomes = await asyncio.gather(
+        *(
+            played(suite, label, task)
+            for (suite, share), label in zip(_shares(suites, tasks), labels, strict=True)
+            for task in suite.heldout_tasks()[:share]
+        )
+    )
     trajectories = tuple(outcome for outcome in outcomes if isinstance(outcome, Trajectory))
     failures = tuple(outcome for outcome in outcomes if isinstance(outcome, Failed))
     if not trajectories:
@@ -76,9 +79,9 @@ async def evaluate(
     rewards = [trajectory.reward for trajectory in trajectories]
     low, high = interval(rewards)
     by_suite = {
-        suite.name: statistics.fmean(of_suite)
-        for suite in suites
-        if (of_suite := [t.reward for t in trajectories if t.group == suite.name])
+        label: statistics.fmean(of_suite)
+        for label in labels
+        if (of_suite := [t.reward for t in trajectories if t.group == label])
     }
     return Evaluation(statistics.fmean(rewards), low, high, by_suite, trajectories, failures)
 
@@ -97,6 +100,12 @@ def interval(rewards: Sequence[float]) -> tuple[float, float]:
         return max(0.0, centre - half), min(1.0, centre + half)
     half = Z * statistics.stdev(rewards) / math.sqrt(n) if n > 1 else math.inf
     return mean - half, mean + half
+
+
+def _labels(suites: Sequence[Suite]) -> list[str]:
+    """The suites' names; those that share one are numbered."""
+    names = [suite.name for suite in suites]
+    return [name if names.count(name) == 1 else f"{name}-{names[:at].count(name) + 1}" for at, name in enumerate(names)]
 
 
 def _shares(suites: Sequence[Suite], tasks: int) -> list[tuple[Suite, int]]:

@@ -16,7 +16,7 @@ from fettle.errors import EnvironmentFault
 from fettle.randomness import key
 from fettle.rollouts import Group, group, stream
 from fettle.tracking import Transcript
-from fettle.training.credit import credited, divergence, scored, shaped, teaching
+from fettle.training.credit import credited, divergence, scored, shaped, teaching, weighted
 from fettle.training.evaluation import Evaluation, evaluate
 from fettle.training.schedule import learning_rate
 from fettle.training.session import Session, Summary
@@ -52,8 +52,9 @@ async def train(
     learner = _Learner(run, suites, template, policy)
     if run.loss.kl is not None:
         learner.reference = await engine.sampler(str(run.policy.model))
-    if session.progress.step == 0:
+    if session.progress.checkpoint is None:
         await _evaluate(learner, session, done=0)
+        await session.finish_step(policy, 0)
     ahead = run.max_staleness // run.minibatches
     async for step, batch in stream(session.remaining, learner.draw, ahead=ahead, barriers=session.barriers()):
         started = time.perf_counter()
@@ -125,12 +126,12 @@ class _Learner:
         run = self.run
         groups = [shaped(g, run) for g in batch.groups]
         # The reference is scored before the update, in one batch for all minibatches.
-        data = await scored(groups, self.reference)
+        data = credited(groups, await scored(groups, self.reference), run)
         share = -(-len(groups) // run.minibatches)
         parts = [slice(i, i + share) for i in range(0, len(groups), share)]
         pending = []
         for number, part in enumerate(parts):
-            ready = teaching(credited(groups[part], data[part], run), run.loss)
+            ready = teaching(weighted(data[part], run), run.loss)
             pending.append(self._submit(ready, step * run.minibatches + number))
         outcomes = await asyncio.gather(*pending)
         row = _batch_row(batch, groups) | divergence(data) | _policy_row(outcomes)
@@ -199,7 +200,10 @@ def _batch_row(batch: Batch, groups: Sequence[Group]) -> dict[str, float]:
     return {
         "reward/mean": statistics.fmean(rewards),
         "reward/std": statistics.pstdev(rewards),
-        **{f"reward/{name}": statistics.fmean(t.components.get(name, 0.0) for t in trajectories) for name in names},
+        **{
+            f"reward/component/{name}": statistics.fmean(t.components.get(name, 0.0) for t in trajectories)
+            for name in names
+        },
         "rollout/failed": batch.failed / episodes,
         "rollout/truncated": statistics.fmean(t.truncated for t in trajectories),
         "rollout/tokens_mean": statistics.fmean(t.num_sampled for t in trajectories),

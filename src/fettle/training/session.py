@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from fettle.config import Checkpoints, Frozen, PolicySpec
 from fettle.engine import Engine, Policy
 from fettle.errors import CheckpointError
@@ -114,7 +116,7 @@ class Session:
     def remaining(self) -> range:
         """The steps left to do: none after a step that ended the run early, however often it is resumed."""
         done = self.progress.step
-        return range(done, done if done and self._early() else self.steps)
+        return range(done, done if self._early() else self.steps)
 
     def barriers(self) -> range:
         """Steps after which a checkpoint is always written."""
@@ -196,8 +198,8 @@ class Session:
     def _sweep(self) -> None:
         """Drop checkpoints that the progress file does not name: outlived ones, and those of steps to be done again."""
         p = self.progress
-        for path in sorted(self.folder.checkpoints.glob("step-*")):
-            if path.name not in {*p.kept, p.checkpoint, p.best_checkpoint}:
+        for path in sorted(self.folder.checkpoints.iterdir()):
+            if path.is_dir() and path.name not in {*p.kept, p.checkpoint, p.best_checkpoint}:
                 shutil.rmtree(path)
 
     def _path(self, name: str) -> str:
@@ -210,4 +212,10 @@ class Session:
 def _read_progress(folder: RunFolder) -> Progress:
     if not folder.progress_path.is_file():
         return Progress()
-    return Progress.model_validate(json.loads(folder.progress_path.read_text()))
+    try:
+        return Progress.model_validate_json(folder.progress_path.read_text())
+    except ValidationError as error:
+        raise CheckpointError(
+            f"{folder.progress_path} cannot be read ({error.errors()[0]['msg']}): "
+            "take it away to start the run anew, or bring back what it was"
+        ) from error

@@ -14,6 +14,7 @@ from fettle.config import CausalLM, SFTRun
 from fettle.engine import Engine, Policy
 from fettle.errors import DataError
 from fettle.losses.reduce import token_mean
+from fettle.rollouts import stream
 from fettle.training.schedule import learning_rate
 from fettle.training.session import Session, Summary
 from fettle.types import Datum, ForwardResult, Message, OptimResult, datum
@@ -37,20 +38,17 @@ async def train(
     """
     policy = await session.policy(engine, run.policy)
     scored = _batch(run, template, heldout, range(len(heldout)))
-    if session.progress.step == 0:
+    if session.progress.checkpoint is None:
         await _evaluate(policy, scored, session, done=0)
+        await session.finish_step(policy, 0)
     order = _Order(len(conversations), run.seed)
 
     def batch(step: int) -> list[Datum]:
         return _batch(run, template, conversations, order.of_batch(step, run.batch_size))
 
-    following = batch(session.progress.step)
-    for step in session.remaining:
+    async for step, data in stream(session.remaining, lambda step: asyncio.to_thread(batch, step), ahead=1):
         started = time.perf_counter()
-        # While the engine works on this batch, another thread makes the next one ready.
-        data, upcoming = following, asyncio.create_task(asyncio.to_thread(batch, step + 1))
         result, stepped = await _submit(run, policy, data, step)
-        following = await upcoming
         session.log(step + 1, _row(run, result, stepped, data, step, time.perf_counter() - started))
         if (step + 1) % run.evaluation.every == 0 or step + 1 == run.steps:
             await _evaluate(policy, scored, session, done=step + 1)

@@ -15,7 +15,7 @@ from fettle.engine.local.decode import Decoder
 from fettle.engine.local.layout import bins
 from fettle.engine.local.model import LanguageModel, load_model
 from fettle.engine.local.policy import STATE, LocalPolicy, saved_state
-from fettle.errors import EngineError, ModelError, NotFoundError
+from fettle.errors import ConfigError, EngineError, FettleError, LossInputError, ModelError, NotFoundError
 from fettle.losses import LOSSES
 from fettle.types import Checkpoint, Completion, Datum, Floats, ForwardResult, OptimResult, Tokens
 
@@ -45,7 +45,12 @@ class LocalBackend:
 
     def create_policy(self, policy: str, spec: PolicySpec) -> int:
         """Load the model and make what is trained in it."""
-        self._policies[policy] = LocalPolicy(spec, self._model_for(spec, _name(spec)))
+        model = self._model_for(spec, _name(spec))
+        try:
+            self._policies[policy] = LocalPolicy(spec, model)
+        except FettleError:
+            self._drop_unused()
+            raise
         return 0
 
     def load_policy(self, policy: str, checkpoint: str, *, optimizer: bool) -> int:
@@ -79,10 +84,7 @@ class LocalBackend:
         self._policy(policy)
         gone = self._policies.pop(policy)
         self._pinned = {name: owner for name, owner in self._pinned.items() if owner is not gone}
-        used = {id(other.model) for other in self._policies.values()}
-        if id(gone.model) not in used:
-            self._decoders.pop(id(gone.model), None)
-            self._bases = {key: base for key, base in self._bases.items() if base is not gone.model}
+        self._drop_unused()
 
     def pin(self, policy: str) -> tuple[str, int]:
         """A name for the weights as they are now."""
@@ -109,9 +111,13 @@ class LocalBackend:
 
     def logprobs(self, weights: str, sequences: Sequence[Tokens], *, temperature: float) -> list[Floats]:
         """Log-probabilities in micro-batches of like length."""
+        if not temperature > 0:
+            raise ConfigError(f"log-probabilities were asked for at temperature {temperature}: it must be above 0")
         found: list[Floats] = [np.zeros(len(sequence), np.float32) for sequence in sequences]
         with torch.no_grad(), self._holding(weights) as (model, _):
             for index, sequence in enumerate(sequences):
+                if not len(sequence):
+                    raise LossInputError(f"sequence {index} is empty: there is nothing to score")
                 model.check_tokens(f"sequence {index}", min(sequence), max(sequence), len(sequence))
             for rows in bins([len(sequence) for sequence in sequences], budget=self._settings.train_tokens):
                 longest = max(len(sequences[i]) for i in rows)
@@ -141,19 +147,30 @@ class LocalBackend:
         return self._bases[key]
 
     def _frozen_model(self, weights: str) -> tuple[LanguageModel, int]:
-        for (source, _), base in self._bases.items():
-            if source == weights:
-                return base, 0
+        """A model to be sampled, in the precision of the policy that it is the checkpoint or the base of."""
         if weights not in self._frozen:
-            folder = Path(weights)
-            version = saved_state(folder)[1] if (folder / STATE).is_file() else 0
-            model = load_model(weights, device=self._device, precision="float32", trained=False)
-            self._frozen[weights] = (model, version)
+            self._frozen[weights] = self._opened(weights)
             if len(self._frozen) > FROZEN_MODELS_KEPT:
-                _, (dropped, _) = self._frozen.popitem(last=False)
-                self._decoders.pop(id(dropped), None)
+                self._frozen.popitem(last=False)
+                self._drop_unused()
         self._frozen.move_to_end(weights)
         return self._frozen[weights]
+
+    def _opened(self, weights: str) -> tuple[LanguageModel, int]:
+        folder = Path(weights)
+        if (folder / STATE).is_file():
+            spec, version = saved_state(folder)
+            return load_model(weights, device=self._device, precision=spec.precision, trained=False), version
+        precisions = [held.spec.precision for held in self._policies.values() if held.spec.model == weights]
+        precision = precisions[0] if precisions else "float32"
+        base = self._bases.get((weights, precision))
+        return base or load_model(weights, device=self._device, precision=precision, trained=False), 0
+
+    def _drop_unused(self) -> None:
+        """Let go of what no policy trains and nobody samples."""
+        used = {id(held.model) for held in self._policies.values()} | {id(model) for model, _ in self._frozen.values()}
+        self._bases = {key: base for key, base in self._bases.items() if id(base) in used}
+        self._decoders = {key: decoder for key, decoder in self._decoders.items() if key in used}
 
     @contextmanager
     def _holding(self, weights: str) -> Iterator[tuple[LanguageModel, int]]:

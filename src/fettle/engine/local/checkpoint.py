@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from fettle.errors import CheckpointError, StorageError
+from fettle.tracking import lasting
 
 MANIFEST = "manifest.json"
 
@@ -32,12 +32,15 @@ def writing(folder: Path) -> Iterator[Path]:
         yield scratch
         _seal(scratch)
         scratch.rename(folder)
-        _sync(folder.parent)
-    except (OSError, SafetensorError) as error:
+        lasting(folder.parent)
+    except BaseException as error:
         shutil.rmtree(scratch, ignore_errors=True)
-        raise StorageError(
-            f"the checkpoint {folder} could not be written ({error}): free some space and save again"
-        ) from error
+        # The tokenizer's writer, in Rust, raises a bare Exception that quotes the system's error.
+        if isinstance(error, OSError | SafetensorError) or "os error" in str(error):
+            raise StorageError(
+                f"the checkpoint {folder} could not be written ({error}): free some space and save again"
+            ) from error
+        raise
 
 
 def digest(folder: Path) -> str:
@@ -52,10 +55,10 @@ def verify(folder: Path) -> None:
         CheckpointError: no manifest, a file is missing, or one is not what was written.
     """
     try:
-        manifest = json.loads((folder / MANIFEST).read_text())
-    except (OSError, ValueError) as error:
+        hashes: dict[str, str] = json.loads((folder / MANIFEST).read_text())["sha256"]
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise CheckpointError(f"{folder} is no checkpoint: it has no readable {MANIFEST}") from error
-    for name, expected in manifest["sha256"].items():
+    for name, expected in hashes.items():
         path = folder / name
         if not path.is_file():
             raise CheckpointError(f"the checkpoint {folder} lacks {name}: use another checkpoint")
@@ -70,17 +73,9 @@ def _seal(folder: Path) -> None:
     manifest = {"sha256": {path.relative_to(folder).as_posix(): _hash(path) for path in files}}
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
     for path in [*files, folder / MANIFEST, folder]:
-        _sync(path)
+        lasting(path)
 
 
 def _hash(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -26,8 +26,11 @@ def token_logprobs(
 
     Extra memory is a few chunks of ``CHUNK_ELEMENTS`` logits, not N by V.
     """
-    same = None if bias is None else bias.to(hidden.dtype)
-    outputs: tuple[Tensor, Tensor] = _ChunkedLogprobs.apply(hidden, weight.to(hidden.dtype), same, targets, temperature)  # type: ignore[no-untyped-call]
+    # Under autocast a product is made in its dtype; said outright, the backward pass makes the same one.
+    kind = hidden.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
+    cast = (hidden.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype))
+    outputs: tuple[Tensor, Tensor] = _ChunkedLogprobs.apply(*cast, targets, temperature)  # type: ignore[no-untyped-call]
     return outputs
 
 
@@ -65,7 +68,8 @@ class _ChunkedLogprobs(torch.autograd.Function):
         """``∂log p_y/∂x = 1_y - p`` and ``∂H/∂x = -p (log p + H)``, for logits x already divided by τ."""
         hidden, weight, bias, targets, temperature, normalizer, entropy = ctx.saved_tensors
         d_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
-        d_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
+        # Summed over chunks in float32, whatever they are made in.
+        d_weight = _at_least_float32(torch.zeros_like(weight)) if ctx.needs_input_grad[1] else None
         d_bias = torch.zeros_like(bias) if ctx.needs_input_grad[2] else None
         if d_logprobs is None:
             d_logprobs = torch.zeros_like(entropy)
@@ -82,10 +86,10 @@ class _ChunkedLogprobs(torch.autograd.Function):
             if d_hidden is not None:
                 torch.mm(d_logits, weight, out=d_hidden[rows])
             if d_weight is not None:
-                d_weight.addmm_(d_logits.t(), hidden[rows])
+                d_weight += d_logits.t() @ hidden[rows]
             if d_bias is not None:
                 d_bias += d_logits.sum(0)
-        return d_hidden, d_weight, d_bias, None, None
+        return d_hidden, None if d_weight is None else d_weight.to(weight.dtype), d_bias, None, None
 
 
 def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: Tensor) -> Tensor:

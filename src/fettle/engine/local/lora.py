@@ -10,17 +10,36 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import safetensors.torch
 import torch
+from pydantic import BaseModel, Field, ValidationError
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from fettle.config import LoRA
 from fettle.engine.local.randomness import generator
-from fettle.errors import CheckpointError, ConfigError
+from fettle.errors import CheckpointError, ConfigError, ModelError
 
 PEFT_PREFIX = "base_model.model."
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+
+
+class Layout(BaseModel):
+    """What is read of PEFT's ``adapter_config.json``. Variants of LoRA that would need other arithmetic are refused."""
+
+    peft_type: Literal["LORA"]
+    base_model: str = Field(validation_alias="base_model_name_or_path")
+    r: int
+    lora_alpha: float
+    bias: Literal["none"] = "none"
+    use_rslora: Literal[False] = False
+    use_dora: Literal[False] = False
+    rank_pattern: dict[str, int] = Field(default={}, max_length=0)
+    alpha_pattern: dict[str, float] = Field(default={}, max_length=0)
+    modules_to_save: None = None
 
 
 @dataclass(slots=True)
@@ -118,9 +137,9 @@ def write_adapter(adapter: Adapter, folder: Path, *, base_model: str) -> None:
         "fan_in_fan_out": False,
         "inference_mode": True,
     }
-    (folder / "adapter_config.json").write_text(json.dumps(layout, indent=2) + "\n")
+    (folder / ADAPTER_CONFIG).write_text(json.dumps(layout, indent=2) + "\n")
     tensors = {name: parameter.detach().contiguous() for name, parameter in adapter.parameters.items()}
-    safetensors.torch.save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    safetensors.torch.save_file(tensors, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
 
 
 def read_adapter(adapter: Adapter, folder: Path) -> None:
@@ -129,7 +148,7 @@ def read_adapter(adapter: Adapter, folder: Path) -> None:
     Raises:
         CheckpointError: they belong to other layers, or to another rank.
     """
-    tensors = safetensors.torch.load_file(folder / "adapter_model.safetensors")
+    tensors = safetensors.torch.load_file(folder / ADAPTER_WEIGHTS)
     parameters = adapter.parameters
     if {name: p.shape for name, p in parameters.items()} != {name: t.shape for name, t in tensors.items()}:
         raise CheckpointError(f"the adapter in {folder} has other layers or another rank than the policy asks for")
@@ -137,22 +156,47 @@ def read_adapter(adapter: Adapter, folder: Path) -> None:
         parameter.data.copy_(tensors[name])
 
 
+def read_layout(folder: Path) -> Layout:
+    """What the adapter in ``folder`` is.
+
+    Raises:
+        ModelError: its config cannot be read, or it is no plain LoRA.
+    """
+    try:
+        return Layout.model_validate_json((folder / ADAPTER_CONFIG).read_text())
+    except (OSError, ValidationError) as error:
+        why = "; ".join(_faults(error)) if isinstance(error, ValidationError) else str(error)
+        raise ModelError(f"the adapter in {folder} cannot be used ({why}): plain LoRA adapters can") from error
+
+
 def merge_adapter(model: nn.Module, folder: Path) -> None:
-    """Add the update of the adapter in ``folder`` to the model's own weights."""
-    layout = json.loads((folder / "adapter_config.json").read_text())
-    tensors = safetensors.torch.load_file(folder / "adapter_model.safetensors")
-    scale = layout["lora_alpha"] / layout["r"]
+    """Add the update of the adapter in ``folder`` to the model's own weights.
+
+    Raises:
+        ModelError: it cannot be read, or is no plain LoRA.
+        CheckpointError: it is for layers that the model does not have.
+    """
+    layout = read_layout(folder)
+    try:
+        tensors = safetensors.torch.load_file(folder / ADAPTER_WEIGHTS)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"the adapter in {folder} cannot be read ({error}): it needs {ADAPTER_WEIGHTS}") from error
     modules = dict(model.named_modules())
-    for name, down in tensors.items():
-        if not name.endswith(".lora_A.weight"):
-            continue
-        path = name.removeprefix(PEFT_PREFIX).removesuffix(".lora_A.weight")
-        if path not in modules:
-            raise CheckpointError(f"the adapter in {folder} is for a layer {path}, which the model does not have")
-        layer = modules[path]
-        update = scale * (tensors[name.replace("lora_A", "lora_B")] @ down)  # [out, in]
+    paths = {name.removeprefix(PEFT_PREFIX).rpartition(".lora_")[0] for name in tensors}
+    for path in sorted(paths):
+        down, up = (tensors.pop(f"{PEFT_PREFIX}{path}.lora_{part}.weight", None) for part in "AB")
+        layer = modules.get(path)
+        if layer is None or down is None or up is None:
+            raise CheckpointError(f"the adapter in {folder} is for a layer {path!r}, which the model does not have")
+        update = layout.lora_alpha / layout.r * (up @ down)  # [out, in]
         weight = next(layer.parameters())
         weight.data += (update.t() if isinstance(layer, Conv1D) else update).to(weight)
+    if tensors:
+        raise ModelError(f"the adapter in {folder} holds {min(tensors)}, which is no part of plain LoRA")
+
+
+def _faults(error: ValidationError) -> list[str]:
+    return [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()]
 
 
 def _targets(model: nn.Module, names: tuple[str, ...]) -> Mapping[str, nn.Module]:

@@ -1,6 +1,5 @@
 """A causal language model as the engine uses it: hidden states and head apart, limits known."""
 
-import json
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -13,8 +12,9 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from fettle.engine.local import checkpoint
 from fettle.engine.local.logprobs import logprobs_of_logits, token_logprobs
-from fettle.engine.local.lora import Slots, merge_adapter
+from fettle.engine.local.lora import ADAPTER_CONFIG, Slots, merge_adapter, read_layout
 from fettle.errors import LossInputError, ModelError
 
 transformers.logging.set_verbosity_error()
@@ -104,10 +104,13 @@ def load_model(source: str, *, device: torch.device, precision: Precision, train
 
     Raises:
         ModelError: there is no such model, or its files cannot be read.
+        CheckpointError: it is a checkpoint that was altered.
     """
     folder = Path(source)
-    if (folder / "adapter_config.json").is_file():
-        base = _adapter_base(folder)
+    if (folder / checkpoint.MANIFEST).is_file():
+        checkpoint.verify(folder)
+    if (folder / ADAPTER_CONFIG).is_file():
+        base = read_layout(folder).base_model
         model = load_model(base, device=device, precision=precision, trained=trained)
         merge_adapter(model.module, folder)
         model.source = source
@@ -139,10 +142,6 @@ def state_of(parameters: Mapping[str, nn.Parameter]) -> list[Tensor]:
     return [parameter.detach().clone() for parameter in parameters.values()]
 
 
-def _adapter_base(folder: Path) -> str:
-    return str(json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"])
-
-
 def _why(source: str, error: Exception) -> str:
     folder = Path(source)
     first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -167,13 +166,14 @@ def _end_tokens(module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> 
 
 @torch.no_grad()
 def _head_is_one_matrix(module: PreTrainedModel) -> bool:
-    """Tried out on a few tokens: some models scale or cap their logits on the way out."""
+    """Looked at on a few tokens: some models scale or cap what their head gives, or what goes into it."""
     head = module.get_output_embeddings()
     if not isinstance(head, nn.Linear):
         return False
+    seen: list[tuple[Tensor, Tensor]] = []
+    hook = head.register_forward_hook(lambda _, inputs, output: seen.append((inputs[0], output)))
     tokens = torch.arange(4, device=module.device)[None] % module.get_input_embeddings().num_embeddings
-    hidden = module.base_model(input_ids=tokens, use_cache=False).last_hidden_state
     logits = module(input_ids=tokens, use_cache=False).logits
-    if hidden.shape[-1] != head.in_features:
-        return False
-    return torch.allclose(head(hidden).float(), logits.float(), rtol=1e-3, atol=1e-3)
+    hook.remove()
+    hidden = module.base_model(input_ids=tokens, use_cache=False).last_hidden_state
+    return len(seen) == 1 and torch.equal(seen[0][1], logits) and torch.equal(seen[0][0], hidden)

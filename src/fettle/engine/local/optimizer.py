@@ -57,5 +57,4 @@ class Optimizer:
             parameter = self._parameters.get(name)
             if parameter is None or (key != "step" and parameter.shape != value.shape):
                 raise CheckpointError(f"the checkpoint's optimizer state {full_name} does not belong to this policy")
-            device = torch.device("cpu") if key == "step" and parameter.device.type == "cpu" else parameter.device
-            self._adam.state[parameter][key] = value.clone().to(device)
+            self._adam.state[parameter][key] = value.clone().to(parameter.device)

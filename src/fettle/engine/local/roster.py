@@ -89,6 +89,8 @@ def roster(
 
 def _check(request: SampleRequest, name: str, *, vocabulary: int, context: int) -> None:
     prompt = request.prompt
+    if request.n < 0:
+        raise ConfigError(f"{name} asks for {request.n} completions: a number from 0 up is needed")
     if not len(prompt):
         raise ModelError(f"the prompt of {name} is empty, and a model needs a token to continue: give it at least one")
     if len(prompt) >= context:
