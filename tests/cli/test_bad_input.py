@@ -21,7 +21,7 @@ REWARD = "environments.0.reward={}"
         (REWARD.format("nowhere:score"), "reward nowhere:score cannot be imported (ModuleNotFoundError"),
         (REWARD.format("beside:leters"), "module beside has no function 'leters'"),
         ("steps=many", "'steps'"),
-        ("name=../elsewhere", "name is '../elsewhere'"),
+        ("name=../elsewhere", "'../elsewhere'"),
         ("evaluation.tasks=7", "heldout keeps 6 tasks, and evaluation.tasks asks 7"),
         ("engine.sample_tokens=16", "raise engine.sample_tokens, or lower max_tokens"),
         ("steps", "an override is written key=value"),
