@@ -11,7 +11,7 @@ from fettle import config as c
 from fettle.config import Arithmetic, Frozen, RLRun, SFTRun
 from fettle.config.load import load
 from fettle.engine import Capabilities
-from fettle.errors import ConfigError
+from fettle.errors import ConfigError, ModelError
 from fettle.losses import LOSSES
 from fettle.training.plan import CONSUMERS, plan, plans
 
@@ -61,7 +61,7 @@ def test_no_consumer_is_named_for_a_setting_that_is_not_there():
 
 @pytest.mark.parametrize("recipe", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_shipped_recipe_can_be_planned_without_its_model_or_its_data(recipe):
-    for _, planned in plans(load(recipe), HERE):
+    for _, planned in plans(load(recipe), lambda engine: HERE):
         assert planned.settings
         assert all(setting.consumer.startswith("fettle.") for setting in planned.settings)
         assert planned.memory_bytes > 0
@@ -123,3 +123,27 @@ def test_what_the_engine_cannot_do_is_refused():
         plan(rl(), weak)
     with pytest.raises(ConfigError, match=r"policy\.precision is bfloat16, and the toy engine offers float32"):
         plan(SFTRun(policy={"model": "x", "precision": "bfloat16"}, data=c.WorkedSums()), weak)
+
+
+def test_the_reference_of_a_kl_penalty_is_a_second_model_unless_adapters_are_trained():
+    def sizes(**settings) -> dict[str, int]:
+        return dict(plan(rl(**settings), HERE).memory)
+
+    assert sizes()["the KL penalty's reference"] == sizes()["weights"]
+    assert "the KL penalty's reference" not in sizes(loss={"kl": None})
+    adapted = RLRun(policy={"model": c.TinyModel(), "lora": {}}, environments=[Arithmetic()])
+    assert "the KL penalty's reference" not in dict(plan(adapted, HERE).memory)
+
+
+def test_each_stage_is_planned_on_its_own_engine():
+    gpu = Capabilities("local", "cuda", tuple(LOSSES), ("float32",), threads=1, memory_bytes=0)
+    recipe = load(CONFIGS / "arithmetic-grpo.yaml", ["stages.1.engine.device=cuda"])
+    notes = [planned.notes for _, planned in plans(recipe, lambda engine: gpu if engine.device == "cuda" else HERE)]
+    assert not any("no cuda device" in note for note in notes[0])
+    assert any("no cuda device" in note for note in notes[1])
+
+
+def test_a_model_folder_that_cannot_be_read_is_one_sentence(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ModelError, match=r"cannot be planned for .*: look at its config\.json"):
+        plan(RLRun(policy={"model": str(tmp_path)}, environments=[Arithmetic()]), HERE)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fettle.config import EngineConfig, PolicySpec, RLRun, SFTRun, TinyModel
+from fettle.errors import ModelError
 
 FLOAT32, BFLOAT16 = 4, 2
 ACTIVATIONS_PER_LAYER = 16
@@ -25,7 +26,11 @@ class ModelShape:
 
 
 def model_shape(model: str | TinyModel) -> ModelShape | None:
-    """From a tiny model's settings, a folder's files, or the size in a hub name; None where nothing tells."""
+    """From a tiny model's settings, a folder's files, or the size in a hub name; None where nothing tells.
+
+    Raises:
+        ModelError: the folder's files cannot be read.
+    """
     if isinstance(model, TinyModel):
         per_layer = (3 + 8) * model.hidden**2  # attention about 3, the gated network 3 times 8/3
         parameters = model.layers * per_layer + model.vocabulary * model.hidden
@@ -50,21 +55,27 @@ def memory_estimate(run: RLRun | SFTRun) -> list[tuple[str, int]]:
         return []
     return [
         *_of_weights(run.policy, shape),
+        *([("the KL penalty's reference", _reference(run.policy, shape))] if _has_reference(run) else []),
         ("activations of one micro-batch", _activations(run.engine, run.policy, shape)),
         *([("sampler's cache", _cache(run, shape))] if isinstance(run, RLRun) else []),
     ]
 
 
 def _of_folder(folder: Path) -> ModelShape:
-    config = json.loads((folder / "config.json").read_text())
-    config = config.get("text_config", config)
-    hidden = config.get("hidden_size") or config.get("n_embd")
-    layers = config.get("num_hidden_layers") or config.get("n_layer")
-    heads = config.get("num_attention_heads") or config.get("n_head")
-    width = config.get("head_dim") or hidden // heads
-    key_value_width = (config.get("num_key_value_heads") or heads) * width
-    parameters = sum(_parameters(path) for path in folder.glob("*.safetensors") if "optimizer" not in path.name)
-    return ModelShape(parameters, layers, hidden, key_value_width, "its files")
+    try:
+        config = json.loads((folder / "config.json").read_text())
+        config = config.get("text_config", config)
+        hidden = config.get("hidden_size") or config["n_embd"]
+        heads = config.get("num_attention_heads") or config["n_head"]
+        return ModelShape(
+            parameters=sum(_parameters(path) for path in folder.glob("*.safetensors") if "optimizer" not in path.name),
+            layers=config.get("num_hidden_layers") or config["n_layer"],
+            hidden=hidden,
+            key_value_width=(config.get("num_key_value_heads") or heads) * (config.get("head_dim") or hidden // heads),
+            known_from="its files",
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"the model in {folder} cannot be planned for ({error!r}): look at its config.json") from error
 
 
 def _parameters(path: Path) -> int:
@@ -91,6 +102,15 @@ def _of_weights(spec: PolicySpec, shape: ModelShape) -> list[tuple[str, int]]:
         ("frozen weights", width * shape.parameters),
         ("adapter, gradients and optimizer", 4 * FLOAT32 * trained),
     ]
+
+
+def _has_reference(run: RLRun | SFTRun) -> bool:
+    """Under LoRA the reference is the same weights with the adapter out."""
+    return isinstance(run, RLRun) and run.loss.kl is not None and run.policy.lora is None
+
+
+def _reference(spec: PolicySpec, shape: ModelShape) -> int:
+    return (BFLOAT16 if spec.precision == "bfloat16" else FLOAT32) * shape.parameters
 
 
 def _activations(engine: EngineConfig, spec: PolicySpec, shape: ModelShape) -> int:

@@ -1,12 +1,12 @@
 """What a recipe would do, before anything is allocated: who consumes each setting, how much memory, how many tokens."""
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from fettle import config as c
-from fettle.config import Frozen, Pipeline, RLRun, SFTRun
+from fettle.config import EngineConfig, Frozen, Pipeline, RLRun, RunConfig, SFTRun, TinyModel
 from fettle.config.load import leaves
 from fettle.engine import Capabilities
 from fettle.errors import ConfigError
@@ -106,18 +106,19 @@ def plan(run: RLRun | SFTRun, capabilities: Capabilities) -> Plan:
     return Plan(tuple(_settings(run)), tuple(arithmetic), memory, tuple(notes))
 
 
-def plans(run: RLRun | SFTRun | Pipeline, capabilities: Capabilities) -> list[tuple[str, Plan]]:
-    """A plan for each stage, by name."""
-    if not isinstance(run, Pipeline):
-        return [(run.name, plan(run, capabilities))]
-    first = run.stages[0].policy.model  # what the later stages go on with has its shape
-    return [
-        (
-            stage.name,
-            plan(stage.model_copy(update={"policy": stage.policy.model_copy(update={"model": first})}), capabilities),
-        )
-        for stage in run.stages
-    ]
+def plans(run: RunConfig, capabilities: Callable[[EngineConfig], Capabilities]) -> list[tuple[str, Plan]]:
+    """A plan for each stage, by name, against what the stage's own engine can do.
+
+    Raises:
+        ConfigError: as :func:`plan` does.
+    """
+    stages = run.stages if isinstance(run, Pipeline) else (run,)
+    first = stages[0].policy.model  # what the later stages go on with has its shape
+    return [(stage.name, plan(_from(stage, first), capabilities(stage.engine))) for stage in stages]
+
+
+def _from(stage: RLRun | SFTRun, model: str | TinyModel) -> RLRun | SFTRun:
+    return stage.model_copy(update={"policy": stage.policy.model_copy(update={"model": model})})
 
 
 def _settings(run: Frozen) -> Iterator[Setting]:
@@ -151,7 +152,8 @@ def _idle(run: RLRun | SFTRun) -> Iterator[str]:
     """Settings that are read and yet cannot act in this run."""
     if isinstance(run, RLRun) and run.minibatches == 1 and run.max_staleness == 0 and run.loss.type in ("ppo", "gspo"):
         yield "the loss never clips: with one minibatch and no staleness every ratio is 1 (use more minibatches)"
-    if run.schedule.warmup_steps >= run.steps * getattr(run, "minibatches", 1):
+    optimizer_steps = run.steps * (run.minibatches if isinstance(run, RLRun) else 1)
+    if run.schedule.warmup_steps >= optimizer_steps:
         yield "schedule.warmup_steps covers the whole run: the learning rate never reaches its peak"
 
 
