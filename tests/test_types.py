@@ -70,3 +70,20 @@ def test_a_trajectory_is_as_old_as_its_oldest_token():
     )
     played = Trajectory(task(), turns, (), terminated=True, truncated=False)
     assert (played.policy_version, played.num_sampled, played.reward) == (4, 5, 0.75)
+
+
+@pytest.mark.parametrize("mask", [[0, 0.5, 1], [0, 2, 1], [0, -1, 1]])
+def test_a_mask_of_other_numbers_is_sent_to_weights(mask):
+    with pytest.raises(LossInputError, match="put those into a stream named weights"):
+        datum([1, 2, 3], mask)
+
+
+@pytest.mark.parametrize("tokens", [[1.5, 2.0], [[1, 2], [3, 4]]])
+def test_tokens_are_one_row_of_whole_numbers(tokens):
+    with pytest.raises(LossInputError, match="one row of whole numbers is needed"):
+        datum(tokens, [0, 1])
+
+
+def test_a_datum_cannot_be_of_temperature_zero():
+    with pytest.raises(LossInputError, match=r"temperature is 0\.0"):
+        datum([1, 2], [0, 1], temperature=0.0)

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from fettle.broker import Operation, OpLog, digest
+from fettle.broker import Broker, Operation, OpLog, digest
 from fettle.broker import oplog as module
 from fettle.config import AdamW
 from fettle.errors import EngineError, SequenceError
@@ -103,3 +103,24 @@ def test_a_digest_depends_on_everything_a_call_says():
     ]
     assert len(set(calls)) == len(calls)
     assert digest("forward", [datum([1, 2], [0, 1], advantages=[0, 1])], AdamW()) == calls[0]
+
+
+async def test_a_caller_that_gives_up_does_not_take_the_answer_from_one_that_asks_again(tmp_path):
+    """Through the broker's own door, as a server's handler whose client went away."""
+    broker, recorder, release = Broker(None), Recorder(), asyncio.Event()
+    broker._logs["policy"] = OpLog()
+
+    async def slow() -> int:
+        await release.wait()
+        recorder.done.append(0)
+        return 7
+
+    operation = Operation(0, 0, "said 0", slow)
+    first = asyncio.ensure_future(broker.submit("policy", operation))
+    await asyncio.sleep(0.01)
+    first.cancel()
+    again = asyncio.ensure_future(broker.submit("policy", operation))
+    release.set()
+    assert await again == 7
+    assert recorder.done == [0]
+    broker.close()

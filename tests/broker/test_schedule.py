@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from fettle.broker.schedule import Gatherer, Worker
-from fettle.errors import LossInputError
+from fettle.errors import EngineError, LossInputError
 
 
 @pytest.fixture
@@ -63,3 +63,26 @@ async def test_a_fault_of_the_backend_reaches_every_waiter(worker):
     gather = Gatherer(worker, broken)
     answers = await asyncio.gather(gather(1), gather(2), return_exceptions=True)
     assert [str(answer) for answer in answers] == ["the machine is on fire"] * 2
+
+
+async def test_callers_that_gave_up_are_not_computed_for(worker):
+    asked: list[int] = []
+
+    def doubled(items):
+        asked.extend(items)
+        return [2 * item for item in items]
+
+    gather = Gatherer(worker, doubled)
+    calls = [asyncio.ensure_future(gather(i)) for i in range(3)]
+    await asyncio.sleep(0)
+    calls[1].cancel()
+    assert await calls[0] == 0
+    assert await calls[2] == 4
+    assert asked == [0, 2]
+
+
+async def test_a_closed_worker_says_so():
+    worker = Worker()
+    worker.close()
+    with pytest.raises(EngineError, match="this engine was closed"):
+        await worker.run(lambda: 1)

@@ -345,7 +345,7 @@ def test_any_run_is_replayed_by_its_dump(tmp_path_factory, run):
 @pytest.mark.parametrize("name", ["''", "../escaped", "a/b", ".hidden", "two words"])
 def test_a_name_that_cannot_be_a_folders_is_refused(small, problems, name):
     [problem] = problems(small(), f"name={name}")
-    assert "'name' String should match pattern" in problem
+    assert "a folder is named for it: use letters, digits, dots, dashes and underscores" in problem
 
 
 def test_numbers_must_be_finite(small, problems):

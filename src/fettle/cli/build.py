@@ -3,9 +3,10 @@
 import asyncio
 import itertools
 import os
+import shutil
 import signal
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -27,12 +28,13 @@ from fettle.config import (
     SamplingParams,
     SFTRun,
     TinyModel,
+    WorkedSums,
 )
 from fettle.config.load import dump, load
 from fettle.data import Conversation, conversations, demonstrations, split
-from fettle.engine.local import LocalBackend, make_tiny_model
-from fettle.environments import Suite, suite
-from fettle.errors import StorageError
+from fettle.engine.local import LocalBackend, capabilities, make_tiny_model
+from fettle.environments import Sheltered, Suite, suite
+from fettle.errors import ConfigError, StorageError
 from fettle.tracking import (
     ConsoleTracker,
     FileTracker,
@@ -44,7 +46,10 @@ from fettle.tracking import (
 )
 from fettle.tracking.plots import draw_curves
 from fettle.training import Evaluation, Session, Summary, evaluate, pipeline, rl, sft
+from fettle.training.plan import plans
 from fettle.types import Message
+
+Prompt = tuple[Message, ...]
 
 TEXTS_FOR_TOKENIZER = 2000
 """Texts that a tiny model's tokenizer is fitted to."""
@@ -53,7 +58,8 @@ SHOW_CURSOR = b"\x1b[?25h\n"
 
 
 def new_folder(root: Path, config: RunConfig) -> RunFolder:
-    """A folder for a new run, with its recipe in it."""
+    """A folder for a new run that this machine can carry out, with its recipe in it."""
+    check(config)
     folder = RunFolder.create(root, config.name)
     folder.write_config(dump(config))
     return folder
@@ -61,29 +67,48 @@ def new_folder(root: Path, config: RunConfig) -> RunFolder:
 
 async def run(config: RunConfig, folder: RunFolder) -> list[Summary]:
     """Carry out a recipe in its folder, from wherever it stands; a summary for each stage."""
-    stop = asyncio.Event()
+    check(config)
+    stop, heldout = asyncio.Event(), _heldout(config)
     with _interruptible(stop):
         if not isinstance(config, Pipeline):
-            return [await run_stage(config, folder, stop)]
+            return [await run_stage(config, folder, stop, heldout)]
 
         def in_its_folder(stage: RLRun | SFTRun) -> "asyncio.Future[Summary]":
-            return asyncio.ensure_future(run_stage(stage, RunFolder(folder.path / stage.name), stop))
+            return asyncio.ensure_future(run_stage(stage, RunFolder(folder.path / stage.name), stop, heldout))
 
         summaries = await pipeline.train(config, in_its_folder)
         write_stages_report(folder, summaries)
         return summaries
 
 
-async def run_stage(config: RLRun | SFTRun, folder: RunFolder, stop: asyncio.Event) -> Summary:
-    """One run in one folder."""
+def check(config: RunConfig) -> None:
+    """Plan a run before anything is made for it.
+
+    Raises:
+        ConfigError: a setting has no consumer, or this machine cannot do what one asks.
+    """
+    for (name, _), stage in zip(plans(config, capabilities), stages_of(config), strict=True):
+        if not capabilities(stage.engine).memory_bytes:
+            raise ConfigError(f"{name} asks for engine.device {stage.engine.device}, and torch sees none here: use cpu")
+
+
+def stages_of(config: RunConfig) -> tuple[RLRun | SFTRun, ...]:
+    """The runs of a recipe."""
+    return config.stages if isinstance(config, Pipeline) else (config,)
+
+
+async def run_stage(
+    config: RLRun | SFTRun, folder: RunFolder, stop: asyncio.Event, heldout: Collection[Prompt]
+) -> Summary:
+    """One run in one folder. Nothing in ``heldout`` is ever trained on."""
     folder = RunFolder.at(folder.path)
     with closing(FileTracker(folder)) as files:  # from here on the folder is ours alone
         folder.write_config(dump(config))
         folder.write_provenance(sys.argv, threads=config.engine.threads or torch.get_num_threads(), data=_files(config))
         if isinstance(config, RLRun):
-            summary = await _reinforced(config, files, folder, stop)
+            summary = await _reinforced(config, files, folder, stop, heldout)
         else:
-            summary = await _supervised(config, files, folder, stop)
+            summary = await _supervised(config, files, folder, stop, heldout)
         draw_curves(read_metrics(folder.metrics_path), folder.curves_path)
         write_report(folder, summary)
     return summary
@@ -128,22 +153,26 @@ def weights_of(model: str) -> str:
         return model
     config = load(folder / "config.yaml")
     if isinstance(config, Pipeline):
-        folder = folder / config.stages[-1].name
+        folder = folder / stages_of(config)[-1].name
     return Session.best_checkpoint(RunFolder.open(folder))
 
 
 def system_of(model: str) -> str | None:
     """The system message that a run was trained with."""
     path = Path(model) / "config.yaml"
-    stages = getattr(load(path), "stages", (load(path),)) if path.is_file() else ()
-    return stages[-1].environments[0].system if stages and isinstance(stages[-1], RLRun) else None
+    if not path.is_file():
+        return None
+    last = stages_of(load(path))[-1]
+    return last.environments[0].system if isinstance(last, RLRun) else None
 
 
-def conversations_of(data: DemonstrationsConfig) -> tuple[Sequence[Conversation], Sequence[Conversation]]:
+def conversations_of(
+    data: DemonstrationsConfig, heldout: Collection[Prompt]
+) -> tuple[Sequence[Conversation], Sequence[Conversation]]:
     """What to learn from, and what to be scored on."""
     if isinstance(data, Conversations):
         return split(conversations(data.path), heldout=data.heldout, seed=data.seed)
-    source = suite(data.tasks)
+    source = Sheltered(suite(data.tasks), heldout)
     training = (source.training_task(index) for index in range(data.size))
     return (
         list(demonstrations(training, slips=data.slips, seed=data.seed)),
@@ -157,10 +186,12 @@ def materialized(spec: PolicySpec, folder: RunFolder, texts: Iterable[str]) -> P
     Folders are given whole: adapters name their base by it, and must find it from any working directory.
     """
     if isinstance(spec.model, TinyModel):
-        model = folder.path / "model"
-        if not (model / "tokenizer.json").is_file():
+        model, scratch = folder.path / "model", folder.path / ".model.partial"
+        if not model.is_dir():
             try:
-                make_tiny_model(spec.model, model, texts=itertools.islice(texts, TEXTS_FOR_TOKENIZER))
+                shutil.rmtree(scratch, ignore_errors=True)
+                make_tiny_model(spec.model, scratch, texts=itertools.islice(texts, TEXTS_FOR_TOKENIZER))
+                scratch.rename(model)
             except (OSError, SafetensorError) as error:
                 raise StorageError(f"the model {model} could not be written ({error}): free some space") from error
     else:
@@ -168,8 +199,10 @@ def materialized(spec: PolicySpec, folder: RunFolder, texts: Iterable[str]) -> P
     return spec.model_copy(update={"model": str(model.resolve())}) if model.is_dir() else spec
 
 
-async def _reinforced(config: RLRun, files: FileTracker, folder: RunFolder, stop: asyncio.Event) -> Summary:
-    suites = [suite(environment) for environment in config.environments]
+async def _reinforced(
+    config: RLRun, files: FileTracker, folder: RunFolder, stop: asyncio.Event, heldout: Collection[Prompt]
+) -> Summary:
+    suites = [Sheltered(suite(environment), heldout) for environment in config.environments]
     config = config.model_copy(update={"policy": materialized(config.policy, folder, _prompts(suites))})
     template = Template(load_tokenizer(str(config.policy.model)))
     with _session(config, files, folder, stop) as session, _engine(config.engine, folder.checkpoints) as engine:
@@ -177,15 +210,17 @@ async def _reinforced(config: RLRun, files: FileTracker, folder: RunFolder, stop
         return await rl.train(config, engine=engine, suites=suites, template=template, session=session)
 
 
-async def _supervised(config: SFTRun, files: FileTracker, folder: RunFolder, stop: asyncio.Event) -> Summary:
-    training, heldout = conversations_of(config.data)
+async def _supervised(
+    config: SFTRun, files: FileTracker, folder: RunFolder, stop: asyncio.Event, heldout: Collection[Prompt]
+) -> Summary:
+    training, scored = conversations_of(config.data, heldout)
     texts = (message.content for conversation in training for message in conversation)
     config = config.model_copy(update={"policy": materialized(config.policy, folder, texts)})
     template = Template(load_tokenizer(str(config.policy.model)))
     with _session(config, files, folder, stop) as session, _engine(config.engine, folder.checkpoints) as engine:
         session.stop_when(patience=config.evaluation.patience, lower_is_better=True)
         return await sft.train(
-            config, engine=engine, conversations=training, heldout=heldout, template=template, session=session
+            config, engine=engine, conversations=training, heldout=scored, template=template, session=session
         )
 
 
@@ -229,6 +264,14 @@ def _interruptible(stop: asyncio.Event) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def _heldout(config: RunConfig) -> frozenset[Prompt]:
+    """The prompts that some stage of a recipe scores on."""
+    stages = stages_of(config)
+    sources = [source for stage in stages if isinstance(stage, RLRun) for source in stage.environments]
+    shown = [stage.data.tasks for stage in stages if isinstance(stage, SFTRun) and isinstance(stage.data, WorkedSums)]
+    return frozenset(task.prompt for source in [*sources, *shown] for task in suite(source).heldout_tasks())
 
 
 def _files(config: RLRun | SFTRun) -> list[Path]:

@@ -65,14 +65,14 @@ def sample(
 
 
 def _recipe_of(model: str, recipe: Path | None, overrides: list[str]) -> "RLRun":
-    from fettle.config import RLRun
+    from fettle.config import Pipeline, RLRun
     from fettle.config.load import load
 
     path = recipe or Path(model) / "config.yaml"
     if recipe is None and not path.is_file():
         raise ConfigError(f"{model} is no run folder, so it names no tasks: say which with --recipe RECIPE")
     config = load(path, overrides)
-    stages = getattr(config, "stages", (config,))
-    if not isinstance(stages[-1], RLRun):
+    last = config.stages[-1] if isinstance(config, Pipeline) else config
+    if not isinstance(last, RLRun):
         raise ConfigError(f"{path} ends with supervised learning, which has no tasks to score: give --recipe RECIPE")
-    return stages[-1]
+    return last

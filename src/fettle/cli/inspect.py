@@ -30,13 +30,11 @@ def plan(recipe: Recipe, overrides: Overrides = None) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from fettle.config import Pipeline
     from fettle.engine.local import capabilities
     from fettle.training.plan import plans
 
     console = Console(highlight=False)
-    first = loaded.stages[0] if isinstance(loaded, Pipeline) else loaded
-    for name, planned in plans(loaded, capabilities(first.engine)):
+    for name, planned in plans(loaded, capabilities):
         table = Table(title=Text(name), title_justify="left")
         for column in ("setting", "value", "read by"):
             table.add_column(column, overflow="fold")

@@ -1,9 +1,10 @@
 """Whole runs: one class a kind of recipe."""
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from fettle.config.base import Frozen
 from fettle.config.environments import DemonstrationsConfig, EnvironmentConfig
@@ -12,8 +13,14 @@ from fettle.config.losses import PPO, PolicyLossConfig
 from fettle.config.policy import AdamW, Constant, EngineConfig, LocalEngine, PolicySpec, Schedule
 from fettle.config.presets import PRESETS
 
-FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
-"""Letters, digits, dots, dashes and underscores: a folder is named for it."""
+
+def _names_a_folder(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
+        raise ValueError("a folder is named for it: use letters, digits, dots, dashes and underscores")
+    return name
+
+
+FolderName = Annotated[str, AfterValidator(_names_a_folder)]
 
 
 class Evaluation(Frozen):

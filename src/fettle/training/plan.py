@@ -123,8 +123,25 @@ def _from(stage: RLRun | SFTRun, model: str | TinyModel) -> RLRun | SFTRun:
 
 def _settings(run: Frozen) -> Iterator[Setting]:
     for key, owner, name, value in leaves(run):
-        if name != "type":
+        if key == "type":
+            continue
+        if name == "type":  # which variant it is, is read by whoever reads the setting that holds it
+            place, owner = _holder(run, key)
+            yield Setting(key, value, _consumer(key, owner, place))
+        else:
             yield Setting(key, value, _consumer(key, owner, name))
+
+
+def _holder(run: Frozen, key: str) -> tuple[str, type[Frozen]]:
+    """The field that holds a variant, and the class that declares it: ``reduction`` for ``reduction.type``."""
+    held: Any = run
+    name, owner = "", type(run)
+    for part in key.split(".")[:-1]:
+        if isinstance(held, tuple):
+            held = held[int(part)]
+        else:
+            name, owner, held = part, type(held), getattr(held, part)
+    return name, owner
 
 
 def _consumer(key: str, owner: type[Frozen], name: str) -> str:

@@ -82,3 +82,15 @@ def test_every_file_is_hashed(tmp_path):
     assert '"a"' in manifest
     assert '"sub/b"' in manifest
     assert Path(tmp_path / "x" / "sub" / "b").read_text() == "2"
+
+
+def test_the_tokenizers_own_exception_is_the_same_sentence(tmp_path):
+    """Its writer raises a bare Exception, whatever the system said."""
+    with pytest.raises(StorageError, match="File too large"):
+        _write_as_rust_fails(tmp_path / "x")
+    assert list(tmp_path.iterdir()) == []
+
+
+def _write_as_rust_fails(folder: Path) -> None:
+    with writing(folder):
+        raise Exception("File too large (os error 27)")

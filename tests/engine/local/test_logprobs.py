@@ -77,3 +77,20 @@ def test_bfloat16_is_summed_in_float32():
     rounded, _ = token_logprobs(hidden.bfloat16(), weight, None, targets, temperature)
     assert rounded.dtype == torch.float32
     torch.testing.assert_close(rounded, exact, atol=0.15, rtol=0.05)
+
+
+def test_under_autocast_forward_and_backward_make_the_same_logits():
+    """The error against float32 is that of a plain bfloat16 head, no more."""
+    hidden, weight, _, targets, temperature = case(torch.float32, n=64, width=32, vocabulary=512)
+
+    def gradient(head, *, autocast: bool) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            total = head().sum()
+        return torch.autograd.grad(total, hidden)[0]
+
+    exact = gradient(lambda: token_logprobs(hidden, weight, None, targets, temperature)[0], autocast=False)
+    ours = gradient(lambda: token_logprobs(hidden, weight, None, targets, temperature)[0], autocast=True)
+    plain = gradient(
+        lambda: logprobs_of_logits(torch.nn.functional.linear(hidden, weight), targets, temperature)[0], autocast=True
+    )
+    assert (ours - exact).norm() <= 1.5 * (plain - exact).norm()

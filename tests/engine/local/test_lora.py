@@ -1,5 +1,7 @@
 """Adapters: nothing at first, something after a step, and on disk what PEFT expects."""
 
+import json
+
 import pytest
 import torch
 from peft import PeftModel
@@ -8,7 +10,7 @@ from transformers import AutoModelForCausalLM
 from fettle.config import LoRA
 from fettle.engine.local.lora import read_adapter, write_adapter
 from fettle.engine.local.model import LanguageModel, load_model
-from fettle.errors import CheckpointError, ConfigError
+from fettle.errors import CheckpointError, ConfigError, ModelError
 
 CPU = torch.device("cpu")
 TOKENS = torch.tensor([[5, 9, 300, 41, 7]])
@@ -107,3 +109,25 @@ def test_an_adapter_of_another_rank_is_refused(tiny, tmp_path):
     write_adapter(model.slots.adapter(LoRA(rank=4), seed=0), tmp_path, base_model=tiny)
     with pytest.raises(CheckpointError, match="another rank"):
         read_adapter(model.slots.adapter(LoRA(rank=8), seed=0), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("use_rslora", True), ("use_dora", True), ("rank_pattern", {"q_proj": 8}), ("modules_to_save", ["lm_head"]),
+     ("bias", "all"), ("base_model_name_or_path", None), ("peft_type", "IA3")],
+)  # fmt: skip
+def test_an_adapter_of_another_kind_is_refused_not_merged_wrongly(tiny, tmp_path, key, value):
+    model = loaded(tiny)
+    write_adapter(shaken(model, LoRA(rank=4)), tmp_path, base_model=tiny)
+    path = tmp_path / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
+    with pytest.raises(ModelError, match=rf"cannot be used \({key}: .*plain LoRA adapters can"):
+        loaded(str(tmp_path))
+
+
+def test_an_adapter_without_its_weights_is_one_sentence(tiny, tmp_path):
+    model = loaded(tiny)
+    write_adapter(shaken(model, LoRA(rank=4)), tmp_path, base_model=tiny)
+    (tmp_path / "adapter_model.safetensors").unlink()
+    with pytest.raises(ModelError, match=r"cannot be read .* it needs adapter_model\.safetensors"):
+        loaded(str(tmp_path))

@@ -5,9 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import Gemma2Config, Gemma2ForCausalLM
 
+from fettle.config import PolicySpec
 from fettle.engine.local.model import load_model
-from fettle.errors import ModelError
+from fettle.engine.local.policy import LocalPolicy
+from fettle.errors import CheckpointError, ModelError
+
+from .conftest import saved
 
 
 def load(source: str):
@@ -59,3 +64,24 @@ def test_limits_are_the_models_own(tiny, gpt2):
 
 def test_frozen_models_take_no_gradient(tiny):
     assert not any(p.requires_grad for p in load(tiny).parameters.values())
+
+
+def test_a_checkpoint_that_was_altered_is_no_base_to_start_from(tiny, tmp_path):
+    LocalPolicy(PolicySpec(model=tiny), load(tiny)).save(tmp_path / "saved", optimizer=False)
+    victim = tmp_path / "saved" / "model.safetensors"
+    raw = bytearray(victim.read_bytes())
+    raw[-1] ^= 1
+    victim.write_bytes(bytes(raw))
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is not what was saved"):
+        load(str(tmp_path / "saved"))
+
+
+def test_a_head_whose_output_is_capped_is_told_from_one_matrix_however_small_its_logits(tmp_path, tiny):
+    """At 30, as Gemma 2 ships it, capping changes a fresh model's small logits by less than any tolerance."""
+    torch.manual_seed(0)
+    config = Gemma2Config(
+        vocab_size=512, hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2, head_dim=16,
+        num_key_value_heads=1, max_position_embeddings=128, final_logit_softcapping=30.0, pad_token_id=0,
+    )  # fmt: skip
+    assert not load(saved(Gemma2ForCausalLM(config), tiny, tmp_path / "gemma")).head_is_one_matrix
+    assert load(tiny).head_is_one_matrix
