@@ -16,7 +16,9 @@ from fettle.config.presets import PRESETS
 
 def _names_a_folder(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
-        raise ValueError("a folder is named for it: use letters, digits, dots, dashes and underscores")
+        raise ValueError(
+            f"name is {name!r}, and a folder is named for it: use letters, digits, dots, dashes and underscores"
+        )
     return name
 
 

@@ -75,7 +75,9 @@ def _of_folder(folder: Path) -> ModelShape:
             known_from="its files",
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"the model in {folder} cannot be planned for ({error!r}): look at its config.json") from error
+        raise ModelError(
+            f"the model in {folder} cannot be planned for ({type(error).__name__}: {error}): look at its config.json"
+        ) from error
 
 
 def _parameters(path: Path) -> int:
