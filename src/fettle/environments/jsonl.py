@@ -33,7 +33,7 @@ class FileSuite:
         self._training = [task for task in tasks if task.prompt not in kept]
 
     def training_task(self, index: int) -> Task:
-        """Each row once an epoch."""
+        """Each row once in as many indices as there are rows."""
         epoch, place = divmod(index, len(self._training))
         return self._training[_order(len(self._training), key(self._config.seed, "epoch", epoch))[place]]
 

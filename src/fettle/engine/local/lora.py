@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from fettle.config import LoRA
-from fettle.engine.local.randomness import generator
+from fettle.engine.local.generators import generator
 from fettle.errors import CheckpointError, ConfigError, ModelError
 
 PEFT_PREFIX = "base_model.model."

@@ -12,6 +12,7 @@ from fettle.config import SamplingParams
 from fettle.engine.base import SampleRequest
 from fettle.engine.local.paths import Path, closed_up
 from fettle.engine.local.roster import Roster, roster
+from fettle.errors import ModelError
 
 PathKind = Callable[[PreTrainedModel, Roster, int], Path]
 
@@ -32,13 +33,19 @@ def unlike_layers(model: PreTrainedModel) -> str:
 
 @torch.no_grad()
 def difference(kind: PathKind, model: PreTrainedModel) -> str:
-    """How logits on this path differ from plain forward passes, in words; empty where they agree."""
+    """How logits on this path differ from plain forward passes, in words; empty where they agree.
+
+    Raises:
+        ModelError: the model's logits are not finite, on any path.
+    """
     # Structure is what is tested: autocast's rounding would blur it.
     with torch.autocast(model.device.type, enabled=False):
         try:
             found, expected = _logits(kind, model)
         except REFUSALS as error:
             return f"it fails ({type(error).__name__}: {error})"
+    if not torch.isfinite(expected).all():
+        raise ModelError(f"the logits of this {type(model).__name__} are not finite: its weights are broken")
     tolerance = 1e-4 if model.dtype == torch.float32 else 5e-2
     scale, apart = float(expected.abs().max()), float((found - expected).abs().max())
     return "" if apart <= tolerance * scale else f"its logits differ by {apart:.1e} from those without one"
