@@ -61,7 +61,9 @@ def verify(folder: Path) -> None:
     for name, expected in hashes.items():
         path = folder / name
         if not path.is_file():
-            raise CheckpointError(f"the checkpoint {folder} lacks {name}: bring the file back, or use another checkpoint")
+            raise CheckpointError(
+                f"the checkpoint {folder} lacks {name}: bring the file back, or use another checkpoint"
+            )
         if _hash(path) != expected:
             raise CheckpointError(
                 f"{path} is not what was saved (its hash differs from {MANIFEST}): bring the file back, or use another checkpoint"

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from fettle.config import AdamW, LossConfig, PolicySpec
 from fettle.engine.local import checkpoint, step
+from fettle.engine.local.generators import generator
 from fettle.engine.local.lora import Adapter, read_adapter, write_adapter
 from fettle.engine.local.model import LanguageModel, state_of
 from fettle.engine.local.optimizer import Optimizer
-from fettle.engine.local.generators import generator
 from fettle.errors import CheckpointError, EngineError
 from fettle.types import Checkpoint, Datum, ForwardResult, OptimResult
 
