@@ -47,5 +47,4 @@ async def test_an_environment_plays_one_episode():
 
 async def test_closing_twice_is_fine():
     environment = SingleTurn("free", lambda reply, task: 1.0)
-    await environment.close()
-    await environment.close()
+    assert [await environment.close() for _ in range(2)] == [None, None]

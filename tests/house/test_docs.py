@@ -28,7 +28,7 @@ def test_links_lead_to_files_and_headings(page):
 def test_python_parses(page):
     for language, code in FENCE.findall(page.read_text(encoding="utf-8")):
         if language == "python":
-            compile(code, named(page), "exec")
+            assert compile(code, named(page), "exec")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=named)

@@ -51,7 +51,7 @@ def test_a_probability_given_for_its_logarithm_is_refused_with_its_value(name):
 
 
 def test_rounding_and_masked_tokens_are_let_pass():
-    check_inputs(PPO(), [example(sampling_logprobs=[3.0, 1e-6, -1], advantages=[0, 1, 1])])
+    assert check_inputs(PPO(), [example(sampling_logprobs=[3.0, 1e-6, -1], advantages=[0, 1, 1])]) is None
 
 
 def test_a_stream_of_the_wrong_length_never_becomes_a_datum():

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers import Gemma2Config, Gemma2ForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from fettle.config import TinyModel
 from fettle.engine.local.tiny import make_tiny_model
@@ -50,3 +50,13 @@ def llama(tiny: str, tmp_path_factory: pytest.TempPathFactory) -> str:
         bos_token_id=None,
     )  # fmt: skip
     return saved(LlamaForCausalLM(config), tiny, tmp_path_factory.mktemp("models") / "llama")
+
+
+def capped(cap: float, tokenizer_from: str, folder: Path) -> str:
+    """Gemma 2, which squashes its logits to within ``cap`` on the way out."""
+    torch.manual_seed(0)
+    config = Gemma2Config(
+        vocab_size=512, hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2, head_dim=16,
+        num_key_value_heads=1, max_position_embeddings=128, final_logit_softcapping=cap, pad_token_id=0,
+    )  # fmt: skip
+    return saved(Gemma2ForCausalLM(config), tokenizer_from, folder)

@@ -1,7 +1,7 @@
 """The decode loop: what it draws, what it reports, what it computes, and what it refuses."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -13,60 +13,9 @@ from transformers import PreTrainedModel
 
 from fettle.config import SamplingParams
 from fettle.engine.base import SampleRequest
-from fettle.engine.local.decode import Decoder
-from fettle.errors import ConfigError, ModelError
-from fettle.types import Completion
+from fettle.errors import ModelError
 
-VOCABULARY, CONTEXT, END = 61, 160, 7
-SIZES = {
-    "vocab_size": VOCABULARY, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
-    "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": CONTEXT,
-    "initializer_range": 0.3, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": END,
-}  # fmt: skip
-GPT2_SIZES = {
-    "vocab_size": VOCABULARY, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": CONTEXT,
-    "initializer_range": 0.3, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": END,
-}  # fmt: skip
-MODELS: dict[str, Callable[[], PreTrainedModel]] = {
-    "qwen3": lambda: transformers.Qwen3ForCausalLM(transformers.Qwen3Config(**SIZES)),
-    "llama": lambda: transformers.LlamaForCausalLM(transformers.LlamaConfig(**SIZES)),
-    "llama-eager": lambda: transformers.LlamaForCausalLM(
-        transformers.LlamaConfig(**SIZES, attn_implementation="eager")
-    ),
-    "gpt2": lambda: transformers.GPT2LMHeadModel(transformers.GPT2Config(**GPT2_SIZES)),
-    "mistral": lambda: transformers.MistralForCausalLM(transformers.MistralConfig(**SIZES, sliding_window=5)),
-    "gemma3": lambda: transformers.Gemma3ForCausalLM(transformers.Gemma3TextConfig(**SIZES, sliding_window=5)),
-    "bloom": lambda: transformers.BloomForCausalLM(
-        transformers.BloomConfig(vocab_size=VOCABULARY, hidden_size=32, n_layer=2, n_head=4, initializer_range=0.3)
-    ),
-    "mamba": lambda: transformers.MambaForCausalLM(
-        transformers.MambaConfig(vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2, state_size=8)
-    ),
-}
-SLAB, GENERIC = ("qwen3", "llama", "llama-eager", "gpt2"), ("mistral", "gemma3", "bloom", "mamba")
-PROMPTS = [[3, 14, 15], [9, 26, 5, 35, 8, 9, 7, 9, 32], [31], [4, 15, 9, 2, 6, 53]]
-
-
-def make(name: str, seed: int = 0) -> PreTrainedModel:
-    torch.manual_seed(seed)
-    return MODELS[name]().eval()
-
-
-def decoder(model: PreTrainedModel, *, budget: int = 1 << 18, ends: frozenset[int] = frozenset()) -> Decoder:
-    return Decoder(model, end_token_ids=ends, decode_text=text_of, token_budget=budget, context=CONTEXT)
-
-
-def text_of(tokens: Sequence[int]) -> str:
-    """Two letters a token."""
-    return "".join(chr(97 + token // 26) + chr(97 + token % 26) for token in tokens)
-
-
-def requests(n: int = 2, prompts: Sequence[Sequence[int]] = PROMPTS, **params: object) -> list[SampleRequest]:
-    return [SampleRequest(prompt, n, SamplingParams(**params)) for prompt in prompts]
-
-
-def tokens_of(found: list[list[Completion]]) -> list[list[list[int]]]:
-    return [[completion.tokens for completion in completions] for completions in found]
+from .decoding import CONTEXT, END, MODELS, PROMPTS, SIZES, SLAB, decoder, make, requests, text_of, tokens_of
 
 
 @torch.no_grad()
@@ -376,42 +325,3 @@ def test_a_model_that_keeps_its_state_outside_the_cache_is_refused() -> None:
     )
     with pytest.raises(ModelError, match="RecurrentGemmaForCausalLM cannot be sampled: with a cache its logits differ"):
         decoder(transformers.RecurrentGemmaForCausalLM(config).eval()).complete(requests(max_tokens=4), version=0)
-
-
-@pytest.mark.parametrize(
-    ("prompt", "message"),
-    [
-        ([], "the prompt of request 1 is empty"),
-        ([5] * CONTEXT, "the prompt of request 1 has 160 tokens, which leaves no room for more in a context of 160"),
-        ([5, VOCABULARY, 2], "the prompt of request 1 holds token id 61, and the model's vocabulary is 0 to 60"),
-        ([5, -1], "the prompt of request 1 holds token id -1"),
-    ],
-    ids=["empty", "long", "high", "low"],
-)
-def test_a_prompt_that_does_not_fit_the_model_is_refused(prompt: list[int], message: str) -> None:
-    with pytest.raises(ModelError, match=message):
-        decoder(make("qwen3")).complete(requests(1, [PROMPTS[0], prompt], max_tokens=4), version=0)
-
-
-def test_a_row_that_may_outgrow_the_budget_is_refused() -> None:
-    message = "request 1 needs room for 29 tokens.*engine.sample_tokens is 28"
-    with pytest.raises(ConfigError, match=message):
-        decoder(make("qwen3"), budget=28).complete(requests(1, max_tokens=20), version=0)
-
-
-def test_an_empty_stop_string_is_refused() -> None:
-    with pytest.raises(ConfigError, match="a stop string of request 0 is empty"):
-        decoder(make("qwen3")).complete(requests(stop=("a", "")), version=0)
-
-
-def test_diverged_weights_are_refused_and_leave_nothing_behind() -> None:
-    model = make("qwen3")
-    sampling = decoder(model)
-    good = tokens_of(sampling.complete(requests(max_tokens=12), version=0))
-    weight = model.model.layers[1].self_attn.v_proj.weight
-    saved = weight.detach().clone()
-    weight.data.fill_(float("nan"))
-    with pytest.raises(ModelError, match="not finite"):
-        sampling.complete(requests(8, [PROMPTS[1]], max_tokens=12), version=1)
-    weight.data.copy_(saved)
-    assert tokens_of(sampling.complete(requests(max_tokens=12), version=2)) == good

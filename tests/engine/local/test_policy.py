@@ -13,6 +13,8 @@ from fettle.engine.local.policy import LocalPolicy, saved_state
 from fettle.errors import CheckpointError, ConfigError, EngineError, LossInputError, ModelError
 from fettle.types import Datum, datum
 
+from .conftest import capped
+
 CPU = torch.device("cpu")
 BUDGET = 64
 
@@ -64,17 +66,8 @@ def test_log_probabilities_equal_a_plain_forward_of_each_sequence(architecture, 
 
 
 def test_a_model_that_caps_its_logits_gets_them_from_its_own_head(tmp_path, tiny):
-    """Gemma 2 squashes logits on the way out: hidden states times the head's matrix would be wrong."""
-    from transformers import Gemma2Config, Gemma2ForCausalLM  # noqa: PLC0415
-
-    from .conftest import saved  # noqa: PLC0415
-
-    torch.manual_seed(0)
-    config = Gemma2Config(
-        vocab_size=512, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, head_dim=16,
-        num_key_value_heads=1, max_position_embeddings=128, final_logit_softcapping=0.5, pad_token_id=0,
-    )  # fmt: skip
-    held = policy(saved(Gemma2ForCausalLM(config), tiny, tmp_path / "gemma"))
+    """Hidden states times the head's matrix would be wrong."""
+    held = policy(capped(0.5, tiny, tmp_path / "gemma"))
     assert not held.model.head_is_one_matrix
     one = batch(1)[0]
     logits = held.model.module(input_ids=torch.tensor(one.tokens)[None].long()).logits[0] / one.temperature

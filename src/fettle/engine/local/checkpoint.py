@@ -58,16 +58,13 @@ def verify(folder: Path) -> None:
         hashes: dict[str, str] = json.loads((folder / MANIFEST).read_text())["sha256"]
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise CheckpointError(f"{folder} is no checkpoint: it has no readable {MANIFEST}") from error
+    mend = "bring the file back, or use another checkpoint"
     for name, expected in hashes.items():
         path = folder / name
         if not path.is_file():
-            raise CheckpointError(
-                f"the checkpoint {folder} lacks {name}: bring the file back, or use another checkpoint"
-            )
+            raise CheckpointError(f"the checkpoint {folder} lacks {name}: {mend}")
         if _hash(path) != expected:
-            raise CheckpointError(
-                f"{path} is not what was saved (its hash differs from {MANIFEST}): bring the file back, or use another checkpoint"
-            )
+            raise CheckpointError(f"{path} is not what was saved (its hash differs from {MANIFEST}): {mend}")
 
 
 def _seal(folder: Path) -> None:
