@@ -48,6 +48,7 @@ def test_the_adapter_is_in_the_model_only_while_it_is_held(tiny):
     assert torch.equal(logits(model), before)
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning:transformers", "ignore:fan_in_fan_out:UserWarning")
 @pytest.mark.parametrize("architecture", ["tiny", "llama", "gpt2"])
 def test_peft_reads_what_we_write(architecture, request, tmp_path):
     source = request.getfixturevalue(architecture)
