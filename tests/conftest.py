@@ -7,6 +7,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["MPLBACKEND"] = "Agg"
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two workers on two cores; bits repeat only for a fixed number
+os.environ.pop("FETTLE_AS", None)  # set where the suite is started through ./run
 
 from hypothesis import settings
 

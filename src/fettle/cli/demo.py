@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fettle.cli.invoked import FETTLE
 from fettle.cli.recipes import shipped
 from fettle.cli.train import Overrides, Runs, finish
 
@@ -72,10 +73,10 @@ def _show(folder: "RunFolder", summaries: "Sequence[Summary]") -> None:
         f"\nThe run folder: {learned.folder}\n"
         f"  curves.png, report.md, transcripts/, metrics.jsonl\n"
         f"Try next:\n"
-        f'  fettle sample {learned.folder} "State the final answer to the following arithmetic problem: 41 - 17 ="\n'
-        f"  fettle eval {learned.folder}\n"
-        f"  fettle demo stages.1.preset=dr_grpo --seed 1\n"
-        f"  fettle plan configs/qwen3-gsm8k-grpo.yaml",
+        f'  {FETTLE} sample {learned.folder} "State the final answer to the following arithmetic problem: 41 - 17 ="\n'
+        f"  {FETTLE} eval {learned.folder}\n"
+        f"  {FETTLE} demo stages.1.preset=dr_grpo --seed 1\n"
+        f"  {FETTLE} plan configs/qwen3-gsm8k-grpo.yaml",
         markup=False,
         soft_wrap=True,
     )

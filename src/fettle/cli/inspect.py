@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from fettle.cli.invoked import FETTLE
 from fettle.cli.train import Overrides, Runs
 
 Recipe = Annotated[Path, typer.Argument(help="A YAML recipe.")]
@@ -82,7 +83,7 @@ def runs(
         print(json.dumps([asdict(run) for run in found]))
         return
     if not found:
-        print(f"no runs in {runs}: start one with fettle demo, or name another folder")
+        print(f"no runs in {runs}: start one with {FETTLE} demo, or name another folder")
         return
     rows = [("run", "kind", "status", "steps", "reward", "started")]
     for run in found:

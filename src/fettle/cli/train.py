@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fettle.cli.exits import INTERRUPTED
+from fettle.cli.invoked import FETTLE
 from fettle.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def finish(folder: "RunFolder", summaries: "Sequence[Summary]") -> None:
     """Say how a run ended, and what to type next; one that was interrupted ends with an exit code of its own."""
     last = summaries[-1]
     if last.interrupted:
-        again = f"fettle train --resume {shlex.quote(str(folder.path))}"
+        again = f"{FETTLE} train --resume {shlex.quote(str(folder.path))}"
         print(f"fettle: stopped after step {last.steps} of {last.folder.name}; go on with: {again}", file=sys.stderr)
         raise typer.Exit(INTERRUPTED)
     steps, seconds = sum(summary.steps for summary in summaries), sum(summary.seconds for summary in summaries)
@@ -71,5 +72,5 @@ def _finished(folder: "RunFolder") -> bool:
 def _further(folder: "RunFolder") -> str:
     return (
         f"what happened: {folder.report_path}\n"
-        f"try it out:    fettle sample {shlex.quote(str(folder.path))} 'A question'"
+        f"try it out:    {FETTLE} sample {shlex.quote(str(folder.path))} 'A question'"
     )
