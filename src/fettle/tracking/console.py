@@ -89,6 +89,10 @@ def _numbers(row: Mapping[str, float]) -> Iterator[str]:
         yield f"reward {row['reward/mean']:.3f}"
     if "heldout/reward" in row:
         yield f"held-out {row['heldout/reward']:.3f}"
+    if row.get("heldout/failed"):
+        yield f"{row['heldout/failed']:.0f} held-out episodes FAILED, not counted"
+    if row.get("rollout/failed"):
+        yield f"{row['rollout/failed']:.0%} of episodes FAILED"
     if "loss" in row:
         yield f"loss {row['loss']:.4f}"
     if "heldout/loss" in row:

@@ -136,7 +136,8 @@ def _table(outcome: Outcome) -> str:
 def _measured(row: Mapping[str, float], name: str) -> str:
     value = f"**{row[name]:.3f}**"
     low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
-    return value if low is None or high is None else f"{value}, 95 % interval {low:.3f} to {high:.3f}"
+    failed = f", {row['heldout/failed']:.0f} episodes failed and are not in it" if row.get("heldout/failed") else ""
+    return (value if low is None or high is None else f"{value}, 95 % interval {low:.3f} to {high:.3f}") + failed
 
 
 def _effort(outcome: Outcome) -> str:
