@@ -75,7 +75,7 @@ def _show(folder: "RunFolder", summaries: "Sequence[Summary]") -> None:
         f"Try next:\n"
         f'  {FETTLE} sample {learned.folder} "State the final answer to the following arithmetic problem: 41 - 17 ="\n'
         f"  {FETTLE} eval {learned.folder}\n"
-        f"  {FETTLE} demo stages.1.preset=dr_grpo --seed 1\n"
+        f"  {FETTLE} demo stages.1.preset=dr_grpo stages.1.reduction.type=fixed_length\n"
         f"  {FETTLE} plan configs/qwen3-gsm8k-grpo.yaml",
         markup=False,
         soft_wrap=True,
