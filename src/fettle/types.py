@@ -6,6 +6,7 @@ Axes: T tokens of one sequence. Every per-token array stands beside the token it
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -51,6 +52,9 @@ class Datum:
     """The temperature at which this sequence was drawn, and at which its log-probabilities are taken."""
     group: str = ""
     """Sequences that answer one prompt, or that form one pair, share a group."""
+    scalars: Mapping[str, float] = field(default_factory=dict)
+    """One number a sequence, by name. ``weight``: what the loss of the sequence, or of its pair, is multiplied by;
+    ``preferred``: 1 for a pair's chosen (or a good reply), 0 for the rejected (or a bad one)."""
 
     def __post_init__(self) -> None:
         if self.tokens.ndim != 1 or self.tokens.dtype.kind not in "iu":
@@ -61,6 +65,7 @@ class Datum:
         length = len(self.tokens)
         if length < 2:
             raise LossInputError(f"a sequence needs at least 2 tokens to train on, and this one has {length}")
+        self._check_finite_scalars()
         for name, values in {"loss_mask": self.loss_mask, **self.streams}.items():
             if values.shape != (length,):
                 raise LossInputError(
@@ -76,6 +81,11 @@ class Datum:
                 "loss_mask[0] is not 0, but the first token has nothing before it to be predicted from"
             )
 
+    def _check_finite_scalars(self) -> None:
+        for name, value in self.scalars.items():
+            if not math.isfinite(value):
+                raise LossInputError(f"{name} is {value}: it must be a finite number")
+
     @property
     def weights(self) -> Floats:
         """What each token's loss is multiplied by before everything is summed."""
@@ -88,18 +98,23 @@ def datum(
     *,
     temperature: float = 1.0,
     group: str = "",
+    scalars: Mapping[str, float] | None = None,
     **streams: Sequence[float] | Floats,
 ) -> Datum:
     """A :class:`Datum` from plain lists."""
     arrays = {name: np.asarray(values, dtype=np.float32) for name, values in streams.items()}
     ids = np.asarray(tokens)
     ids = ids.astype(np.int32) if ids.dtype.kind in "iu" or not ids.size else ids
-    return Datum(ids, np.asarray(loss_mask, dtype=np.float32), arrays, temperature, group)
+    return Datum(ids, np.asarray(loss_mask, dtype=np.float32), arrays, temperature, group, scalars or {})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ForwardResult:
-    """What a loss came to: ``loss`` is the weighted sum, ``metrics`` means over the trained tokens."""
+    """What a loss came to: ``loss`` is the weighted sum, ``metrics`` means over what the loss speaks of.
+
+    That is each trained token, each sequence or each pair. A metric named ``*_max`` is the greatest, and ``*_min`` the
+    least of them.
+    """
 
     loss: float
     metrics: dict[str, float]
@@ -107,6 +122,10 @@ class ForwardResult:
     """For each datum [T]: log-probabilities under the policy, 0 where ``loss_mask`` is 0."""
     num_tokens: int
     """Trained tokens in the call."""
+    values: list[Floats] = field(default_factory=list)
+    """For each datum [T], where a value head was read: the worth of what stands before each trained token."""
+    scores: list[float] = field(default_factory=list)
+    """For each datum, where a reward head was read: its score."""
 
 
 @dataclass(frozen=True, slots=True)

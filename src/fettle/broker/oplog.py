@@ -110,7 +110,10 @@ def digest(kind: str, *parts: BaseModel | Sequence[Datum] | str | bool) -> str:
 
 
 def _bytes_of(datum: Datum) -> bytes:
-    parts = [f"{len(datum.tokens)}/{datum.temperature!r}/{datum.group}".encode(), datum.tokens.tobytes()]
+    parts = [
+        f"{len(datum.tokens)}/{datum.temperature!r}/{datum.group}/{sorted(datum.scalars.items())}".encode(),
+        datum.tokens.tobytes(),
+    ]
     for name, values in sorted({"loss_mask": datum.loss_mask, **datum.streams}.items()):
         parts += [name.encode(), values.tobytes()]
     return b"".join(parts)

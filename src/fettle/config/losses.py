@@ -36,15 +36,40 @@ class CausalLM(Frozen):
     type: Literal["causal_lm"] = "causal_lm"
 
 
-class ImportanceSampling(Frozen):
+class Value(Frozen):
+    """Regression of a critic on returns: beside a policy's loss where they share weights, or a loss of its own."""
+
+    type: Literal["value"] = "value"
+    coefficient: Annotated[float, Field(gt=0)] = 0.5
+    """What the value loss is multiplied by."""
+    clip: Annotated[float, Field(gt=0)] | None = 0.2
+    """Values that moved further than this from the old ones are held to the worse of the two; null never holds."""
+
+
+class PolicyLoss(Frozen):
+    """What any policy-gradient loss may carry."""
+
+    kl: KL | None = None
+    """Penalty towards a reference; absent means none."""
+    entropy_coefficient: Annotated[float, Field(ge=0)] = 0.0
+    """What the entropy of the whole softmax is multiplied by before it is taken off the loss."""
+    value: Value | None = None
+    """Loss of a value head on the policy; absent means none."""
+
+
+class ImportanceSampling(PolicyLoss):
     """REINFORCE with the ratio of the policy to the sampler; on policy, exactly REINFORCE."""
 
     type: Literal["importance_sampling"] = "importance_sampling"
-    kl: KL | None = None
-    """Penalty towards a reference; absent means none."""
+    level: Literal["token", "sequence"] = "token"
+    """Whose ratio: the token's own, or that of its whole sequence."""
+    form: Literal["truncated", "cispo"] = "truncated"
+    """``truncated`` takes the ratio's gradient, and none above the cap; ``cispo`` weights log-probabilities by it."""
+    clip_ratio: Annotated[float, Field(gt=0)] | None = None
+    """Greatest ratio; null is no cap."""
 
 
-class PPO(Frozen):
+class PPO(PolicyLoss):
     """The clipped surrogate, with separate bounds below and above."""
 
     type: Literal["ppo"] = "ppo"
@@ -52,11 +77,9 @@ class PPO(Frozen):
     """ε below: ratios under 1 - ε earn no more credit."""
     clip_high: Annotated[float, Field(gt=0)] = 0.2
     """ε above: ratios over 1 + ε earn no more credit."""
-    kl: KL | None = None
-    """Penalty towards a reference; absent means none."""
 
 
-class CISPO(Frozen):
+class CISPO(PolicyLoss):
     """Log-probabilities weighted by a clipped ratio that takes no gradient: clipped tokens still teach."""
 
     type: Literal["cispo"] = "cispo"
@@ -64,11 +87,9 @@ class CISPO(Frozen):
     """Least weight of a token."""
     ratio_high: Annotated[float, Field(gt=0)] = 4.0
     """Greatest weight of a token."""
-    kl: KL | None = None
-    """Penalty towards a reference; absent means none."""
 
 
-class GSPO(Frozen):
+class GSPO(PolicyLoss):
     """The clipped surrogate with one ratio a sequence, its length-normalised likelihood ratio."""
 
     type: Literal["gspo"] = "gspo"
@@ -76,22 +97,112 @@ class GSPO(Frozen):
     """ε below, on the sequence's ratio."""
     clip_high: Annotated[float, Field(gt=0)] = 4e-4
     """ε above, on the sequence's ratio."""
-    kl: KL | None = None
-    """Penalty towards a reference; absent means none."""
 
 
-class DRO(Frozen):
+class DRO(PolicyLoss):
     """A quadratic penalty on the log-ratio instead of a clip."""
 
     type: Literal["dro"] = "dro"
     beta: Annotated[float, Field(gt=0)] = 0.05
     """Strength of the penalty: larger stays nearer to the sampler."""
-    kl: KL | None = None
-    """Penalty towards a reference; absent means none."""
+
+
+class DPO(Frozen):
+    """Direct preference optimisation, and its kin that differ in one formula."""
+
+    type: Literal["dpo"] = "dpo"
+    beta: Annotated[float, Field(gt=0)] = 0.1
+    """Strength of the pull to the reference: larger stays nearer."""
+    variant: Literal["sigmoid", "robust", "ipo", "hinge"] = "sigmoid"
+    """What the difference of implicit rewards goes into."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
+    """Share of pairs taken to be labelled the wrong way round (conservative and robust DPO); below 0.5."""
+    reference_free: bool = False
+    """Leave the reference out: another objective, in which the reference is uniform."""
+    length_normalized: bool = False
+    """Compare log-probabilities per token rather than of whole responses."""
+    margin: float = 0.0
+    """By how much the chosen's implicit reward is to exceed the rejected's."""
+
+    @model_validator(mode="after")
+    def _smoothing_has_a_sigmoid(self) -> "DPO":
+        if self.label_smoothing and self.variant in ("ipo", "hinge"):
+            raise ValueError(f"label_smoothing is of no use to the variant {self.variant}: use sigmoid or robust")
+        return self
+
+
+class SimPO(Frozen):
+    """Length-normalised preference optimisation with a margin and no reference."""
+
+    type: Literal["simpo"] = "simpo"
+    beta: Annotated[float, Field(gt=0)] = 2.0
+    """What the difference of mean log-probabilities is multiplied by."""
+    target_margin: Annotated[float, Field(ge=0)] = 1.0
+    """γ: by how much the chosen's reward is to exceed the rejected's."""
+
+
+class ORPO(Frozen):
+    """Supervised fine-tuning on the chosen with an odds-ratio penalty on the rejected; no reference."""
+
+    type: Literal["orpo"] = "orpo"
+    beta: Annotated[float, Field(gt=0)] = 0.1
+    """λ: weight of the odds ratio beside the log-likelihood."""
+
+
+class KTO(Frozen):
+    """Learning from replies that are simply good or bad, with no pairs."""
+
+    type: Literal["kto"] = "kto"
+    beta: Annotated[float, Field(gt=0)] = 0.1
+    """Strength of the pull to the reference: larger stays nearer."""
+    desirable_weight: Annotated[float, Field(gt=0)] = 1.0
+    """Weight of good replies."""
+    undesirable_weight: Annotated[float, Field(gt=0)] = 1.0
+    """Weight of bad replies."""
+
+
+class RewardModeling(Frozen):
+    """Bradley-Terry: the probability that the chosen beats the rejected is a sigmoid of their scores' difference."""
+
+    type: Literal["reward_modeling"] = "reward_modeling"
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    """What the difference of scores is divided by."""
+    margin: Annotated[float, Field(ge=0)] = 0.0
+    """By how much the chosen's score is to exceed the rejected's."""
+    margin_place: Literal["reward", "logit"] = "reward"
+    """``reward`` takes the margin off before the temperature divides, ``logit`` after."""
+    centering: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the squared sum of a pair's scores, which holds them around 0."""
+
+
+class Reading(Frozen):
+    """No loss: a forward pass that only reads what the model says."""
+
+    type: Literal["reading"] = "reading"
+    of: Literal["logprobs", "values", "scores"]
+    """What is read."""
 
 
 PolicyLossConfig = Annotated[ImportanceSampling | PPO | CISPO | GSPO | DRO, Field(discriminator="type")]
 """A loss that reinforcement learning may use."""
 
-LossConfig = Annotated[CausalLM | ImportanceSampling | PPO | CISPO | GSPO | DRO, Field(discriminator="type")]
+PreferenceLossConfig = Annotated[DPO | SimPO | ORPO | KTO, Field(discriminator="type")]
+"""A loss that learns from what people prefer."""
+
+LossConfig = Annotated[
+    CausalLM
+    | ImportanceSampling
+    | PPO
+    | CISPO
+    | GSPO
+    | DRO
+    | Value
+    | DPO
+    | SimPO
+    | ORPO
+    | KTO
+    | RewardModeling
+    | Reading,
+    Field(discriminator="type"),
+]
 """Any loss that an engine can be asked for."""

@@ -55,6 +55,8 @@ class PolicySpec(Frozen):
     """Adapters beside frozen weights; absent means that all weights are trained."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Precision of the arithmetic. Trained weights and optimizer moments stay float32 in either."""
+    head: Literal["value", "reward"] | None = None
+    """A number that the last hidden state is made into: the worth of what stands so far, or the score of a reply."""
     seed: int = 0
     """Seed of the adapters' initial values and of dropout."""
 
