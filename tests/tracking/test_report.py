@@ -7,8 +7,10 @@ import types
 
 import pytest
 
-from fettle.tracking import report, write_report
+from fettle.tracking import record_failures, report, write_report
+from fettle.types import Failed, Message, Task
 
+TASK = Task((Message("user", "1 + 1 ="),), {"answer": "2"}, "sums")
 BEFORE = {"heldout/reward": 0.47, "heldout/reward_low": 0.40, "heldout/reward_high": 0.54}
 AFTER = {"heldout/reward": 0.91, "heldout/reward_low": 0.86, "heldout/reward_high": 0.94}
 
@@ -89,3 +91,16 @@ def test_programs_are_told_the_same(folder, outcome):
     assert (told["steps"], told["interrupted"], told["first"]) == (60, False, BEFORE)
     assert told["last"] == {"heldout/reward": None}
     assert folder.report_path.read_text() == report(folder, outcome)
+
+
+def test_it_says_why_the_first_episode_failed(folder, outcome):
+    record_failures(folder, 20, "evaluation", [Failed(TASK, "reward x raised: KeyError: 'a`b'"), Failed(TASK, "no")])
+    text = report(folder, outcome)
+    assert "2 episodes failed, and are in no reward above: [failures.jsonl](failures.jsonl)" in text
+    assert "The first, in evaluation at step 20:\n\n`` reward x raised: KeyError: 'a`b' ``" in text
+
+
+def test_it_warns_where_nothing_could_be_learned(folder, outcome):
+    rows = [{"step": step, "reward/mean": 1.0, "advantage/nonzero": 0.0} for step in (1, 2, 3)]
+    folder.metrics_path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert "Warning: nothing can be learned: " in report(folder, outcome)

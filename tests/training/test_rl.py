@@ -6,6 +6,7 @@ import pytest
 
 from fettle.environments import Environment, Observation, StepResult
 from fettle.errors import EnvironmentFault
+from fettle.tracking import read_failures
 from fettle.types import Message, Task
 
 from .conftest import small, trained
@@ -130,9 +131,15 @@ async def test_failed_episodes_are_counted_and_never_a_zero_in_the_mean(tiny, tm
             raise EnvironmentFault("the checker broke")
         return 1.0
 
-    rows = (await trained(small(tiny, group_size=6), tmp_path, [Game(sometimes)])).memory
+    done = await trained(small(tiny, group_size=6), tmp_path, [Game(sometimes)])
+    rows = done.memory
     assert set(rows.column("reward/mean")) == {1.0}
     assert all(0.2 < share < 0.5 for share in rows.column("rollout/failed"))
+    failures = read_failures(done.folder)
+    assert {failure["reason"] for failure in failures} == {"the checker broke"}
+    counted = {"training": 12 * sum(rows.column("rollout/failed")), "evaluation": sum(rows.column("heldout/failed"))}
+    for phase, count in counted.items():
+        assert sum(failure["phase"] == phase for failure in failures) == pytest.approx(count)
 
 
 async def test_a_step_in_which_everything_fails_is_an_error_with_the_reason(tiny, tmp_path):
@@ -153,7 +160,7 @@ async def test_groups_that_cannot_teach_are_counted_and_move_nothing(tiny, tmp_p
 
     rows = (await trained(small(tiny), tmp_path, [Game(same)])).memory
     assert set(rows.column("rollout/uninformative_groups")) == {2.0}
-    assert set(rows.column("policy/grad_norm")) == {0.0}
+    assert set(rows.column("policy/grad_norm")) == set(rows.column("advantage/nonzero")) == {0.0}
 
 
 async def test_dynamic_sampling_draws_until_groups_can_teach(tiny, tmp_path):

@@ -3,6 +3,7 @@
 from fettle.tracking.atomic import lasting, write_atomically
 from fettle.tracking.base import Tracker, Transcript, tee
 from fettle.tracking.console import ConsoleTracker
+from fettle.tracking.failures import Phase, read_failures, record_failures
 from fettle.tracking.files import FileTracker, read_metrics
 from fettle.tracking.folder import RunFolder
 from fettle.tracking.report import Outcome, StageOutcome, report, write_report, write_stages_report
@@ -12,6 +13,7 @@ __all__ = [
     "ConsoleTracker",
     "FileTracker",
     "Outcome",
+    "Phase",
     "RunFolder",
     "RunSummary",
     "StageOutcome",
@@ -19,7 +21,9 @@ __all__ = [
     "Transcript",
     "lasting",
     "list_runs",
+    "read_failures",
     "read_metrics",
+    "record_failures",
     "report",
     "tee",
     "write_atomically",

@@ -10,6 +10,7 @@ from rich.table import Column
 from rich.text import Text
 
 from fettle.tracking.base import Transcript
+from fettle.tracking.idle import ENOUGH, TEACHING, advice, idle_beginning
 
 PLAIN_SECONDS = 5.0
 """Between plain lines; the first step, the last one and evaluations always have theirs."""
@@ -29,6 +30,7 @@ class ConsoleTracker:
         self._live: Progress | None = None
         self._task = TaskID(0)
         self._latest: dict[str, float] = {}
+        self._beginning: list[Mapping[str, float]] = []
         self._steps = self._first = 0
         self._began = self._shown = clock()
 
@@ -55,6 +57,7 @@ class ConsoleTracker:
     def log(self, step: int, row: Mapping[str, float]) -> None:
         """Take in one row."""
         self._latest.update(row)
+        self._warn_if_idle(row)
         evaluated = any(name.startswith("heldout/") for name in row)
         left = self._left(step)
         if self._live is not None:
@@ -74,6 +77,13 @@ class ConsoleTracker:
             self._live.refresh()
             self._live.stop()
             self._live = None
+
+    def _warn_if_idle(self, row: Mapping[str, float]) -> None:
+        if TEACHING not in row or len(self._beginning) == ENOUGH:
+            return
+        self._beginning.append(row)
+        if idle_beginning(self._beginning):
+            self._output.print(Text(f"warning: {advice(self._beginning)}", style="yellow"), soft_wrap=True)
 
     def _left(self, step: int) -> str:
         done = step - self._first

@@ -12,6 +12,7 @@ from fettle.tracking.atomic import unwritable, write_atomically
 from fettle.tracking.base import Transcript
 from fettle.tracking.claim import claim
 from fettle.tracking.folder import RunFolder
+from fettle.tracking.lines import opened, read_lines, shorten, write
 from fettle.tracking.pages import page
 
 NONFINITE = "nonfinite"
@@ -31,7 +32,7 @@ class FileTracker:
         self._file: BinaryIO | None = None
 
     def truncate(self, step: int) -> int:
-        """Drop what was left of the steps after ``step``, which will be done again; returns the lines dropped.
+        """Drop what was left of the steps after ``step``, which will be done again; returns the rows dropped.
 
         Raises:
             StorageError: the shortened file could not be written.
@@ -40,14 +41,8 @@ class FileTracker:
         for written in sorted(self._folder.transcripts.glob("step-*.md")):
             if int(written.stem.removeprefix("step-")) > step:
                 written.unlink()
-        path = self._folder.metrics_path
-        if not path.is_file():
-            return 0
-        lines = path.read_bytes().splitlines(keepends=True)
-        kept = [line for line in lines if (row := _row(line)) is not None and row["step"] <= step]
-        if len(kept) < len(lines):
-            write_atomically(path, b"".join(kept))
-        return len(lines) - len(kept)
+        shorten(self._folder.failures_path, step)
+        return shorten(self._folder.metrics_path, step)
 
     def log(self, step: int, row: Mapping[str, float]) -> None:
         """Append one row; it is on its way to the disk when this returns.
@@ -84,11 +79,8 @@ class FileTracker:
         path = self._folder.metrics_path
         try:
             if self._file is None:
-                self._file = _opened(path)
-            # Unbuffered, so that nothing of a row that did not fit is tried again when the file is closed.
-            written = self._file.write(line)
-            while written < len(line):
-                written += self._file.write(line[written:])
+                self._file = opened(path)
+            write(self._file, line)
         except OSError as error:
             self._let_go()
             raise StorageError(unwritable(path, error)) from error
@@ -99,27 +91,9 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
 
     A line that was cut short, by a crash or because it is being written now, is passed over.
     """
-    if not path.is_file():
-        return []
-    rows = (_row(line) for line in path.read_bytes().splitlines(keepends=True))
-    return [row for row in rows if row is not None]
+    return [_row(record) for record in read_lines(path)]
 
 
-def _row(line: bytes) -> dict[str, float] | None:
-    try:
-        record = json.loads(line)
-    except ValueError:
-        return None
-    if not (isinstance(record, dict) and isinstance(record.get("step"), int) and line.endswith(b"\n")):
-        return None
+def _row(record: dict[str, Any]) -> dict[str, float]:
     odd = record.pop(NONFINITE, {})
     return record | {name: float(value) for name, value in odd.items()}
-
-
-def _opened(path: Path) -> BinaryIO:
-    """The file, ready for another line; one that was cut short is taken out first."""
-    file: BinaryIO = path.open("ab", buffering=0)
-    if path.stat().st_size:
-        whole = path.read_bytes().rpartition(b"\n")
-        file.truncate(len(whole[0] + whole[1]))
-    return file

@@ -81,6 +81,11 @@ class RunFolder:
         return self.path / "metrics.jsonl"
 
     @property
+    def failures_path(self) -> Path:
+        """One JSON object an episode that broke; not there while none has."""
+        return self.path / "failures.jsonl"
+
+    @property
     def progress_path(self) -> Path:
         """Where the run stands, as of its newest checkpoint."""
         return self.path / "progress.json"

@@ -15,7 +15,7 @@ def page(step: int, transcripts: Sequence[Transcript]) -> str:
     """The samples of one evaluation."""
     parts = [f"# Samples after {step} steps\n"]
     for number, transcript in enumerate(transcripts, start=1):
-        parts.append(f"## {number}. {_span(transcript.title)}\n")
+        parts.append(f"## {number}. {span(transcript.title)}\n")
         parts.append(_earned(transcript))
         for message in transcript.messages:
             parts.append(f"**{message.role}**\n\n{_fenced(message.content)}")
@@ -23,10 +23,10 @@ def page(step: int, transcripts: Sequence[Transcript]) -> str:
 
 
 def _earned(transcript: Transcript) -> str:
-    components = [f"{_span(name)} {value:g}" for name, value in transcript.components.items()]
+    components = [f"{span(name)} {value:g}" for name, value in transcript.components.items()]
     lines = [f"Reward **{transcript.reward:g}**" + (f" = {' + '.join(components)}" if components else "")]
     if transcript.note:
-        lines.append(_span(transcript.note))
+        lines.append(span(transcript.note))
     return "\n\n".join(lines) + "\n"
 
 
@@ -37,7 +37,8 @@ def _fenced(text: str) -> str:
     return f"{fence}text\n{shown}\n{fence}\n"
 
 
-def _span(text: str) -> str:
+def span(text: str) -> str:
+    """A text on one line, shown as it is."""
     shown = " ".join(_visible(text).split())
     run = _longest_run(shown)
     return f"{'`' * (run + 1)} {shown} {'`' * (run + 1)}" if run else f"`{shown or ' '}`"

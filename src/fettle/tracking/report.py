@@ -9,7 +9,11 @@ from pathlib import Path
 from typing import Protocol
 
 from fettle.tracking.atomic import write_atomically
+from fettle.tracking.failures import read_failures
+from fettle.tracking.files import read_metrics
 from fettle.tracking.folder import RunFolder
+from fettle.tracking.idle import advice, idle_beginning
+from fettle.tracking.pages import span
 from fettle.tracking.provenance import now
 
 MEASURES = {"heldout/reward": "held-out reward", "heldout/loss": "held-out loss"}
@@ -118,6 +122,7 @@ def report(folder: RunFolder, outcome: Outcome) -> str:
     """The page, with links to what lies in the folder."""
     how = "Interrupted" if outcome.interrupted else "Finished"
     parts = [f"# {folder.path.name}", f"{how} after {outcome.steps:,} steps.", _table(outcome), _effort(outcome)]
+    parts += [_idle(folder), _broken(folder)]
     if folder.curves_path.is_file():
         parts.append(f"![Curves]({folder.curves_path.name})")
     parts += ["## What is here", "\n".join(_contents(folder, outcome)), "## What next", _next(folder, outcome)]
@@ -138,6 +143,23 @@ def _measured(row: Mapping[str, float], name: str) -> str:
     low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
     failed = f", {row['heldout/failed']:.0f} episodes failed and are not in it" if row.get("heldout/failed") else ""
     return (value if low is None or high is None else f"{value}, 95 % interval {low:.3f} to {high:.3f}") + failed
+
+
+def _idle(folder: RunFolder) -> str:
+    rows = read_metrics(folder.metrics_path)
+    return f"Warning: {advice(rows)}." if idle_beginning(rows) else ""
+
+
+def _broken(folder: RunFolder) -> str:
+    """How many episodes broke, and why the first one did."""
+    failures = read_failures(folder)
+    if not failures:
+        return ""
+    first, path = failures[0], folder.failures_path
+    return (
+        f"{len(failures):,} episodes failed, and are in no reward above: [{path.name}]({path.name}) has each reason. "
+        f"The first, in {first['phase']} at step {first['step']:,}:\n\n{span(str(first['reason']))}"
+    )
 
 
 def _effort(outcome: Outcome) -> str:

@@ -20,7 +20,7 @@ from fettle.training.credit import credited, divergence, scored, shaped, teachin
 from fettle.training.evaluation import Evaluation, evaluate
 from fettle.training.schedule import learning_rate
 from fettle.training.session import Session, Summary
-from fettle.types import Datum, ForwardResult, OptimResult, Trajectory
+from fettle.types import Datum, Failed, ForwardResult, OptimResult, Trajectory
 
 TRANSCRIPTS = 8
 """Held-out conversations written out at each evaluation."""
@@ -33,7 +33,7 @@ class Batch:
     groups: tuple[Group, ...]
     uninformative: int
     """Groups drawn whose rewards were all equal."""
-    failed: int
+    failures: tuple[Failed, ...]
     """Episodes that broke."""
     policy_version: int
     drawn_tokens: int
@@ -62,6 +62,7 @@ async def train(
         row["time/step"] = batch.seconds + time.perf_counter() - started
         row["speed/tokens_per_second"] = batch.drawn_tokens / row["time/step"]
         session.log(step + 1, row)
+        session.failures(step + 1, "training", batch.failures)
         if (step + 1) % run.evaluation.every == 0 or step + 1 == run.steps:
             await _evaluate(learner, session, done=step + 1)
         if await session.finish_step(policy, step + 1):
@@ -114,7 +115,7 @@ class _Learner:
         return Batch(
             groups=tuple(chosen),
             uninformative=sum(not _informative(g) for g in drawn),
-            failed=sum(len(g.failures) for g in drawn),
+            failures=tuple(failure for g in drawn for failure in g.failures),
             policy_version=sampler.policy_version,
             drawn_tokens=sum(t.num_sampled for g in drawn for t in g.trajectories),
             seconds=time.perf_counter() - started,
@@ -135,6 +136,7 @@ class _Learner:
             pending.append(self._submit(ready, step * run.minibatches + number))
         outcomes = await asyncio.gather(*pending)
         row = _batch_row(batch, groups) | divergence(data) | _policy_row(outcomes)
+        row["advantage/nonzero"] = statistics.fmean(bool(d.streams["advantages"].any()) for part in data for d in part)
         row["policy/learning_rate"] = self._rate(step * run.minibatches)
         row["policy/lag"] = float(outcomes[0][1].policy_version - 1 - batch.policy_version)
         row["time/sample"] = batch.seconds
@@ -179,6 +181,7 @@ async def _evaluate(learner: _Learner, session: Session, *, done: int) -> Evalua
     await session.evaluated(learner.policy, done, result.reward, result.row)
     session.transcripts(done, [_page(trajectory) for trajectory in result.trajectories[:TRANSCRIPTS]])
     session.episodes(done, result.trajectories)
+    session.failures(done, "evaluation", result.failures)
     return result
 
 
@@ -196,7 +199,7 @@ def _batch_row(batch: Batch, groups: Sequence[Group]) -> dict[str, float]:
     trajectories = [t for g in groups for t in g.trajectories]
     rewards = [t.reward for t in trajectories]
     names = sorted({name for t in trajectories for name in t.components})
-    episodes = len(trajectories) + batch.failed
+    episodes = len(trajectories) + len(batch.failures)
     return {
         "reward/mean": statistics.fmean(rewards),
         "reward/std": statistics.pstdev(rewards),
@@ -204,7 +207,7 @@ def _batch_row(batch: Batch, groups: Sequence[Group]) -> dict[str, float]:
             f"reward/component/{name}": statistics.fmean(t.components.get(name, 0.0) for t in trajectories)
             for name in names
         },
-        "rollout/failed": batch.failed / episodes,
+        "rollout/failed": len(batch.failures) / episodes,
         "rollout/truncated": statistics.fmean(t.truncated for t in trajectories),
         "rollout/tokens_mean": statistics.fmean(t.num_sampled for t in trajectories),
         "rollout/uninformative_groups": float(batch.uninformative),

@@ -13,8 +13,8 @@ from pydantic import ValidationError
 from fettle.config import Checkpoints, Frozen, PolicySpec
 from fettle.engine import Engine, Policy
 from fettle.errors import CheckpointError
-from fettle.tracking import RunFolder, Tracker, Transcript, write_atomically
-from fettle.types import Trajectory
+from fettle.tracking import Phase, RunFolder, Tracker, Transcript, record_failures, write_atomically
+from fettle.types import Failed, Trajectory
 
 
 class Progress(Frozen):
@@ -140,6 +140,10 @@ class Session:
         folder = self.folder.path / "evaluations"
         folder.mkdir(exist_ok=True)
         write_atomically(folder / f"step-{step:06d}.jsonl", "\n".join(lines) + "\n")
+
+    def failures(self, step: int, phase: Phase, failed: Sequence[Failed]) -> None:
+        """Every episode that broke, a line each, with its reason."""
+        record_failures(self.folder, step, phase, failed)
 
     async def evaluated(self, policy: Policy, step: int, score: float, row: Mapping[str, float]) -> None:
         """Take in a held-out score after ``step`` steps; the best one's weights are saved."""
