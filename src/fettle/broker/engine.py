@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import weakref
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -42,6 +42,10 @@ class Broker:
     async def capabilities(self) -> Capabilities:
         """What the backend can do."""
         return await self._worker.run(self._backend.capabilities)
+
+    async def statistics(self) -> Mapping[str, float]:
+        """How the backend is doing."""
+        return await self._worker.run(self._backend.statistics)
 
     async def submit(self, policy: str, operation: Operation) -> Any:
         """Carry out one numbered operation of a policy; the same operation again gets the same answer.
@@ -100,10 +104,14 @@ class BrokerPolicy:
         said = digest("forward_backward", data, loss)
         return await self._submit(said, lambda: self._backend.forward_backward(self.name, data, loss))
 
-    async def optim_step(self, optimizer: AdamW) -> OptimResult:
+    async def optim_step(self, optimizer: AdamW, *, undoable: bool = False) -> OptimResult:
         """Apply the accumulated gradients."""
-        said = digest("optim_step", optimizer)
-        return await self._submit(said, lambda: self._backend.optim_step(self.name, optimizer))
+        said = digest("optim_step", optimizer, undoable)
+        return await self._submit(said, lambda: self._backend.optim_step(self.name, optimizer, undoable=undoable))
+
+    async def undo(self) -> OptimResult:
+        """Take the last step back."""
+        return await self._submit(digest("undo"), lambda: self._backend.undo(self.name))
 
     async def sampler(self) -> "BrokerSampler":
         """A sampler of the weights after every call issued so far."""
@@ -134,7 +142,8 @@ class BrokerSampler:
         self._worker = worker
         self._weights = weights
         self._sample: Gatherer[SampleRequest, list[Completion]] = Gatherer(worker, partial(backend.sample, weights))
-        self._score: dict[float, Gatherer[Tokens, Floats]] = {}
+        self._logprobs: dict[float, Gatherer[Tokens, Floats]] = {}
+        self._score: Gatherer[Tokens, float] = Gatherer(worker, partial(backend.scores, weights))
 
     async def sample(self, prompt: Tokens, n: int, params: SamplingParams) -> list[Completion]:
         """Draw ``n`` completions of one prompt."""
@@ -142,8 +151,12 @@ class BrokerSampler:
 
     async def logprobs(self, tokens: Tokens, *, temperature: float = 1.0) -> list[float | None]:
         """The log-probability of each token after those before it."""
-        if temperature not in self._score:
-            score = partial(self._backend.logprobs, self._weights, temperature=temperature)
-            self._score[temperature] = Gatherer(self._worker, score)
-        found = await self._score[temperature](tokens)
+        if temperature not in self._logprobs:
+            read = partial(self._backend.logprobs, self._weights, temperature=temperature)
+            self._logprobs[temperature] = Gatherer(self._worker, read)
+        found = await self._logprobs[temperature](tokens)
         return [None, *map(float, found[1:])]
+
+    async def score(self, tokens: Tokens) -> float:
+        """What the reward head says of a sequence."""
+        return await self._score(tokens)

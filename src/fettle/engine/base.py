@@ -4,7 +4,7 @@
 operations, one at a time and in order, with no queue and no network; ``broker`` makes an ``Engine`` of any.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -38,6 +38,10 @@ class Sampler(Protocol):
         """The log-probability of each token after those before it; None for the first."""
         ...
 
+    async def score(self, tokens: Tokens) -> float:
+        """What the reward head of these weights says of a sequence."""
+        ...
+
 
 class Policy(Protocol):
     """One model being trained. Calls may be issued without awaiting the one before; they run in the order issued.
@@ -53,8 +57,12 @@ class Policy(Protocol):
         """Add the gradient of the weighted sum of ``loss`` over ``data``."""
         ...
 
-    async def optim_step(self, optimizer: AdamW) -> OptimResult:
-        """Apply the accumulated gradients and clear them."""
+    async def optim_step(self, optimizer: AdamW, *, undoable: bool = False) -> OptimResult:
+        """Apply the accumulated gradients and clear them; ``undoable`` keeps what was before."""
+        ...
+
+    async def undo(self) -> OptimResult:
+        """Take the last step back, if it was undoable: weights and moments. The version goes up all the same."""
         ...
 
     async def sampler(self) -> Sampler:
@@ -89,6 +97,10 @@ class Engine(Protocol):
         """What this engine can do."""
         ...
 
+    async def statistics(self) -> Mapping[str, float]:
+        """How it is doing, as metrics: what its cache of frozen models holds, and how often it was of use."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class SampleRequest:
@@ -120,7 +132,9 @@ class Backend(Protocol):
 
     def forward_backward(self, policy: str, data: Sequence[Datum], loss: LossConfig) -> ForwardResult: ...
 
-    def optim_step(self, policy: str, optimizer: AdamW) -> OptimResult: ...
+    def optim_step(self, policy: str, optimizer: AdamW, *, undoable: bool = False) -> OptimResult: ...
+
+    def undo(self, policy: str) -> OptimResult: ...
 
     def save(self, policy: str, name: str, *, optimizer: bool) -> Checkpoint: ...
 
@@ -141,3 +155,9 @@ class Backend(Protocol):
     def logprobs(self, weights: str, sequences: Sequence[Tokens], *, temperature: float) -> list[Floats]:
         """For each sequence [T]; 0 for its first token."""
         ...
+
+    def scores(self, weights: str, sequences: Sequence[Tokens]) -> list[float]:
+        """For each sequence, what the reward head says of it."""
+        ...
+
+    def statistics(self) -> Mapping[str, float]: ...

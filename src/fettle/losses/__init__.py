@@ -1,8 +1,18 @@
-"""Losses: pure functions from log-probabilities to one value a token, and the weights that sum them."""
+"""Losses: pure functions to one value a token, sequence or pair, and the weights that sum them."""
 
+from fettle.losses.evaluation import (
+    check_inputs,
+    evaluate,
+    finished,
+    model_outputs,
+    pairs,
+    required_inputs,
+    required_scalars,
+    unit_of,
+)
 from fettle.losses.kl import KL_ESTIMATORS, reward_penalty
 from fettle.losses.reduce import REDUCTIONS, weights
-from fettle.losses.table import LOSSES, Loss, LossRow, check_inputs, evaluate, required_inputs
+from fettle.losses.table import LOSSES, Loss, LossRow
 
 __all__ = [
     "KL_ESTIMATORS",
@@ -12,7 +22,12 @@ __all__ = [
     "LossRow",
     "check_inputs",
     "evaluate",
+    "finished",
+    "model_outputs",
+    "pairs",
     "required_inputs",
+    "required_scalars",
     "reward_penalty",
+    "unit_of",
     "weights",
 ]

@@ -19,10 +19,21 @@ def importance_sampling(
     *,
     sampling_logprobs: Float[Tensor, "B T"],
     advantages: Float[Tensor, "B T"],
+    loss_mask: Float[Tensor, "B T"],
+    level: str = "token",
+    form: str = "truncated",
+    clip_ratio: float | None = None,
 ) -> tuple[Float[Tensor, "B T"], dict[str, Tensor]]:
     """REINFORCE (Williams, 1992) corrected for who drew the tokens: ``L = -r A``. On policy it is REINFORCE."""
-    ratio = _ratio(logprobs - sampling_logprobs)
-    return -ratio * advantages, _distances(logprobs, sampling_logprobs, ratio)
+    log_ratio = logprobs - sampling_logprobs
+    if level == "sequence":
+        log_ratio = log_ratio.mul(loss_mask).sum(-1, keepdim=True).expand_as(logprobs)
+    ratio = _ratio(log_ratio)
+    weight = ratio if clip_ratio is None else ratio.clamp(max=clip_ratio)
+    loss = -weight * advantages if form == "truncated" else -weight.detach() * advantages * logprobs
+    extremes = dict.fromkeys(("ratio_max", "ratio_min"), ratio.detach())
+    told = extremes | {"ratio_squared": ratio.detach().square(), "clip_fraction": (weight != ratio).to(ratio.dtype)}
+    return loss, _distances(logprobs, sampling_logprobs, ratio) | told
 
 
 def ppo(

@@ -1,25 +1,42 @@
-"""Every loss by name: what it reads, what it reports, and the contracts it signs."""
+"""Every loss by name: what it speaks of, what it reads, what it reports, and the contracts it signs."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
-import torch
 from torch import Tensor
 
-from fettle.config import CISPO, DRO, GSPO, KL, PPO, CausalLM, Frozen, ImportanceSampling, LossConfig
-from fettle.errors import LossInputError
-from fettle.losses.kl import KL_ESTIMATORS
+from fettle.config import (
+    CISPO,
+    DPO,
+    DRO,
+    GSPO,
+    KTO,
+    ORPO,
+    PPO,
+    CausalLM,
+    Frozen,
+    ImportanceSampling,
+    RewardModeling,
+    SimPO,
+    Value,
+)
 from fettle.losses.policy_gradient import cispo, dro, gspo, importance_sampling, ppo
+from fettle.losses.preference import dpo, kto, orpo, simpo
+from fettle.losses.reward_model import reward_modeling
 from fettle.losses.supervised import causal_lm
-from fettle.types import Datum
+from fettle.losses.value import value
 
 Loss = Callable[..., tuple[Tensor, dict[str, Tensor]]]
-"""``(logprobs, *, <inputs>, <settings>)`` to values [B, T] and detached metrics [B, T] by name.
+"""To values and detached metrics by name, both of the shape of what it speaks of.
 
-Logprobs and inputs are [B, T]. A loss never masks, reduces, divides by counts or knows ranks.
+A loss of tokens is ``(logprobs or values [B, T], *, <inputs [B, T]>, <settings>)`` to [B, T]; one of sequences is
+``(*, <inputs [B]>, <settings>)`` to [B]; one of pairs the same with [N]. A loss never masks, reduces, divides by counts
+or knows ranks.
 """
+
+Unit = Literal["token", "sequence", "pair"]
 
 Contract = Literal["token_local", "zero_advantage", "reinforce_per_token", "reinforce_per_sequence"]
 """What a loss may promise beyond what every loss must.
@@ -30,9 +47,6 @@ Contract = Literal["token_local", "zero_advantage", "reinforce_per_token", "rein
 ``reinforce_per_sequence``: so it is where a sequence's tokens share one advantage and one weight.
 """
 
-ROUNDING = 1e-4
-"""How far above 0 rounding may put the logarithm of a probability near 1."""
-
 
 @dataclass(frozen=True, slots=True)
 class LossRow:
@@ -40,23 +54,40 @@ class LossRow:
 
     function: Loss
     settings: type[Frozen]
-    """Its fields other than ``type`` and ``kl`` are passed by keyword."""
+    """Its fields other than ``type`` and the terms any policy loss may carry are passed by keyword."""
     inputs: tuple[str, ...]
-    """Streams that the function reads by keyword, each [B, T]; ``loss_mask`` may be one."""
+    """What the function reads by keyword. Of tokens: streams, and ``loss_mask``. Of sequences: ``logprobs``,
+    ``reference_logprobs`` (sums over trained tokens), ``lengths``, ``scores`` and scalars. Of pairs: the same as
+    ``chosen_*`` and ``rejected_*``, and ``pair_margin``."""
     metrics: tuple[str, ...]
     """Names that the function reports."""
     contracts: frozenset[Contract]
+    unit: Unit = "token"
+    reads: Literal["logprobs", "values", "scores"] = "logprobs"
+    """What the model is asked for."""
 
 
 _DRAWN = ("sampling_logprobs", "advantages")
 _DISTANCES = ("ratio", "kl_sampler")
 _CLIPPED = ("clip_fraction", "clip_fraction_low", "clip_fraction_high")
 _REINFORCE = frozenset[Contract]({"zero_advantage", "reinforce_per_token", "reinforce_per_sequence", "token_local"})
+_NONE = frozenset[Contract]()
+
+_PAIR = ("chosen_logprobs", "rejected_logprobs")
+_REFERENCE = ("chosen_reference_logprobs", "rejected_reference_logprobs")
+_LENGTHS = ("chosen_lengths", "rejected_lengths")
+_PREFERENCE = ("chosen_reward", "rejected_reward", "reward_margin", "preference_accuracy")
 
 LOSSES: Mapping[str, LossRow] = MappingProxyType(
     {
         "causal_lm": LossRow(causal_lm, CausalLM, (), ("nll",), frozenset({"token_local"})),
-        "importance_sampling": LossRow(importance_sampling, ImportanceSampling, _DRAWN, _DISTANCES, _REINFORCE),
+        "importance_sampling": LossRow(
+            importance_sampling,
+            ImportanceSampling,
+            (*_DRAWN, "loss_mask"),
+            (*_DISTANCES, "ratio_max", "ratio_min", "ratio_squared", "clip_fraction"),
+            _REINFORCE,
+        ),
         "ppo": LossRow(ppo, PPO, _DRAWN, _DISTANCES + _CLIPPED, _REINFORCE),
         "cispo": LossRow(cispo, CISPO, _DRAWN, (*_DISTANCES, "clip_fraction"), _REINFORCE),
         "gspo": LossRow(
@@ -68,78 +99,38 @@ LOSSES: Mapping[str, LossRow] = MappingProxyType(
         ),
         # Without advantages its penalty still pulls the policy back to the sampler.
         "dro": LossRow(dro, DRO, _DRAWN, _DISTANCES, _REINFORCE - {"zero_advantage"}),
+        "value": LossRow(
+            value, Value, ("returns", "old_values"), ("value_loss", "value_clip_fraction"), _NONE, reads="values"
+        ),
+        "dpo": LossRow(
+            dpo,
+            DPO,
+            (*_PAIR, *_REFERENCE, *_LENGTHS, "pair_margin"),
+            (*_PREFERENCE, "implicit_reward"),
+            _NONE,
+            unit="pair",
+        ),
+        "simpo": LossRow(simpo, SimPO, (*_PAIR, *_LENGTHS), _PREFERENCE, _NONE, unit="pair"),
+        "orpo": LossRow(orpo, ORPO, (*_PAIR, *_LENGTHS), (*_PREFERENCE, "nll"), _NONE, unit="pair"),
+        "kto": LossRow(
+            kto, KTO, ("logprobs", "reference_logprobs", "preferred", "kl_baseline"), ("reward",), _NONE, "sequence"
+        ),
+        "reward_modeling": LossRow(
+            reward_modeling,
+            RewardModeling,
+            ("chosen_scores", "rejected_scores", "pair_margin"),
+            (
+                "preference_accuracy",
+                "reward_margin",
+                "chosen_reward_mean",
+                "rejected_reward_mean",
+                "chosen_reward_squared",
+                "rejected_reward_squared",
+            ),
+            _NONE,
+            unit="pair",
+            reads="scores",
+        ),
     }
 )
 """By the ``type`` of a loss's settings."""
-
-
-def required_inputs(config: LossConfig) -> tuple[str, ...]:
-    """The streams that a datum must carry, besides ``loss_mask``, which it always has."""
-    own = tuple(name for name in LOSSES[config.type].inputs if name != "loss_mask")
-    return own if _penalty(config) is None else (*own, "reference_logprobs")
-
-
-def check_inputs(config: LossConfig, data: Sequence[Datum]) -> None:
-    """Refuse data that ``config`` cannot be evaluated on.
-
-    Raises:
-        LossInputError: a datum lacks a stream, or a trained token's log-probability is above 0.
-    """
-    if not data:
-        raise LossInputError(f"there is no data to evaluate the loss {config.type} on: give at least one datum")
-    required = required_inputs(config)
-    for index, datum in enumerate(data):
-        for name in required:
-            if name not in datum.streams:
-                held = ", ".join(sorted(datum.streams)) or "no streams"
-                raise LossInputError(f"datum {index} has no {name}, which the loss {config.type} reads: it has {held}")
-            if name.endswith("_logprobs"):
-                _check_logprobs(index, name, datum)
-
-
-def evaluate(config: LossConfig, logprobs: Tensor, inputs: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-    """The loss of each token and its metrics, all [B, T]; what stands at masked tokens changes nothing.
-
-    ``inputs`` holds ``loss_mask`` and the required streams. Where ``config.kl`` belongs in the loss,
-    ``coefficient * KL`` is added and reported, before the coefficient, as ``kl_<estimator>``.
-
-    Raises:
-        LossInputError: an input's shape is not that of ``logprobs``.
-    """
-    row = LOSSES[config.type]
-    trained = inputs["loss_mask"] > 0
-    streams = {name: inputs[name] for name in (*required_inputs(config), "loss_mask")}
-    for name, values in streams.items():
-        if values.shape != logprobs.shape:
-            raise LossInputError(
-                f"{name} has shape {list(values.shape)} beside log-probabilities of shape {list(logprobs.shape)}: "
-                "one value a token is needed"
-            )
-    # Zeros at masked tokens, before anything is exponentiated: 0 * inf there would be NaN in the sum and its gradient.
-    streams = {name: torch.where(trained, values, 0) for name, values in streams.items()}
-    logprobs = torch.where(trained, logprobs, 0)
-    settings = {name: value for name, value in config if name not in {"type", "kl"}}
-    values, metrics = row.function(logprobs, **{name: streams[name] for name in row.inputs}, **settings)
-    penalty = _penalty(config)
-    if penalty is None:
-        return values, metrics
-    divergence = KL_ESTIMATORS[penalty.estimator](logprobs, streams["reference_logprobs"])
-    return values + penalty.coefficient * divergence, metrics | {f"kl_{penalty.estimator}": divergence.detach()}
-
-
-def _penalty(config: LossConfig) -> KL | None:
-    """The KL penalty, where it belongs in the loss."""
-    if isinstance(config, CausalLM) or config.kl is None or config.kl.place != "loss":
-        return None
-    return config.kl
-
-
-def _check_logprobs(index: int, name: str, datum: Datum) -> None:
-    values = datum.streams[name]
-    above = (datum.loss_mask > 0) & (values > ROUNDING)
-    if above.any():
-        at = int(above.argmax())
-        raise LossInputError(
-            f"datum {index}: {name}[{at}] is {values[at]:.6g}, and a log-probability is never above 0: "
-            "check that these are logarithms, and of these tokens"
-        )

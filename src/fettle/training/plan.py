@@ -34,10 +34,12 @@ CONSUMERS: Mapping[type[Frozen], Mapping[str, str]] = {
         "evaluation": SFT,
     },
     c.Pipeline: {"name": BUILD, "stages": "training.pipeline"},
-    c.PolicySpec: {"model": BUILD, "lora": MODEL, "seed": MODEL, "precision": "engine.local.backend"},
+    c.PolicySpec: {"model": BUILD, "lora": MODEL, "seed": MODEL, "head": MODEL, "precision": "engine.local.backend"},
     c.LoRA: dict.fromkeys(("rank", "alpha", "dropout", "targets"), "engine.local.lora"),
     c.TinyModel: dict.fromkeys(("hidden", "layers", "heads", "context", "vocabulary", "seed"), TINY),
-    c.LocalEngine: dict.fromkeys(("device", "threads", "train_tokens", "sample_tokens"), "engine.local.backend"),
+    c.LocalEngine: dict.fromkeys(
+        ("device", "threads", "train_tokens", "sample_tokens", "frozen_gib"), "engine.local.backend"
+    ),
     c.AdamW: dict.fromkeys(
         ("learning_rate", "beta1", "beta2", "eps", "weight_decay", "clip_norm"), "engine.local.optimizer"
     ),

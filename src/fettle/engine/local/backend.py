@@ -1,17 +1,20 @@
 """The torch backend: every operation of the seam, one at a time, in this process."""
 
-from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import psutil
 import torch
+from torch import Tensor
 
 from fettle.config import AdamW, LocalEngine, LossConfig, PolicySpec
 from fettle.engine.base import Capabilities, SampleRequest
 from fettle.engine.local.decode import Decoder
+from fettle.engine.local.frozen import FrozenModels
+from fettle.engine.local.head import Head
 from fettle.engine.local.layout import bins
 from fettle.engine.local.model import LanguageModel, load_model
 from fettle.engine.local.policy import STATE, LocalPolicy, saved_state
@@ -19,8 +22,16 @@ from fettle.errors import ConfigError, EngineError, FettleError, LossInputError,
 from fettle.losses import LOSSES
 from fettle.types import Checkpoint, Completion, Datum, Floats, ForwardResult, OptimResult, Tokens
 
-FROZEN_MODELS_KEPT = 2
-"""Models that are only sampled, and no policy's own: the least recently used beyond these are dropped."""
+GIB = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """Sequences to be read, right-padded."""
+
+    tokens: Tensor  # [B, T]
+    wanted: Tensor  # [B, T]
+    lengths: Tensor  # [B]
 
 
 class LocalBackend:
@@ -34,7 +45,7 @@ class LocalBackend:
             torch.set_num_threads(settings.threads)
         self._policies: dict[str, LocalPolicy] = {}
         self._bases: dict[tuple[str, str], LanguageModel] = {}
-        self._frozen: OrderedDict[str, tuple[LanguageModel, int]] = OrderedDict()
+        self._frozen = FrozenModels(int(settings.frozen_gib * GIB))
         self._pinned: dict[str, LocalPolicy] = {}
         self._decoders: dict[int, Decoder] = {}
         self._pins_made = 0
@@ -71,9 +82,17 @@ class LocalBackend:
         """Accumulate."""
         return self._policy(policy).forward_backward(data, loss, budget=self._settings.train_tokens)
 
-    def optim_step(self, policy: str, optimizer: AdamW) -> OptimResult:
+    def optim_step(self, policy: str, optimizer: AdamW, *, undoable: bool = False) -> OptimResult:
         """Apply and clear."""
-        return self._policy(policy).optim_step(optimizer)
+        return self._policy(policy).optim_step(optimizer, undoable=undoable)
+
+    def undo(self, policy: str) -> OptimResult:
+        """Take the last step back."""
+        return self._policy(policy).undo()
+
+    def statistics(self) -> Mapping[str, float]:
+        """Of the cache of frozen models."""
+        return self._frozen.statistics()
 
     def save(self, policy: str, name: str, *, optimizer: bool) -> Checkpoint:
         """Into the folder of checkpoints."""
@@ -106,7 +125,7 @@ class LocalBackend:
 
     def sample(self, weights: str, requests: Sequence[SampleRequest]) -> list[list[Completion]]:
         """All requests in one decode batch."""
-        with torch.no_grad(), self._holding(weights) as (model, version), model.arithmetic():
+        with torch.no_grad(), self._holding(weights) as (model, version, _), model.arithmetic():
             return self._decoder(model).complete(requests, version=version)
 
     def logprobs(self, weights: str, sequences: Sequence[Tokens], *, temperature: float) -> list[Floats]:
@@ -114,23 +133,46 @@ class LocalBackend:
         if not temperature > 0:
             raise ConfigError(f"log-probabilities were asked for at temperature {temperature}: it must be above 0")
         found: list[Floats] = [np.zeros(len(sequence), np.float32) for sequence in sequences]
-        with torch.no_grad(), self._holding(weights) as (model, _):
-            for index, sequence in enumerate(sequences):
-                if not len(sequence):
-                    raise LossInputError(f"sequence {index} is empty: there is nothing to score")
-                model.check_tokens(f"sequence {index}", min(sequence), max(sequence), len(sequence))
-            for rows in bins([len(sequence) for sequence in sequences], budget=self._settings.train_tokens):
-                longest = max(len(sequences[i]) for i in rows)
-                tokens = torch.zeros(len(rows), longest, dtype=torch.long)
-                wanted = torch.zeros(len(rows), longest, dtype=torch.bool)
-                for row, index in enumerate(rows):
-                    tokens[row, : len(sequences[index])] = torch.as_tensor(sequences[index])
-                    wanted[row, 1 : len(sequences[index])] = True
-                tau = torch.full((len(rows),), temperature, device=self._device)
-                logprobs, _ = model.logprobs(tokens.to(self._device), wanted.to(self._device), tau)
-                for row, index in enumerate(rows):
+        with torch.no_grad(), self._holding(weights) as (model, _, _):
+            for indices, batch in self._batches(model, sequences):
+                tau = torch.full((len(indices),), temperature, device=self._device)
+                logprobs, _ = model.logprobs(batch.tokens, batch.wanted, tau)
+                for row, index in enumerate(indices):
                     found[index] = logprobs[row, : len(sequences[index])].float().cpu().numpy()
         return found
+
+    def scores(self, weights: str, sequences: Sequence[Tokens]) -> list[float]:
+        """The reward head's word on each sequence, in micro-batches of like length."""
+        found = [0.0] * len(sequences)
+        with torch.no_grad(), self._holding(weights) as (model, _, head):
+            if head is None:
+                raise ModelError(
+                    f"{weights} has no reward head to score with: name a model that a reward_model run has trained"
+                )
+            for indices, batch in self._batches(model, sequences):
+                tau = torch.ones(len(indices), device=self._device)
+                said = model.outputs(
+                    batch.tokens, batch.wanted, tau, read=("scores",), head=head, lengths=batch.lengths
+                )
+                for index, score in zip(indices, said["scores"].tolist(), strict=True):
+                    found[index] = score
+        return found
+
+    def _batches(self, model: LanguageModel, sequences: Sequence[Tokens]) -> Iterator[tuple[list[int], "_Read"]]:
+        """Plain sequences, right-padded, in micro-batches of like length."""
+        for index, sequence in enumerate(sequences):
+            if not len(sequence):
+                raise LossInputError(f"sequence {index} is empty: there is nothing to score")
+            model.check_tokens(f"sequence {index}", min(sequence), max(sequence), len(sequence))
+        for indices in bins([len(sequence) for sequence in sequences], budget=self._settings.train_tokens):
+            longest = max(len(sequences[i]) for i in indices)
+            tokens = torch.zeros(len(indices), longest, dtype=torch.long)
+            wanted = torch.zeros(len(indices), longest, dtype=torch.bool)
+            for row, index in enumerate(indices):
+                tokens[row, : len(sequences[index])] = torch.as_tensor(sequences[index])
+                wanted[row, 1 : len(sequences[index])] = True
+            lengths = torch.tensor([len(sequences[i]) for i in indices], device=self._device)
+            yield indices, _Read(tokens.to(self._device), wanted.to(self._device), lengths)
 
     def _policy(self, policy: str) -> LocalPolicy:
         if policy not in self._policies:
@@ -148,13 +190,11 @@ class LocalBackend:
 
     def _frozen_model(self, weights: str) -> tuple[LanguageModel, int]:
         """A model to be sampled, in the precision of the policy that it is the checkpoint or the base of."""
-        if weights not in self._frozen:
-            self._frozen[weights] = self._opened(weights)
-            if len(self._frozen) > FROZEN_MODELS_KEPT:
-                self._frozen.popitem(last=False)
-                self._drop_unused()
-        self._frozen.move_to_end(weights)
-        return self._frozen[weights]
+        before = set(self._frozen.names)
+        found = self._frozen.model(weights, self._opened)
+        if before - set(self._frozen.names):
+            self._drop_unused()
+        return found
 
     def _opened(self, weights: str) -> tuple[LanguageModel, int]:
         folder = Path(weights)
@@ -168,20 +208,21 @@ class LocalBackend:
 
     def _drop_unused(self) -> None:
         """Let go of what no policy trains and nobody samples."""
-        used = {id(held.model) for held in self._policies.values()} | {id(model) for model, _ in self._frozen.values()}
+        used = {id(held.model) for held in self._policies.values()} | {id(model) for model in self._frozen.models}
         self._bases = {key: base for key, base in self._bases.items() if id(base) in used}
         self._decoders = {key: decoder for key, decoder in self._decoders.items() if key in used}
 
     @contextmanager
-    def _holding(self, weights: str) -> Iterator[tuple[LanguageModel, int]]:
+    def _holding(self, weights: str) -> Iterator[tuple[LanguageModel, int, Head | None]]:
         owner = self._pinned.get(weights)
         if owner is None:
             if "@" in weights and "#" in weights:
                 raise NotFoundError(f"the sampler {weights} was released, or its policy was closed")
-            yield self._frozen_model(weights)
+            model, version = self._frozen_model(weights)
+            yield model, version, model.head
         else:
             with owner.as_pinned(weights) as version:
-                yield owner.model, version
+                yield owner.model, version, owner.head if owner.spec.head == "reward" else None
 
     def _decoder(self, model: LanguageModel) -> Decoder:
         if id(model) not in self._decoders:

@@ -26,34 +26,47 @@ class MicroBatch:
     loss_mask: Tensor  # [B, T]
     weights: Tensor  # [B, T]
     temperature: Tensor  # [B]
+    lengths: Tensor  # [B]
     streams: dict[str, Tensor]  # name -> [B, T]
+    scalars: dict[str, Tensor]  # name -> [B]
 
 
-def bins(lengths: Sequence[int], *, budget: int) -> list[list[int]]:
+def bins(lengths: Sequence[int], *, budget: int, together: Sequence[Sequence[int]] | None = None) -> list[list[int]]:
     """Indices in groups of like length, each with at most ``budget`` tokens, padding included.
 
-    The layout depends on the lengths alone, so an operation's bits do not depend on what else is being done.
+    What stands ``together`` (the two of a pair) is never parted, and keeps its order. The layout depends on the lengths
+    alone, so an operation's bits do not depend on what else is being done.
 
     Raises:
-        ConfigError: one sequence alone is longer than the budget.
+        ConfigError: one sequence or pair alone is longer than the budget.
     """
-    order = sorted(range(len(lengths)), key=lambda i: (lengths[i], i))
-    if order and lengths[order[-1]] > budget:
-        longest = order[-1]
+    units = [(index,) for index in range(len(lengths))] if together is None else [tuple(unit) for unit in together]
+    order = sorted(units, key=lambda unit: (max(lengths[i] for i in unit), unit))
+    if order and max(lengths[i] for i in order[-1]) * len(order[-1]) > budget:
+        longest = max(order[-1], key=lambda i: lengths[i])
+        alone = "a micro-batch" if len(order[-1]) == 1 else "a micro-batch, which holds both of its pair"
         raise ConfigError(
-            f"datum {longest} has {lengths[longest]} tokens, and engine.train_tokens allows {budget} in a micro-batch: "
+            f"datum {longest} has {lengths[longest]} tokens, and engine.train_tokens allows {budget} in {alone}: "
             "raise engine.train_tokens, or shorten the sequence"
         )
     groups: list[list[int]] = []
-    for index in order:
-        if not groups or (len(groups[-1]) + 1) * lengths[index] > budget:
+    for unit in order:
+        longest = max(lengths[i] for i in unit)
+        if not groups or (len(groups[-1]) + len(unit)) * longest > budget:
             groups.append([])
-        groups[-1].append(index)
+        groups[-1] += unit
     return groups
 
 
-def micro_batch(data: Sequence[Datum], indices: list[int], streams: Sequence[str], device: torch.device) -> MicroBatch:
-    """The data at ``indices``, padded with zeros on the right."""
+def micro_batch(
+    data: Sequence[Datum],
+    indices: list[int],
+    streams: Sequence[str],
+    device: torch.device,
+    *,
+    scalars: Sequence[str] = (),
+) -> MicroBatch:
+    """The data at ``indices``, padded with zeros on the right; scalars ``weight`` and ``margin`` are always there."""
     rows = [data[i] for i in indices]
     length = max(len(row.tokens) for row in rows)
 
@@ -69,5 +82,10 @@ def micro_batch(data: Sequence[Datum], indices: list[int], streams: Sequence[str
         loss_mask=padded([row.loss_mask for row in rows], np.float32),
         weights=padded([row.weights * row.loss_mask for row in rows], np.float32),
         temperature=torch.tensor([row.temperature for row in rows], device=device),
+        lengths=torch.tensor([len(row.tokens) for row in rows], device=device),
         streams={name: padded([row.streams[name] for row in rows], np.float32) for name in streams},
+        scalars={
+            name: torch.tensor([float(row.scalars.get(name, absent)) for row in rows], device=device)
+            for name, absent in {**dict.fromkeys(scalars, 0.0), "weight": 1.0, "margin": 0.0}.items()
+        },
     )

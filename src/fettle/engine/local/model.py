@@ -1,6 +1,6 @@
 """A causal language model as the engine uses it: hidden states and head apart, limits known."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from fettle.engine.local import checkpoint
+from fettle.engine.local.head import Head, has_head
 from fettle.engine.local.logprobs import logprobs_of_logits, token_logprobs
 from fettle.engine.local.lora import ADAPTER_CONFIG, Slots, merge_adapter, read_layout
 from fettle.errors import LossInputError, ModelError
@@ -38,6 +39,8 @@ class LanguageModel:
     end_token_ids: frozenset[int]
     head_is_one_matrix: bool
     """Whether logits are ``hidden @ W.T + b`` and nothing else, so that they can be made in chunks."""
+    head: Head | None = None
+    """The head that was saved with these weights, if they are frozen."""
 
     @property
     def device(self) -> torch.device:
@@ -56,30 +59,65 @@ class LanguageModel:
         return torch.autocast(self.device.type, dtype, enabled=self.precision == "bfloat16")
 
     def logprobs(self, tokens: Tensor, wanted: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-probability and entropy at the wanted tokens, zero elsewhere.
+        """Log-probability and entropy at the wanted tokens, zero elsewhere; see :meth:`outputs`."""
+        outputs = self.outputs(tokens, wanted, temperature)
+        return outputs["logprobs"], outputs["entropy"]
+
+    def outputs(
+        self,
+        tokens: Tensor,
+        wanted: Tensor,
+        temperature: Tensor,
+        *,
+        read: Collection[str] = ("logprobs",),
+        head: Head | None = None,
+        lengths: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """What the model says of tokens, zero where nothing is wanted.
 
         Args:
             tokens: [B, T], right-padded.
-            wanted: [B, T], true where the token's log-probability is wanted; false in the first column.
+            wanted: [B, T], true where a token is spoken of; false in the first column.
             temperature: [B].
-
-        Returns:
-            Two tensors [B, T].
+            read: of ``logprobs`` (and with them ``entropy``) [B, T]; ``values`` [B, T], what ``head`` makes of the
+                state before each wanted token; ``scores`` [B], what it makes of the state after the last token.
+            head: needed for values and scores.
+            lengths: [B], how many tokens each sequence has; needed for scores.
         """
         rows, columns = wanted.nonzero(as_tuple=True)
-        targets, tau = tokens[rows, columns], temperature[rows]
+        said: dict[str, Tensor] = {}
         with self.arithmetic():
-            if self.head_is_one_matrix:
-                hidden = self.module.base_model(
-                    input_ids=tokens[:, :-1], use_cache=False
-                ).last_hidden_state  # [B, T-1, H]
-                head = self.module.get_output_embeddings()
-                found = token_logprobs(hidden[rows, columns - 1], head.weight, head.bias, targets, tau)
-            else:
-                logits = self.module(input_ids=tokens[:, :-1], use_cache=False).logits  # [B, T-1, V]
-                found = logprobs_of_logits(logits[rows, columns - 1], targets, tau)
-        logprobs, entropy = (torch.zeros(tokens.shape, device=x.device, dtype=x.dtype) for x in found)
-        return logprobs.index_put((rows, columns), found[0]), entropy.index_put((rows, columns), found[1].detach())
+            hidden, logits = self._states(tokens if "scores" in read else tokens[:, :-1], logits="logprobs" in read)
+            before = hidden[rows, columns - 1]
+            if "logprobs" in read:
+                found = self._logprobs(before, logits, rows, columns, tokens[rows, columns], temperature[rows])
+                said["logprobs"], said["entropy"] = (_scattered(x, rows, columns, tokens.shape) for x in found)
+            if "values" in read and head is not None:
+                said["values"] = _scattered(head(before), rows, columns, tokens.shape)
+            if "scores" in read and head is not None and lengths is not None:
+                said["scores"] = head(hidden[torch.arange(len(tokens), device=tokens.device), lengths - 1])
+        return said
+
+    def _states(self, tokens: Tensor, *, logits: bool) -> tuple[Tensor, Tensor | None]:
+        """Hidden states [B, T, H], and logits [B, T, V] where the head's own arithmetic must make them."""
+        if self.head_is_one_matrix or not logits:
+            return self.module.base_model(input_ids=tokens, use_cache=False).last_hidden_state, None
+        output = self.module(input_ids=tokens, use_cache=False, output_hidden_states=True)
+        return output.hidden_states[-1], output.logits
+
+    def _logprobs(
+        self,
+        before: Tensor,
+        logits: Tensor | None,
+        rows: Tensor,
+        columns: Tensor,
+        targets: Tensor,
+        temperature: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        if logits is not None:
+            return logprobs_of_logits(logits[rows, columns - 1], targets, temperature)
+        head = self.module.get_output_embeddings()
+        return token_logprobs(before, head.weight, head.bias, targets, temperature)
 
     def check_tokens(self, name: str, low: int, high: int, length: int) -> None:
         """Refuse what the model has no embedding or no position for.
@@ -114,6 +152,7 @@ def load_model(source: str, *, device: torch.device, precision: Precision, train
         model = load_model(base, device=device, precision=precision, trained=trained)
         merge_adapter(model.module, folder)
         model.source = source
+        model.head = None if trained else saved_head(model, folder)
         return model
     dtype = torch.bfloat16 if precision == "bfloat16" and not trained else torch.float32
     try:
@@ -124,7 +163,7 @@ def load_model(source: str, *, device: torch.device, precision: Precision, train
     module = module.to(device).eval()
     module.requires_grad_(trained)
     embeddings = module.get_input_embeddings()
-    return LanguageModel(
+    loaded = LanguageModel(
         module=module,
         tokenizer=tokenizer,
         source=source,
@@ -135,6 +174,26 @@ def load_model(source: str, *, device: torch.device, precision: Precision, train
         end_token_ids=_end_tokens(module, tokenizer),
         head_is_one_matrix=_head_is_one_matrix(module),
     )
+    loaded.head = None if trained else saved_head(loaded, folder)
+    return loaded
+
+
+def new_head(model: LanguageModel) -> Head:
+    """A head for the model's hidden states; the one its source holds, where it holds one."""
+    head = Head(model.module.config.get_text_config().hidden_size, model.device)
+    if has_head(Path(model.source)):
+        head.read(Path(model.source))
+    return head
+
+
+def saved_head(model: LanguageModel, folder: Path) -> Head | None:
+    """The head in a folder, if there is one, frozen."""
+    if not has_head(folder):
+        return None
+    head = new_head(model)
+    for parameter in head.parameters.values():
+        parameter.requires_grad_(False)
+    return head
 
 
 def state_of(parameters: Mapping[str, nn.Parameter]) -> list[Tensor]:
@@ -177,3 +236,8 @@ def _head_is_one_matrix(module: PreTrainedModel) -> bool:
     hook.remove()
     hidden = module.base_model(input_ids=tokens, use_cache=False).last_hidden_state
     return len(seen) == 1 and torch.equal(seen[0][1], logits) and torch.equal(seen[0][0], hidden)
+
+
+def _scattered(found: Tensor, rows: Tensor, columns: Tensor, shape: torch.Size) -> Tensor:
+    """[B, T], with what was found at its places and zeros elsewhere."""
+    return torch.zeros(shape, device=found.device, dtype=found.dtype).index_put((rows, columns), found)

@@ -47,11 +47,12 @@ class Optimizer:
         }
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Take up ``state``, as :meth:`state` gave it.
+        """Take up ``state``, as :meth:`state` gave it, in the place of what is there.
 
         Raises:
             CheckpointError: it names other parameters, or other shapes.
         """
+        self._adam.state.clear()
         for full_name, value in state.items():
             key, _, name = full_name.partition("/")
             parameter = self._parameters.get(name)

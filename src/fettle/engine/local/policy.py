@@ -9,13 +9,15 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from fettle.config import AdamW, LossConfig, PolicySpec
+from fettle import losses
+from fettle.config import AdamW, LossConfig, PolicySpec, Reading
 from fettle.engine.local import checkpoint, step
 from fettle.engine.local.generators import generator
+from fettle.engine.local.head import Head, has_head
 from fettle.engine.local.lora import Adapter, read_adapter, write_adapter
-from fettle.engine.local.model import LanguageModel, state_of
+from fettle.engine.local.model import LanguageModel, new_head, state_of
 from fettle.engine.local.optimizer import Optimizer
-from fettle.errors import CheckpointError, EngineError
+from fettle.errors import CheckpointError, ConfigError, EngineError
 from fettle.types import Checkpoint, Datum, ForwardResult, OptimResult
 
 STATE = "policy.json"
@@ -32,40 +34,89 @@ class LocalPolicy:
         self._adapter: Adapter | None = None
         if spec.lora is not None:
             self._adapter = model.slots.adapter(spec.lora, seed=spec.seed)
-        self._parameters: dict[str, nn.Parameter] = self._adapter.parameters if self._adapter else model.parameters
+        self.head: Head | None = new_head(model) if spec.head is not None else None
+        self._parameters: dict[str, nn.Parameter] = dict(
+            self._adapter.parameters if self._adapter else model.parameters
+        )
+        if self.head is not None:
+            self._parameters |= self.head.parameters
         self._optimizer = Optimizer(self._parameters)
         self._calls = 0
         self._pins: dict[str, int] = {}
         self._past: dict[int, list[Tensor]] = {}
+        self._before: tuple[list[Tensor], dict[str, Tensor]] | None = None
 
     def forward(self, data: Sequence[Datum], loss: LossConfig, *, budget: int) -> ForwardResult:
         """The loss and log-probabilities, with no gradient and no dropout."""
+        self._check_head(loss)
         with torch.no_grad(), self.model.slots.holding(self._adapter):
-            return step.run(self.model, data, loss, budget=budget, backward=None)
+            return step.run(self.model, data, loss, budget=budget, backward=None, head=self.head)
 
     def forward_backward(self, data: Sequence[Datum], loss: LossConfig, *, budget: int) -> ForwardResult:
-        """Add the gradient of the call; a call that raises adds nothing."""
+        """Add the gradient of the call; a call that raises adds nothing.
+
+        Raises:
+            ConfigError: the loss reads a head that the policy does not have, or is none to learn from.
+        """
+        self._check_head(loss)
+        if isinstance(loss, Reading):
+            raise ConfigError("reading is no loss, and has no gradient: use forward")
         random = generator(self.spec.seed, "dropout", self.version, self._calls, device=self.model.device)
 
         with step.all_or_nothing(self._parameters), self.model.slots.holding(self._adapter, random=random):
-            result = step.run(self.model, data, loss, budget=budget, backward=Tensor.backward)
+            result = step.run(self.model, data, loss, budget=budget, backward=Tensor.backward, head=self.head)
         self._calls += 1
         return result
 
-    def optim_step(self, settings: AdamW) -> OptimResult:
+    def optim_step(self, settings: AdamW, *, undoable: bool = False) -> OptimResult:
         """Step. The version counts steps, skipped ones too, so that it is also the number of steps asked for.
+
+        An ``undoable`` step keeps a copy of weights and moments until the next.
 
         Raises:
             EngineError: no gradient was accumulated.
         """
         if not self._calls:
             raise EngineError("optim_step has no gradient to apply: call forward_backward first")
-        if self.version in self._pins.values():
-            self._past[self.version] = state_of(self._parameters)
+        self._keep_pinned()
+        self._before = None
+        if undoable:
+            moments = {name: value.clone() for name, value in self._optimizer.state().items()}
+            self._before = (state_of(self._parameters), moments)
         norm, moved = self._optimizer.step(settings)
         self.version += 1
         self._calls = 0
         return OptimResult(self.version, norm, skipped=not moved)
+
+    def undo(self) -> OptimResult:
+        """Put weights and moments back to before the last step. The version goes up: these are weights again, but anew.
+
+        Raises:
+            EngineError: the last step was not undoable, or gradients were accumulated since.
+        """
+        if self._before is None or self._calls:
+            raise EngineError("there is no step to undo: make it with undoable=True, and undo it before the next call")
+        self._keep_pinned()
+        weights, moments = self._before
+        for parameter, value in zip(self._parameters.values(), weights, strict=True):
+            parameter.data.copy_(value)
+        self._optimizer.restore(moments)
+        self._before = None
+        self.version += 1
+        return OptimResult(self.version, 0.0)
+
+    def _keep_pinned(self) -> None:
+        """Copy today's weights where a sampler reads them, before they change."""
+        if self.version in self._pins.values():
+            self._past[self.version] = state_of(self._parameters)
+
+    def _check_head(self, loss: LossConfig) -> None:
+        for output, head in (("values", "value"), ("scores", "reward")):
+            if output in losses.model_outputs(loss) and self.spec.head != head:
+                raise ConfigError(
+                    f"the loss {loss.type} reads {output}, and this policy has no {head} head: "
+                    f"create it with head: {head}"
+                )
 
     def pin(self, name: str) -> None:
         """Keep today's weights reachable as ``name``."""
@@ -109,6 +160,8 @@ class LocalPolicy:
                 write_adapter(self._adapter, scratch, base_model=self.model.source)
             else:
                 self.model.module.save_pretrained(scratch)
+            if self.head is not None:
+                self.head.save(scratch)
             self.model.tokenizer.save_pretrained(scratch)
             if optimizer:
                 safetensors.torch.save_file(self._optimizer.state(), scratch / OPTIMIZER)
@@ -124,6 +177,8 @@ class LocalPolicy:
         """
         if self._adapter is not None:
             read_adapter(self._adapter, folder)
+        if self.head is not None and has_head(folder):
+            self.head.read(folder)
         if optimizer:
             if not (folder / OPTIMIZER).is_file():
                 raise CheckpointError(

@@ -1,6 +1,6 @@
 """The training step: a call's data through the model, one micro-batch at a time, into gradients and metrics."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from fettle import losses
-from fettle.config import LossConfig
+from fettle.config import LossConfig, Reading
+from fettle.engine.local.head import Head
 from fettle.engine.local.layout import MicroBatch, bins, micro_batch
 from fettle.engine.local.model import LanguageModel
 from fettle.errors import LossInputError
@@ -21,25 +22,52 @@ class Totals:
     def __init__(self, size: int) -> None:
         self._loss = 0.0
         self._tokens = 0
+        self._units = 0.0
         self._sums: dict[str, float] = {}
         self._logprobs: list[Floats] = [np.zeros(0, np.float32)] * size
+        self._values: list[Floats] = [np.zeros(0, np.float32)] * size
+        self._scores = [0.0] * size
 
-    def add(self, batch: MicroBatch, loss: Tensor, logprobs: Tensor, metrics: Mapping[str, Tensor]) -> None:
-        """Take in one micro-batch."""
+    def add(self, batch: MicroBatch, said: Mapping[str, Tensor]) -> None:
+        """Take in what the model said of one micro-batch."""
+        self._tokens += int(batch.loss_mask.sum())
+        for name, kept in (("logprobs", self._logprobs), ("values", self._values)):
+            if name in said:
+                for row, index in zip(said[name].detach().float().cpu().numpy(), batch.indices, strict=True):
+                    kept[index] = row
+        if "scores" in said:
+            for score, index in zip(said["scores"].tolist(), batch.indices, strict=True):
+                self._scores[index] = score
+
+    def add_loss(self, loss: Tensor, metrics: Mapping[str, Tensor], counted: Tensor) -> None:
+        """Take in its loss, and metrics of the shape of ``counted``, which is 1 for what is spoken of."""
         self._loss += float(loss.detach())
-        mask = batch.loss_mask
-        self._tokens += int(mask.sum())
+        self._units += float(counted.sum())
         for name, values in metrics.items():
-            self._sums[name] = self._sums.get(name, 0.0) + float((values * mask).sum())
-        rows = logprobs.detach().float().cpu().numpy()
-        for row, index in zip(rows, batch.indices, strict=True):
-            self._logprobs[index] = row
+            if name.endswith(("_max", "_min")):
+                extreme = torch.where(counted > 0, values, -torch.inf if name.endswith("_max") else torch.inf)
+                found = float(extreme.max() if name.endswith("_max") else extreme.min())
+                best = max if name.endswith("_max") else min
+                self._sums[name] = best(self._sums.get(name, found), found)
+            else:
+                self._sums[name] = self._sums.get(name, 0.0) + float((values * counted).sum())
 
-    def result(self, data: Sequence[Datum]) -> ForwardResult:
-        """Means over trained tokens, and each datum's log-probabilities cut to its length."""
-        tokens = max(self._tokens, 1)
-        logprobs = [row[: len(datum.tokens)].copy() for row, datum in zip(self._logprobs, data, strict=True)]
-        return ForwardResult(self._loss, {name: s / tokens for name, s in self._sums.items()}, logprobs, self._tokens)
+    def result(self, data: Sequence[Datum], read: Collection[str]) -> ForwardResult:
+        """Means over what the loss speaks of, and what was read of each datum, cut to its length."""
+        units = max(self._units, 1.0)
+        means = {name: s if name.endswith(("_max", "_min")) else s / units for name, s in self._sums.items()}
+
+        def cut(rows: Sequence[Floats]) -> list[Floats]:
+            return [row[: len(datum.tokens)].copy() for row, datum in zip(rows, data, strict=True)]
+
+        return ForwardResult(
+            self._loss,
+            losses.finished(means),
+            cut(self._logprobs) if "logprobs" in read else [],
+            self._tokens,
+            cut(self._values) if "values" in read else [],
+            self._scores if "scores" in read else [],
+        )
 
 
 def run(
@@ -49,6 +77,7 @@ def run(
     *,
     budget: int,
     backward: Callable[[Tensor], None] | None,
+    head: Head | None = None,
 ) -> ForwardResult:
     """Evaluate ``loss`` over ``data``; hand each micro-batch's weighted sum to ``backward``.
 
@@ -60,23 +89,41 @@ def run(
     losses.check_inputs(loss, data)
     for index, datum in enumerate(data):
         model.check_tokens(f"datum {index}", int(datum.tokens.min()), int(datum.tokens.max()), len(datum.tokens))
-    totals = Totals(len(data))
-    streams = losses.required_inputs(loss)
-    for indices in bins([len(datum.tokens) for datum in data], budget=budget):
-        batch = micro_batch(data, indices, streams, model.device)
-        logprobs, entropy = model.logprobs(batch.tokens, batch.loss_mask > 0, batch.temperature)
-        inputs = {"loss_mask": batch.loss_mask, **batch.streams}
-        values, metrics = losses.evaluate(loss, logprobs, inputs)
-        total = (values * batch.weights).sum()
-        if not torch.isfinite(total):
-            raise LossInputError(
-                f"the loss {loss.type} is {total.item()} on data {_some(indices)}: "
-                "look for extreme log-probabilities or advantages there"
-            )
-        if backward is not None:
-            backward(total)
-        totals.add(batch, total, logprobs, {**metrics, "entropy": entropy})
-    return totals.result(data)
+    totals, read = Totals(len(data)), losses.model_outputs(loss)
+    streams, scalars = losses.required_inputs(loss), losses.required_scalars(loss)
+    together = losses.pairs(data) if losses.unit_of(loss) == "pair" else None
+    for indices in bins([len(datum.tokens) for datum in data], budget=budget, together=together):
+        batch = micro_batch(data, indices, streams, model.device, scalars=scalars)
+        said = model.outputs(
+            batch.tokens, batch.loss_mask > 0, batch.temperature, read=read, head=head, lengths=batch.lengths
+        )
+        totals.add(batch, said)
+        if not isinstance(loss, Reading):
+            total = _evaluated(loss, batch, said, totals)
+            if not torch.isfinite(total):
+                raise LossInputError(
+                    f"the loss {loss.type} is {total.item()} on data {_some(indices)}: "
+                    "look for extreme log-probabilities or advantages there"
+                )
+            if backward is not None:
+                backward(total)
+    return totals.result(data, read)
+
+
+def _evaluated(loss: LossConfig, batch: MicroBatch, said: dict[str, Tensor], totals: Totals) -> Tensor:
+    """The weighted sum over one micro-batch."""
+    values, metrics = losses.evaluate(loss, said, {"loss_mask": batch.loss_mask, **batch.streams, **batch.scalars})
+    unit = losses.unit_of(loss)
+    if unit == "token":
+        weights, counted = batch.weights, batch.loss_mask
+        if "entropy" in said:
+            metrics = {**metrics, "entropy": said["entropy"].detach()}
+    else:
+        weights = batch.scalars["weight"][0::2] if unit == "pair" else batch.scalars["weight"]
+        counted = torch.ones_like(weights)
+    total = (values * weights).sum()
+    totals.add_loss(total, metrics, counted)
+    return total
 
 
 @contextmanager
