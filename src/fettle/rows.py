@@ -1,12 +1,13 @@
-"""JSON Lines files: rows, each with the place where it stands, and the messages they hold."""
+"""Files of JSON objects: rows, each with the place where it stands, and the messages they hold."""
 
 import json
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
-from fettle.errors import DataError
+from fettle.errors import DataError, did_you_mean
 from fettle.types import Message
 
 ROLES = ("system", "user", "assistant", "tool")
@@ -17,7 +18,7 @@ class Row:
     """One JSON object of a file."""
 
     place: str
-    """``file:line``, for messages to people."""
+    """``file:line``, or ``file[index]`` in a list, for messages to people."""
     fields: Mapping[str, Any]
 
     def text(self, name: str) -> str:
@@ -28,47 +29,97 @@ class Row:
         """
         return _text(self.fields.get(name), name, self.place)
 
-    def messages(self) -> tuple[Message, ...]:
-        """The field ``messages``: a list of objects with a ``role`` and a ``content``, and nothing else.
+    def messages(self, name: str = "messages") -> tuple[Message, ...]:
+        """The field ``name``: a list of objects with a ``role`` and a ``content``, and nothing else.
 
         Raises:
             DataError: it is not that.
         """
-        given = self.fields.get("messages")
+        given = self.fields.get(name)
         if not isinstance(given, list) or not given:
-            raise DataError(f"{self.place}: messages must be a list of objects with a role and a content")
-        found = tuple(_message(item, f"messages[{index}]", self.place) for index, item in enumerate(given))
+            raise DataError(f"{self.place}: {name} must be a list of objects with a role and a content")
+        found = tuple(_message(item, f"{name}[{index}]", self.place) for index, item in enumerate(given))
         if any(message.role == "system" for message in found[1:]):
             raise DataError(f"{self.place}: a system message must come first")
         return found
 
+    def number(self, name: str) -> float:
+        """The field ``name``, which must be a finite number.
+
+        Raises:
+            DataError: it is missing or something else.
+        """
+        return _number(self.fields.get(name), name, self.place)
+
+    def numbers(self, name: str) -> tuple[float, ...]:
+        """The field ``name``: a list of finite numbers.
+
+        Raises:
+            DataError: it is not that.
+        """
+        given = self.fields.get(name)
+        if not isinstance(given, list):
+            raise DataError(f"{self.place}: {name} must be a list of numbers")
+        return tuple(_number(value, f"{name}[{index}]", self.place) for index, value in enumerate(given))
+
+    def check_keys(self, known: Collection[str]) -> None:
+        """Refuse fields of other names.
+
+        Raises:
+            DataError: there is one.
+        """
+        for name in self.fields:
+            if name not in known:
+                hint = did_you_mean(name, known) or f": use {', '.join(known)}"
+                raise DataError(f"{self.place}: nothing here reads {name}{hint}")
+
 
 def rows(path: str) -> Iterator[Row]:
-    """The objects of a JSON Lines file in order; blank lines are passed over.
+    """The objects of a JSON Lines file in order; blank lines are passed over. A file may also be one JSON list of them.
 
     Raises:
-        DataError: the file cannot be read, or a line is not one JSON object in UTF-8.
+        DataError: the file cannot be read, or it holds something else than JSON objects in UTF-8.
     """
     try:
         # Binary, because text mode would also end a line at characters that may stand inside a JSON string.
         with Path(path).open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    yield Row(f"{path}:{number}", _fields(line, f"{path}:{number}"))
+            yield from _items(file, path) if _begins_a_list(file) else _lines(file, path)
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}): give the path of a JSON Lines file") from error
 
 
-def _fields(line: bytes, place: str) -> Mapping[str, Any]:
+def _begins_a_list(file: BinaryIO) -> bool:
+    first = next((line for line in file if line.strip()), b"")
+    file.seek(0)
+    return first.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[")
+
+
+def _lines(file: BinaryIO, path: str) -> Iterator[Row]:
+    for number, line in enumerate(file, start=1):
+        if line.strip():
+            place = f"{path}:{number}"
+            yield Row(place, _object(_parsed(line, place, "each line must be one JSON object"), place, "each line"))
+
+
+def _items(file: BinaryIO, path: str) -> Iterator[Row]:
+    for index, item in enumerate(_parsed(file.read(), path, "it begins as a JSON list, and must be one")):
+        place = f"{path}[{index}]"
+        yield Row(place, _object(item, place, "each item"))
+
+
+def _object(value: object, place: str, what: str) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise DataError(f"{place}: holds a {type(value).__name__}: {what} must be one JSON object")
+    return value
+
+
+def _parsed(text: bytes, place: str, mend: str) -> Any:
     try:
-        value = json.loads(line.decode("utf-8-sig"), parse_constant=_refused)
+        return json.loads(text.decode("utf-8-sig"), parse_constant=_refused)
     except UnicodeDecodeError as error:
         raise DataError(f"{place}: not UTF-8 at byte {error.start}: save the file as UTF-8") from error
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{place}: not JSON ({error}): each line must be one JSON object") from error
-    if not isinstance(value, dict):
-        raise DataError(f"{place}: holds a {type(value).__name__}: each line must be one JSON object")
-    return value
+        raise DataError(f"{place}: not JSON ({error}): {mend}") from error
 
 
 def _refused(constant: str) -> NoReturn:
@@ -86,6 +137,19 @@ def _message(item: object, name: str, place: str) -> Message:
             f"{place}: {name} has {', '.join(extra)}, which nothing here reads: leave role and content only"
         )
     return Message(role, _text(item.get("content"), f"{name}.content", place))
+
+
+def _number(value: object, name: str, place: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        what = "missing" if value is None else f"a {type(value).__name__}"
+        raise DataError(f"{place}: {name} is {what}: it must be a number")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise DataError(f"{place}: {name} is {number}: it must be a finite number")
+    return number
 
 
 def _text(value: object, name: str, place: str) -> str:

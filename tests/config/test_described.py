@@ -18,6 +18,7 @@ from fettle.config import (
     Conversations,
     Cosine,
     DynamicSampling,
+    Episodes,
     FixedLength,
     Frozen,
     ImportanceSampling,
@@ -61,6 +62,7 @@ EVERYTHING = [
     rl(loss=DRO(kl=KL()), reduction=SequenceSum(), overlong=Overlong(), checkpoints=Checkpoints(keep=1)),
     rl(loss=ImportanceSampling(), reduction=TokenMean()),
     SFTRun(policy=PolicySpec(model="m"), data=WorkedSums()),
+    SFTRun(policy=PolicySpec(model="m"), data=Episodes(path="a")),
     Pipeline(stages=(SFTRun(policy=PolicySpec(model="m"), data=Conversations(path="a")),)),
 ]
 """Runs that between them hold every class of settings."""

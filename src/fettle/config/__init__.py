@@ -1,15 +1,17 @@
 """Every knob, declared once: the Python argument, the YAML key, the dotted override and the reference page."""
 
 from fettle.config.base import Frozen
-from fettle.config.environments import (
-    JSONL,
-    Arithmetic,
+from fettle.config.data import (
     Conversations,
     DemonstrationsConfig,
-    EnvironmentConfig,
-    ReasoningGym,
+    Episodes,
+    PreferenceDataConfig,
+    Preferences,
+    Ratings,
+    WorkedPairs,
     WorkedSums,
 )
+from fettle.config.environments import JSONL, Arithmetic, EnvironmentConfig, ReasoningGym
 from fettle.config.load import dump, leaves, load, load_as, schema
 from fettle.config.losses import (
     CISPO,
@@ -86,6 +88,7 @@ __all__ = [
     "DynamicSampling",
     "EngineConfig",
     "EnvironmentConfig",
+    "Episodes",
     "Evaluation",
     "FixedLength",
     "Frozen",
@@ -99,8 +102,11 @@ __all__ = [
     "Pipeline",
     "PolicyLossConfig",
     "PolicySpec",
+    "PreferenceDataConfig",
     "PreferenceLossConfig",
+    "Preferences",
     "RLRun",
+    "Ratings",
     "Reading",
     "ReasoningGym",
     "Reduction",
@@ -116,6 +122,7 @@ __all__ = [
     "TinyModel",
     "TokenMean",
     "Value",
+    "WorkedPairs",
     "WorkedSums",
     "dump",
     "leaves",

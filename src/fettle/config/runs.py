@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from fettle.config.base import Frozen
-from fettle.config.environments import DemonstrationsConfig, EnvironmentConfig
+from fettle.config.data import DemonstrationsConfig
+from fettle.config.environments import EnvironmentConfig
 from fettle.config.layers import laid_over
 from fettle.config.losses import PPO, PolicyLossConfig
 from fettle.config.policy import AdamW, Constant, EngineConfig, LocalEngine, PolicySpec, Schedule

@@ -44,14 +44,21 @@ def demonstrations(tasks: Iterable[Task], *, slips: float, seed: int) -> Iterato
         DataError: a task holds no ``expression``, or one that is not a sum of whole numbers.
     """
     for index, task in enumerate(tasks):
-        expression = task.data.get("expression")
-        if not isinstance(expression, str):
-            raise DataError(
-                f"a task of {task.source} holds no expression to work out: use arithmetic or chain_sum tasks"
-            )
         rng = Random(key(seed, "solution", index))
-        text = solution(expression, slip=rng.random() < slips, rng=rng)
+        text = solution(expression_of(task), slip=rng.random() < slips, rng=rng)
         yield (*task.prompt, Message("assistant", text))
+
+
+def expression_of(task: Task) -> str:
+    """The sum that a task asks for.
+
+    Raises:
+        DataError: it holds none.
+    """
+    expression = task.data.get("expression")
+    if not isinstance(expression, str):
+        raise DataError(f"a task of {task.source} holds no expression to work out: use arithmetic or chain_sum tasks")
+    return expression
 
 
 def _terms(expression: str) -> list[int]:

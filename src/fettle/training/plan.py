@@ -67,6 +67,9 @@ CONSUMERS: Mapping[type[Frozen], Mapping[str, str]] = {
     },
     c.Conversations: dict.fromkeys(("path", "heldout", "seed"), BUILD),
     c.WorkedSums: dict.fromkeys(("tasks", "slips", "size", "seed"), BUILD),
+    c.Episodes: dict.fromkeys(("path", "heldout", "seed", "min_reward"), BUILD),
+    **{kind: dict.fromkeys(("path", "heldout", "seed"), BUILD) for kind in (c.Preferences, c.Ratings)},
+    c.WorkedPairs: dict.fromkeys(("tasks", "size", "malformed", "seed"), BUILD),
 }
 """The module, below ``fettle``, that reads each setting. A test looks the reading up in the source."""
 
