@@ -55,6 +55,8 @@ class PolicyLoss(Frozen):
     """What the entropy of the whole softmax is multiplied by before it is taken off the loss."""
     value: Value | None = None
     """Loss of a value head on the policy; absent means none."""
+    proximal_coefficient: Annotated[float, Field(ge=0)] = 0.0
+    """What KL(μ‖π), the divergence from the sampler, is multiplied by before it is added to the loss."""
 
 
 class ImportanceSampling(PolicyLoss):

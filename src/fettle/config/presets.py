@@ -48,5 +48,38 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "advantage": "batch_normalized",
             "reduction": {"type": "token_mean"},
         },
+        "ppo": {  # Schulman et al., 2017, arXiv:1707.06347, as Ouyang et al., 2022, arXiv:2203.02155, apply it
+            "loss": {
+                "type": "ppo",
+                "clip_low": 0.2,
+                "clip_high": 0.2,
+                "kl": {"coefficient": 0.02, "estimator": "k1", "place": "reward"},
+            },
+            "advantage": "gae",
+            "critic": {"gamma": 1.0, "gae_lambda": 0.95},
+            "reduction": {"type": "token_mean"},
+            "minibatches": 2,
+            "epochs": 2,
+        },
+        "conservative_ppo": {  # Schulman et al., 2017, section 4, with the limit made hard
+            "loss": {"type": "ppo", "clip_low": 0.2, "clip_high": 0.2, "kl": None},
+            "advantage": "gae",
+            "critic": {"gamma": 1.0, "gae_lambda": 0.95},
+            "reduction": {"type": "token_mean"},
+            "trust_region": {"type": "hard", "limit": 0.01},
+            "minibatches": 2,
+            "epochs": 2,
+        },
+        "off_policy": {  # importance sampling from a replay buffer, truncated (Ionides, 2008)
+            "loss": {"type": "importance_sampling", "clip_ratio": 2.0, "kl": None},
+            "advantage": "group_normalized",
+            "reduction": {"type": "token_mean"},
+            "replay": {"capacity": 256, "groups": 8},
+        },
+        "distill": {  # on-policy distillation: the reverse KL to a teacher, token by token (arXiv:2306.13649)
+            "loss": {"type": "importance_sampling", "kl": None},
+            "advantage": "none",
+            "reduction": {"type": "token_mean"},
+        },
     }
 )

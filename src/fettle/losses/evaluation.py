@@ -7,10 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fettle.config import DPO, KL, LossConfig, Reading, Value
-from fettle.config.losses import PolicyLoss
+from fettle.config import DPO, KL, LossConfig, PolicyLoss, Reading, Value
 from fettle.errors import LossInputError
-from fettle.losses.kl import KL_ESTIMATORS
+from fettle.losses.kl import KL_ESTIMATORS, k3
 from fettle.losses.table import LOSSES, Unit
 from fettle.losses.value import value
 from fettle.types import Datum
@@ -18,7 +17,7 @@ from fettle.types import Datum
 ROUNDING = 1e-4
 """How far above 0 rounding may put the logarithm of a probability near 1."""
 
-TERMS = frozenset({"type", "kl", "entropy_coefficient", "value"})
+TERMS = frozenset({"type", "kl", "entropy_coefficient", "value", "proximal_coefficient"})
 """Fields of a policy's loss that its function does not see."""
 
 MADE_HERE = frozenset({"loss_mask", "logprobs", "lengths", "scores", "pair_margin"})
@@ -175,6 +174,8 @@ def _with_terms(
         metrics = metrics | {f"kl_{penalty.estimator}": divergence.detach()}
     if config.entropy_coefficient:
         values = values - config.entropy_coefficient * said["entropy"]
+    if config.proximal_coefficient:
+        values = values + config.proximal_coefficient * k3(streams["sampling_logprobs"], said["logprobs"])
     if config.value is not None:
         error, told = value(
             said["values"], returns=streams["returns"], old_values=streams["old_values"], clip=config.value.clip

@@ -1,0 +1,155 @@
+"""Runs that learn from what is there already: demonstrations, preferences, ratings."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from fettle.config.base import Frozen
+from fettle.config.data import DemonstrationsConfig, Episodes, PreferenceDataConfig, Ratings
+from fettle.config.losses import DPO, KTO, PreferenceLossConfig, RewardModeling
+from fettle.config.parts import Checkpoints, FolderName, HeldoutLoss, HeldoutPairs
+from fettle.config.policy import AdamW, Constant, EngineConfig, LocalEngine, PolicySpec, Schedule
+
+
+class Targets(Frozen):
+    """What is learned of a conversation: behaviour cloning, a world model, or both at once."""
+
+    actions: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of what the assistant says."""
+    observations: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of what it is answered: the messages that follow its first."""
+
+    @model_validator(mode="after")
+    def _something_is_learned(self) -> "Targets":
+        if not self.actions + self.observations:
+            raise ValueError("targets.actions and targets.observations are both 0: nothing would be learned")
+        return self
+
+
+class RewardWeighting(Frozen):
+    """A conversation weighs what it earned."""
+
+    kind: Literal["reward", "advantage"] = "reward"
+    """``reward``: in proportion to it; ``advantage``: exp((reward - mean) / temperature) (arXiv:1910.00177)."""
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    """Of advantage weighting: smaller favours the best."""
+
+
+class SFTRun(Frozen):
+    """Supervised fine-tuning on conversations: only what the assistant says is trained on."""
+
+    type: Literal["sft"] = "sft"
+    name: FolderName = "sft"
+    """First part of the run folder's name."""
+    seed: int = 0
+    """Every draw of the run is keyed by it."""
+    policy: PolicySpec
+    """What is trained."""
+    engine: EngineConfig = LocalEngine()
+    """Where it is computed."""
+    data: DemonstrationsConfig
+    """What is learned from."""
+    targets: Targets = Targets()
+    """Which messages are learned: what the assistant says, what it is answered, or both."""
+    weighting: RewardWeighting | None = None
+    """Weigh each conversation by its reward; absent means that all weigh the same."""
+    steps: Annotated[int, Field(ge=1)] = 100
+    """Optimizer steps."""
+    batch_size: Annotated[int, Field(ge=1)] = 32
+    """Conversations in one step."""
+    max_tokens: Annotated[int, Field(ge=2)] = 2048
+    """Longest conversation; a longer one is an error that quotes how it begins."""
+    optimizer: AdamW = AdamW()
+    """The optimizer."""
+    schedule: Schedule = Constant()
+    """How the learning rate changes."""
+    evaluation: HeldoutLoss = HeldoutLoss()
+    """The loss on held-out conversations."""
+    checkpoints: Checkpoints = Checkpoints()
+    """When the policy is saved."""
+
+    @model_validator(mode="after")
+    def _weights_come_from_rewards(self) -> "SFTRun":
+        if self.weighting is not None and not isinstance(self.data, Episodes):
+            raise ValueError(f"weighting needs rewards, and data of type {self.data.type} has none: use episodes")
+        return self
+
+
+class PreferenceRun(Frozen):
+    """Learning from which of two replies is better, with no reward model in between."""
+
+    type: Literal["preference"] = "preference"
+    name: FolderName = "preference"
+    """First part of the run folder's name."""
+    seed: int = 0
+    """Every draw of the run is keyed by it."""
+    policy: PolicySpec
+    """What is trained."""
+    engine: EngineConfig = LocalEngine()
+    """Where it is computed."""
+    data: PreferenceDataConfig
+    """What is learned from."""
+    loss: PreferenceLossConfig = DPO()
+    """The loss."""
+    reference: str | None = None
+    """What the policy is compared with: a folder or a hub name; null is where the run starts."""
+    steps: Annotated[int, Field(ge=1)] = 100
+    """Optimizer steps."""
+    batch_size: Annotated[int, Field(ge=1)] = 16
+    """Pairs, or rated replies, in one step."""
+    max_tokens: Annotated[int, Field(ge=2)] = 2048
+    """Longest conversation; a longer one is an error that quotes how it begins."""
+    optimizer: AdamW = AdamW()
+    """The optimizer."""
+    schedule: Schedule = Constant()
+    """How the learning rate changes."""
+    evaluation: HeldoutPairs = HeldoutPairs()
+    """Accuracy on held-out pairs."""
+    checkpoints: Checkpoints = Checkpoints()
+    """When the policy is saved."""
+
+    @model_validator(mode="after")
+    def _loss_fits_data(self) -> "PreferenceRun":
+        if isinstance(self.loss, KTO) != isinstance(self.data, Ratings):
+            raise ValueError("kto learns from ratings, and the other losses from pairs: change loss.type or data.type")
+        if isinstance(self.loss, KTO) and self.batch_size < 2:
+            raise ValueError("kto measures its baseline within a batch: use a batch_size of 2 or more")
+        return self
+
+
+class RewardModelRun(Frozen):
+    """A model that scores replies, learned from which of two is better."""
+
+    type: Literal["reward_model"] = "reward_model"
+    name: FolderName = "reward-model"
+    """First part of the run folder's name."""
+    seed: int = 0
+    """Every draw of the run is keyed by it."""
+    policy: PolicySpec
+    """What is trained; its head is the reward's, whatever it says."""
+    engine: EngineConfig = LocalEngine()
+    """Where it is computed."""
+    data: PreferenceDataConfig
+    """Pairs to learn from."""
+    loss: RewardModeling = RewardModeling()
+    """The loss."""
+    steps: Annotated[int, Field(ge=1)] = 100
+    """Optimizer steps."""
+    batch_size: Annotated[int, Field(ge=1)] = 16
+    """Pairs in one step."""
+    max_tokens: Annotated[int, Field(ge=2)] = 2048
+    """Longest conversation; a longer one is an error that quotes how it begins."""
+    optimizer: AdamW = AdamW()
+    """The optimizer."""
+    schedule: Schedule = Constant()
+    """How the learning rate changes."""
+    evaluation: HeldoutPairs = HeldoutPairs()
+    """Accuracy on held-out pairs."""
+    checkpoints: Checkpoints = Checkpoints()
+    """When the model is saved."""
+
+    @model_validator(mode="after")
+    def _data_are_pairs(self) -> "RewardModelRun":
+        if isinstance(self.data, Ratings):
+            raise ValueError("a reward model compares two replies: use data of type preferences or worked_pairs")
+        return self

@@ -1,0 +1,185 @@
+"""Reinforcement learning runs."""
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from fettle.config.base import Frozen
+from fettle.config.credit import (
+    Advantage,
+    Correction,
+    Critic,
+    DynamicSampling,
+    KLControl,
+    LearnedReward,
+    Overlong,
+    Planning,
+    Rehearsal,
+    Replay,
+    Teacher,
+    TrustRegion,
+)
+from fettle.config.environments import EnvironmentConfig
+from fettle.config.layers import laid_over
+from fettle.config.losses import PPO, PolicyLossConfig
+from fettle.config.parts import Checkpoints, Evaluation, FolderName, Reduction, Sampling, TokenMean
+from fettle.config.policy import AdamW, Constant, EngineConfig, LocalEngine, PolicySpec, Schedule
+from fettle.config.presets import PRESETS
+
+Preset = Literal[
+    "grpo",
+    "dr_grpo",
+    "dapo",
+    "gspo",
+    "cispo",
+    "rloo",
+    "reinforce_pp",
+    "ppo",
+    "conservative_ppo",
+    "off_policy",
+    "distill",
+]
+
+UNGROUPED = frozenset({"batch_normalized", "gae", "none"})
+"""Advantages that do not compare the members of a group, so that one member is enough."""
+
+
+class RLRun(Frozen):
+    """Reinforcement learning on tasks with a reward."""
+
+    type: Literal["rl"] = "rl"
+    name: FolderName = "rl"
+    """First part of the run folder's name."""
+    seed: int = 0
+    """Every draw of the run is keyed by it."""
+    policy: PolicySpec
+    """What is trained."""
+    engine: EngineConfig = LocalEngine()
+    """Where it is computed."""
+    environments: Annotated[tuple[EnvironmentConfig, ...], Field(min_length=1)]
+    """Where tasks come from; several are mixed by weight."""
+    steps: Annotated[int, Field(ge=1)] = 100
+    """Batches of episodes to learn from."""
+    groups_per_step: Annotated[int, Field(ge=1)] = 16
+    """Tasks in one batch."""
+    group_size: Annotated[int, Field(ge=1)] = 8
+    """Completions drawn for each task."""
+    sampling: Sampling = Sampling()
+    """How completions are drawn."""
+    max_staleness: Annotated[int, Field(ge=0)] = 0
+    """Policy versions by which a batch may be older than the policy it trains; 0 is strictly on-policy. Above 0 a run
+    that was interrupted by hand, between checkpoints, goes on otherwise than it would have."""
+    preset: Preset = "grpo"
+    """The algorithm whose row fills in the settings below that a recipe leaves out."""
+    loss: PolicyLossConfig = PPO()
+    """The loss, with its KL penalty."""
+    advantage: Advantage = "group_normalized"
+    """How rewards become credit."""
+    reduction: Reduction = TokenMean()
+    """How per-token losses become one number."""
+    dynamic_sampling: DynamicSampling | None = None
+    """Replace groups that cannot teach; absent means that they stay, with no gradient."""
+    overlong: Overlong | None = None
+    """Shape the reward near the length limit; absent means no shaping."""
+    mask_truncated: bool = False
+    """Leave completions that a limit cut short out of the loss; their reward still counts in baselines."""
+    critic: Critic | None = None
+    """What ``advantage: gae`` is measured against."""
+    reference: str | None = None
+    """Where the KL penalty pulls to: a folder or a hub name; null is where the run starts."""
+    kl_control: KLControl | None = None
+    """Adapts the coefficient of the loss's KL penalty; absent means that it stays."""
+    trust_region: TrustRegion | None = None
+    """Holds each update near the policy it started from (conservative PPO); absent means that only the loss does."""
+    reward_model: LearnedReward | None = None
+    """Learn from a reward model's scores; absent means from the environments' own rewards."""
+    correction: Correction | None = None
+    """Weights for a sampler that computes other probabilities than the trainer; absent means none."""
+    planning: Planning | None = None
+    """More credit for planning tokens; absent means that all tokens count the same."""
+    rehearsal: Rehearsal | None = None
+    """Demonstrations in every step; absent means none."""
+    teacher: Teacher | None = None
+    """On-policy distillation; absent means none."""
+    replay: Replay | None = None
+    """Learn from earlier steps again; absent means that each batch is used once."""
+    epochs: Annotated[int, Field(ge=1)] = 1
+    """Passes over one batch."""
+    minibatches: Annotated[int, Field(ge=1)] = 1
+    """Optimizer steps made from one pass over a batch."""
+    optimizer: AdamW = AdamW()
+    """The optimizer."""
+    schedule: Schedule = Constant()
+    """How the learning rate changes."""
+    evaluation: Evaluation = Evaluation()
+    """Scoring on held-out tasks."""
+    checkpoints: Checkpoints = Checkpoints()
+    """When the policy is saved."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _preset_fills_in(cls, given: Any) -> Any:
+        row = PRESETS.get(str(given.get("preset", "grpo"))) if isinstance(given, Mapping) else None
+        return laid_over(row, given) if row is not None else given
+
+    @model_validator(mode="after")
+    def _groups_can_teach(self) -> "RLRun":
+        if self.advantage not in UNGROUPED and self.group_size < 2:
+            raise ValueError(f"group_size is {self.group_size}, and a group of one has no baseline: use 2 or more")
+        if self.group_size < 2 and self.dynamic_sampling is not None:
+            raise ValueError("dynamic_sampling looks for rewards that differ, and in a group of one none do: drop it")
+        versions = self.minibatches * self.epochs
+        if self.max_staleness % versions:
+            raise ValueError(
+                f"max_staleness is {self.max_staleness}, and a batch makes {versions} policy versions: "
+                "use a multiple of minibatches times epochs"
+            )
+        share = -(-self.evaluation.tasks // len(self.environments))
+        for index, environment in enumerate(self.environments):
+            if environment.heldout < share:
+                raise ValueError(
+                    f"environments.{index}.heldout keeps {environment.heldout} tasks, "
+                    f"and evaluation.tasks asks {share} of it: raise the one or lower the other"
+                )
+        if self.groups_per_step % self.minibatches:
+            raise ValueError(
+                f"groups_per_step ({self.groups_per_step}) does not divide into {self.minibatches} minibatches"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _parts_belong_together(self) -> "RLRun":
+        for wrong, mend in _mismatches(self):
+            if wrong:
+                raise ValueError(mend)
+        return self
+
+
+def _mismatches(run: RLRun) -> Iterator[tuple[bool, str]]:
+    """Settings that need each other, each with what to do."""
+    kl, region = run.loss.kl, run.trust_region
+    yield (run.advantage == "gae") != (run.critic is not None), "advantage: gae needs a critic, and only it does"
+    yield run.loss.value is not None, "loss.value is made from the critic's settings: set critic.value instead"
+    yield run.policy.head is not None, "policy.head is made from the critic's settings: set critic.place: head"
+    yield (
+        run.reference is not None and kl is None and (region is None or region.of == "sampler"),
+        "reference is set, and nothing pulls to it: set loss.kl, or trust_region.of: reference",
+    )
+    yield run.kl_control is not None and kl is None, "kl_control adapts loss.kl.coefficient, and there is no loss.kl"
+    yield (
+        region is not None and region.type != "hard" and region.of == "reference" and kl is not None,
+        "trust_region.of: reference makes a KL penalty of its own: leave loss.kl out",
+    )
+    yield (
+        run.advantage == "none" and run.teacher is None and run.rehearsal is None,
+        "advantage: none gives rewards no credit, so nothing is learned from: set a teacher, or another advantage",
+    )
+    yield (
+        run.replay is not None and (run.advantage == "gae" or run.dynamic_sampling is not None),
+        "replay learns from groups of earlier steps: use an advantage that compares groups, and no dynamic_sampling",
+    )
+    yield (
+        run.replay is not None and run.max_staleness > 0,
+        "replay already learns from older policies: max_staleness must be 0",
+    )
