@@ -1,8 +1,11 @@
 """A tokenizer is loaded whole, or one sentence says what is wrong."""
 
-import pytest
+import re
 
-from fettle.chat import load_tokenizer
+import pytest
+from huggingface_hub import constants
+
+from fettle.chat import load_tokenizer, tokenizer
 from fettle.errors import ModelError
 
 
@@ -26,6 +29,20 @@ def test_neither_a_folder_nor_on_the_hub(name):
     ) as found:
         load_tokenizer(name)
     assert "\n" not in found.value.message
+
+
+@pytest.mark.parametrize("name", ["./nowhere", "../no/where", "/no/where"])
+def test_what_can_only_be_a_folder_is_not_looked_for_on_the_hub(name):
+    with pytest.raises(ModelError, match=f"^there is no model folder {re.escape(name)}: give"):
+        load_tokenizer(name)
+
+
+def test_a_hub_whose_name_cannot_be_looked_up_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr(constants, "ENDPOINT", "https://hub.invalid")
+    monkeypatch.setattr(tokenizer, "getproxies", dict)
+    assert tokenizer.hub_is_out_of_reach()
+    monkeypatch.setattr(constants, "ENDPOINT", "https://localhost")
+    assert not tokenizer.hub_is_out_of_reach()
 
 
 @pytest.mark.parametrize(

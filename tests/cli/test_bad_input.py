@@ -64,16 +64,17 @@ def test_an_unknown_key_is_told_with_its_line(fettle, desk):
     [
         (REWARD.format("beside:broken"), "reward beside:broken raised on task"),
         (REWARD.format("beside:not_a_number"), "reward beside:not_a_number paid nan"),
-        ("policy.model=./nowhere", "nowhere"),
+        ("policy.model=./nowhere", "there is no model folder ./nowhere: give"),
         ("policy.model=nobody/nothing", "nobody/nothing"),
         ("environments.0.path=nowhere.jsonl", "nowhere.jsonl cannot be read (No such file or directory)"),
         ("environments.0.heldout=12", "heldout is 12, but questions.jsonl asks only 12 different things"),
     ],
 )
-def test_work_that_cannot_be_done_ends_with_1(fettle, override, sentence):
+def test_work_that_cannot_be_done_ends_with_1_and_leaves_nothing(fettle, desk, override, sentence):
     done = fettle("train", "tiny.yaml", override)
     assert done.code == 1
     assert sentence in done.complaint
+    assert list(desk.glob("runs/*")) == []
 
 
 def test_a_broken_reward_is_told_with_its_reason(fettle):

@@ -86,6 +86,18 @@ def test_it_saves_and_says_how_to_go_on(original):
     assert again in (original.folder / "report.md").read_text()
 
 
+def test_what_the_system_sends_to_end_a_process_does_the_same(desk):
+    with waiting("tiny.yaml", "environments.0.reward=beside:gated", desk=desk) as process:
+        process.send_signal(signal.SIGTERM)
+        while process.stderr.readline() != STOPPING:
+            assert process.poll() is None
+        (desk / "go").touch()
+        process.communicate(timeout=120)
+    assert process.returncode == 130
+    [folder] = (desk / "runs").iterdir()
+    assert (folder / "checkpoints" / "step-000003" / "manifest.json").is_file()
+
+
 def test_gone_on_with_it_ends_as_if_it_had_never_stopped(stopped, run):
     done = typed("train", "--resume", f"runs/{stopped.folder.name}", into=stopped.desk)
     assert done.code == 0, done.err

@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -133,3 +135,21 @@ def test_a_pipelines_recipe_replays_it(pipeline, fettle, desk):
     assert [told(folder / stage) for stage in ("warm-up", "grpo")] == [
         told(pipeline.folder / stage) for stage in ("warm-up", "grpo")
     ]
+
+
+def test_a_run_goes_on_from_the_best_weights_of_another(run, desk):
+    model = str(run.folder.resolve())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(run.desk)  # a run's summary names its checkpoints from where it was started
+        best = str(Path(json.loads((run.folder / "summary.json").read_text())["best_checkpoint"]).resolve())
+    done = trained("tiny.yaml", desk, f"policy.model={model}", "steps=1")
+    assert load(done.folder / "config.yaml").policy.model == best
+    first = json.loads((done.folder / "summary.json").read_text())["first"]["heldout/reward"]
+    assert first == told(run.folder)[-1]["heldout/reward"]
+
+
+def test_a_run_folder_without_a_checkpoint_is_nothing_to_go_on_from(run, fettle, desk):
+    shutil.copytree(run.folder, desk / "earlier", ignore=shutil.ignore_patterns("progress.json"))
+    done = fettle("train", "tiny.yaml", "policy.model=earlier")
+    assert done.code == 1
+    assert "the run in earlier has no checkpoint yet" in done.complaint

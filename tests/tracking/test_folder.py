@@ -80,3 +80,13 @@ def test_a_damaged_provenance_is_begun_anew(folder, left):
     folder.provenance_path.write_text(left)
     folder.write_provenance(["fettle"])
     assert [launch["command"] for launch in folder.launches()] == [["fettle"]]
+
+
+def test_a_run_that_never_began_is_taken_away_and_another_is_not(folder):
+    stage = RunFolder.at(folder.path / "stage")
+    stage.metrics_path.touch()
+    folder.discard_unbegun()
+    assert stage.metrics_path.exists()
+    stage.metrics_path.unlink()
+    folder.discard_unbegun()
+    assert not folder.path.exists()

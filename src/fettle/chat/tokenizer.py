@@ -1,10 +1,17 @@
 """The tokenizer of a model: a folder, or a name on the hub."""
 
+import logging
+import socket
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
+import huggingface_hub
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from fettle.errors import ModelError
+
+logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # what it says of each attempt is said once, by the error
 
 
 def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
@@ -23,13 +30,29 @@ def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def _loaded(model: str) -> PreTrainedTokenizerBase:
+def hub_is_out_of_reach() -> bool:
+    """Whether the hub's name cannot even be looked up, so that most of a minute of attempts would be for nothing."""
+    if getproxies():
+        return False
     try:
-        return AutoTokenizer.from_pretrained(model)
+        socket.getaddrinfo(urlsplit(huggingface_hub.constants.ENDPOINT).hostname, "https")
+    except OSError:
+        return True
+    return False
+
+
+def _loaded(model: str) -> PreTrainedTokenizerBase:
+    here = Path(model).is_dir()
+    if not here and (Path(model).is_absolute() or model.startswith(".")):
+        raise ModelError(
+            f"there is no model folder {model}: give a folder with config.json and *.safetensors, or a hub name"
+        )
+    try:
+        return AutoTokenizer.from_pretrained(model, local_files_only=here or hub_is_out_of_reach())
     except (
         Exception
     ) as error:  # damaged files surface as whatever the parser trips over: KeyError, Exception itself, ...
-        if Path(model).is_dir():
+        if here:
             what = f"{type(error).__name__}: {_first_line(error)}"
             message = f"the folder {model} holds no tokenizer that can be read ({what}): save the tokenizer there again"
         elif isinstance(error, OSError):

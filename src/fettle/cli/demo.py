@@ -1,6 +1,5 @@
 """``fettle demo``: a small model learns arithmetic while you watch, from nothing, with no network."""
 
-import asyncio
 import importlib.util
 import json
 from collections.abc import Sequence
@@ -11,7 +10,7 @@ import typer
 
 from fettle.cli.invoked import FETTLE
 from fettle.cli.recipes import shipped
-from fettle.cli.train import Overrides, Runs, finish
+from fettle.cli.train import Overrides, Runs, finish, new_run
 
 if TYPE_CHECKING:
     from fettle.config import Pipeline
@@ -28,11 +27,7 @@ def demo(
     runs: Runs = Path("runs"),
 ) -> None:
     """Watch a small language model get better by reinforcement learning, in about two minutes."""
-    from fettle.cli import build
-
-    config = recipe(seed, overrides or ())
-    folder = build.new_folder(runs, config)
-    summaries = asyncio.run(build.run(config, folder))
+    folder, summaries = new_run(runs, recipe(seed, overrides or ()))
     if summaries[-1].interrupted:
         finish(folder, summaries)
     _show(folder, summaries)

@@ -11,9 +11,10 @@ import typer
 
 from fettle.cli.exits import INTERRUPTED
 from fettle.cli.invoked import FETTLE
-from fettle.errors import ConfigError
+from fettle.errors import ConfigError, FettleError
 
 if TYPE_CHECKING:
+    from fettle.config import RunConfig
     from fettle.tracking import RunFolder
     from fettle.training import Summary
 
@@ -39,16 +40,26 @@ def train(
         if _finished(folder):
             print(f"the run in {resume} is finished, and nothing is left to do\n{_further(folder)}")
             return
+
+        from fettle.cli import build  # only now: torch takes seconds, and a slip in a recipe should be told at once
+
+        finish(folder, asyncio.run(build.run(config, folder)))
     elif recipe is not None:
-        folder = None
-        config = load(recipe, overrides or ())
+        finish(*new_run(runs, load(recipe, overrides or ())))
     else:
         raise ConfigError("name a recipe (fettle train configs/arithmetic-grpo.yaml), or a run with --resume FOLDER")
 
-    from fettle.cli import build  # only now: torch takes seconds, and a slip in a recipe should be told at once
 
-    folder = folder or build.new_folder(runs, config)
-    finish(folder, asyncio.run(build.run(config, folder)))
+def new_run(runs: Path, config: "RunConfig") -> "tuple[RunFolder, list[Summary]]":
+    """Carry out a recipe in a new folder, of which nothing is left where the run could not begin."""
+    from fettle.cli import build
+
+    folder = build.new_folder(runs, config)
+    try:
+        return folder, asyncio.run(build.run(config, folder))
+    except (FettleError, OSError):
+        folder.discard_unbegun()
+        raise
 
 
 def finish(folder: "RunFolder", summaries: "Sequence[Summary]") -> None:

@@ -3,6 +3,7 @@
 import itertools
 import json
 import re
+import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -119,6 +120,11 @@ class RunFolder:
     def transcripts(self) -> Path:
         """One page an evaluation."""
         return self.path / "transcripts"
+
+    def discard_unbegun(self) -> None:
+        """Take the folder away if no step of the run, and no evaluation, has left anything in it."""
+        if not any((*self.path.rglob(self.metrics_path.name), *self.path.rglob(self.progress_path.name))):
+            shutil.rmtree(self.path, ignore_errors=True)
 
     def write_config(self, text: str) -> None:
         """Leave the recipe."""
