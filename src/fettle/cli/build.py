@@ -59,6 +59,7 @@ SHOW_CURSOR = b"\x1b[?25h\n"
 
 def new_folder(root: Path, config: RunConfig) -> RunFolder:
     """A folder for a new run that this machine can carry out, with its recipe in it."""
+    config = settled(config)
     check(config)
     folder = RunFolder.create(root, config.name)
     folder.write_config(dump(config))
@@ -67,6 +68,7 @@ def new_folder(root: Path, config: RunConfig) -> RunFolder:
 
 async def run(config: RunConfig, folder: RunFolder) -> list[Summary]:
     """Carry out a recipe in its folder, from wherever it stands; a summary for each stage."""
+    config = settled(config)
     check(config)
     stop, heldout = asyncio.Event(), _heldout(config)
     with _interruptible(stop):
@@ -90,6 +92,20 @@ def check(config: RunConfig) -> None:
     for (name, _), stage in zip(plans(config, capabilities), stages_of(config), strict=True):
         if not capabilities(stage.engine).memory_bytes:
             raise ConfigError(f"{name} asks for engine.device {stage.engine.device}, and torch sees none here: use cpu")
+
+
+def settled(config: RunConfig) -> RunConfig:
+    """The recipe with a checkpoint in the place of each run folder that it starts from."""
+    if isinstance(config, Pipeline):
+        return config.model_copy(update={"stages": tuple(_settled(stage) for stage in config.stages)})
+    return _settled(config)
+
+
+def _settled(stage: RLRun | SFTRun) -> RLRun | SFTRun:
+    if isinstance(stage.policy.model, TinyModel):
+        return stage
+    policy = stage.policy.model_copy(update={"model": weights_of(stage.policy.model)})
+    return stage.model_copy(update={"policy": policy})
 
 
 def stages_of(config: RunConfig) -> tuple[RLRun | SFTRun, ...]:
@@ -248,7 +264,7 @@ def _session(config: RLRun | SFTRun, files: FileTracker, folder: RunFolder, stop
 
 @contextmanager
 def _interruptible(stop: asyncio.Event) -> Iterator[None]:
-    """The first Ctrl-C asks the run to save and end; the second ends it at once, and loses what a kill would."""
+    """The first Ctrl-C, or SIGTERM, asks the run to save and end; the second ends it at once, as a kill would."""
 
     def asked(*_: object) -> None:
         # Straight to the terminal: the handler may find the run in the middle of a print.
@@ -259,11 +275,12 @@ def _interruptible(stop: asyncio.Event) -> Iterator[None]:
         os.write(2, b"\nfettle: stopping after this step, with a checkpoint; Ctrl-C again ends at once\n")
 
     # Not the event loop's own handler, which would wait for a reward or an environment that keeps the loop busy.
-    before = signal.signal(signal.SIGINT, asked)
+    before = {each: signal.signal(each, asked) for each in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
 
 def _heldout(config: RunConfig) -> frozenset[Prompt]:
