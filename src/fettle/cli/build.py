@@ -1,58 +1,36 @@
-"""The composition root: the one place that puts recipes, engines, suites, folders and trackers together."""
+"""The composition root of recipes: checked, given a folder, carried out stage by stage."""
 
 import asyncio
-import itertools
 import os
-import shutil
 import signal
 import sys
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-import torch
-from safetensors import SafetensorError
-
-from fettle.broker import Broker
-from fettle.chat import Template, load_tokenizer
 from fettle.cli.exits import INTERRUPTED
+from fettle.cli.models import stages_of, weights_of
+from fettle.cli.sources import Prompt
+from fettle.cli.stages import run_stage
 from fettle.config import (
-    JSONL,
-    Conversations,
-    DemonstrationsConfig,
-    LocalEngine,
     Pipeline,
-    PolicySpec,
     RLRun,
     RunConfig,
-    SamplingParams,
     SFTRun,
+    StageConfig,
     TinyModel,
     WorkedSums,
 )
-from fettle.config.load import dump, load
-from fettle.data import Conversation, conversations, demonstrations, split
-from fettle.engine.local import LocalBackend, capabilities, make_tiny_model
-from fettle.environments import Sheltered, Suite, suite
-from fettle.errors import ConfigError, StorageError
+from fettle.config.load import dump
+from fettle.engine.local import capabilities
+from fettle.environments import suite
+from fettle.errors import ConfigError
 from fettle.tracking import (
-    ConsoleTracker,
-    FileTracker,
     RunFolder,
-    read_metrics,
-    tee,
-    write_report,
     write_stages_report,
 )
-from fettle.tracking.plots import draw_curves
-from fettle.training import Evaluation, Session, Summary, evaluate, pipeline, rl, sft
+from fettle.training import Summary, pipeline
 from fettle.training.plan import plans
-from fettle.types import Message
-
-Prompt = tuple[Message, ...]
-
-TEXTS_FOR_TOKENIZER = 2000
-"""Texts that a tiny model's tokenizer is fitted to."""
 
 SHOW_CURSOR = b"\x1b[?25h\n"
 
@@ -75,7 +53,7 @@ async def run(config: RunConfig, folder: RunFolder) -> list[Summary]:
         if not isinstance(config, Pipeline):
             return [await run_stage(config, folder, stop, heldout)]
 
-        def in_its_folder(stage: RLRun | SFTRun) -> "asyncio.Future[Summary]":
+        def in_its_folder(stage: StageConfig) -> "asyncio.Future[Summary]":
             return asyncio.ensure_future(run_stage(stage, RunFolder(folder.path / stage.name), stop, heldout))
 
         summaries = await pipeline.train(config, in_its_folder)
@@ -101,165 +79,11 @@ def settled(config: RunConfig) -> RunConfig:
     return _settled(config)
 
 
-def _settled(stage: RLRun | SFTRun) -> RLRun | SFTRun:
+def _settled(stage: StageConfig) -> StageConfig:
     if isinstance(stage.policy.model, TinyModel):
         return stage
     policy = stage.policy.model_copy(update={"model": weights_of(stage.policy.model)})
     return stage.model_copy(update={"policy": policy})
-
-
-def stages_of(config: RunConfig) -> tuple[RLRun | SFTRun, ...]:
-    """The runs of a recipe."""
-    return config.stages if isinstance(config, Pipeline) else (config,)
-
-
-async def run_stage(
-    config: RLRun | SFTRun, folder: RunFolder, stop: asyncio.Event, heldout: Collection[Prompt]
-) -> Summary:
-    """One run in one folder. Nothing in ``heldout`` is ever trained on."""
-    folder = RunFolder.at(folder.path)
-    with closing(FileTracker(folder)) as files:  # from here on the folder is ours alone
-        folder.write_config(dump(config))
-        folder.write_provenance(sys.argv, threads=config.engine.threads or torch.get_num_threads(), data=_files(config))
-        if isinstance(config, RLRun):
-            summary = await _reinforced(config, files, folder, stop, heldout)
-        else:
-            summary = await _supervised(config, files, folder, stop, heldout)
-        draw_curves(read_metrics(folder.metrics_path), folder.curves_path)
-        write_report(folder, summary)
-    return summary
-
-
-async def evaluation(config: RLRun, weights: str) -> Evaluation:
-    """The held-out tasks of a recipe, put to a model or a checkpoint."""
-    suites = [suite(environment) for environment in config.environments]
-    template = Template(load_tokenizer(weights))
-    params = SamplingParams(
-        max_tokens=config.sampling.max_tokens,
-        temperature=config.evaluation.temperature,
-        stop=config.sampling.stop,
-        stop_token_ids=tuple(sorted(template.end_token_ids)),
-    )
-    with _engine(config.engine, Path()) as engine:
-        return await evaluate(
-            suites,
-            tasks=config.evaluation.tasks,
-            sampler=await engine.sampler(weights),
-            template=template,
-            params=params,
-            seed=config.seed,
-        )
-
-
-async def replies(weights: str, prompt: str, *, system: str | None, n: int, params: SamplingParams) -> list[str]:
-    """What a model says to one prompt, ``n`` times."""
-    template = Template(load_tokenizer(weights))
-    said = [*([Message("system", system)] if system else []), Message("user", prompt)]
-    drawing = params.model_copy(update={"stop_token_ids": tuple(sorted(template.end_token_ids))})
-    with _engine(LocalEngine(), Path()) as engine:
-        sampler = await engine.sampler(weights)
-        drawn = await sampler.sample(template.prompt(said), n, drawing)
-    return [template.reply(completion.tokens).content for completion in drawn]
-
-
-def weights_of(model: str) -> str:
-    """The best checkpoint of a run folder, or of the last stage of a pipeline's; anything else is a model itself."""
-    folder = Path(model)
-    if not (folder / "config.yaml").is_file():
-        return model
-    config = load(folder / "config.yaml")
-    if isinstance(config, Pipeline):
-        folder = folder / stages_of(config)[-1].name
-    return Session.best_checkpoint(RunFolder.open(folder))
-
-
-def system_of(model: str) -> str | None:
-    """The system message that a run was trained with."""
-    path = Path(model) / "config.yaml"
-    if not path.is_file():
-        return None
-    last = stages_of(load(path))[-1]
-    return last.environments[0].system if isinstance(last, RLRun) else None
-
-
-def conversations_of(
-    data: DemonstrationsConfig, heldout: Collection[Prompt]
-) -> tuple[Sequence[Conversation], Sequence[Conversation]]:
-    """What to learn from, and what to be scored on."""
-    if isinstance(data, Conversations):
-        return split(conversations(data.path), heldout=data.heldout, seed=data.seed)
-    source = Sheltered(suite(data.tasks), heldout)
-    training = (source.training_task(index) for index in range(data.size))
-    return (
-        list(demonstrations(training, slips=data.slips, seed=data.seed)),
-        list(demonstrations(source.heldout_tasks(), slips=0.0, seed=data.seed)),
-    )
-
-
-def materialized(spec: PolicySpec, folder: RunFolder, texts: Iterable[str]) -> PolicySpec:
-    """The spec with a folder in the place of a tiny model's description.
-
-    Folders are given whole: adapters name their base by it, and must find it from any working directory.
-    """
-    if isinstance(spec.model, TinyModel):
-        model, scratch = folder.path / "model", folder.path / ".model.partial"
-        if not model.is_dir():
-            try:
-                shutil.rmtree(scratch, ignore_errors=True)
-                make_tiny_model(spec.model, scratch, texts=itertools.islice(texts, TEXTS_FOR_TOKENIZER))
-                scratch.rename(model)
-            except (OSError, SafetensorError) as error:
-                raise StorageError(f"the model {model} could not be written ({error}): free some space") from error
-    else:
-        model = Path(spec.model)
-    return spec.model_copy(update={"model": str(model.resolve())}) if model.is_dir() else spec
-
-
-async def _reinforced(
-    config: RLRun, files: FileTracker, folder: RunFolder, stop: asyncio.Event, heldout: Collection[Prompt]
-) -> Summary:
-    suites = [Sheltered(suite(environment), heldout) for environment in config.environments]
-    config = config.model_copy(update={"policy": materialized(config.policy, folder, _prompts(suites))})
-    template = Template(load_tokenizer(str(config.policy.model)))
-    with _session(config, files, folder, stop) as session, _engine(config.engine, folder.checkpoints) as engine:
-        session.stop_when(patience=config.evaluation.patience, target=config.evaluation.target)
-        return await rl.train(config, engine=engine, suites=suites, template=template, session=session)
-
-
-async def _supervised(
-    config: SFTRun, files: FileTracker, folder: RunFolder, stop: asyncio.Event, heldout: Collection[Prompt]
-) -> Summary:
-    training, scored = conversations_of(config.data, heldout)
-    texts = (message.content for conversation in training for message in conversation)
-    config = config.model_copy(update={"policy": materialized(config.policy, folder, texts)})
-    template = Template(load_tokenizer(str(config.policy.model)))
-    with _session(config, files, folder, stop) as session, _engine(config.engine, folder.checkpoints) as engine:
-        session.stop_when(patience=config.evaluation.patience, lower_is_better=True)
-        return await sft.train(
-            config, engine=engine, conversations=training, heldout=scored, template=template, session=session
-        )
-
-
-@contextmanager
-def _engine(settings: LocalEngine, checkpoints: Path) -> Iterator[Broker]:
-    broker = Broker(LocalBackend(settings, checkpoints=checkpoints))
-    try:
-        yield broker
-    finally:
-        broker.close()
-
-
-@contextmanager
-def _session(config: RLRun | SFTRun, files: FileTracker, folder: RunFolder, stop: asyncio.Event) -> Iterator[Session]:
-    console = ConsoleTracker()
-    session = Session(folder, tee([files, console]), checkpoints=config.checkpoints, steps=config.steps, stop=stop)
-    # Rows beyond the newest checkpoint are of steps that will be done again.
-    files.truncate(session.progress.step if session.progress.checkpoint else -1)
-    console.start(config.steps, f"{config.name} in {folder.path}", done=session.progress.step)
-    try:
-        yield session
-    finally:
-        console.close()
 
 
 @contextmanager
@@ -289,15 +113,3 @@ def _heldout(config: RunConfig) -> frozenset[Prompt]:
     sources = [source for stage in stages if isinstance(stage, RLRun) for source in stage.environments]
     shown = [stage.data.tasks for stage in stages if isinstance(stage, SFTRun) and isinstance(stage.data, WorkedSums)]
     return frozenset(task.prompt for source in [*sources, *shown] for task in suite(source).heldout_tasks())
-
-
-def _files(config: RLRun | SFTRun) -> list[Path]:
-    """The data files that a recipe names."""
-    sources = config.environments if isinstance(config, RLRun) else (config.data,)
-    return [Path(source.path) for source in sources if isinstance(source, JSONL | Conversations)]
-
-
-def _prompts(suites: Sequence[Suite]) -> Iterator[str]:
-    for index in itertools.count():
-        for each in suites:
-            yield from (message.content for message in each.training_task(index).prompt)

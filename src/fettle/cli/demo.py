@@ -59,8 +59,9 @@ def _show(folder: "RunFolder", summaries: "Sequence[Summary]") -> None:
     console = Console(highlight=False)
     console.print()
     console.print(table)
-    seconds = sum(summary.seconds for summary in summaries)
-    console.print(f"{seconds:.0f} s of training, {learned.steps} steps, {learned.tokens:,} tokens drawn")
+    shown = sum(summary.seconds for summary in summaries[:-1])
+    console.print(f"{shown:.0f} s of learning from worked solutions; then, from the table's before to its after,")
+    console.print(f"{learned.seconds:.0f} s of reinforcement: {learned.steps} steps, {learned.tokens:,} tokens drawn")
     for text in turned_right(learned.folder):
         console.print()
         console.print(text, markup=False, soft_wrap=True)

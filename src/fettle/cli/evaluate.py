@@ -25,9 +25,9 @@ def evaluate(
     """Score a run or a model on held-out tasks."""
     run = _recipe_of(model, recipe, overrides or [])
 
-    from fettle.cli import build  # only now: torch takes seconds, and a slip in a recipe should be told at once
+    from fettle.cli import models  # only now: torch takes seconds, and a slip in a recipe should be told at once
 
-    result = asyncio.run(build.evaluation(run, build.weights_of(model)))
+    result = asyncio.run(models.evaluation(run, models.weights_of(model)))
     if as_json:
         print(json.dumps(result.row))
         return
@@ -54,13 +54,13 @@ def sample(
     if top_p == 0.0:
         raise ConfigError("--top-p is 0, which leaves nothing to draw from: use a number above 0, at most 1")
 
-    from fettle.cli import build
+    from fettle.cli import models
     from fettle.config import SamplingParams
 
     params = SamplingParams(max_tokens=max_tokens, temperature=temperature, top_p=top_p, top_k=top_k, seed=seed)
     if system is None:
-        system = build.system_of(model)
-    replies = asyncio.run(build.replies(build.weights_of(model), prompt, system=system, n=n, params=params))
+        system = models.system_of(model)
+    replies = asyncio.run(models.replies(models.weights_of(model), prompt, system=system, n=n, params=params))
     print("\n---\n".join(replies))
 
 

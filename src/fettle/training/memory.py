@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from fettle.config import EngineConfig, PolicySpec, RLRun, SFTRun, TinyModel
+from fettle.config import EngineConfig, PolicySpec, RLRun, StageConfig, TinyModel
 from fettle.errors import ModelError
 
 FLOAT32, BFLOAT16 = 4, 2
@@ -48,7 +48,7 @@ def model_shape(model: str | TinyModel) -> ModelShape | None:
     return ModelShape(parameters, layers, hidden, hidden // 2, "the size in its name")
 
 
-def memory_estimate(run: RLRun | SFTRun) -> list[tuple[str, int]]:
+def memory_estimate(run: StageConfig) -> list[tuple[str, int]]:
     """Bytes by what needs them; empty where the model's shape cannot be known here."""
     shape = model_shape(run.policy.model)
     if shape is None:
@@ -106,7 +106,7 @@ def _of_weights(spec: PolicySpec, shape: ModelShape) -> list[tuple[str, int]]:
     ]
 
 
-def _has_reference(run: RLRun | SFTRun) -> bool:
+def _has_reference(run: StageConfig) -> bool:
     """Under LoRA the reference is the same weights with the adapter out."""
     return isinstance(run, RLRun) and run.loss.kl is not None and run.policy.lora is None
 

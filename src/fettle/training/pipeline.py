@@ -2,11 +2,11 @@
 
 from collections.abc import Awaitable, Callable
 
-from fettle.config import Pipeline, RLRun, SFTRun
+from fettle.config import Pipeline, StageConfig
 from fettle.training.session import Summary
 
 
-async def train(pipeline: Pipeline, run_stage: Callable[[SFTRun | RLRun], Awaitable[Summary]]) -> list[Summary]:
+async def train(pipeline: Pipeline, run_stage: Callable[[StageConfig], Awaitable[Summary]]) -> list[Summary]:
     """Run the stages in order; a stage that was finished before only hands on what it left.
 
     Stops after a stage that was interrupted.

@@ -1,77 +1,30 @@
 """What a recipe would do, before anything is allocated: who consumes each setting, how much memory, how many tokens."""
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from fettle import config as c
-from fettle.config import EngineConfig, Frozen, Pipeline, RLRun, RunConfig, SFTRun, TinyModel
+from fettle.config import (
+    EngineConfig,
+    Frozen,
+    Pipeline,
+    PreferenceRun,
+    Ratings,
+    RewardModelRun,
+    RLRun,
+    RunConfig,
+    SFTRun,
+    StageConfig,
+    TinyModel,
+)
 from fettle.config.load import leaves
 from fettle.engine import Capabilities
 from fettle.errors import ConfigError
 from fettle.losses import LOSSES
+from fettle.losses.evaluation import TERMS
+from fettle.training.consumers import CONSUMERS
 from fettle.training.memory import memory_estimate
-
-RL, SFT, SESSION, CREDIT = "training.rl", "training.sft", "training.session", "training.credit"
-BUILD, MODEL, TINY, SCHEDULE = "cli.build", "engine.local.policy", "engine.local.tiny", "training.schedule"
-
-CONSUMERS: Mapping[type[Frozen], Mapping[str, str]] = {
-    c.RLRun: {
-        **dict.fromkeys(("seed", "environments", "steps", "groups_per_step", "group_size", "sampling"), RL),
-        **dict.fromkeys(("max_staleness", "loss", "dynamic_sampling", "minibatches", "optimizer", "schedule"), RL),
-        **dict.fromkeys(("advantage", "reduction", "overlong"), CREDIT),
-        "name": BUILD,
-        "preset": "config.runs",
-        "policy": RL,
-        "engine": BUILD,
-        "evaluation": RL,
-        "checkpoints": BUILD,
-    },
-    c.SFTRun: {
-        **dict.fromkeys(("seed", "policy", "steps", "batch_size", "max_tokens", "optimizer", "schedule"), SFT),
-        **dict.fromkeys(("name", "engine", "data", "checkpoints"), BUILD),
-        "evaluation": SFT,
-    },
-    c.Pipeline: {"name": BUILD, "stages": "training.pipeline"},
-    c.PolicySpec: {"model": BUILD, "lora": MODEL, "seed": MODEL, "head": MODEL, "precision": "engine.local.backend"},
-    c.LoRA: dict.fromkeys(("rank", "alpha", "dropout", "targets"), "engine.local.lora"),
-    c.TinyModel: dict.fromkeys(("hidden", "layers", "heads", "context", "vocabulary", "seed"), TINY),
-    c.LocalEngine: dict.fromkeys(
-        ("device", "threads", "train_tokens", "sample_tokens", "frozen_gib"), "engine.local.backend"
-    ),
-    c.AdamW: dict.fromkeys(
-        ("learning_rate", "beta1", "beta2", "eps", "weight_decay", "clip_norm"), "engine.local.optimizer"
-    ),
-    **{kind: dict.fromkeys(("warmup_steps", "final"), SCHEDULE) for kind in (c.Constant, c.Linear, c.Cosine)},
-    c.Sampling: dict.fromkeys(("max_tokens", "temperature", "stop"), RL),
-    c.Evaluation: {**dict.fromkeys(("every", "tasks", "temperature"), RL), "patience": BUILD, "target": BUILD},
-    c.HeldoutLoss: {"every": SFT, "patience": BUILD},
-    c.Checkpoints: dict.fromkeys(("every", "keep"), SESSION),
-    c.DynamicSampling: {"max_rounds": RL},
-    c.Overlong: {"buffer": CREDIT},
-    c.KL: dict.fromkeys(("coefficient", "estimator", "place"), "training.credit"),
-    c.ReasoningGym: {
-        **dict.fromkeys(
-            ("task", "settings", "system", "partial_credit", "seed", "heldout"), "environments.reasoning_gym"
-        ),
-        "weight": RL,
-    },
-    c.Arithmetic: {
-        **dict.fromkeys(("min_terms", "max_terms", "digits", "system", "seed", "heldout"), "environments.arithmetic"),
-        "weight": RL,
-    },
-    c.JSONL: {
-        **dict.fromkeys(("path", "reward", "answer_in", "system", "seed", "heldout"), "environments.jsonl"),
-        "weight": RL,
-    },
-    c.Conversations: dict.fromkeys(("path", "heldout", "seed"), BUILD),
-    c.WorkedSums: dict.fromkeys(("tasks", "slips", "size", "seed"), BUILD),
-    c.Episodes: dict.fromkeys(("path", "heldout", "seed", "min_reward"), BUILD),
-    **{kind: dict.fromkeys(("path", "heldout", "seed"), BUILD) for kind in (c.Preferences, c.Ratings)},
-    c.WorkedPairs: dict.fromkeys(("tasks", "size", "malformed", "seed"), BUILD),
-}
-"""The module, below ``fettle``, that reads each setting. A test looks the reading up in the source."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +51,7 @@ class Plan:
         return sum(size for _, size in self.memory)
 
 
-def plan(run: RLRun | SFTRun, capabilities: Capabilities) -> Plan:
+def plan(run: StageConfig, capabilities: Capabilities) -> Plan:
     """Resolve a recipe against what the engine can do.
 
     Raises:
@@ -107,7 +60,7 @@ def plan(run: RLRun | SFTRun, capabilities: Capabilities) -> Plan:
     _check(run, capabilities)
     memory = tuple(memory_estimate(run))
     notes = [*_idle(run), *_memory_notes(run, memory, capabilities)]
-    arithmetic = _rl_arithmetic(run) if isinstance(run, RLRun) else _sft_arithmetic(run)
+    arithmetic = _rl_arithmetic(run) if isinstance(run, RLRun) else _offline_arithmetic(run)
     return Plan(tuple(_settings(run)), tuple(arithmetic), memory, tuple(notes))
 
 
@@ -122,7 +75,7 @@ def plans(run: RunConfig, capabilities: Callable[[EngineConfig], Capabilities]) 
     return [(stage.name, plan(_from(stage, first), capabilities(stage.engine))) for stage in stages]
 
 
-def _from(stage: RLRun | SFTRun, model: str | TinyModel) -> RLRun | SFTRun:
+def _from(stage: StageConfig, model: str | TinyModel) -> StageConfig:
     return stage.model_copy(update={"policy": stage.policy.model_copy(update={"model": model})})
 
 
@@ -151,7 +104,7 @@ def _holder(run: Frozen, key: str) -> tuple[str, type[Frozen]]:
 
 def _consumer(key: str, owner: type[Frozen], name: str) -> str:
     row = LOSSES.get(str(owner.model_fields["type"].default)) if "type" in owner.model_fields else None
-    if row is not None and name in (*inspect.signature(row.function).parameters, "kl"):
+    if row is not None and name in (*inspect.signature(row.function).parameters, *TERMS):
         return "fettle.losses"
     consumer = CONSUMERS.get(owner, {}).get(name)
     if consumer is None:
@@ -159,29 +112,32 @@ def _consumer(key: str, owner: type[Frozen], name: str) -> str:
     return f"fettle.{consumer}"
 
 
-def _check(run: RLRun | SFTRun, capabilities: Capabilities) -> None:
+def _check(run: StageConfig, capabilities: Capabilities) -> None:
     if run.policy.precision not in capabilities.precisions:
         offered = ", ".join(capabilities.precisions)
         raise ConfigError(
             f"policy.precision is {run.policy.precision}, and the {capabilities.engine} engine offers {offered}"
         )
-    if isinstance(run, RLRun) and run.loss.type not in capabilities.losses:
+    if not isinstance(run, SFTRun) and run.loss.type not in capabilities.losses:
         offered = ", ".join(capabilities.losses)
         raise ConfigError(f"loss.type is {run.loss.type}, and the {capabilities.engine} engine offers {offered}")
 
 
-def _idle(run: RLRun | SFTRun) -> Iterator[str]:
+def _idle(run: StageConfig) -> Iterator[str]:
     """Settings that are read and yet cannot act in this run."""
-    if isinstance(run, RLRun) and run.minibatches == 1 and run.max_staleness == 0 and run.loss.type in ("ppo", "gspo"):
+    if (
+        isinstance(run, RLRun)
+        and run.minibatches * run.epochs == 1
+        and run.max_staleness == 0
+        and run.loss.type in ("ppo", "gspo")
+    ):
         yield "the loss never clips: with one minibatch and no staleness every ratio is 1 (use more minibatches)"
     optimizer_steps = run.steps * (run.minibatches if isinstance(run, RLRun) else 1)
     if run.schedule.warmup_steps >= optimizer_steps:
         yield "schedule.warmup_steps covers the whole run: the learning rate never reaches its peak"
 
 
-def _memory_notes(
-    run: RLRun | SFTRun, memory: tuple[tuple[str, int], ...], capabilities: Capabilities
-) -> Iterator[str]:
+def _memory_notes(run: StageConfig, memory: tuple[tuple[str, int], ...], capabilities: Capabilities) -> Iterator[str]:
     if not memory:
         yield f"no memory estimate: the shape of {run.policy.model} cannot be told without loading it"
     needed = sum(size for _, size in memory)
@@ -213,8 +169,9 @@ def _rl_arithmetic(run: RLRun) -> Iterator[tuple[str, str]]:
     yield "greatest age of a batch", f"{run.max_staleness} policy versions"
 
 
-def _sft_arithmetic(run: SFTRun) -> Iterator[tuple[str, str]]:
-    yield "conversations a step", str(run.batch_size)
-    yield "conversations in all", f"{run.steps} x {run.batch_size} = {run.steps * run.batch_size}"
+def _offline_arithmetic(run: SFTRun | PreferenceRun | RewardModelRun) -> Iterator[tuple[str, str]]:
+    what = "conversations" if isinstance(run, SFTRun) else "ratings" if isinstance(run.data, Ratings) else "pairs"
+    yield f"{what} a step", str(run.batch_size)
+    yield f"{what} in all", f"{run.steps} x {run.batch_size} = {run.steps * run.batch_size}"
     yield "evaluations", f"{1 + -(-run.steps // run.evaluation.every)}"
     yield "checkpoints", f"every {run.checkpoints.every} steps, {run.checkpoints.keep} newest and the best kept"

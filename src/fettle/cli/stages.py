@@ -1,0 +1,145 @@
+"""One run in one folder: data and suites, model and engine, session and loop put together, by kind of run."""
+
+import asyncio
+import itertools
+import shutil
+import sys
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+
+from fettle.broker import Broker
+from fettle.chat import Template, load_tokenizer
+from fettle.cli.sources import Prompt, conversations_of, files_of
+from fettle.config import (
+    LocalEngine,
+    PolicySpec,
+    RLRun,
+    SFTRun,
+    StageConfig,
+    TinyModel,
+)
+from fettle.config.load import dump
+from fettle.engine.local import LocalBackend, make_tiny_model
+from fettle.environments import Sheltered, Suite, suite
+from fettle.errors import StorageError
+from fettle.tracking import (
+    ConsoleTracker,
+    FileTracker,
+    RunFolder,
+    read_metrics,
+    tee,
+    write_report,
+)
+from fettle.tracking.plots import draw_curves
+from fettle.training import Session, Summary, rl, sft
+
+TEXTS_FOR_TOKENIZER = 2000
+"""Texts that a tiny model's tokenizer is fitted to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a run happens, and what it must keep clear of."""
+
+    files: FileTracker
+    folder: RunFolder
+    stop: asyncio.Event
+    heldout: Collection[Prompt]
+
+
+async def run_stage(
+    config: StageConfig, folder: RunFolder, stop: asyncio.Event, heldout: Collection[Prompt]
+) -> Summary:
+    """One run in one folder. Nothing in ``heldout`` is ever trained on."""
+    folder = RunFolder.at(folder.path)
+    with closing(FileTracker(folder)) as files:  # from here on the folder is ours alone
+        folder.write_config(dump(config))
+        threads = config.engine.threads or torch.get_num_threads()
+        folder.write_provenance(sys.argv, threads=threads, data=files_of(config))
+        summary = await KINDS[type(config)](config, Place(files, folder, stop, heldout))
+        draw_curves(read_metrics(folder.metrics_path), folder.curves_path)
+        write_report(folder, summary)
+    return summary
+
+
+def materialized(spec: PolicySpec, folder: RunFolder, texts: Iterable[str]) -> PolicySpec:
+    """The spec with a folder in the place of a tiny model's description.
+
+    Folders are given whole: adapters name their base by it, and must find it from any working directory.
+    """
+    if isinstance(spec.model, TinyModel):
+        model, scratch = folder.path / "model", folder.path / ".model.partial"
+        if not model.is_dir():
+            try:
+                shutil.rmtree(scratch, ignore_errors=True)
+                make_tiny_model(spec.model, scratch, texts=itertools.islice(texts, TEXTS_FOR_TOKENIZER))
+                scratch.rename(model)
+            except (OSError, SafetensorError) as error:
+                raise StorageError(f"the model {model} could not be written ({error}): free some space") from error
+    else:
+        model = Path(spec.model)
+    return spec.model_copy(update={"model": str(model.resolve())}) if model.is_dir() else spec
+
+
+async def _reinforced(config: RLRun, place: Place) -> Summary:
+    suites = [Sheltered(suite(environment), place.heldout) for environment in config.environments]
+    config = config.model_copy(update={"policy": materialized(config.policy, place.folder, _prompts(suites))})
+    template = Template(load_tokenizer(str(config.policy.model)))
+    with _session(config, place) as session, engine_of(config.engine, place.folder.checkpoints) as engine:
+        session.stop_when(patience=config.evaluation.patience, target=config.evaluation.target)
+        return await rl.train(config, engine=engine, suites=suites, template=template, session=session)
+
+
+async def _supervised(config: SFTRun, place: Place) -> Summary:
+    training, scored = conversations_of(config.data, place.heldout)
+    texts = (message.content for conversation in training for message in conversation)
+    config = config.model_copy(update={"policy": materialized(config.policy, place.folder, texts)})
+    template = Template(load_tokenizer(str(config.policy.model)))
+    with _session(config, place) as session, engine_of(config.engine, place.folder.checkpoints) as engine:
+        session.stop_when(patience=config.evaluation.patience, lower_is_better=True)
+        return await sft.train(
+            config, engine=engine, conversations=training, heldout=scored, template=template, session=session
+        )
+
+
+@contextmanager
+def engine_of(settings: LocalEngine, checkpoints: Path) -> Iterator[Broker]:
+    """The engine that a recipe asks for, ended with the block; it saves into ``checkpoints``."""
+    broker = Broker(LocalBackend(settings, checkpoints=checkpoints))
+    try:
+        yield broker
+    finally:
+        broker.close()
+
+
+@contextmanager
+def _session(config: StageConfig, place: Place) -> Iterator[Session]:
+    console, files, folder = ConsoleTracker(), place.files, place.folder
+    trackers = tee([files, console])
+    session = Session(folder, trackers, checkpoints=config.checkpoints, steps=config.steps, stop=place.stop)
+    # Rows beyond the newest checkpoint are of steps that will be done again.
+    files.truncate(session.progress.step if session.progress.checkpoint else -1)
+    console.start(config.steps, f"{config.name} in {folder.path}", done=session.progress.step)
+    try:
+        yield session
+    finally:
+        console.close()
+
+
+def _prompts(suites: Sequence[Suite]) -> Iterator[str]:
+    for index in itertools.count():
+        for each in suites:
+            yield from (message.content for message in each.training_task(index).prompt)
+
+
+KINDS: Mapping[type[StageConfig], Callable[[Any, Place], Awaitable[Summary]]] = MappingProxyType(
+    {SFTRun: _supervised, RLRun: _reinforced}
+)
+"""What carries out each kind of run."""
