@@ -67,6 +67,25 @@ def test_an_interrupted_stage_is_gone_on_with_as_a_whole(folder, outcome):
     assert f"fettle train --resume {folder.path.parent}\n" in report(folder, outcome)
 
 
+def test_commands_are_as_they_are_typed_here(folder, outcome):
+    outcome.interrupted = True
+    text = report(folder, outcome, command="./run fettle")
+    commands = text.partition("```sh\n")[2].partition("```")[0].splitlines()
+    assert [command.split()[:3] for command in commands] == [
+        ["./run", "fettle", v] for v in ("train", "eval", "sample")
+    ]
+
+
+def test_it_says_which_evaluation_is_meant_and_which_was_best(folder, outcome):
+    best = {"heldout/reward": 0.95}
+    rows = [{"step": 0, **BEFORE}, {"step": 40, **best}, {"step": 45, "loss": 1.0}, {"step": 50, **AFTER}]
+    folder.metrics_path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert "| | before | best, after step 40 | newest, after step 50 |\n" in report(folder, outcome)
+    assert " | **0.950** | **0.910**, " in report(folder, outcome)
+    outcome.best_checkpoint = str(folder.checkpoints / "step-000050")
+    assert "| | before | newest, after step 50 |\n" in report(folder, outcome)
+
+
 def test_every_link_leads_somewhere(folder, outcome):
     for path in (folder.curves_path, folder.metrics_path, folder.config_path, folder.provenance_path):
         path.touch()

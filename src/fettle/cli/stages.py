@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 
 from fettle.broker import Broker
 from fettle.chat import Template, load_tokenizer
+from fettle.cli.invoked import FETTLE
 from fettle.cli.sources import Prompt, conversations_of, files_of
 from fettle.config import (
     LocalEngine,
@@ -65,7 +66,7 @@ async def run_stage(
         folder.write_provenance(sys.argv, threads=threads, data=files_of(config))
         summary = await KINDS[type(config)](config, Place(files, folder, stop, heldout))
         draw_curves(read_metrics(folder.metrics_path), folder.curves_path)
-        write_report(folder, summary)
+        write_report(folder, summary, command=FETTLE)
     return summary
 
 

@@ -17,6 +17,10 @@ from fettle.tracking.pages import span
 from fettle.tracking.provenance import now
 
 MEASURES = {"heldout/reward": "held-out reward", "heldout/loss": "held-out loss"}
+GOING_ON = (
+    "A stage that goes on from another starts from its newest checkpoint, which need not be its best. "
+    "After is the newest evaluation."
+)
 
 
 class Outcome(Protocol):
@@ -72,13 +76,13 @@ class StageOutcome(Outcome, Protocol):
         ...
 
 
-def write_report(folder: RunFolder, outcome: Outcome) -> None:
-    """Leave how the run ended; a run that is started again leaves it anew.
+def write_report(folder: RunFolder, outcome: Outcome, *, command: str = "fettle") -> None:
+    """Leave how the run ended; a run that is started again leaves it anew. ``command`` is how fettle is typed here.
 
     Raises:
         StorageError: it could not be written.
     """
-    write_atomically(folder.report_path, report(folder, outcome))
+    write_atomically(folder.report_path, report(folder, outcome, command=command))
     ending = {
         "ended": now(),
         "launch": len(folder.launches()),
@@ -97,6 +101,8 @@ def write_report(folder: RunFolder, outcome: Outcome) -> None:
 def write_stages_report(folder: RunFolder, outcomes: Sequence[StageOutcome]) -> None:
     """Leave how a pipeline ended: a line for each stage that was begun, with the way to its own report.
 
+    "After" is a stage's newest evaluation.
+
     Raises:
         StorageError: it could not be written.
     """
@@ -110,7 +116,7 @@ def write_stages_report(folder: RunFolder, outcomes: Sequence[StageOutcome]) -> 
         what = f" {MEASURES[measure]}" if measure else ""
         took = timedelta(seconds=round(outcome.seconds))
         lines.append(f"| [{name}]({name}/report.md){what} | {outcome.steps:,} | {took} | {before} | {after} |")
-    write_atomically(folder.report_path, "\n\n".join([f"# {folder.path.name}", "\n".join(lines)]) + "\n")
+    write_atomically(folder.report_path, "\n\n".join([f"# {folder.path.name}", "\n".join(lines), GOING_ON]) + "\n")
 
 
 def _finite(row: Mapping[str, float]) -> dict[str, float | None]:
@@ -118,24 +124,41 @@ def _finite(row: Mapping[str, float]) -> dict[str, float | None]:
     return {name: value if math.isfinite(value) else None for name, value in row.items()}
 
 
-def report(folder: RunFolder, outcome: Outcome) -> str:
+def report(folder: RunFolder, outcome: Outcome, *, command: str = "fettle") -> str:
     """The page, with links to what lies in the folder."""
     how = "Interrupted" if outcome.interrupted else "Finished"
-    parts = [f"# {folder.path.name}", f"{how} after {outcome.steps:,} steps.", _table(outcome), _effort(outcome)]
+    parts = [
+        f"# {folder.path.name}",
+        f"{how} after {outcome.steps:,} steps.",
+        _table(folder, outcome),
+        _effort(outcome),
+    ]
     parts += [_idle(folder), _broken(folder)]
     if folder.curves_path.is_file():
         parts.append(f"![Curves]({folder.curves_path.name})")
-    parts += ["## What is here", "\n".join(_contents(folder, outcome)), "## What next", _next(folder, outcome)]
+    parts += ["## What is here", "\n".join(_contents(folder, outcome)), "## What next", _next(folder, outcome, command)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _table(outcome: Outcome) -> str:
-    """Before and after, with intervals where there are any."""
-    lines = ["| | before | after |", "|---|---|---|"]
+def _table(folder: RunFolder, outcome: Outcome) -> str:
+    """Before and after, with intervals where there are any; the best between them where the newest is not the best."""
+    evaluated = {int(row["step"]): row for row in read_metrics(folder.metrics_path) if any(m in row for m in MEASURES)}
+    newest, best = max(evaluated, default=None), _step(outcome.best_checkpoint)
+    columns = {"before": outcome.first}
+    if best in evaluated and best not in (0, newest):
+        columns[f"best, after step {best:,}"] = evaluated[best]
+    columns["after" if newest is None else f"newest, after step {newest:,}"] = outcome.last
+    lines = [f"| | {' | '.join(columns)} |", f"|---|{'---|' * len(columns)}"]
     for name, title in MEASURES.items():
-        if name in outcome.first and name in outcome.last:
-            lines.append(f"| {title} | {_measured(outcome.first, name)} | {_measured(outcome.last, name)} |")
+        if all(name in row for row in columns.values()):
+            lines.append(f"| {title} | {' | '.join(_measured(row, name) for row in columns.values())} |")
     return "\n".join(lines) if len(lines) > 2 else ""
+
+
+def _step(checkpoint: str) -> int | None:
+    """The step whose weights a checkpoint holds, which its name says."""
+    number = Path(checkpoint).name.removeprefix("step-")
+    return int(number) if number.isdecimal() else None
 
 
 def _measured(row: Mapping[str, float], name: str) -> str:
@@ -185,13 +208,13 @@ def _contents(folder: RunFolder, outcome: Outcome) -> Iterator[str]:
             yield f"- [{path.name}]({path.name}): {what}"
 
 
-def _next(folder: RunFolder, outcome: Outcome) -> str:
+def _next(folder: RunFolder, outcome: Outcome, command: str) -> str:
     place = shlex.quote(str(folder.path))
     whole = RunFolder(folder.path.parent) if RunFolder(folder.path.parent).config_path.is_file() else folder
-    commands = [f"fettle train --resume {shlex.quote(str(whole.path))}"] if outcome.interrupted else []
+    commands = [f"{command} train --resume {shlex.quote(str(whole.path))}"] if outcome.interrupted else []
     # Only runs that were scored on tasks have tasks to be scored on again.
-    commands += [f"fettle eval {place}"] if "heldout/reward" in outcome.last else []
-    commands += [f"fettle sample {place} 'A question'"]
+    commands += [f"{command} eval {place}"] if "heldout/reward" in outcome.last else []
+    commands += [f"{command} sample {place} 'A question'"]
     return "```sh\n" + "\n".join(commands) + "\n```"
 
 
