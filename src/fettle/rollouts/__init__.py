@@ -3,6 +3,7 @@
 from fettle.rollouts.data import to_datum
 from fettle.rollouts.episode import episode, shifted
 from fettle.rollouts.group import Group, group
+from fettle.rollouts.replay import Replay
 from fettle.rollouts.stream import stream
 
-__all__ = ["Group", "episode", "group", "shifted", "stream", "to_datum"]
+__all__ = ["Group", "Replay", "episode", "group", "shifted", "stream", "to_datum"]
