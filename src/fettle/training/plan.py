@@ -132,7 +132,7 @@ def _idle(run: StageConfig) -> Iterator[str]:
         and run.loss.type in ("ppo", "gspo")
     ):
         yield "the loss never clips: with one minibatch and no staleness every ratio is 1 (use more minibatches)"
-    optimizer_steps = run.steps * (run.minibatches if isinstance(run, RLRun) else 1)
+    optimizer_steps = run.steps * (run.minibatches * run.epochs if isinstance(run, RLRun) else 1)
     if run.schedule.warmup_steps >= optimizer_steps:
         yield "schedule.warmup_steps covers the whole run: the learning rate never reaches its peak"
 
@@ -158,10 +158,10 @@ def _rl_arithmetic(run: RLRun) -> Iterator[tuple[str, str]]:
         "sampled tokens a step",
         f"at most {episodes} x {run.sampling.max_tokens} = {episodes * run.sampling.max_tokens}",
     )
-    share = run.groups_per_step // run.minibatches
+    share, updates = run.groups_per_step // run.minibatches, run.minibatches * run.epochs
     yield (
         "optimizer steps",
-        f"{run.steps} steps x {run.minibatches} = {run.steps * run.minibatches}, each on {share} groups",
+        f"{run.steps} steps x {updates} = {run.steps * updates}, each on {share} groups",
     )
     yield "episodes in all", f"{run.steps} x {episodes} = {run.steps * episodes}"
     yield "evaluations", f"{1 + -(-run.steps // run.evaluation.every)} of {run.evaluation.tasks} held-out tasks"
