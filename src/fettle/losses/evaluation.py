@@ -17,8 +17,8 @@ from fettle.types import Datum
 ROUNDING = 1e-4
 """How far above 0 rounding may put the logarithm of a probability near 1."""
 
-TERMS = frozenset({"type", "kl", "entropy_coefficient", "value", "proximal_coefficient"})
-"""Fields of a policy's loss that its function does not see."""
+TERMS = frozenset({"type", "kl", "entropy_coefficient", "value", "proximal_coefficient", "coefficient"})
+"""Settings that are applied here, and that a loss's function does not see."""
 
 MADE_HERE = frozenset({"loss_mask", "logprobs", "lengths", "scores", "pair_margin"})
 """Inputs that no datum has to carry."""
