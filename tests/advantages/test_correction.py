@@ -82,7 +82,7 @@ def test_the_thresholds_of_masking(ratio, weight):
 
 
 def test_a_sequence_has_one_weight_the_product_over_its_trained_tokens():
-    policy, sampling = np.log([0.9, 0.6, 0.1, 0.9]), np.log([0.1, 0.5, 0.9, 0.6])
+    policy, sampling = np.log([0.9, 0.6, 0.1, 0.9]), np.log([0.2, 0.5, 0.9, 0.6])
     found = mismatch_weights(policy, sampling, mask(0, 1, 0, 1), kind="truncate", level="sequence")
     np.testing.assert_allclose(found, [0, 1.8, 0, 1.8], rtol=1e-6)
 
