@@ -1,12 +1,14 @@
 """More credit where a solution is planned, and which tokens those are."""
 
+import doctest
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from fettle.advantages import planning_credit, planning_mask
+from fettle.advantages import planning, planning_credit, planning_mask
 from fettle.errors import ConfigError, LossInputError
 
 
@@ -81,3 +83,7 @@ def test_where_a_text_is_split_does_not_change_what_is_found(pieces, before, wor
 def test_a_phrase_without_words_is_refused():
     with pytest.raises(ConfigError, match="the planning phrase ' ' has no words"):
         planning_mask(["let us see"], [" "])
+
+
+def test_the_example_is_so():
+    assert doctest.testmod(planning) == (0, 1)

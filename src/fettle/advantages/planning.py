@@ -37,7 +37,7 @@ def planning_mask(pieces: Sequence[str], phrases: Sequence[str]) -> Floats:
     Raises:
         ConfigError: a phrase has no words.
 
-    >>> planning_mask(["Let", "'s try", " a", "n  other way", "."], ["let's try another way"]).tolist()
+    >>> planning_mask(["Let", "'s try", " a", "nother  way", "."], ["let's try another way"]).tolist()
     [1.0, 1.0, 1.0, 1.0, 0.0]
     """
     # Folding may lengthen a text, but it folds each character by itself, and so does not cross from piece to piece.
