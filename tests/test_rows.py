@@ -74,3 +74,21 @@ def test_malformed_messages_are_named(tmp_path, messages, why):
     with pytest.raises(DataError, match=why) as caught:
         row.messages()
     assert caught.value.message.startswith(row.place)
+
+
+def test_a_file_may_be_one_list_of_objects(tmp_path):
+    path = written(tmp_path, b'\xef\xbb\xbf\n [{"a": 1},\n {"a": 2}]\n')
+    assert [(row.place, row.fields["a"]) for row in rows(path)] == [(f"{path}[0]", 1), (f"{path}[1]", 2)]
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b'[{"a": 1}, 2]', r"rows\.jsonl\[1\]: holds a int: each item must be one JSON object"),
+        (b'[{"a": 1}', r"rows\.jsonl: not JSON .*it begins as a JSON list, and must be one"),
+        (b'["a"]\n{"a": 1}', r"rows\.jsonl: not JSON"),
+    ],
+)
+def test_a_malformed_list_is_named(tmp_path, content, why):
+    with pytest.raises(DataError, match=why):
+        list(rows(written(tmp_path, content)))

@@ -89,9 +89,10 @@ def rows(path: str) -> Iterator[Row]:
 
 
 def _begins_a_list(file: BinaryIO) -> bool:
-    first = next((line for line in file if line.strip()), b"")
+    lines = (line.lstrip(b"\xef\xbb\xbf \t\r\n") for line in file)
+    first = next(filter(None, lines), b"")
     file.seek(0)
-    return first.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[")
+    return first.startswith(b"[")
 
 
 def _lines(file: BinaryIO, path: str) -> Iterator[Row]:

@@ -50,6 +50,11 @@ TEMPLATES = {
         "{% if add_generation_prompt %}assistant: {% endif %}"
     ),
     "forgets replies": "{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}\n{% endif %}{% endfor %}",
+    "shouts": "{% for m in messages %}{{ m.content | upper if m.role == 'user' else m.content }}\n{% endfor %}",
+    "numbers": (
+        "{% for m in messages %}{{ m.content | length if m.role == 'user' and 'W' in m.content else m.content }}\n"
+        "{% endfor %}"
+    ),
     "broken": "{% for m in messages %}{{ m.content }}",
 }
 

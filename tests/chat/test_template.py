@@ -218,6 +218,61 @@ def test_reasoning_that_the_prompt_began_is_gone_on_with(tokenizers, templates):
         template.conversation([USER, ASSISTANT])
 
 
+# -- whose each token is
+
+ENDS = {"chatml": "<|im_end|>", "reasoning": "<|im_end|>", "tagged": "</turn>"}
+"""What ends what the user says, where that is what ends a reply."""
+
+
+@pytest.mark.parametrize("name", [*KEEPING, "always reasoning"])
+@given(dialogue=dialogues)
+def test_what_the_assistant_owns_is_what_a_conversation_trains_on(templates, name, dialogue):
+    if name == "always reasoning":
+        dialogue = [dialogue[0], Message("assistant", "<think>\n1 + 2\n</think>\n\n3")]
+    ids, mask = templates(name).conversation(dialogue)
+    tokens, owners = templates(name).owners(dialogue)
+    said = [owner is not None and dialogue[owner].role == "assistant" for owner in owners]
+    assert (tokens, said) == (ids, [one == 1 for one in mask])
+
+
+@pytest.mark.parametrize("name", KEEPING)
+@given(dialogue=dialogues, last=questions)
+def test_each_message_from_the_first_reply_on_owns_its_text_and_its_end(tokenizers, templates, name, dialogue, last):
+    """A token that begins in the header and ends in the text is the text's, and so white space before it may be."""
+    heard = [*dialogue, last]
+    tokens, owners = templates(name).owners(heard)
+    assert tokenizers(name).decode(tokens) == written(tokenizers(name), heard)
+    for place, message in list(enumerate(heard))[1:]:
+        owned = tokenizers(name).decode([token for token, owner in zip(tokens, owners, strict=True) if owner == place])
+        reply = message.role == "assistant"
+        whole = as_drawn(name, message.content) if reply else message.content + ENDS.get(name, "")
+        assert owned.strip() == whole.strip()
+    assert not {owner for owner in owners if owner is not None} - set(range(1, len(heard)))
+
+
+def test_several_messages_between_replies_each_own_their_text(tokenizers, templates):
+    heard = [USER, ASSISTANT, Message("tool", "tool"), Message("user", "Marked, tool?"), ASSISTANT]
+    tokens, owners = templates("chatml").owners(heard)
+    runs = itertools.groupby(zip(tokens, owners, strict=True), key=lambda pair: pair[1])
+    assert [(owner, tokenizers("chatml").decode([token for token, _ in run])) for owner, run in runs] == [
+        (None, "<|im_start|>user\nWhat is 1 + 2?<|im_end|>\n<|im_start|>assistant\n"),
+        (1, "The answer is 3.<|im_end|>"),
+        (None, "\n<|im_start|>tool\n"),
+        (2, "tool<|im_end|>"),
+        (None, "\n<|im_start|>user\n"),
+        (3, "Marked, tool?<|im_end|>"),
+        (None, "\n<|im_start|>assistant\n"),
+        (4, "The answer is 3.<|im_end|>"),
+        (None, "\n"),
+    ]
+
+
+@pytest.mark.parametrize("name", ["shouts", "numbers"])
+def test_a_message_that_the_template_rewrites_is_named(templates, name):
+    with pytest.raises(DataError, match=r"^message 3 cannot be trained on: .* does not write it as it stands"):
+        templates(name).owners([USER, ASSISTANT, USER])
+
+
 # -- what cannot be used
 
 
@@ -253,6 +308,14 @@ def test_a_role_that_the_template_does_not_know(templates):
 def test_conversations_with_nothing_to_learn(templates, messages, fault):
     with pytest.raises(DataError, match=fault):
         templates("chatml").conversation(messages)
+
+
+@pytest.mark.parametrize(
+    ("messages", "fault"), [([USER], "must end with what the assistant"), ([ASSISTANT], "speaks first")]
+)
+def test_conversations_in_which_nothing_has_an_owner(templates, messages, fault):
+    with pytest.raises(DataError, match=fault):
+        templates("chatml").owners(messages)
 
 
 def test_an_empty_prompt(templates):

@@ -2,7 +2,7 @@ from collections import Counter
 
 import pytest
 
-from fettle.data import Conversation, split
+from fettle.data import Conversation, Episode, Preference, Rating, split, split_by_prompt
 from fettle.errors import DataError
 from fettle.types import Message
 
@@ -49,3 +49,35 @@ def test_adding_rows_moves_few():
 def test_too_few_questions_are_an_error(size):
     with pytest.raises(DataError, match=f"heldout is 20, but the conversations ask only {size} different things"):
         split([*talks(size), *talks(size)], heldout=20, seed=0)
+
+
+def asked(text: str) -> tuple[Message, ...]:
+    return (Message("user", text),)
+
+
+ANSWERS = {
+    "preferences": lambda text, reply: Preference(asked(text), reply, "No."),
+    "ratings": lambda text, reply: Rating(asked(text), reply, reply == "Good."),
+    "episodes": lambda text, reply: Episode((*asked(text), Message("assistant", reply)), 1.0),
+}
+
+
+@pytest.mark.parametrize("kind", ANSWERS)
+def test_a_prompt_is_held_out_with_all_that_answers_it(kind):
+    made = [ANSWERS[kind](f"What is {index:02}?", reply) for reply in ("Good.", "Bad.") for index in range(30)]
+    training, held = split_by_prompt(made, heldout=10, seed=0)
+    prompts = [{answer.prompt for answer in side} for side in (training, held)]
+    assert (len(training), len(held), len(prompts[1])) == (40, 20, 10)
+    assert not prompts[0] & prompts[1]
+    assert [[one for one in made if one in side] for side in (training, held)] == [training, held]
+
+
+def test_pairs_and_conversations_hold_out_the_same_questions():
+    pairs = [Preference(talk[:-1], "Yes.", "No.") for talk in talks(50)]
+    held = {pair.prompt for pair in split_by_prompt(pairs, heldout=20, seed=3)[1]}
+    assert held == {talk[:-1] for talk in split(talks(50), heldout=20, seed=3)[1]}
+
+
+def test_too_few_prompts_are_an_error():
+    with pytest.raises(DataError, match="heldout is 1, but the rows ask only 1 different things"):
+        split_by_prompt([Rating(asked("Well?"), "Yes.", True)] * 3, heldout=1, seed=0)

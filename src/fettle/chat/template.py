@@ -6,7 +6,9 @@ token for token, and earlier turns are never written anew.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import takewhile
+from typing import NamedTuple
 
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
@@ -17,6 +19,15 @@ from fettle.types import Message
 QUESTION = Message("user", "A question")
 MARK = "Marked"
 REPLY = Message("assistant", MARK)
+
+
+class _Reply(NamedTuple):
+    """One thing that the assistant says, and the tokens that come before it."""
+
+    place: int
+    heard: Sequence[Message]
+    before: list[int]
+    said: list[int]
 
 
 class Template:
@@ -61,13 +72,7 @@ class Template:
             DataError: the template refuses ``new`` after a reply.
             ModelError: the template writes the end of a reply differently once the conversation goes on.
         """
-        head, tail = self._around_mark(new, generation_prompt=True)
-        if not tail.startswith(self._closing):
-            raise ModelError(
-                f"the chat template of {self._name} ends a reply with {self._closing!r}, but with {tail[:40]!r} once "
-                "the conversation goes on: give the model a chat_template.jinja whose earlier turns never change"
-            )
-        following = self._tokens_after(head, tail)
+        following = self._following(new, generation_prompt=True)
         return following[len(self._end) :] if self._ended(sampled) else following
 
     def reply(self, sampled: Sequence[int]) -> Message:
@@ -88,21 +93,94 @@ class Template:
         _check_turns(messages)
         tokens: list[int] = []
         mask: list[float] = []
+        for reply in self._replies(messages):
+            tokens += [*reply.before, *reply.said]
+            mask += [0.0] * len(reply.before) + [1.0] * len(reply.said)
+        return tokens + self._after_end, mask + [0.0] * len(self._after_end)
+
+    def owners(self, messages: Sequence[Message]) -> tuple[list[int], list[int | None]]:
+        """Tokens, and for each the place of the message that it says or ends [T]; None where the template speaks.
+
+        The sequence is that of :meth:`conversation`, and after the last reply more may be heard. Of what stands before
+        the first reply nothing is told apart: it has no owner.
+
+        Raises:
+            DataError: the assistant says nothing, or has the first word; or the template does not write a message as
+                it stands.
+        """
+        last = max((place for place, message in enumerate(messages) if message.role == "assistant"), default=-1)
+        _check_turns(messages[: last + 1])
+        tokens: list[int] = []
+        owners: list[int | None] = []
+        for reply in self._replies(messages[: last + 1]):
+            first = reply.place - len(reply.heard)
+            owners += self._hearing(reply.heard, first, generation_prompt=True) if first else [None] * len(reply.before)
+            owners += [reply.place] * len(reply.said)
+            tokens += [*reply.before, *reply.said]
+        if not (rest := messages[last + 1 :]):
+            return tokens + self._after_end, owners + [None] * len(self._after_end)
+        after = self._following(rest, generation_prompt=False)[len(self._end) :]
+        return tokens + after, owners + self._hearing(rest, last + 1, generation_prompt=False)
+
+    def _replies(self, messages: Sequence[Message]) -> Iterator[_Reply]:
         said: list[int] = []
         heard: list[Message] = []
         for place, message in enumerate(messages):
             if message.role != "assistant":
                 heard.append(message)
                 continue
-            before = self.continuation(said, heard) if tokens else self.prompt(heard)
+            before = self.continuation(said, heard) if place > len(heard) else self.prompt(heard)
             said = [*self._spoken(messages, place), *self._end]
-            tokens += [*before, *said]
-            mask += [0.0] * len(before) + [1.0] * len(said)
+            yield _Reply(place, heard, before, said)
             heard = []
-        return tokens + self._after_end, mask + [0.0] * len(self._after_end)
+
+    def _hearing(self, heard: Sequence[Message], first: int, *, generation_prompt: bool) -> list[int | None]:
+        """The owner of each token after the end of one reply and before the next; ``first`` is that of ``heard[0]``."""
+        head, tail = self._around_mark(heard, generation_prompt=generation_prompt)
+        marked = [Message(message.role, MARK) for message in heard]
+        _, frame = self._around_mark(marked, generation_prompt=generation_prompt)
+        tokens = self._tokens_after(head, tail)
+        owners: list[int | None] = [None] * len(tokens)
+        for place, span in enumerate(self._spans(heard, first, tail, frame.split(MARK)), start=first):
+            begin, end = (_alike(self._tokens_after(head, tail[:at]), tokens) for at in span)
+            if tokens[end : end + len(self._end)] == self._end:
+                end += len(self._end)
+            owners[begin:end] = [place] * (end - begin)
+        return owners[len(self._end) :]
+
+    def _spans(
+        self, heard: Sequence[Message], first: int, tail: str, around: Sequence[str]
+    ) -> Iterator[tuple[int, int]]:
+        """From where to where each text stands in ``tail``, whose other pieces are ``around`` the texts."""
+        if len(around) != len(heard) + 1:
+            raise self._rewritten(first)
+        start = len(around[0])
+        for place, (message, following) in enumerate(zip(heard, around[1:], strict=True), start=first):
+            forms = (message.content, message.content.strip())
+            length = next((len(text) for text in forms if tail.startswith(text + following, start)), None)
+            if length is None:
+                raise self._rewritten(place)
+            yield start, start + length
+            start += length + len(following)
+
+    def _rewritten(self, place: int) -> DataError:
+        return DataError(
+            f"message {place + 1} cannot be trained on: the chat template of {self._name} does not write it as it "
+            "stands: reword it, or train on what the assistant says alone"
+        )
 
     def _ended(self, sampled: Sequence[int]) -> bool:
         return bool(sampled) and bool(self._end) and sampled[-1] == self._end[-1]
+
+    def _following(self, new: Sequence[Message], *, generation_prompt: bool) -> list[int]:
+        """What comes after the text of a reply: the end of its turn, then ``new``."""
+        head, tail = self._around_mark(new, generation_prompt=generation_prompt)
+        if not tail.startswith(self._closing):
+            raise ModelError(
+                f"the chat template of {self._name} ends a reply with {self._closing!r}, but with {tail[:40]!r} once "
+                "the conversation goes on: give the model a chat_template.jinja whose earlier turns never change"
+            )
+        return self._tokens_after(head, tail)
 
     def _spoken(self, messages: Sequence[Message], place: int) -> list[int]:
         """The text of one assistant turn, in the form that comes right after the generation prompt.
@@ -166,6 +244,11 @@ def _check_turns(messages: Sequence[Message]) -> None:
         raise DataError("a conversation to learn from must end with what the assistant says")
     if messages[0].role == "assistant":
         raise DataError("the assistant speaks first, and there is no prompt to answer: put a user message before it")
+
+
+def _alike(first: Sequence[int], second: Sequence[int]) -> int:
+    """How many tokens both begin with."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False)))
 
 
 def _between(opening: str, text: str, ending: str) -> str | None:

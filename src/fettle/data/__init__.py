@@ -1,7 +1,9 @@
-"""Formats of data, splits of it, and demonstrations to learn from."""
+"""Formats of data and of batches, splits of it, and demonstrations to learn from."""
 
+from fettle.data.columnar import FORMATS, groups, pairs, sequences
 from fettle.data.conversations import Conversation, conversations
 from fettle.data.episodes import Episode, episodes, reward_weights, target_weights
+from fettle.data.padded import columns, group_columns, pair_columns
 from fettle.data.preferences import Preference, from_comparisons, preferences
 from fettle.data.ratings import Rating, ratings
 from fettle.data.splits import split, split_by_prompt
@@ -9,17 +11,24 @@ from fettle.data.worked_pairs import worked_pairs
 from fettle.data.worked_sums import demonstrations, solution
 
 __all__ = [
+    "FORMATS",
     "Conversation",
     "Episode",
     "Preference",
     "Rating",
+    "columns",
     "conversations",
     "demonstrations",
     "episodes",
     "from_comparisons",
+    "group_columns",
+    "groups",
+    "pair_columns",
+    "pairs",
     "preferences",
     "ratings",
     "reward_weights",
+    "sequences",
     "solution",
     "split",
     "split_by_prompt",
