@@ -105,7 +105,7 @@ def test_the_penalty_in_the_loss_is_coefficient_times_estimate_and_reported_with
 
     inputs = {"sampling_logprobs": at(-1.0), "advantages": at(0.0), "reference_logprobs": at(-0.9)}
     inputs["loss_mask"] = at(1.0)
-    values, metrics = evaluate(PPO(kl=KL(coefficient=0.04)), at(-1.0), inputs)
+    values, metrics = evaluate(PPO(kl=KL(coefficient=0.04)), {"logprobs": at(-1.0)}, inputs)
     assert values[0].tolist() == pytest.approx([0.04 * 0.0051709, 0.0], abs=1e-8)
     assert metrics["kl_k3"][0].tolist() == pytest.approx([0.0051709, 0.0], abs=5e-8)
 
@@ -113,7 +113,7 @@ def test_the_penalty_in_the_loss_is_coefficient_times_estimate_and_reported_with
 def test_the_penalty_in_the_reward_is_no_part_of_the_loss():
     zero = torch.zeros(1, 2)
     inputs = {"sampling_logprobs": zero, "advantages": zero, "loss_mask": zero}
-    _, metrics = evaluate(PPO(kl=KL(estimator="k1", place="reward")), zero, inputs)
+    _, metrics = evaluate(PPO(kl=KL(estimator="k1", place="reward")), {"logprobs": zero}, inputs)
     assert not any(name.startswith("kl_k") for name in metrics)
 
 

@@ -73,7 +73,7 @@ def batch_loss(settings: RLRun) -> float:
     advantages = credit(settings.advantage, groups=["g", "g"], rewards=REWARDS, loss_masks=MASKS, penalties=penalties)
     streams = {"sampling_logprobs": sampled, "reference_logprobs": reference, "advantages": advantages}
     inputs = {name: padded(streams[name]) for name in required_inputs(settings.loss)} | {"loss_mask": padded(MASKS)}
-    values, _ = evaluate(settings.loss, padded([np.log(row) for row in POLICY]), inputs)
+    values, _ = evaluate(settings.loss, {"logprobs": padded([np.log(row) for row in POLICY])}, inputs)
     return (values * padded(weights(settings.reduction, MASKS, max_tokens=MAX_TOKENS))).sum().item()
 
 
