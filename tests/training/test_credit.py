@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from fettle.rollouts import Group
-from fettle.training.credit import credited, divergence, scored, shaped, teaching, weighted
+from fettle.training.credit import credited, scored, shaped, teaching, weighted
+from fettle.training.metrics import divergence
 from fettle.types import Completion, Message, Task, Trajectory, Turn
 
 from .conftest import small

@@ -6,6 +6,7 @@ from fettle import config as c
 from fettle.config import Frozen
 
 RL, SFT, SESSION, CREDIT = "training.rl", "training.sft", "training.session", "training.credit"
+DRAWING, LEARNING = "training.drawing", "training.learning"
 PREFERENCE, CRITIC, TRUST, LEARNED = "training.preference", "training.critic", "training.trust", "training.learned"
 STAGES, SOURCES, SCHEDULE = "cli.stages", "cli.sources", "training.schedule"
 MODEL, TINY = "engine.local.policy", "engine.local.tiny"
@@ -21,10 +22,13 @@ OFFLINE: Mapping[str, str] = {
 
 CONSUMERS: Mapping[type[Frozen], Mapping[str, str]] = {
     c.RLRun: {
-        **dict.fromkeys(("seed", "environments", "steps", "groups_per_step", "group_size", "sampling"), RL),
-        **dict.fromkeys(("max_staleness", "loss", "dynamic_sampling", "minibatches", "optimizer", "schedule"), RL),
+        **dict.fromkeys(("environments", "groups_per_step", "group_size", "dynamic_sampling"), DRAWING),
+        **dict.fromkeys(("seed", "sampling"), DRAWING),
+        **dict.fromkeys(("loss", "minibatches", "optimizer", "schedule"), LEARNING),
+        **dict.fromkeys(("steps", "max_staleness"), RL),
         **dict.fromkeys(("advantage", "reduction", "overlong"), CREDIT),
-        **dict.fromkeys(("epochs", "mask_truncated", "correction", "planning", "rehearsal", "teacher", "replay"), RL),
+        **dict.fromkeys(("epochs", "mask_truncated", "correction", "planning"), LEARNING),
+        **dict.fromkeys(("rehearsal", "teacher", "replay"), LEARNING),
         "critic": CRITIC,
         "trust_region": TRUST,
         "kl_control": TRUST,
@@ -59,7 +63,7 @@ CONSUMERS: Mapping[type[Frozen], Mapping[str, str]] = {
         ("learning_rate", "beta1", "beta2", "eps", "weight_decay", "clip_norm"), "engine.local.optimizer"
     ),
     **{kind: dict.fromkeys(("warmup_steps", "final"), SCHEDULE) for kind in (c.Constant, c.Linear, c.Cosine)},
-    c.Sampling: dict.fromkeys(("max_tokens", "temperature", "stop"), RL),
+    c.Sampling: dict.fromkeys(("max_tokens", "temperature", "stop"), DRAWING),
     c.Evaluation: {
         **dict.fromkeys(("every", "tasks", "temperature", "samples"), RL),
         "patience": STAGES,
@@ -68,7 +72,7 @@ CONSUMERS: Mapping[type[Frozen], Mapping[str, str]] = {
     c.HeldoutLoss: {"every": SFT, "patience": STAGES},
     c.HeldoutPairs: {"every": PREFERENCE, "patience": STAGES, "target": STAGES},
     c.Checkpoints: dict.fromkeys(("every", "keep"), SESSION),
-    c.DynamicSampling: {"max_rounds": RL},
+    c.DynamicSampling: {"max_rounds": DRAWING},
     c.Overlong: {"buffer": CREDIT},
     c.Critic: dict.fromkeys(
         ("place", "model", "gamma", "gae_lambda", "normalize", "value", "optimizer", "warmup_steps"), CRITIC
@@ -90,15 +94,15 @@ CONSUMERS: Mapping[type[Frozen], Mapping[str, str]] = {
         **dict.fromkeys(
             ("task", "settings", "system", "partial_credit", "seed", "heldout"), "environments.reasoning_gym"
         ),
-        "weight": RL,
+        "weight": DRAWING,
     },
     c.Arithmetic: {
         **dict.fromkeys(("min_terms", "max_terms", "digits", "system", "seed", "heldout"), "environments.arithmetic"),
-        "weight": RL,
+        "weight": DRAWING,
     },
     c.JSONL: {
         **dict.fromkeys(("path", "reward", "answer_in", "system", "seed", "heldout"), "environments.jsonl"),
-        "weight": RL,
+        "weight": DRAWING,
     },
     c.Conversations: dict.fromkeys(("path", "heldout", "seed"), SOURCES),
     c.WorkedSums: dict.fromkeys(("tasks", "slips", "size", "seed"), SOURCES),

@@ -73,15 +73,6 @@ def teaching(data: Sequence[Datum], loss: PolicyLossConfig) -> list[Datum]:
     return [datum for datum in data if datum.streams["advantages"].any()] or list(data)
 
 
-def divergence(data: Sequence[Sequence[Datum]]) -> dict[str, float]:
-    """The k3 estimate of how far the policy that drew the tokens is from the reference, as a metric."""
-    scored_data = [datum for rows in data for datum in rows if "reference_logprobs" in datum.streams]
-    if not scored_data:
-        return {}
-    total = sum(float(_penalty(datum, "k3", 1.0).sum()) for datum in scored_data)
-    return {"policy/kl": total / sum(float(datum.loss_mask.sum()) for datum in scored_data)}
-
-
 def _penalties(data: Sequence[Datum], run: RLRun) -> list[Floats] | None:
     """What the divergence costs each token in the reward, where the KL has its place there."""
     kl = run.loss.kl

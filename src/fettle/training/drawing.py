@@ -1,0 +1,110 @@
+"""The batch that one step learns from: groups drawn from the policy, in rounds if some of them cannot teach."""
+
+import asyncio
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fettle.advantages import zero_variance
+from fettle.chat import Template
+from fettle.config import RLRun, SamplingParams
+from fettle.engine import Policy, Sampler
+from fettle.environments import Suite
+from fettle.errors import EnvironmentFault
+from fettle.randomness import key
+from fettle.rollouts import Group, group
+from fettle.types import Failed
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """What one step learns from."""
+
+    groups: tuple[Group, ...]
+    uninformative: int
+    """Groups drawn whose rewards were all equal."""
+    failures: tuple[Failed, ...]
+    """Episodes that broke."""
+    policy_version: int
+    drawn_tokens: int
+    seconds: float
+
+
+class Drawer:
+    """The policy among its tasks."""
+
+    def __init__(self, run: RLRun, suites: Sequence[Suite], template: Template, policy: Policy) -> None:
+        self.suites = suites
+        self.template = template
+        self._run = run
+        self._policy = policy
+
+    def params(self, *name: object) -> SamplingParams:
+        """Sampling settings with a seed of that name."""
+        sampling = self._run.sampling
+        return SamplingParams(
+            max_tokens=sampling.max_tokens,
+            temperature=sampling.temperature,
+            stop=sampling.stop,
+            stop_token_ids=tuple(sorted(self.template.end_token_ids)),
+            seed=key(self._run.seed, *name),
+        )
+
+    async def draw(self, step: int) -> Batch:
+        """The groups of one step, from the policy as it is now.
+
+        Raises:
+            EnvironmentFault: every episode of the step failed.
+        """
+        started = time.perf_counter()
+        sampler = await self._policy.sampler()
+        drawn = await self._rounds(sampler, step)
+        return Batch(
+            groups=self._chosen(drawn, step),
+            uninformative=sum(not _informative(g) for g in drawn),
+            failures=tuple(failure for g in drawn for failure in g.failures),
+            policy_version=sampler.policy_version,
+            drawn_tokens=sum(t.num_sampled for g in drawn for t in g.trajectories),
+            seconds=time.perf_counter() - started,
+        )
+
+    async def _rounds(self, sampler: Sampler, step: int) -> list[Group]:
+        """Groups until enough of them can teach, where dynamic sampling asks for that; one round otherwise."""
+        rounds = self._run.dynamic_sampling.max_rounds if self._run.dynamic_sampling else 1
+        wanted = self._run.groups_per_step
+        drawn: list[Group] = []
+        for number in range(rounds):
+            first = (step * rounds + number) * wanted
+            drawn += await asyncio.gather(*(self._group(sampler, index) for index in range(first, first + wanted)))
+            if sum(map(_informative, drawn)) >= wanted:
+                break
+        return drawn
+
+    def _chosen(self, drawn: Sequence[Group], step: int) -> tuple[Group, ...]:
+        """As many groups as a step learns from, those that can teach first, otherwise in the order drawn."""
+        usable = [g for g in drawn if len(g.trajectories) >= min(2, self._run.group_size)]
+        if not usable:
+            failures = [failure for g in drawn for failure in g.failures]
+            raise EnvironmentFault(
+                f"every episode of step {step + 1} failed, {len(failures)} of them; the first: {failures[0].reason}"
+            )
+        wanted = self._run.groups_per_step
+        return tuple(sorted(usable, key=lambda g: not _informative(g))[:wanted] if len(drawn) > wanted else usable)
+
+    async def _group(self, sampler: Sampler, index: int) -> Group:
+        weights = [config.weight for config in self._run.environments]
+        choice = random.Random(f"{self._run.seed}/suite/{index}").choices(self.suites, weights)[0]
+        return await group(
+            choice.training_task(index),
+            choice,
+            size=self._run.group_size,
+            sampler=sampler,
+            template=self.template,
+            params=self.params("rollout", index),
+            name=f"{choice.name}/{index}",
+        )
+
+
+def _informative(drawn: Group) -> bool:
+    return len(drawn.trajectories) > 1 and not zero_variance(drawn.rewards)
