@@ -1,11 +1,15 @@
 """Each example, run as a reader would run it; what takes minutes is run on a smaller recipe of the same name."""
 
+import json
 import runpy
 from pathlib import Path
 
 import pytest
 
+from fettle.cli.train import new_run
 from fettle.config.load import dump, load
+from fettle.tracking import read_metrics
+from fettle.types import Message, Task
 
 ROOT = Path(__file__).parent.parent.parent
 SMALLER = [
@@ -31,14 +35,42 @@ def printed(tmp_path, monkeypatch, capsys):
 
 
 def test_every_example_is_run_here():
-    assert {path.name for path in (ROOT / "examples").rglob("*.py")} == {"own_loop.py", "train.py"}
+    assert {path.name for path in (ROOT / "examples").rglob("*.py")} == {"own_loop.py", "own_reward.py", "train.py"}
 
 
 def test_own_loop_learns_to_say_e(printed):
-    rewards = [float(line.split()[3]) for line in printed("own_loop.py").splitlines()]
+    before, *lines, after = printed("own_loop.py").splitlines()
+    rewards = [float(line.split()[3]) for line in lines]
     assert len(rewards) == 6
+    assert before.startswith("before: ")
+    assert after.startswith("after: ")
+    assert before.count("e") < after.count("e")
     assert rewards[0] < 0.1
     assert rewards[-1] > 0.5
+
+
+def test_own_reward_pays_for_the_tone_of_the_row():
+    example = runpy.run_path(str(ROOT / "examples" / "own_reward.py"))
+    task = Task((Message("user", "Begin a letter."),), {"answer": "formal", "longest": 20}, "letters")
+    for reply, paid in (
+        ("Dear Sir or Madam,", {"tone": 1.0, "short": 0.1}),
+        ("To whom it may concern,", {"tone": 1.0, "short": 0.0}),
+        ("Hi there!", {"tone": 0.0, "short": 0.1}),
+    ):
+        assert example["tone"](reply, task) == paid
+
+
+def test_own_reward_writes_what_its_recipe_reads(printed, tmp_path, monkeypatch):
+    assert "next: fettle train configs/own-reward.yaml" in printed("own_reward.py")
+    monkeypatch.syspath_prepend(ROOT)
+    smaller = ["stages.0.steps=2", "stages.1.steps=2", "stages.1.groups_per_step=2"]
+    _, [_, learned] = new_run(tmp_path / "runs", load(ROOT / "configs" / "own-reward.yaml", smaller))
+    assert learned.last["heldout/reward"] >= 0
+    row = read_metrics(learned.folder / "metrics.jsonl")[1]
+    assert {"reward/component/tone", "reward/component/short"} <= row.keys()
+    asked = {json.loads(line)["prompt"] for line in Path("data/letters.jsonl").read_text().splitlines()}
+    shown = {json.loads(line)["prompt"] for line in Path("data/greetings.jsonl").read_text().splitlines()}
+    assert not asked & shown
 
 
 def test_train_prints_each_stage(printed, tmp_path):

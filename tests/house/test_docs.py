@@ -1,5 +1,6 @@
 """What the pages say is so: links lead somewhere, Python parses, commands exist."""
 
+import doctest
 import re
 from pathlib import Path
 
@@ -29,6 +30,14 @@ def test_python_parses(page):
     for language, code in FENCE.findall(page.read_text(encoding="utf-8")):
         if language == "python":
             assert compile(code, named(page), "exec")
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if "```pycon" in page.read_text(encoding="utf-8")], ids=named)
+def test_what_is_typed_into_python_answers_as_the_page_says(page, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT)  # pages are written from the project's own folder
+    result = doctest.testfile(str(page), module_relative=False)
+    assert result.attempted > 0
+    assert result.failed == 0
 
 
 @pytest.mark.parametrize("page", PAGES, ids=named)
