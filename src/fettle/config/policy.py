@@ -143,6 +143,9 @@ class LocalEngine(Frozen):
     """Most tokens, padding included, in one micro-batch; sequences of like length share one."""
     sample_tokens: Annotated[int, Field(ge=16)] = 262144
     """Most tokens that the sampler's cache holds at once; further sequences wait for room."""
+    layout: Literal["padded", "packed"] = "padded"
+    """``padded``: sequences of like length side by side, without an attention mask, the faster way on a CPU;
+    ``packed``: end to end in one row, with no padding at all."""
     frozen_gib: Annotated[float, Field(gt=0)] = 16.0
     """Memory for models that are only read (references, reward models): beyond it the least recently used go."""
 

@@ -16,7 +16,7 @@ from fettle.engine.local.decode import Decoder
 from fettle.engine.local.frozen import FrozenModels
 from fettle.engine.local.head import Head
 from fettle.engine.local.layout import bins
-from fettle.engine.local.model import LanguageModel, load_model
+from fettle.engine.local.model import LanguageModel, Precision, load_model
 from fettle.engine.local.policy import STATE, LocalPolicy, saved_state
 from fettle.errors import ConfigError, EngineError, FettleError, LossInputError, ModelError, NotFoundError
 from fettle.losses import LOSSES
@@ -136,7 +136,7 @@ class LocalBackend:
         with torch.no_grad(), self._holding(weights) as (model, _, _):
             for indices, batch in self._batches(model, sequences):
                 tau = torch.full((len(indices),), temperature, device=self._device)
-                logprobs, _ = model.logprobs(batch.tokens, batch.wanted, tau)
+                logprobs = model.outputs(batch.tokens, batch.wanted, tau, lengths=batch.lengths)["logprobs"]
                 for row, index in enumerate(indices):
                     found[index] = logprobs[row, : len(sequences[index])].float().cpu().numpy()
         return found
@@ -182,11 +182,18 @@ class LocalBackend:
     def _model_for(self, spec: PolicySpec, source: str) -> LanguageModel:
         """A frozen base shared by adapters, or a model of the policy's own."""
         if spec.lora is None:
-            return load_model(source, device=self._device, precision=spec.precision, trained=True)
+            return self._loaded(source, spec.precision, trained=True)
         key = (source, spec.precision)
         if key not in self._bases:
-            self._bases[key] = load_model(source, device=self._device, precision=spec.precision, trained=False)
+            self._bases[key] = self._loaded(source, spec.precision)
         return self._bases[key]
+
+    def _loaded(self, source: str, precision: Precision, *, trained: bool = False) -> LanguageModel:
+        model = load_model(source, device=self._device, precision=precision, trained=trained)
+        model.packed = self._settings.layout == "packed"
+        if model.packed:
+            model.check_packs()
+        return model
 
     def _frozen_model(self, weights: str) -> tuple[LanguageModel, int]:
         """A model to be sampled, in the precision of the policy that it is the checkpoint or the base of."""
@@ -200,11 +207,11 @@ class LocalBackend:
         folder = Path(weights)
         if (folder / STATE).is_file():
             spec, version = saved_state(folder)
-            return load_model(weights, device=self._device, precision=spec.precision, trained=False), version
+            return self._loaded(weights, spec.precision), version
         precisions = [held.spec.precision for held in self._policies.values() if held.spec.model == weights]
         precision = precisions[0] if precisions else "float32"
         base = self._bases.get((weights, precision))
-        return base or load_model(weights, device=self._device, precision=precision, trained=False), 0
+        return base or self._loaded(weights, precision), 0
 
     def _drop_unused(self) -> None:
         """Let go of what no policy trains and nobody samples."""

@@ -16,7 +16,7 @@ from fettle.engine.local import checkpoint
 from fettle.engine.local.head import Head, has_head
 from fettle.engine.local.logprobs import logprobs_of_logits, token_logprobs
 from fettle.engine.local.lora import ADAPTER_CONFIG, Slots, merge_adapter, read_layout
-from fettle.errors import LossInputError, ModelError
+from fettle.errors import ConfigError, LossInputError, ModelError
 
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
@@ -39,6 +39,8 @@ class LanguageModel:
     end_token_ids: frozenset[int]
     head_is_one_matrix: bool
     """Whether logits are ``hidden @ W.T + b`` and nothing else, so that they can be made in chunks."""
+    packed: bool = False
+    """Whether sequences are run end to end in one row, rather than side by side."""
     head: Head | None = None
     """The head that was saved with these weights, if they are frozen."""
 
@@ -57,11 +59,6 @@ class LanguageModel:
         """Autocast where bfloat16 is asked of float32 weights."""
         dtype = torch.bfloat16 if self.precision == "bfloat16" else torch.float32
         return torch.autocast(self.device.type, dtype, enabled=self.precision == "bfloat16")
-
-    def logprobs(self, tokens: Tensor, wanted: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-probability and entropy at the wanted tokens, zero elsewhere; see :meth:`outputs`."""
-        outputs = self.outputs(tokens, wanted, temperature)
-        return outputs["logprobs"], outputs["entropy"]
 
     def outputs(
         self,
@@ -82,28 +79,59 @@ class LanguageModel:
             read: of ``logprobs`` (and with them ``entropy``) [B, T]; ``values`` [B, T], what ``head`` makes of the
                 state before each wanted token; ``scores`` [B], what it makes of the state after the last token.
             head: needed for values and scores.
-            lengths: [B], how many tokens each sequence has; needed for scores.
+            lengths: [B], how many tokens each sequence has; needed for scores, and where sequences are packed.
         """
         rows, columns = wanted.nonzero(as_tuple=True)
+        targets = tokens[rows, columns]
         said: dict[str, Tensor] = {}
         with self.arithmetic():
-            hidden, logits = self._states(tokens if "scores" in read else tokens[:, :-1], logits="logprobs" in read)
+            if "scores" not in read:  # nobody asks what comes after the last token
+                tokens, lengths = tokens[:, :-1], None if lengths is None else lengths - 1
+            hidden, logits = self._states(tokens, lengths, logits="logprobs" in read)
             before = hidden[rows, columns - 1]
             if "logprobs" in read:
-                found = self._logprobs(before, logits, rows, columns, tokens[rows, columns], temperature[rows])
-                said["logprobs"], said["entropy"] = (_scattered(x, rows, columns, tokens.shape) for x in found)
+                found = self._logprobs(before, logits, rows, columns, targets, temperature[rows])
+                said["logprobs"], said["entropy"] = (_scattered(x, rows, columns, wanted.shape) for x in found)
             if "values" in read and head is not None:
-                said["values"] = _scattered(head(before), rows, columns, tokens.shape)
+                said["values"] = _scattered(head(before), rows, columns, wanted.shape)
             if "scores" in read and head is not None and lengths is not None:
                 said["scores"] = head(hidden[torch.arange(len(tokens), device=tokens.device), lengths - 1])
         return said
 
-    def _states(self, tokens: Tensor, *, logits: bool) -> tuple[Tensor, Tensor | None]:
+    def _states(self, tokens: Tensor, lengths: Tensor | None, *, logits: bool) -> tuple[Tensor, Tensor | None]:
         """Hidden states [B, T, H], and logits [B, T, V] where the head's own arithmetic must make them."""
+        if self.packed and lengths is not None:
+            return self._packed_states(tokens, lengths, logits=logits)
         if self.head_is_one_matrix or not logits:
             return self.module.base_model(input_ids=tokens, use_cache=False).last_hidden_state, None
         output = self.module(input_ids=tokens, use_cache=False, output_hidden_states=True)
         return output.hidden_states[-1], output.logits
+
+    def _packed_states(self, tokens: Tensor, lengths: Tensor, *, logits: bool) -> tuple[Tensor, Tensor | None]:
+        """The same from one row without padding: positions that begin anew keep the sequences apart."""
+        positions = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
+        real = positions < lengths[:, None]
+        row = {"input_ids": tokens[real][None], "position_ids": positions[real][None], "use_cache": False}
+        if self.head_is_one_matrix or not logits:
+            return _unpacked(self.module.base_model(**row).last_hidden_state[0], real), None
+        output = self.module(**row, output_hidden_states=True)
+        return _unpacked(output.hidden_states[-1][0], real), _unpacked(output.logits[0], real)
+
+    def check_packs(self) -> None:
+        """Look, on a few tokens, whether sequences that are run end to end are kept apart.
+
+        Raises:
+            ConfigError: they are not.
+        """
+        tokens = torch.arange(12, device=self.device).reshape(2, 6) % self.vocabulary
+        lengths = torch.tensor([6, 4], device=self.device)
+        with torch.no_grad(), self.arithmetic():
+            apart = self.module.base_model(input_ids=tokens[1:, :4], use_cache=False).last_hidden_state[0]
+            together = self._packed_states(tokens, lengths, logits=False)[0][1, :4]
+        if not torch.allclose(apart, together, atol=1e-2 * float(apart.abs().max())):
+            raise ConfigError(
+                f"engine.layout is packed, and {self.source} does not keep packed sequences apart: use padded"
+            )
 
     def _logprobs(
         self,
@@ -236,6 +264,13 @@ def _head_is_one_matrix(module: PreTrainedModel) -> bool:
     hook.remove()
     hidden = module.base_model(input_ids=tokens, use_cache=False).last_hidden_state
     return len(seen) == 1 and torch.equal(seen[0][1], logits) and torch.equal(seen[0][0], hidden)
+
+
+def _unpacked(states: Tensor, real: Tensor) -> Tensor:
+    """[B, T, H] from the states of the real tokens [N, H], zero at padding."""
+    return torch.zeros(*real.shape, states.shape[-1], device=states.device, dtype=states.dtype).masked_scatter(
+        real[..., None], states
+    )
 
 
 def _scattered(found: Tensor, rows: Tensor, columns: Tensor, shape: torch.Size) -> Tensor:
