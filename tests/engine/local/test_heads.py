@@ -276,8 +276,11 @@ def test_only_the_last_undoable_step_can_be_undone(tiny):
         held.undo()
 
 
-def test_weights_without_a_head_cannot_score(tiny, tmp_path):
+def test_weights_without_a_reward_head_cannot_score(tiny, tmp_path):
     backend = LocalBackend(LocalEngine(), checkpoints=tmp_path)
+    opinionated(policy(tiny, head="value")).save(tmp_path / "critic", optimizer=False)
+    with pytest.raises(ModelError, match="has no reward head"):
+        backend.scores(str(tmp_path / "critic"), [[5, 6]])
     with pytest.raises(ModelError, match="has no reward head to score with: name a model that a reward_model run"):
         backend.scores(tiny, [[5, 6]])
 

@@ -207,7 +207,9 @@ class LocalBackend:
         folder = Path(weights)
         if (folder / STATE).is_file():
             spec, version = saved_state(folder)
-            return self._loaded(weights, spec.precision), version
+            model = self._loaded(weights, spec.precision)
+            model.head = model.head if spec.head == "reward" else None  # a critic's word is no score
+            return model, version
         precisions = [held.spec.precision for held in self._policies.values() if held.spec.model == weights]
         precision = precisions[0] if precisions else "float32"
         base = self._bases.get((weights, precision))
