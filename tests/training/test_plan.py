@@ -114,7 +114,32 @@ def test_settings_that_cannot_act_are_pointed_out():
 
 def test_too_little_memory_names_the_settings_to_lower():
     small = Capabilities("local", "cpu", tuple(LOSSES), ("float32",), threads=1, memory_bytes=10 * 2**20)
-    assert any("lower engine.train_tokens" in note for note in plan(rl(), small).notes)
+    for settings, mend in (
+        ({}, "lower engine.train_tokens, or train with policy.lora"),
+        ({"policy": {"model": c.TinyModel(), "lora": {}}}, "lower engine.train_tokens"),
+        ({"engine": {"train_tokens": 64, "sample_tokens": 65536}}, "lower engine.sample_tokens, or train with"),
+    ):
+        run = RLRun.model_validate({"policy": {"model": c.TinyModel()}, "environments": [Arithmetic()], **settings})
+        [note] = [note for note in plan(run, small).notes if "GiB are needed" in note]
+        assert mend in note
+        assert ("policy.lora" in note) == (run.policy.lora is None)
+
+
+def test_a_reply_that_cannot_fit_the_context_is_pointed_out(tmp_path):
+    (tmp_path / "config.json").write_text('{"hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 1, '
+                                          '"max_position_embeddings": 100}')  # fmt: skip
+    for model in (c.TinyModel(context=100), str(tmp_path)):
+        for max_tokens, told in ((99, False), (100, True)):
+            run = RLRun(policy={"model": model}, environments=[Arithmetic()], sampling={"max_tokens": max_tokens})
+            assert any("the model's context is 100" in note for note in plan(run, HERE).notes) == told
+
+
+def test_a_data_file_that_is_not_there_is_pointed_out(tmp_path):
+    path = tmp_path / "questions.jsonl"
+    run = RLRun(policy={"model": c.TinyModel()}, environments=[c.JSONL(path=str(path))])
+    assert f"environments.0.path is {path}, and there is no such file here" in plan(run, HERE).notes
+    path.touch()
+    assert not any("no such file" in note for note in plan(run, HERE).notes)
 
 
 def test_what_the_engine_cannot_do_is_refused():

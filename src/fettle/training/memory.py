@@ -48,6 +48,19 @@ def model_shape(model: str | TinyModel) -> ModelShape | None:
     return ModelShape(parameters, layers, hidden, hidden // 2, "the size in its name")
 
 
+def context_of(model: str | TinyModel) -> int | None:
+    """The longest sequence the model takes, in tokens, where its settings or its folder tell."""
+    if isinstance(model, TinyModel):
+        return model.context
+    path = Path(model) / "config.json"
+    if not path.is_file():
+        return None
+    config = json.loads(path.read_text())
+    config = config.get("text_config", config)
+    context: int | None = config.get("max_position_embeddings") or config.get("n_positions")
+    return context
+
+
 def memory_estimate(run: StageConfig) -> list[tuple[str, int]]:
     """Bytes by what needs them; empty where the model's shape cannot be known here."""
     shape = model_shape(run.policy.model)

@@ -25,6 +25,7 @@ from fettle.losses import LOSSES
 from fettle.losses.evaluation import TERMS
 from fettle.training.consumers import CONSUMERS
 from fettle.training.memory import memory_estimate
+from fettle.training.notes import plan_notes
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ def plan(run: StageConfig, capabilities: Capabilities) -> Plan:
     """
     _check(run, capabilities)
     memory = tuple(memory_estimate(run))
-    notes = [*_idle(run), *_memory_notes(run, memory, capabilities)]
+    notes = list(plan_notes(run, memory, capabilities))
     arithmetic = _rl_arithmetic(run) if isinstance(run, RLRun) else _offline_arithmetic(run)
     return Plan(tuple(_settings(run)), tuple(arithmetic), memory, tuple(notes))
 
@@ -121,34 +122,6 @@ def _check(run: StageConfig, capabilities: Capabilities) -> None:
     if not isinstance(run, SFTRun) and run.loss.type not in capabilities.losses:
         offered = ", ".join(capabilities.losses)
         raise ConfigError(f"loss.type is {run.loss.type}, and the {capabilities.engine} engine offers {offered}")
-
-
-def _idle(run: StageConfig) -> Iterator[str]:
-    """Settings that are read and yet cannot act in this run."""
-    if (
-        isinstance(run, RLRun)
-        and run.minibatches * run.epochs == 1
-        and run.max_staleness == 0
-        and run.loss.type in ("ppo", "gspo")
-    ):
-        yield "the loss never clips: with one minibatch and no staleness every ratio is 1 (use more minibatches)"
-    optimizer_steps = run.steps * (run.minibatches * run.epochs if isinstance(run, RLRun) else 1)
-    if run.schedule.warmup_steps >= optimizer_steps:
-        yield "schedule.warmup_steps covers the whole run: the learning rate never reaches its peak"
-
-
-def _memory_notes(run: StageConfig, memory: tuple[tuple[str, int], ...], capabilities: Capabilities) -> Iterator[str]:
-    if not memory:
-        yield f"no memory estimate: the shape of {run.policy.model} cannot be told without loading it"
-    needed = sum(size for _, size in memory)
-    if not capabilities.memory_bytes:
-        yield f"there is no {capabilities.device} device here: the plan is for a machine that has one"
-    elif needed > capabilities.memory_bytes:
-        held = capabilities.memory_bytes / 2**30
-        yield (
-            f"about {needed / 2**30:.1f} GiB are needed and {capabilities.device} has {held:.1f}: "
-            "lower engine.train_tokens, or train with policy.lora"
-        )
 
 
 def _rl_arithmetic(run: RLRun) -> Iterator[tuple[str, str]]:

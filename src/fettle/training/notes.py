@@ -1,0 +1,68 @@
+"""What a plan remarks on: settings that cannot act, too little room, files that are not there."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from fettle.config import RLRun, StageConfig
+from fettle.config.load import leaves
+from fettle.engine import Capabilities
+from fettle.training.memory import context_of
+
+LOWERED_BY = {"activations of one micro-batch": "engine.train_tokens", "sampler's cache": "engine.sample_tokens"}
+"""The setting that each part of the memory estimate grows with."""
+
+Memory = tuple[tuple[str, int], ...]
+
+
+def plan_notes(run: StageConfig, memory: Memory, capabilities: Capabilities) -> Iterator[str]:
+    """A sentence for each thing that somebody should know before the run starts."""
+    yield from _idle(run)
+    yield from _context(run)
+    yield from _absent(run)
+    yield from _memory(run, memory, capabilities)
+
+
+def _idle(run: StageConfig) -> Iterator[str]:
+    """Settings that are read and yet cannot act in this run."""
+    if (
+        isinstance(run, RLRun)
+        and run.minibatches * run.epochs == 1
+        and run.max_staleness == 0
+        and run.loss.type in ("ppo", "gspo")
+    ):
+        yield "the loss never clips: with one minibatch and no staleness every ratio is 1 (use more minibatches)"
+    optimizer_steps = run.steps * (run.minibatches * run.epochs if isinstance(run, RLRun) else 1)
+    if run.schedule.warmup_steps >= optimizer_steps:
+        yield "schedule.warmup_steps covers the whole run: the learning rate never reaches its peak"
+
+
+def _memory(run: StageConfig, memory: Memory, capabilities: Capabilities) -> Iterator[str]:
+    if not memory:
+        yield f"no memory estimate: the shape of {run.policy.model} cannot be told without loading it"
+    needed = sum(size for _, size in memory)
+    if not capabilities.memory_bytes:
+        yield f"there is no {capabilities.device} device here: the plan is for a machine that has one"
+    elif needed > capabilities.memory_bytes:
+        held = capabilities.memory_bytes / 2**30
+        mend = _to_lower(run, memory)
+        yield f"about {needed / 2**30:.1f} GiB are needed and {capabilities.device} has {held:.1f}: {mend}"
+
+
+def _to_lower(run: StageConfig, memory: Memory) -> str:
+    """What takes the most and can be made smaller, in words."""
+    most = max((each for each in memory if each[0] in LOWERED_BY), key=lambda each: each[1], default=memory[0])
+    adapters = "" if run.policy.lora is not None else ", or train with policy.lora"
+    return f"lower {LOWERED_BY.get(most[0], 'engine.train_tokens')}{adapters}"
+
+
+def _context(run: StageConfig) -> Iterator[str]:
+    context = context_of(run.policy.model)
+    if isinstance(run, RLRun) and context is not None and run.sampling.max_tokens >= context:
+        longest = run.sampling.max_tokens
+        yield f"sampling.max_tokens is {longest}, and the model's context is {context}, prompt included: lower it"
+
+
+def _absent(run: StageConfig) -> Iterator[str]:
+    for key, _, name, value in leaves(run):
+        if name == "path" and not Path(value).exists():
+            yield f"{key} is {value}, and there is no such file here"
