@@ -267,6 +267,13 @@ def test_several_messages_between_replies_each_own_their_text(tokenizers, templa
     ]
 
 
+def test_white_space_that_the_template_trims_is_no_part_of_a_message(tokenizers, templates):
+    tokens, owners = templates("instruct").owners([USER, ASSISTANT, Message("user", "\n  So?\n")])
+    assert tokenizers("instruct").decode(
+        [token for token, owner in zip(tokens, owners, strict=True) if owner == 2]
+    ) == ("So?")
+
+
 @pytest.mark.parametrize("name", ["shouts", "numbers"])
 def test_a_message_that_the_template_rewrites_is_named(templates, name):
     with pytest.raises(DataError, match=r"^message 3 cannot be trained on: .* does not write it as it stands"):

@@ -163,6 +163,11 @@ def test_the_prompt_of_a_pair_is_not_trained_on(prompt, trained):
     assert said(pairs({**PAIRS, **prompt})) == trained
 
 
+def test_a_pair_with_nothing_in_common_is_trained_on_from_its_second_token():
+    apart = {**PAIRS, "rejected_input_ids": [[1, 2, 3], [1, 2, 3]]}
+    assert said(pairs(apart)) == [[6, 7, 8], [2, 3], [6, 9], [2, 3]]
+
+
 def test_a_reply_that_begins_the_other_keeps_its_last_token():
     longer = {**PAIRS, "rejected_input_ids": [[5, 6, 7], [5, 6, 9]], "chosen_input_ids": [[5, 6, 7, 8], [5, 6, 2, 0]]}
     assert said(pairs(longer)) == [[7, 8], [7], [2], [9]]
@@ -302,6 +307,7 @@ def changed(batch, name, at, value):
         ),
         ("grpo", changed(GROUPS, "rewards", (1, 2), np.nan), r"rewards\[1, 2\] is nan"),
         ("grpo", changed(GROUPS, "response_masks", (1, 2, 1), 0), r"response_masks\[1, 2\] has 0 between 1s"),
+        ("grpo", changed(GROUPS, "prompt_ids", (0, 1), -100), r"prompt_ids\[0, 1\] is -100, and no token"),
         ("grpo", {**GROUPS, "prompt_masks": [[0, 0], [1, 1]]}, "row 0 of prompt_ids is empty"),
         ("grpo", {**GROUPS, "old_log_probs": np.ones((2, 3, 3))}, r"old_log_probs\[0, 0, 0\] is 1\.0"),
         ("grpo", {**GROUPS, "rewards": [1, 0]}, r"rewards has shape \[2\], and response_ids of shape \[2, 3, 3\] asks"),

@@ -91,7 +91,12 @@ def test_ragged_groups_come_back_as_they_were(same, rows):
         (
             group_columns,
             [datum([1, 2], [0, 1], scalars={"reward": 1}), datum([3, 2], [0, 1], scalars={"reward": 1})],
-            "does not answer one prompt",
+            "the group '' does not answer one prompt",
+        ),
+        (
+            group_columns,
+            [datum([1, 2, 3], mask, scalars={"reward": 1}) for mask in ([0, 1, 1], [0, 0, 1])],
+            "does not train on its answers whole",
         ),
     ],
 )

@@ -115,13 +115,11 @@ def _only(members: Sequence[Datum], preferred: int) -> Datum:
 
 def _prompt(members: Sequence[Datum]) -> Array:
     """What all of a group answer, told by where each begins to be trained on."""
-    starts = {int(np.argmax(one.loss_mask)) for one in members}
-    start = min(starts)
+    start = min(int(np.argmax(one.loss_mask)) for one in members)
     prompt = members[0].tokens[:start]
-    alike = all(np.array_equal(one.tokens[:start], prompt) and one.loss_mask[start:].all() for one in members)
-    if len(starts) > 1 or not alike:
+    if not all(np.array_equal(one.tokens[:start], prompt) and one.loss_mask[start:].all() for one in members):
         raise LossInputError(
-            f"the group {members[0].group!r} does not answer one prompt, and train on every answer whole"
+            f"the group {members[0].group!r} does not answer one prompt, or does not train on its answers whole"
         )
     return prompt
 
