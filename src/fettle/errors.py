@@ -15,8 +15,9 @@
 ``code`` is the stable name that crosses the wire: a client raises the class the service raised.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
+from types import MappingProxyType
 from typing import ClassVar
 
 
@@ -95,11 +96,31 @@ def by_code(code: str) -> type[FettleError]:
     return {cls.code: cls for cls in FettleError.__subclasses__()}.get(code, EngineError)
 
 
+OTHER_WORDS: Mapping[str, str] = MappingProxyType(
+    {
+        **dict.fromkeys(("lr", "learning-rate"), "learning_rate"),
+        **dict.fromkeys(("wd", "decay"), "weight_decay"),
+        **dict.fromkeys(("max_new_tokens", "max_completion_length"), "max_tokens"),
+        **dict.fromkeys(("num_generations", "rollouts", "n_samples"), "group_size"),
+        **dict.fromkeys(("question", "problem", "query", "instruction", "input"), "prompt"),
+        **dict.fromkeys(("solution", "target", "label", "expected", "output"), "answer"),
+    }
+)
+"""What is written elsewhere, and the word for it here."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """Which of ``known`` was probably meant: the word for it here, or one spelt much like it."""
+    names = list(known)
+    meant = OTHER_WORDS.get(word)
+    return meant if meant in names else next(iter(get_close_matches(word, names, n=1)), None)
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """The end of a message about an unknown name: the nearest known one, or nothing.
 
     >>> did_you_mean("chian_sum", ["chain_sum", "gcd"])
     '; did you mean chain_sum?'
     """
-    nearest = get_close_matches(word, list(known), n=1)
-    return f"; did you mean {nearest[0]}?" if nearest else ""
+    meant = nearest(word, known)
+    return f"; did you mean {meant}?" if meant else ""

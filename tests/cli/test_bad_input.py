@@ -14,6 +14,8 @@ REWARD = "environments.0.reward={}"
     [
         ("group_size=1", "group_size is 1, and a group of one has no baseline: use 2 or more"),
         ("gruop_size=4", "unknown key 'gruop_size'; did you mean 'group_size'?"),
+        ("optimizer.lr=1e-4", "did you mean 'optimizer.learning_rate'?"),
+        ("lr=1e-4", "did you mean 'optimizer.learning_rate'?"),
         ("loss.type=pppo", "did you mean ppo?"),
         ("environments.0.type=jsnl", "did you mean jsonl?"),
         ("preset=gropo", "did you mean grpo?"),
@@ -67,7 +69,11 @@ def test_an_unknown_key_is_told_with_its_line(fettle, desk):
         ("policy.model=./nowhere", "there is no model folder ./nowhere: give"),
         ("policy.model=nobody/nothing", "nobody/nothing"),
         ("environments.0.path=nowhere.jsonl", "nowhere.jsonl cannot be read (No such file or directory)"),
-        ("environments.0.heldout=12", "heldout is 12, but questions.jsonl asks only 12 different things"),
+        (
+            "environments.0.heldout=12",
+            "heldout is 12, but questions.jsonl asks only 12 different things, and one must be left to train on: "
+            "add rows, or set both heldout and evaluation.tasks to 2",
+        ),
     ],
 )
 def test_work_that_cannot_be_done_ends_with_1_and_leaves_nothing(fettle, desk, override, sentence):

@@ -9,7 +9,7 @@ from fettle.config import JSONL
 from fettle.environments.base import Environment, Suite
 from fettle.environments.generated import distinct, prompt
 from fettle.environments.single_turn import SingleTurn
-from fettle.errors import DataError
+from fettle.errors import DataError, nearest
 from fettle.randomness import key
 from fettle.rewards import REWARDS, RewardFunction, in_tags, reward
 from fettle.rows import Row, rows
@@ -71,14 +71,15 @@ def suite(config: JSONL) -> Suite:
     if prompts < config.heldout + 1:
         raise DataError(
             f"heldout is {config.heldout}, but {config.path} asks only {prompts} different things, and one must be left"
-            " to train on: add rows or hold out fewer"
+            f" to train on: add rows, or set both heldout and evaluation.tasks to {max(1, prompts // 5)}"
         )
     return FileSuite(name, tasks, in_tags(scored) if config.answer_in == "tags" else scored, config)
 
 
 def _prompt(row: Row, system: str | None) -> tuple[Message, ...]:
     if ("prompt" in row.fields) == ("messages" in row.fields):
-        raise DataError(f"{row.place}: give either prompt or messages, and not both")
+        wrong = "and not both" if "prompt" in row.fields else f"for it has neither{_renamed(row, 'prompt')}"
+        raise DataError(f"{row.place}: give either prompt or messages, {wrong}")
     if "prompt" in row.fields:
         return prompt(system, row.text("prompt"))
     messages = row.messages()
@@ -94,8 +95,14 @@ def _prompt(row: Row, system: str | None) -> tuple[Message, ...]:
 def _data(row: Row) -> dict[str, object]:
     answer = row.fields.get("answer")
     if answer is None or (isinstance(answer, str) and not answer.strip()):
-        raise DataError(f"{row.place}: the answer is missing: add it, as a text or a number")
+        raise DataError(f"{row.place}: the answer is missing: add it, as a text or a number{_renamed(row, 'answer')}")
     return {name: value for name, value in row.fields.items() if name not in ("prompt", "messages")}
+
+
+def _renamed(row: Row, name: str) -> str:
+    """The end of a message about a field that is not there: one that may be meant for it."""
+    meant = next((field for field in row.fields if nearest(field, [name])), None)
+    return f" (rename {meant} to {name}?)" if meant else ""
 
 
 def _check_earns(task: Task, scored: RewardFunction, place: str, name: str) -> None:
