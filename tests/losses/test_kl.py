@@ -37,7 +37,8 @@ def expected_gradient(estimator: str, place: str) -> list[float]:
         values = KL_ESTIMATORS[estimator](logprobs, reference)
     else:
         penalty = reward_penalty(drawn.numpy(), reference.numpy(), estimator=estimator, coefficient=1.0)
-        values, _ = importance_sampling(logprobs, sampling_logprobs=drawn, advantages=-torch.from_numpy(penalty))
+        inputs = {"advantages": -torch.from_numpy(penalty), "loss_mask": torch.ones_like(drawn)}
+        values, _ = importance_sampling(logprobs, sampling_logprobs=drawn, **inputs)
     return torch.autograd.grad((drawn.exp() * values).sum(), logits)[0].tolist()
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fettle.losses.policy_gradient import cispo, dro, gspo, importance_sampling, ppo
+from fettle.losses.policy_gradient import cispo, dro, gspo, ppo
 
 
 def row(*values: float) -> Tensor:
@@ -41,13 +41,6 @@ def test_ppo_bounds_each_side_on_its_own():
     assert metrics["clip_fraction_high"][0].tolist() == [0, 1, 0, 0]
     assert metrics["clip_fraction_low"][0].tolist() == [0, 0, 1, 0]
     assert slope(loss, logprobs) == pytest.approx([-1.25, 0, 0, 0.85])
-
-
-def test_importance_sampling_is_minus_ratio_times_advantage():
-    logprobs, inputs = drawn([1.5, 0.5, 30], [1, -2, 1], sampled=0.02)
-    loss, _ = importance_sampling(logprobs, **inputs)
-    assert loss[0].tolist() == pytest.approx([-1.5, 1.0, -30])
-    assert slope(loss, logprobs) == pytest.approx([-1.5, 1.0, -30])
 
 
 def test_cispo_bounds_a_tokens_weight_and_still_learns_from_it():
@@ -117,7 +110,6 @@ def test_every_metric_equals_its_numpy_oracle():
         return {"clip_fraction": below | above, "clip_fraction_low": below, "clip_fraction_high": above}
 
     cases = [
-        (importance_sampling(logprobs, **tensors), far),
         (dro(logprobs, **tensors), far),
         (ppo(logprobs, **tensors), far | clips(ratio, 0.8, 1.2)),
         (
@@ -144,23 +136,3 @@ def test_the_distance_to_the_sampler_is_never_negative_and_right_on_average():
     _, metrics = ppo(torch.tensor(np.log(pi)[tokens]), **inputs)
     assert (metrics["kl_sampler"] >= 0).all()
     assert metrics["kl_sampler"].mean().item() == pytest.approx(np.sum(mu * np.log(mu / pi)), rel=0.02)
-
-
-def test_importance_sampling_is_unbiased_on_a_bandit():
-    """Four arms, drawn by a sampler that favours the wrong ones: corrected, value and gradient are the policy's own."""
-    random = np.random.default_rng(2)
-    mu, rewards = np.array([0.4, 0.3, 0.2, 0.1]), np.array([0.1, 0.3, 0.6, 1.0])
-    logits = torch.tensor([0.0, 0.2, 0.4, 0.9], dtype=torch.float64, requires_grad=True)
-    policy = logits.log_softmax(0)
-    value = (policy.exp() * torch.tensor(rewards)).sum()
-    (true_gradient,) = torch.autograd.grad(value, logits, retain_graph=True)
-
-    arms = random.choice(4, size=(1, 400_000), p=mu)
-    inputs = {"sampling_logprobs": torch.tensor(np.log(mu)[arms]), "advantages": torch.tensor(rewards[arms])}
-    loss, _ = importance_sampling(policy[torch.tensor(arms)], **inputs)
-    (gradient,) = torch.autograd.grad(-loss.mean(), logits)
-
-    assert -loss.mean().item() == pytest.approx(value.item(), rel=0.02)
-    assert torch.linalg.vector_norm(gradient - true_gradient) < 0.02 * torch.linalg.vector_norm(true_gradient)
-    uncorrected = inputs["advantages"].mean().item()
-    assert abs(uncorrected - value.item()) > 0.1 * value.item()

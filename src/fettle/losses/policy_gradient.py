@@ -7,6 +7,8 @@ Every metric is one value a token: ``ratio``; ``kl_sampler``, the k3 estimate of
 a clip, ``clip_fraction``, 1 where it binds. ``clip_fraction_low`` and ``clip_fraction_high`` part it by bound.
 """
 
+from typing import Literal
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -20,20 +22,31 @@ def importance_sampling(
     sampling_logprobs: Float[Tensor, "B T"],
     advantages: Float[Tensor, "B T"],
     loss_mask: Float[Tensor, "B T"],
-    level: str = "token",
-    form: str = "truncated",
+    level: Literal["token", "sequence"] = "token",
+    form: Literal["truncated", "cispo"] = "truncated",
     clip_ratio: float | None = None,
 ) -> tuple[Float[Tensor, "B T"], dict[str, Tensor]]:
-    """REINFORCE (Williams, 1992) corrected for who drew the tokens: ``L = -r A``. On policy it is REINFORCE."""
+    """REINFORCE (Williams, 1992) corrected for who drew the tokens; on policy it is REINFORCE::
+
+        truncated  L = -min(r, c) A                (Ionides, 2008): no gradient where r is above the cap c
+        cispo      L = -sg(min(r, c)) A log π      (arXiv:2506.13585): bounded weight, and every token teaches
+
+    At the level of sequences r is ``π(y)/μ(y) = exp(Σ log π_t/μ_t)`` over the sequence's trained tokens, and each of
+    them holds it. The objective ``E[r A]`` of whole sequences is then made, truncated, by weights that give each
+    sequence the same total (``sequence_mean``), as the gradient of r reaches all of its tokens; and, in the other form,
+    by ``sequence_sum``. ``ratio`` is r before the cap, ``ratio_squared`` its second moment.
+    """
     log_ratio = logprobs - sampling_logprobs
     if level == "sequence":
-        log_ratio = log_ratio.mul(loss_mask).sum(-1, keepdim=True).expand_as(logprobs)
+        trained = (loss_mask > 0).to(logprobs.dtype)
+        log_ratio = (log_ratio * trained).sum(-1, keepdim=True).expand_as(logprobs)
     ratio = _ratio(log_ratio)
     weight = ratio if clip_ratio is None else ratio.clamp(max=clip_ratio)
     loss = -weight * advantages if form == "truncated" else -weight.detach() * advantages * logprobs
-    extremes = dict.fromkeys(("ratio_max", "ratio_min"), ratio.detach())
-    told = extremes | {"ratio_squared": ratio.detach().square(), "clip_fraction": (weight != ratio).to(ratio.dtype)}
-    return loss, _distances(logprobs, sampling_logprobs, ratio) | told
+    metrics = _distances(logprobs, sampling_logprobs, ratio)
+    drawn = metrics["ratio"]
+    extremes = {"ratio_max": drawn, "ratio_min": drawn, "ratio_squared": drawn.square()}
+    return loss, metrics | extremes | {"clip_fraction": (drawn > weight.detach()).to(drawn.dtype)}
 
 
 def ppo(

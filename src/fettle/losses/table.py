@@ -113,7 +113,12 @@ LOSSES: Mapping[str, LossRow] = MappingProxyType(
         "simpo": LossRow(simpo, SimPO, (*_PAIR, *_LENGTHS), _PREFERENCE, _NONE, unit="pair"),
         "orpo": LossRow(orpo, ORPO, (*_PAIR, *_LENGTHS), (*_PREFERENCE, "nll"), _NONE, unit="pair"),
         "kto": LossRow(
-            kto, KTO, ("logprobs", "reference_logprobs", "preferred", "kl_baseline"), ("reward",), _NONE, "sequence"
+            kto,
+            KTO,
+            ("logprobs", "reference_logprobs", "preferred", "kl_baseline"),
+            ("reward", "reward_margin", "preference_accuracy"),
+            _NONE,
+            unit="sequence",
         ),
         "reward_modeling": LossRow(
             reward_modeling,
