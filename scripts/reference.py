@@ -17,7 +17,7 @@ from typer.cli import get_docs_for_click
 import fettle.config
 from fettle import errors
 from fettle.cli import app
-from fettle.config import PRESETS, Frozen, Pipeline, RLRun, RunConfig, SFTRun
+from fettle.config import PRESETS, Frozen, Pipeline, PreferenceRun, RewardModelRun, RLRun, RunConfig, SFTRun
 
 FOLDER = Path(__file__).parent.parent / "docs" / "reference"
 WRITTEN_BY = "<!-- Written by scripts/reference.py from the code: change it there. -->"
@@ -32,7 +32,7 @@ def config_page() -> str:
     """Every class of settings that a recipe can hold, in the order a recipe meets them, then the others."""
     schema = TypeAdapter(RunConfig).json_schema()
     classes: dict[str, Schema] = {}
-    for run in (RLRun, SFTRun, Pipeline):
+    for run in (RLRun, SFTRun, RewardModelRun, PreferenceRun, Pipeline):
         _meet(run.__name__, schema["$defs"], classes)
     in_recipes = [_class_section(name, body) for name, body in classes.items()]
     others = [
@@ -40,7 +40,8 @@ def config_page() -> str:
     ]
     return _page(
         "Settings",
-        "A recipe is one of [RLRun](#rlrun), [SFTRun](#sftrun) and [Pipeline](#pipeline), chosen by its `type`. "
+        "A recipe is one of [RLRun](#rlrun), [SFTRun](#sftrun), [RewardModelRun](#rewardmodelrun), "
+        "[PreferenceRun](#preferencerun) and [Pipeline](#pipeline), chosen by its `type`. "
         "The same names are the keys of the YAML file, the dotted overrides (`policy.lora.rank=16`) and the arguments "
         "in Python. A setting that holds settings of its own links to them.",
         *in_recipes,

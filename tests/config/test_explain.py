@@ -13,6 +13,9 @@ stages:
 """
 
 
+OFFLINE = "type sft or reward_model or preference"
+
+
 @pytest.mark.parametrize(
     ("line", "problem"),
     [
@@ -27,8 +30,14 @@ stages:
             "unknown key 'temperature'; did you mean 'sampling.temperature' or 'evaluation.temperature'?",
         ),
         ("loss: {ratio_high: 3.0}", "unknown key 'loss.ratio_high'; it is a setting of type cispo"),
-        ("data: {}", "unknown key 'data'; it is a setting of type sft"),
-        ("max_tokens: 9", "unknown key 'max_tokens'; it is a setting of type sft; did you mean 'sampling.max_tokens'?"),
+        (
+            "data: {}",
+            f"unknown key 'data'; it is a setting of {OFFLINE}; did you mean 'rehearsal.data'?",
+        ),
+        (
+            "max_tokens: 9",
+            f"unknown key 'max_tokens'; it is a setting of {OFFLINE}; did you mean 'sampling.max_tokens'?",
+        ),
         ("checkpoints: {zzz: 1}", "unknown key 'checkpoints.zzz'; known here: every, keep"),
     ],
 )
@@ -41,7 +50,8 @@ def test_an_unknown_key_is_told_where_it_belongs(small, problems, line, problem)
     [
         (
             "preset: gropo",
-            "'preset' is 'gropo', which is none of grpo, dr_grpo, dapo, gspo, cispo, rloo, reinforce_pp; "
+            "'preset' is 'gropo', which is none of grpo, dr_grpo, dapo, gspo, cispo, rloo, reinforce_pp, "
+            "ppo, conservative_ppo, off_policy, distill; "
             "did you mean grpo?",
         ),
         (
@@ -121,7 +131,7 @@ def test_a_rule_between_settings_points_to_the_first_it_names(small, problems):
 
 
 def test_a_rule_between_stages_points_to_the_stage(recipe, problems):
-    refused = "stages.1.policy.model must be `previous`: stages are chained in order"
+    refused = "stages.1.policy.model must be `previous` or `stage:<name>`: stages are chained in order"
     assert problems(recipe(PIPELINE.replace("previous", "m"))) == [f"recipe.yaml:8: {refused}"]
 
 
@@ -132,7 +142,9 @@ def test_a_stage_guesses_among_its_own_settings(recipe, problems):
         "argument stages.0.policy.name=a: unknown key 'stages.0.policy.name'; did you mean 'stages.0.name'?",
         "argument stages.1.learning_rate=1e-5: "
         "unknown key 'stages.1.learning_rate'; did you mean 'stages.1.optimizer.learning_rate'?",
-        "argument stages.1.batch_size=3: unknown key 'stages.1.batch_size'; it is a setting of type sft",
+        "argument stages.1.batch_size=3: unknown key 'stages.1.batch_size'; it is a setting of "
+        f"{OFFLINE}; "
+        "did you mean 'stages.1.rehearsal.batch_size'?",
     ]
 
 

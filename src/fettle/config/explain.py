@@ -3,14 +3,13 @@
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from types import MappingProxyType, UnionType
 from typing import Annotated, Any, Literal, TypeGuard, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
 from fettle.config.document import Document, Keys, dotted
-from fettle.errors import did_you_mean
+from fettle.errors import did_you_mean, nearest
 
 Owner = tuple[Keys, type[BaseModel]]
 """A class of settings, and the keys that lead to it."""
@@ -137,6 +136,7 @@ def _unknown(fault: Fault) -> str:
     kinds, same = _types_with(fault), _of_that_name(fault)
     if kinds:
         hints = [f"it is a setting of type {' or '.join(kinds)}"]
+        same = [keys for keys in same if len(keys) <= len(fault.owners[-1][0]) + 2]
     else:
         same = same or _of_nearly_that_name(fault)
         hints = [] if same else [f"known here: {', '.join(fault.owners[-1][1].model_fields)}"]
@@ -153,25 +153,26 @@ def _types_with(fault: Fault) -> list[str]:
 
 
 def _of_that_name(fault: Fault) -> list[Keys]:
-    """Where else a key of that name stands, as near by as may be."""
+    """Where else a key of that name stands, as near by and as high up as may be."""
     for owner in reversed(fault.owners):
-        found = (keys for keys, _ in _settings(*owner, fault.keys) if keys[-1] == fault.keys[-1] and keys != fault.keys)
-        if same := list(dict.fromkeys(found)):
-            return same
+        found = [keys for keys, _ in _settings(*owner, fault.keys) if keys[-1] == fault.keys[-1] and keys != fault.keys]
+        if found:
+            return _highest(found)
     return []
 
 
 def _of_nearly_that_name(fault: Fault) -> list[Keys]:
-    """Keys spelt much like it: in the same place, or else anywhere."""
-    anywhere = list(dict.fromkeys(keys for keys, _ in _settings(*fault.owners[0], fault.keys)))
+    """Keys spelt much like it: in the same place, or else as high up as may be."""
+    anywhere = [keys for keys, _ in _settings(*fault.owners[0], fault.keys)]
     around, owner = fault.owners[-1]
     here = [(*around, name) for name in owner.model_fields]
-    return _alike(fault.keys[-1], here) or _alike(fault.keys[-1], anywhere)
+    meant = nearest(fault.keys[-1], dict.fromkeys(keys[-1] for keys in [*here, *anywhere]))
+    return _highest([keys for keys in here if keys[-1] == meant] or [keys for keys in anywhere if keys[-1] == meant])
 
 
-def _alike(name: str, settings: list[Keys]) -> list[Keys]:
-    near = get_close_matches(name, {keys[-1] for keys in settings}, n=1)
-    return [keys for keys in settings if keys[-1] in near]
+def _highest(settings: list[Keys]) -> list[Keys]:
+    depth = min(map(len, settings), default=0)
+    return list(dict.fromkeys(keys for keys in settings if len(keys) == depth))
 
 
 def _settings(keys: Keys, owner: type[BaseModel], towards: Keys) -> Iterator[Owner]:
