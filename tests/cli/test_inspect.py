@@ -2,6 +2,7 @@
 
 import json
 import platform
+import re
 import shutil
 import sys
 from importlib.metadata import version
@@ -33,14 +34,13 @@ def settings_of(recipe: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=named)
-def test_a_shipped_recipe_is_planned_with_a_reader_for_each_setting(fettle, monkeypatch, recipe):
-    monkeypatch.setenv("COLUMNS", "200")
+def test_a_shipped_recipe_is_planned_with_a_reader_for_each_setting(fettle, recipe):
     done = fettle("plan", recipe)
     assert done.code == 0, done.err
-    rows = [[cell.strip() for cell in line.strip("│ ").split("│")] for line in done.out.splitlines() if "│" in line]
-    shown = {key.rpartition(".")[2] for key, _, _ in rows}
+    rows = [line.split()[:2] for line in done.out.splitlines() if re.match(r"[a-z_.0-9]+ +[a-z_.]+ ", line)]
+    shown = {key.rpartition(".")[2] for key, _ in rows}
     assert settings_of(recipe) - shown <= {"model"}  # the settings of the model that `previous` stands for are shown
-    assert all(reader.startswith("fettle.") for _, _, reader in rows)
+    assert max(map(len, done.out.splitlines())) < 125
     for line in ("evaluations: ", "checkpoints: every", "memory in all: about"):
         assert line in done.out
 
@@ -63,7 +63,7 @@ def test_values_are_shown_as_they_are(fettle):
     done = fettle("plan", "tiny.yaml", 'sampling.stop=["[/INST]"]', "policy.lora=null")
     assert done.code == 0, done.err
     assert '["[/INST]"]' in done.out
-    assert " null " in done.out
+    assert " null\n" in done.out
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=named)

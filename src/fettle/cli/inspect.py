@@ -5,6 +5,7 @@ import importlib.util
 import json
 import os
 import platform
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -27,31 +28,34 @@ def plan(recipe: Recipe, overrides: Overrides = None) -> None:
 
     loaded = load(recipe, overrides or ())
 
-    from rich.console import Console  # only now: torch takes seconds, and a slip in a recipe should be told at once
-    from rich.table import Table
-    from rich.text import Text
-
+    from fettle.cli import build  # only now: torch takes seconds, and a slip in a recipe should be told at once
     from fettle.engine.local import capabilities
     from fettle.training.plan import plans
 
-    console = Console(highlight=False)
-    for name, planned in plans(loaded, capabilities):
-        table = Table(title=Text(name), title_justify="left")
-        for column in ("setting", "value", "read by"):
-            table.add_column(column, overflow="fold")
+    for name, planned in plans(build.settled(loaded), capabilities):
+        print(name)
+        rows = [("setting", "read by", "value")]
         for setting in planned.settings:
             value = setting.value if isinstance(setting.value, str) else json.dumps(setting.value)
-            table.add_row(setting.key, Text(value), setting.consumer)  # as it is: a value may look like markup
-        console.print(table)
+            rows.append((setting.key, setting.consumer.removeprefix("fettle."), value))
+        _print_columns(rows)
+        print()
         for what, how_many in planned.batch:
-            console.print(f"  {what}: {how_many}", markup=False)
+            print(f"  {what}: {how_many}")
         for what, size in planned.memory:
-            console.print(f"  memory for {what}: {size / 2**20:,.0f} MiB", markup=False)
+            print(f"  memory for {what}: {size / 2**20:,.0f} MiB")
         if planned.memory:
-            console.print(f"  memory in all: about {planned.memory_bytes / 2**30:.2f} GiB")
+            print(f"  memory in all: about {planned.memory_bytes / 2**30:.2f} GiB")
         for note in planned.notes:
-            console.print(f"  note: {note}", markup=False, soft_wrap=True)
-        console.print()
+            print(f"  note: {note}")
+        print()
+
+
+def _print_columns(rows: Sequence[tuple[str, ...]]) -> None:
+    """No table that folds or crops: what stands there is there to be copied."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(map(str.ljust, row, widths)).rstrip())
 
 
 @config.command("show")
@@ -89,9 +93,7 @@ def runs(
     for run in found:
         reward = "" if run.reward is None else f"{run.reward:.3f}"
         rows.append((run.name, run.kind, run.status, str(run.steps), reward, run.started[:16].replace("T", " ")))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:  # no table that folds or crops: a name is there to be copied into the next command
-        print("  ".join(map(str.ljust, row, widths)).rstrip())
+    _print_columns(rows)
 
 
 def info(as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False) -> None:
