@@ -136,7 +136,8 @@ def _unknown(fault: Fault) -> str:
     kinds, same = _types_with(fault), _of_that_name(fault)
     if kinds:
         hints = [f"it is a setting of type {' or '.join(kinds)}"]
-        same = [keys for keys in same if len(keys) <= max(2, len(fault.owners[-1][0]) + 1)]
+        around = fault.owners[-1][0]
+        same = [keys for keys in same if keys[: len(around)] == around and len(keys) <= len(around) + 2]
     else:
         same = same or _of_nearly_that_name(fault)
         hints = [] if same else [f"known here: {', '.join(fault.owners[-1][1].model_fields)}"]
