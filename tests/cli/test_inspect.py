@@ -37,10 +37,11 @@ def settings_of(recipe: Path) -> set[str]:
 def test_a_shipped_recipe_is_planned_with_a_reader_for_each_setting(fettle, recipe):
     done = fettle("plan", recipe)
     assert done.code == 0, done.err
-    rows = [line.split()[:2] for line in done.out.splitlines() if re.match(r"[a-z_.0-9]+ +[a-z_.]+ ", line)]
+    columns = [re.match(r"([a-z_.0-9]+) +[a-z_.]+ ", line) for line in done.out.splitlines()]
+    rows = [(found[1], found.end()) for found in columns if found]
     shown = {key.rpartition(".")[2] for key, _ in rows}
     assert settings_of(recipe) - shown <= {"model"}  # the settings of the model that `previous` stands for are shown
-    assert max(map(len, done.out.splitlines())) < 125
+    assert max(width for _, width in rows) < 72
     for line in ("evaluations: ", "checkpoints: every", "memory in all: about"):
         assert line in done.out
 
