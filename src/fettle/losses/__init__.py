@@ -12,6 +12,7 @@ from fettle.losses.evaluation import (
 )
 from fettle.losses.kl import KL_ESTIMATORS, reward_penalty
 from fettle.losses.reduce import REDUCTIONS, weights
+from fettle.losses.reward_model import calibration_error
 from fettle.losses.table import LOSSES, Loss, LossRow
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "REDUCTIONS",
     "Loss",
     "LossRow",
+    "calibration_error",
     "check_inputs",
     "evaluate",
     "finished",

@@ -1,4 +1,4 @@
-"""The loss of a critic, and how much of the returns it explains. Axes: B sequences, T tokens."""
+"""The loss of a critic. Axes: B sequences, T tokens."""
 
 import torch
 from jaxtyping import Float
