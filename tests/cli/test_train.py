@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,6 +48,15 @@ def test_everything_is_in_the_folder(run):
     with Image.open(run.folder / "curves.png") as curves:
         assert curves.width > 400
     assert len(list((run.folder / "transcripts").glob("step-*.md"))) == 3
+
+
+def test_every_metric_is_explained_on_its_page(run, pipeline):
+    page = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text(encoding="utf-8")
+    files = [run.folder / "metrics.jsonl", *pipeline.folder.glob("*/metrics.jsonl")]
+    names = {name for path in files for row in read_metrics(path) for name in row}
+    families = {name.rpartition("/")[0] for name in re.findall(r"`([a-z_/]+/)<[a-z]+>`", page)}
+    unknown = {name for name in names if f"`{name}`" not in page and name.rpartition("/")[0] not in families}
+    assert unknown == set()
 
 
 def test_the_recipe_in_the_folder_is_the_one_that_ran(run):

@@ -8,6 +8,7 @@ import pytest
 import typer
 
 from fettle.cli import app
+from fettle.losses import LOSSES
 
 ROOT = Path(__file__).parent.parent.parent
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
@@ -43,6 +44,13 @@ def test_what_is_typed_into_python_answers_as_the_page_says(page, monkeypatch):
 @pytest.mark.parametrize("page", PAGES, ids=named)
 def test_commands_begin_with_a_verb_that_exists(page):
     assert verbs_used(page.read_text(encoding="utf-8")) - verbs() == set()
+
+
+def test_every_metric_of_every_loss_is_explained():
+    page = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+    names = {name.replace("_squared", "_std") for row in LOSSES.values() for name in row.metrics}
+    explained = {name.rpartition("/")[2] for name in re.findall(r"`([a-z_/<>]+[0-9]?)`", page)}
+    assert names - explained == set()
 
 
 def test_a_dead_link_is_found(tmp_path):
