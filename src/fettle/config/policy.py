@@ -55,10 +55,18 @@ class PolicySpec(Frozen):
     """Adapters beside frozen weights; absent means that all weights are trained."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Precision of the arithmetic. Trained weights and optimizer moments stay float32 in either."""
+    quantization: Literal["int8", "nf4"] | None = None
+    """Bits in which frozen weights are stored, beside adapters (QLoRA); null stores them in ``precision``."""
     head: Literal["value", "reward"] | None = None
     """A number that the last hidden state is made into: the worth of what stands so far, or the score of a reply."""
     seed: int = 0
     """Seed of the adapters' initial values and of dropout."""
+
+    @model_validator(mode="after")
+    def _only_frozen_weights_are_quantized(self) -> "PolicySpec":
+        if self.quantization is not None and self.lora is None:
+            raise ValueError(f"quantization is {self.quantization}, and whole weights are trained: set lora as well")
+        return self
 
 
 class AdamW(Frozen):

@@ -53,7 +53,13 @@ CONSUMERS: Mapping[type[Frozen], Mapping[str, str]] = {
     c.PreferenceRun: {**OFFLINE, "reference": PREFERENCE},
     c.RewardModelRun: OFFLINE,
     c.Pipeline: {"name": "cli.build", "stages": "training.pipeline"},
-    c.PolicySpec: {"model": STAGES, "lora": MODEL, "seed": MODEL, "head": MODEL, "precision": "engine.local.backend"},
+    c.PolicySpec: {
+        "model": STAGES,
+        "lora": MODEL,
+        "seed": MODEL,
+        "head": MODEL,
+        **dict.fromkeys(("precision", "quantization"), "engine.local.backend"),
+    },
     c.LoRA: dict.fromkeys(("rank", "alpha", "dropout", "targets"), "engine.local.lora"),
     c.TinyModel: dict.fromkeys(("hidden", "layers", "heads", "context", "vocabulary", "seed"), TINY),
     c.LocalEngine: dict.fromkeys(

@@ -110,13 +110,18 @@ def _of_weights(spec: PolicySpec, shape: ModelShape) -> list[tuple[str, int]]:
     if spec.lora is None:
         trained = shape.parameters
         return [("weights", FLOAT32 * trained), ("gradients", FLOAT32 * trained), ("optimizer", 2 * FLOAT32 * trained)]
-    width = BFLOAT16 if spec.precision == "bfloat16" else FLOAT32
+    stored = {"int8": 1.0, "nf4": 0.5 + FLOAT32 / 64}
+    width = stored[spec.quantization] if spec.quantization else _width(spec)
     # Seven linear layers a block, each about as wide as the model on one side and up to four times on the other.
     trained = shape.layers * 7 * spec.lora.rank * 3 * shape.hidden
     return [
-        ("frozen weights", width * shape.parameters),
+        ("frozen weights", int(width * shape.parameters)),
         ("adapter, gradients and optimizer", 4 * FLOAT32 * trained),
     ]
+
+
+def _width(spec: PolicySpec) -> int:
+    return BFLOAT16 if spec.precision == "bfloat16" else FLOAT32
 
 
 def _has_reference(run: StageConfig) -> bool:
@@ -125,15 +130,15 @@ def _has_reference(run: StageConfig) -> bool:
 
 
 def _reference(spec: PolicySpec, shape: ModelShape) -> int:
-    return (BFLOAT16 if spec.precision == "bfloat16" else FLOAT32) * shape.parameters
+    return _width(spec) * shape.parameters
 
 
 def _activations(engine: EngineConfig, spec: PolicySpec, shape: ModelShape) -> int:
-    width = BFLOAT16 if spec.precision == "bfloat16" else FLOAT32
+    width = _width(spec)
     return width * engine.train_tokens * shape.layers * ACTIVATIONS_PER_LAYER * shape.hidden
 
 
 def _cache(run: RLRun, shape: ModelShape) -> int:
-    width = BFLOAT16 if run.policy.precision == "bfloat16" else FLOAT32
+    width = _width(run.policy)
     rows = run.groups_per_step * run.group_size * run.sampling.max_tokens * 2  # prompts taken to be as long again
     return width * min(run.engine.sample_tokens, rows) * shape.layers * 2 * shape.key_value_width

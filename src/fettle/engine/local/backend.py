@@ -18,6 +18,7 @@ from fettle.engine.local.head import Head
 from fettle.engine.local.layout import bins
 from fettle.engine.local.model import LanguageModel, Precision, load_model
 from fettle.engine.local.policy import STATE, LocalPolicy, saved_state
+from fettle.engine.local.quantized import Quantization
 from fettle.errors import ConfigError, EngineError, FettleError, LossInputError, ModelError, NotFoundError
 from fettle.losses import LOSSES
 from fettle.types import Checkpoint, Completion, Datum, Floats, ForwardResult, OptimResult, Tokens
@@ -44,7 +45,7 @@ class LocalBackend:
         if settings.threads is not None:
             torch.set_num_threads(settings.threads)
         self._policies: dict[str, LocalPolicy] = {}
-        self._bases: dict[tuple[str, str], LanguageModel] = {}
+        self._bases: dict[tuple[str, str, str | None], LanguageModel] = {}
         self._frozen = FrozenModels(int(settings.frozen_gib * GIB))
         self._pinned: dict[str, LocalPolicy] = {}
         self._decoders: dict[int, Decoder] = {}
@@ -183,13 +184,15 @@ class LocalBackend:
         """A frozen base shared by adapters, or a model of the policy's own."""
         if spec.lora is None:
             return self._loaded(source, spec.precision, trained=True)
-        key = (source, spec.precision)
+        key = (source, spec.precision, spec.quantization)
         if key not in self._bases:
-            self._bases[key] = self._loaded(source, spec.precision)
+            self._bases[key] = self._loaded(source, spec.precision, quantization=spec.quantization)
         return self._bases[key]
 
-    def _loaded(self, source: str, precision: Precision, *, trained: bool = False) -> LanguageModel:
-        model = load_model(source, device=self._device, precision=precision, trained=trained)
+    def _loaded(
+        self, source: str, precision: Precision, *, trained: bool = False, quantization: Quantization | None = None
+    ) -> LanguageModel:
+        model = load_model(source, device=self._device, precision=precision, trained=trained, quantization=quantization)
         model.packed = self._settings.layout == "packed"
         if model.packed:
             model.check_packs()
@@ -207,13 +210,13 @@ class LocalBackend:
         folder = Path(weights)
         if (folder / STATE).is_file():
             spec, version = saved_state(folder)
-            model = self._loaded(weights, spec.precision)
+            model = self._loaded(weights, spec.precision, quantization=spec.quantization)
             model.head = model.head if spec.head == "reward" else None  # a critic's word is no score
             return model, version
-        precisions = [held.spec.precision for held in self._policies.values() if held.spec.model == weights]
-        precision = precisions[0] if precisions else "float32"
-        base = self._bases.get((weights, precision))
-        return base or self._loaded(weights, precision), 0
+        specs = [held.spec for held in self._policies.values() if held.spec.model == weights]
+        spec = specs[0] if specs else PolicySpec(model=weights)
+        base = self._bases.get((weights, spec.precision, spec.quantization))
+        return base or self._loaded(weights, spec.precision), 0
 
     def _drop_unused(self) -> None:
         """Let go of what no policy trains and nobody samples."""

@@ -4,6 +4,7 @@ The frozen model is never changed: each adapted layer has a slot, a forward hook
 whichever adapter is in it. One model so serves many adapters, and none of them.
 """
 
+import itertools
 import json
 import math
 from collections.abc import Iterator, Mapping
@@ -21,6 +22,7 @@ from transformers.pytorch_utils import Conv1D
 
 from fettle.config import LoRA
 from fettle.engine.local.generators import generator
+from fettle.engine.local.quantized import Quantized
 from fettle.errors import CheckpointError, ConfigError, ModelError
 
 PEFT_PREFIX = "base_model.model."
@@ -100,12 +102,12 @@ class Slots:
                 self._slots[path] = Slot()
                 layer.register_forward_hook(self._slots[path])
             fan_in, fan_out = _fans(layer)
-            weight = next(layer.parameters())
+            device = next(itertools.chain(layer.parameters(), layer.buffers())).device
             down = torch.empty(settings.rank, fan_in)
             bound = 1 / math.sqrt(fan_in)
             down.uniform_(-bound, bound, generator=generator(seed, "lora", path))
             up = torch.zeros(fan_out, settings.rank)
-            adapter.layers[path] = (nn.Parameter(down.to(weight.device)), nn.Parameter(up.to(weight.device)))
+            adapter.layers[path] = (nn.Parameter(down.to(device)), nn.Parameter(up.to(device)))
         return adapter
 
     @contextmanager
@@ -201,7 +203,7 @@ def _faults(error: ValidationError) -> list[str]:
 
 def _targets(model: nn.Module, names: tuple[str, ...]) -> Mapping[str, nn.Module]:
     head = getattr(model, "get_output_embeddings", lambda: None)()
-    linear = {p: m for p, m in model.named_modules() if isinstance(m, nn.Linear | Conv1D) and m is not head}
+    linear = {p: m for p, m in model.named_modules() if isinstance(m, nn.Linear | Conv1D | Quantized) and m is not head}
     if names == ("all-linear",):
         return linear
     leaves = {path.rpartition(".")[2] for path in linear}
@@ -214,6 +216,8 @@ def _targets(model: nn.Module, names: tuple[str, ...]) -> Mapping[str, nn.Module
 
 
 def _fans(layer: nn.Module) -> tuple[int, int]:
+    if isinstance(layer, Quantized):
+        return layer.in_features, layer.out_features
     weight = next(layer.parameters())
     fan_out, fan_in = weight.shape
     return (fan_out, fan_in) if isinstance(layer, Conv1D) else (fan_in, fan_out)

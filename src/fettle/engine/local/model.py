@@ -16,6 +16,7 @@ from fettle.engine.local import checkpoint
 from fettle.engine.local.head import Head, has_head
 from fettle.engine.local.logprobs import logprobs_of_logits, token_logprobs
 from fettle.engine.local.lora import ADAPTER_CONFIG, Slots, merge_adapter, read_layout
+from fettle.engine.local.quantized import Quantization, quantize, rounded
 from fettle.errors import ConfigError, LossInputError, ModelError
 
 transformers.logging.set_verbosity_error()
@@ -163,10 +164,18 @@ class LanguageModel:
             raise ModelError(f"{name} has {length} tokens, and the context of {self.source} is {self.context}")
 
 
-def load_model(source: str, *, device: torch.device, precision: Precision, trained: bool) -> LanguageModel:
+def load_model(
+    source: str,
+    *,
+    device: torch.device,
+    precision: Precision,
+    trained: bool,
+    quantization: Quantization | None = None,
+) -> LanguageModel:
     """A causal LM from a folder or a hub name; a folder that holds an adapter is its base with the adapter merged.
 
-    ``trained`` weights stay float32 whatever the precision; frozen ones are loaded in it.
+    ``trained`` weights stay float32 whatever the precision; frozen ones are loaded in it, or stored in few bits. An
+    adapter that was trained beside such weights is merged into what those bits stand for.
 
     Raises:
         ModelError: there is no such model, or its files cannot be read.
@@ -178,6 +187,8 @@ def load_model(source: str, *, device: torch.device, precision: Precision, train
     if (folder / ADAPTER_CONFIG).is_file():
         base = read_layout(folder).base_model
         model = load_model(base, device=device, precision=precision, trained=trained)
+        if quantization is not None:
+            rounded(model.module, quantization)
         merge_adapter(model.module, folder)
         model.source = source
         model.head = None if trained else saved_head(model, folder)
@@ -188,6 +199,8 @@ def load_model(source: str, *, device: torch.device, precision: Precision, train
         tokenizer = AutoTokenizer.from_pretrained(source)
     except (OSError, ValueError, SafetensorError, RuntimeError, KeyError) as error:
         raise ModelError(_why(source, error)) from error
+    if quantization is not None:
+        quantize(module, quantization)
     module = module.to(device).eval()
     module.requires_grad_(trained)
     embeddings = module.get_input_embeddings()

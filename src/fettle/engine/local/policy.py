@@ -111,6 +111,8 @@ class LocalPolicy:
             self._past[self.version] = state_of(self._parameters)
 
     def _check_head(self, loss: LossConfig) -> None:
+        if isinstance(loss, Reading) and loss.of == "scores" and self.spec.head is not None:
+            return  # at its last token a sequence can be read with either head
         for output, head in (("values", "value"), ("scores", "reward")):
             if output in losses.model_outputs(loss) and self.spec.head != head:
                 raise ConfigError(
