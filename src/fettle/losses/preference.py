@@ -109,7 +109,7 @@ def kto(
     desirable_weight: float = 1.0,
     undesirable_weight: float = 1.0,
 ) -> tuple[Float[Tensor, " B"], dict[str, Tensor]]:
-    """Kahneman-Tversky optimisation, eq. 8 of Ethayarajh et al., 2024 (arXiv:2402.01306)::
+    """Kahneman-Tversky optimisation, Ethayarajh et al., 2024 (arXiv:2402.01306)::
 
         r = log π(y) - log ρ(y)
         L = λ_D (1 - σ(β (r - z0)))   of a good reply,   λ_U (1 - σ(β (z0 - r)))   of a bad one
