@@ -39,6 +39,12 @@ def broken(reply, task):
     raise KeyError("no such column")
 
 
+def fickle(reply, task):
+    if next(calls) % 5 == 0:
+        raise KeyError("no such column")
+    return letters(reply, task)
+
+
 def not_a_number(reply, task):
     return float("nan")
 '''

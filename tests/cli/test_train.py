@@ -163,3 +163,22 @@ def test_a_run_folder_without_a_checkpoint_is_nothing_to_go_on_from(run, fettle,
     done = fettle("train", "tiny.yaml", "policy.model=earlier")
     assert done.code == 1
     assert "the run in earlier has no checkpoint yet" in done.complaint
+
+
+def test_why_episodes_failed_is_told_in_the_folder(desk):
+    done = trained("tiny.yaml", desk, "environments.0.reward=beside:fickle", "steps=2", "evaluation.every=2")
+    failures = [json.loads(line) for line in (done.folder / "failures.jsonl").read_text().splitlines()]
+    rows = told(done.folder)
+    counted = sum(32 * row.get("rollout/failed", 0) + row.get("heldout/failed", 0) for row in rows)
+    assert len(failures) == pytest.approx(counted)
+    assert {failure["phase"] for failure in failures} == {"training", "evaluation"}
+    assert all(failure["reason"].endswith("KeyError: 'no such column'") for failure in failures)
+    report = (done.folder / "report.md").read_text()
+    assert f"{len(failures)} episodes failed, and are in no reward above" in report
+    assert "`reward beside:fickle raised on task " in report
+
+
+def test_a_run_that_can_learn_nothing_says_so(desk):
+    done = trained("tiny.yaml", desk, "environments.0.reward=exact_match", "steps=3", "sampling.max_tokens=2")
+    assert done.ended.err.count("warning: nothing can be learned: ") == 1
+    assert "Warning: nothing can be learned: " in (done.folder / "report.md").read_text()
