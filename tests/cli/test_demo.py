@@ -90,8 +90,8 @@ def test_it_ends_with_a_table_and_what_to_try_next(fettle, desk):
         "before",
         "after",
         "95 % interval",
-        "s of learning from worked solutions",
-        "s of reinforcement: 2 steps, ",
+        "s of learning from worked solutions, up to before\n",
+        "s of reinforcement, up to after: 2 steps, ",
         f"The run folder: runs/{folder.name}",
         "Try next:",
     ):

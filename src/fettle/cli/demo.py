@@ -60,8 +60,10 @@ def _show(folder: "RunFolder", summaries: "Sequence[Summary]") -> None:
     console.print()
     console.print(table)
     shown = sum(summary.seconds for summary in summaries[:-1])
-    console.print(f"{shown:.0f} s of learning from worked solutions; then, from the table's before to its after,")
-    console.print(f"{learned.seconds:.0f} s of reinforcement: {learned.steps} steps, {learned.tokens:,} tokens drawn")
+    console.print(f"{shown:.0f} s of learning from worked solutions, up to before")
+    console.print(
+        f"{learned.seconds:.0f} s of reinforcement, up to after: {learned.steps} steps, {learned.tokens:,} tokens drawn"
+    )
     for text in turned_right(learned.folder):
         console.print()
         console.print(text, markup=False, soft_wrap=True)
