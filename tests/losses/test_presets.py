@@ -12,8 +12,19 @@ import torch
 import yaml
 
 from fettle.advantages import credit
-from fettle.config import PRESETS, Advantage, Frozen, RLRun
-from fettle.losses import KL_ESTIMATORS, LOSSES, REDUCTIONS, evaluate, required_inputs, reward_penalty, weights
+from fettle.config import PRESETS, Advantage, Frozen, PolicyLoss, RLRun
+from fettle.losses import (
+    KL_ESTIMATORS,
+    LOSSES,
+    REDUCTIONS,
+    LossRow,
+    evaluate,
+    finished,
+    required_inputs,
+    required_scalars,
+    reward_penalty,
+    weights,
+)
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "algorithms.md").read_text(encoding="utf-8")
 
@@ -103,7 +114,13 @@ def table(section: str) -> dict[str, list[str]]:
 
 
 def knobs(settings: Frozen) -> str:
-    return ", ".join(f"{name} {value}" for name, value in settings if name not in {"type", "kl"})
+    """What is its own: not the terms that any policy's loss may carry."""
+    return ", ".join(f"{name} {value}" for name, value in settings if name not in {"type", *PolicyLoss.model_fields})
+
+
+def reported(row: LossRow) -> list[str]:
+    """The names of a loss's metrics as an engine gives them."""
+    return list(finished(dict.fromkeys(row.metrics, 1.0)))
 
 
 def joined(*parts: str) -> str:
@@ -140,10 +157,12 @@ def test_the_document_lists_every_preset_with_what_it_expands_to():
 
 def test_the_document_lists_every_loss_with_what_it_reads_is_set_by_and_reports():
     documented = {name: cells[1:] for name, cells in table("Losses").items()}
-    assert documented == {
-        f"`{name}`": [quoted(required_inputs(row.settings())), knobs(row.settings()), quoted(row.metrics)]
-        for name, row in LOSSES.items()
-    }
+    expected = {}
+    for name, row in LOSSES.items():
+        settings = row.settings()
+        reads = [*required_inputs(settings), *required_scalars(settings)]
+        expected[f"`{name}`"] = [quoted(reads), knobs(settings), quoted(reported(row))]
+    assert documented == expected
 
 
 def test_the_document_lists_every_advantage_and_reduction():
@@ -153,5 +172,5 @@ def test_the_document_lists_every_advantage_and_reduction():
 
 def test_the_document_explains_every_metric():
     explained = ", ".join(table("Metrics, and what to do about them"))
-    metrics = [metric for row in LOSSES.values() for metric in row.metrics]
+    metrics = [metric for row in LOSSES.values() for metric in reported(row)]
     assert set(explained.split(", ")) == {f"`{name}`" for name in [*metrics, *(f"kl_{name}" for name in KL_ESTIMATORS)]}
