@@ -35,13 +35,13 @@ def trained(recipe: Path, folder: Path) -> int:
 
 
 def digest(folder: Path) -> str:
-    """Of every weight and moment of the newest checkpoint, and of the metrics that do not speak of time."""
+    """Of every weight and moment of the newest checkpoint, and of the metrics that do not speak of time or process."""
     progress = json.loads((folder / "progress.json").read_text())
     hasher = hashlib.sha256()
-    for path in sorted((folder / "checkpoints" / progress["checkpoint"]).glob("*.safetensors")):
+    for path in sorted((folder / "checkpoints").glob(f"{progress['checkpoint']}*/*.safetensors")):
         hasher.update(path.read_bytes())
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    kept = [{k: v for k, v in row.items() if not k.startswith(("time", "speed"))} for row in rows]
+    kept = [{k: v for k, v in row.items() if not k.startswith(("time", "speed", "engine"))} for row in rows]
     hasher.update(json.dumps(kept, sort_keys=True).encode())
     return hasher.hexdigest()
 

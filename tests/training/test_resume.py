@@ -27,6 +27,26 @@ evaluation: {every: 4, tasks: 8}
 checkpoints: {every: 3}
 """
 
+CRITIC = """
+type: rl
+policy: {model: {type: tiny, hidden: 32, layers: 1, heads: 2}}
+engine: {threads: 1}
+environments: [{type: arithmetic, digits: 1, heldout: 8, system: null}]
+steps: 8
+groups_per_step: 4
+group_size: 2
+preset: conservative_ppo
+critic: {place: %(place)s, warmup_steps: %(warmup)d}
+trust_region: %(region)s
+loss: {kl: {estimator: k1, place: reward}}
+kl_control: {target: 0.001, horizon: 50}
+sampling: {max_tokens: 8}
+overlong: {buffer: 0.9}
+optimizer: {learning_rate: 1e-3}
+evaluation: {every: 4, tasks: 8}
+checkpoints: {every: 2}
+"""
+
 SFT = """
 type: sft
 policy: {model: {type: tiny, hidden: 32, layers: 1, heads: 2}}
@@ -56,6 +76,16 @@ def outcomes(recipe: str, tmp_path: Path, kills: int) -> list[dict]:
     [
         ("on-policy, all weights", RL % {"lora": "", "minibatches": 1, "staleness": 0}, 10),
         ("off-policy, adapters", RL % {"lora": ", lora: {rank: 4, dropout: 0.1}", "minibatches": 2, "staleness": 2}, 4),
+        (
+            "a critic of its own, undone steps",
+            CRITIC % {"place": "model", "warmup": 1, "region": "{type: hard, limit: 0.0001}"},
+            4,
+        ),
+        (
+            "a critic on the policy, a coefficient that follows",
+            CRITIC % {"place": "head", "warmup": 0, "region": "{type: adaptive, target: 0.0001}"},
+            3,
+        ),
         ("supervised", SFT, 4),
     ],
     ids=lambda value: value if isinstance(value, str) and "\n" not in value else "",

@@ -30,6 +30,26 @@ def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def check_same_tokenizer(model: str, other: str) -> None:
+    """Refuse a pair of models that do not speak of the same tokens: one's log-probabilities say nothing to the other.
+
+    Raises:
+        ModelError: their vocabularies or special tokens differ, or a tokenizer cannot be read.
+    """
+    if other == model:
+        return
+    ours, theirs = _loaded(model), _loaded(other)
+    mine, its = ours.get_vocab(), theirs.get_vocab()
+    apart = [token for token in {**mine, **its} if mine.get(token) != its.get(token)]
+    special = sorted(set(ours.all_special_tokens) ^ set(theirs.all_special_tokens))
+    if apart or special:
+        what = f"{len(apart)} tokens, {apart[0]!r} first" if apart else f"the special tokens {', '.join(special)}"
+        raise ModelError(
+            f"the tokenizer of {other} is not that of {model}; they differ in {what}: "
+            "name a model of the same family, with the same tokenizer"
+        )
+
+
 def hub_is_out_of_reach() -> bool:
     """Whether the hub's name cannot even be looked up, so that most of a minute of attempts would be for nothing."""
     if getproxies():

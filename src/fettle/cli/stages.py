@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError
 
 from fettle.broker import Broker
-from fettle.chat import Template, load_tokenizer
+from fettle.chat import Template, check_same_tokenizer, load_tokenizer
 from fettle.cli.invoked import FETTLE
 from fettle.cli.sources import Prompt, conversations_of, files_of
 from fettle.config import (
@@ -93,6 +93,8 @@ async def _reinforced(config: RLRun, place: Place) -> Summary:
     suites = [Sheltered(suite(environment), place.heldout) for environment in config.environments]
     config = config.model_copy(update={"policy": materialized(config.policy, place.folder, _prompts(suites))})
     template = Template(load_tokenizer(str(config.policy.model)))
+    for companion in _companions(config):
+        check_same_tokenizer(str(config.policy.model), companion)
     with _session(config, place) as session, engine_of(config.engine, place.folder.checkpoints) as engine:
         session.stop_when(patience=config.evaluation.patience, target=config.evaluation.target)
         return await rl.train(config, engine=engine, suites=suites, template=template, session=session)
@@ -108,6 +110,14 @@ async def _supervised(config: SFTRun, place: Place) -> Summary:
         return await sft.train(
             config, engine=engine, conversations=training, heldout=scored, template=template, session=session
         )
+
+
+def _companions(config: RLRun) -> Iterator[str]:
+    """Models that read what the policy wrote, token by token."""
+    if config.reference is not None:
+        yield config.reference
+    if config.critic is not None and config.critic.model is not None:
+        yield config.critic.model
 
 
 @contextmanager

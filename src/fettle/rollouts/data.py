@@ -8,7 +8,11 @@ from fettle.types import Datum, Floats, Trajectory
 
 
 def to_datum(trajectory: Trajectory, **streams: Floats) -> Datum:
-    """The whole conversation as one sequence, with ``sampling_logprobs`` and any further per-token streams."""
+    """The whole conversation as one sequence, with ``sampling_logprobs`` and any further per-token streams.
+
+    The scalar ``truncated`` is 1 where a limit cut the episode short, and ``unfinished`` where the environment would
+    have gone on: not where its last reply was cut at the token limit and scored as it was.
+    """
     tokens: list[int] = []
     mask: list[float] = []
     logprobs: list[float] = []
@@ -24,4 +28,9 @@ def to_datum(trajectory: Trajectory, **streams: Floats) -> Datum:
         streams=named,
         temperature=trajectory.temperature,
         group=trajectory.group,
+        scalars={"truncated": float(trajectory.truncated), "unfinished": float(_unfinished(trajectory))},
     )
+
+
+def _unfinished(trajectory: Trajectory) -> bool:
+    return trajectory.truncated and trajectory.turns[-1].completion.stop_reason != "length"

@@ -35,7 +35,7 @@ async def scored(groups: Sequence[Group], reference: Sampler | None) -> list[lis
     async def one(datum: Datum) -> Datum:
         found = await reference.logprobs(datum.tokens.tolist(), temperature=datum.temperature)
         logprobs = np.array([0.0, *found[1:]], np.float32) * datum.loss_mask
-        return _with(datum, reference_logprobs=logprobs)
+        return with_streams(datum, reference_logprobs=logprobs)
 
     return list(await asyncio.gather(*(asyncio.gather(*map(one, rows)) for rows in data)))
 
@@ -49,17 +49,22 @@ def credited(groups: Sequence[Group], data: Sequence[Sequence[Datum]], run: RLRu
             groups=[datum.group for datum in flat],
             rewards=[reward for group in groups for reward in group.rewards],
             loss_masks=[datum.loss_mask for datum in flat],
-            penalties=_penalties(flat, run),
+            penalties=penalties(flat, run),
         )
     )
-    return [[_with(datum, advantages=next(advantages)) for datum in rows] for rows in data]
+    return [[with_streams(datum, advantages=next(advantages)) for datum in rows] for rows in data]
 
 
 def weighted(data: Sequence[Sequence[Datum]], run: RLRun) -> list[Datum]:
-    """The data of one optimizer step in a row, with the ``weights`` that make their sum the reduction asked for."""
+    """The data of one optimizer step in a row, with the ``weights`` that make their sum the reduction asked for.
+
+    Completions that a limit cut short weigh nothing, and are not counted, where they are to be left out.
+    """
     flat = [datum for rows in data for datum in rows]
-    shares = weights(run.reduction, [datum.loss_mask for datum in flat], max_tokens=run.sampling.max_tokens)
-    return [_with(datum, weights=share) for datum, share in zip(flat, shares, strict=True)]
+    left_out = [run.mask_truncated and bool(datum.scalars["truncated"]) for datum in flat]
+    masks = [datum.loss_mask * (not out) for datum, out in zip(flat, left_out, strict=True)]
+    shares = masks if all(left_out) else weights(run.reduction, masks, max_tokens=run.sampling.max_tokens)
+    return [with_streams(datum, weights=share) for datum, share in zip(flat, shares, strict=True)]
 
 
 def teaching(data: Sequence[Datum], loss: PolicyLossConfig) -> list[Datum]:
@@ -68,12 +73,19 @@ def teaching(data: Sequence[Datum], loss: PolicyLossConfig) -> list[Datum]:
     Their weights were made with the others there, so the gradient is the same; metrics of the policy (entropy, ratio)
     are then means over those that are run. If none can teach, all stay, so that a step is still a step.
     """
-    if loss.kl is not None or "zero_advantage" not in LOSSES[loss.type].contracts:
-        return list(data)
-    return [datum for datum in data if datum.streams["advantages"].any()] or list(data)
+    weighing = [datum for datum in data if datum.weights.any()]
+    if _pulls_without_advantage(loss):
+        return weighing or list(data)
+    return [datum for datum in weighing if datum.streams["advantages"].any()] or list(data)
 
 
-def _penalties(data: Sequence[Datum], run: RLRun) -> list[Floats] | None:
+def _pulls_without_advantage(loss: PolicyLossConfig) -> bool:
+    """Whether something of the loss pulls where there is no advantage."""
+    terms = (loss.kl, loss.value, loss.entropy_coefficient, loss.proximal_coefficient)
+    return any(terms) or "zero_advantage" not in LOSSES[loss.type].contracts
+
+
+def penalties(data: Sequence[Datum], run: RLRun) -> list[Floats] | None:
     """What the divergence costs each token in the reward, where the KL has its place there."""
     kl = run.loss.kl
     if kl is None or kl.place != "reward":
@@ -87,5 +99,6 @@ def _penalty(datum: Datum, estimator: str, coefficient: float) -> Floats:
     return penalty * datum.loss_mask
 
 
-def _with(datum: Datum, **streams: Floats) -> Datum:
+def with_streams(datum: Datum, **streams: Floats) -> Datum:
+    """The datum with further streams."""
     return replace(datum, streams={**datum.streams, **streams})

@@ -1,60 +1,92 @@
-"""What a batch does to the policy: shaped, scored, credited, and then its optimizer steps."""
+"""What a batch does to the policy and its critic: shaped, scored, credited, and then the optimizer steps."""
 
-import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from fettle.config import RLRun
 from fettle.engine import Policy, Sampler
-from fettle.training.credit import credited, scored, shaped, teaching, weighted
+from fettle.rollouts import Group
+from fettle.training.credit import credited, scored, shaped, teaching
+from fettle.training.critic import critic_optimizer, judged, valued, warming_up, with_value
 from fettle.training.drawing import Batch
-from fettle.training.metrics import Outcome, batch_row, credit_row, divergence, policy_row
-from fettle.training.schedule import learning_rate
+from fettle.training.metrics import batch_row, credit_row, critic_row, divergence, outcome_row
+from fettle.training.trust import controlled, first_state, held, with_kl_coefficient
+from fettle.training.updates import Update, made, updates
 from fettle.types import Datum
 
 
 class Learner:
     """The policy, and what it learns with."""
 
-    def __init__(self, run: RLRun, policy: Policy, *, reference: Sampler | None = None) -> None:
+    def __init__(
+        self,
+        run: RLRun,
+        policy: Policy,
+        *,
+        critic: Policy | None = None,
+        reference: Sampler | None = None,
+        state: Mapping[str, float] | None = None,
+    ) -> None:
+        """``critic`` is one of its own, ``state`` what an earlier learner of this run left."""
         self.policy = policy
+        self.state = first_state(run) | dict(state or {})
+        """Coefficients that follow what is measured; with them a run goes on as it would have."""
         self._run = run
+        self._critic = critic
         self._reference = reference
 
     async def learn(self, step: int, batch: Batch) -> dict[str, float]:
         """Learn from one batch; returns the step's metrics."""
         started = time.perf_counter()
-        groups = [shaped(g, self._run) for g in batch.groups]
+        run = with_kl_coefficient(self._run, self.state)
+        groups = [shaped(g, run) for g in batch.groups]
         # Whatever is measured of the batch is measured before the update, in one go for all minibatches.
         data = await scored(groups, self._reference)
-        data = credited(groups, data, self._run)
-        outcomes = await self._updated(step, data)
+        data = await self._credited(groups, data, run)
+        row = {**batch_row(batch, groups), **divergence(data), **credit_row(data), **critic_row(data)}
+        if self._critic is not None and run.critic is not None:
+            # A critic of its own learns from every batch, whatever becomes of the policy's updates.
+            wanted = updates(data, run, critic_optimizer(run), step=step)
+            row |= outcome_row(await made(self._critic, wanted, run.critic.value), "critic")
+        if not warming_up(run, step):
+            row |= await self._policy_updated(step, data, run, drawn_by=batch.policy_version)
+        row |= self._controlled(row, episodes=sum(map(len, data)))
+        return {**row, "time/sample": batch.seconds, "time/train": time.perf_counter() - started}
+
+    async def _credited(
+        self, groups: Sequence[Group], data: Sequence[Sequence[Datum]], run: RLRun
+    ) -> list[list[Datum]]:
+        """The data with advantages, measured against the critic where there is one."""
+        if run.critic is None:
+            return credited(groups, data, run)
+        flat = [datum for rows in data for datum in rows]
+        judgements = iter(judged(groups, await valued(flat, self._critic or self.policy), run, run.critic))
+        return [[next(judgements) for _ in rows] for rows in data]
+
+    async def _policy_updated(
+        self, step: int, data: Sequence[Sequence[Datum]], run: RLRun, *, drawn_by: int
+    ) -> dict[str, float]:
+        """The optimizer steps of a batch, under a trust region if there is one."""
+        loss, region = with_value(run.loss, run.critic), run.trust_region
+        wanted = updates(data, run, run.optimizer, step=step)
+        if region is None:
+            outcomes = await made(self.policy, [Update(teaching(u.data, loss), u.adam) for u in wanted], loss)
+            row: Mapping[str, float] = {}
+        else:
+            result = await held(self.policy, wanted, loss, region, self.state["trust_coefficient"])
+            self.state["trust_coefficient"] = result.coefficient
+            outcomes, row = result.outcomes, result.row
         return {
-            **batch_row(batch, groups),
-            **divergence(data),
-            **policy_row(outcomes),
-            **credit_row(data),
-            "policy/learning_rate": self._rate(step * self._run.minibatches),
-            "policy/lag": float(outcomes[0][1].policy_version - 1 - batch.policy_version),
-            "time/sample": batch.seconds,
-            "time/train": time.perf_counter() - started,
+            **outcome_row(outcomes, "policy"),
+            "policy/learning_rate": wanted[0].adam.learning_rate,
+            "policy/lag": float(outcomes[0][1].policy_version - 1 - drawn_by),
+            **row,
         }
 
-    async def _updated(self, step: int, data: Sequence[Sequence[Datum]]) -> list[Outcome]:
-        """The optimizer steps of a batch, one a minibatch of groups."""
-        share = -(-len(data) // self._run.minibatches)
-        parts = [data[first : first + share] for first in range(0, len(data), share)]
-        pending = [self._update(part, step * self._run.minibatches + number) for number, part in enumerate(parts)]
-        return await asyncio.gather(*pending)
-
-    def _update(self, part: Sequence[Sequence[Datum]], step: int) -> "asyncio.Future[Outcome]":
-        """One optimizer step, submitted at once: the engine keeps the order, and need not wait for us."""
-        adam = self._run.optimizer.model_copy(update={"learning_rate": self._rate(step)})
-        ready = teaching(weighted(part, self._run), self._run.loss)
-        result = asyncio.ensure_future(self.policy.forward_backward(ready, self._run.loss))
-        stepped = asyncio.ensure_future(self.policy.optim_step(adam))
-        return asyncio.gather(result, stepped)
-
-    def _rate(self, step: int) -> float:
-        steps = self._run.steps * self._run.minibatches
-        return learning_rate(self._run.schedule, self._run.optimizer.learning_rate, step=step, steps=steps)
+    def _controlled(self, row: Mapping[str, float], *, episodes: int) -> dict[str, float]:
+        """The KL penalty's coefficient moves on; returns the one that this step used."""
+        if self._run.kl_control is None:
+            return {}
+        used = self.state["kl_coefficient"]
+        self.state["kl_coefficient"] = controlled(self._run.kl_control, used, row["policy/kl"], episodes=episodes)
+        return {"policy/kl_coefficient": used}

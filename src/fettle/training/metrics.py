@@ -3,13 +3,14 @@
 import statistics
 from collections.abc import Sequence
 
+import numpy as np
+
+from fettle.advantages import explained_variance
 from fettle.losses import reward_penalty
 from fettle.rollouts import Group
 from fettle.training.drawing import Batch
-from fettle.types import Datum, Floats, ForwardResult, OptimResult
-
-Outcome = tuple[ForwardResult, OptimResult]
-"""Of one optimizer step."""
+from fettle.training.updates import Outcome
+from fettle.types import Datum, Floats, ForwardResult
 
 
 def batch_row(batch: Batch, groups: Sequence[Group]) -> dict[str, float]:
@@ -38,13 +39,15 @@ def divergence(data: Sequence[Sequence[Datum]]) -> dict[str, float]:
     flat = [datum for rows in data for datum in rows if "reference_logprobs" in datum.streams]
     if not flat:
         return {}
-    total = sum(float(_k3(datum).sum()) for datum in flat)
-    return {"policy/kl": total / sum(float(d.loss_mask.sum()) for d in flat)}
+    sampled, reference = ([d.streams[name] for d in flat] for name in ("sampling_logprobs", "reference_logprobs"))
+    return {"policy/kl": mean_k3(sampled, reference, [d.loss_mask for d in flat])}
 
 
-def _k3(datum: Datum) -> Floats:
-    sampled, reference = datum.streams["sampling_logprobs"], datum.streams["reference_logprobs"]
-    return reward_penalty(sampled, reference, estimator="k3", coefficient=1.0) * datum.loss_mask
+def mean_k3(logprobs: Sequence[Floats], others: Sequence[Floats], loss_masks: Sequence[Floats]) -> float:
+    """The mean of k3 over trained tokens: an estimate of KL(p‖q), where ``logprobs`` are p's and p drew the tokens."""
+    found = (reward_penalty(p, q, estimator="k3", coefficient=1.0) for p, q in zip(logprobs, others, strict=True))
+    total = sum(float((each * mask).sum()) for each, mask in zip(found, loss_masks, strict=True))
+    return total / sum(float(mask.sum()) for mask in loss_masks)
 
 
 def credit_row(data: Sequence[Sequence[Datum]]) -> dict[str, float]:
@@ -52,15 +55,43 @@ def credit_row(data: Sequence[Sequence[Datum]]) -> dict[str, float]:
     return {"advantage/nonzero": statistics.fmean(bool(d.streams["advantages"].any()) for rows in data for d in rows)}
 
 
-def policy_row(outcomes: Sequence[Outcome]) -> dict[str, float]:
-    """What the optimizer steps of a batch came to, each token counting the same."""
-    tokens = sum(result.num_tokens for result, _ in outcomes)
-    names = outcomes[0][0].metrics
-    means = {f"policy/{name}": sum(r.metrics[name] * r.num_tokens for r, _ in outcomes) / tokens for name in names}
+def critic_row(data: Sequence[Sequence[Datum]]) -> dict[str, float]:
+    """How well a critic knew what would come, over trained tokens; advantages as they are before normalisation."""
+    flat = [datum for rows in data for datum in rows if "returns" in datum.streams]
+    if not flat:
+        return {}
+    masks = [datum.loss_mask for datum in flat]
+    values, returns = ([datum.streams[name] for datum in flat] for name in ("old_values", "returns"))
+    V, R = (np.concatenate([x[m > 0] for x, m in zip(xs, masks, strict=True)]) for xs in (values, returns))
+    explained = explained_variance(values, returns, masks)
     return {
-        **means,
-        "policy/loss": statistics.fmean(result.loss for result, _ in outcomes),
-        "policy/grad_norm": statistics.fmean(stepped.grad_norm for _, stepped in outcomes),
-        "policy/skipped_steps": float(sum(stepped.skipped for _, stepped in outcomes)),
-        "policy/version": float(outcomes[-1][1].policy_version),
+        **({"critic/explained_variance": explained} if explained is not None else {}),
+        "critic/value_mean": float(V.mean()),
+        "critic/return_mean": float(R.mean()),
+        "critic/advantage_mean": float((R - V).mean()),
+        "critic/advantage_std": float((R - V).std()),
     }
+
+
+def outcome_row(outcomes: Sequence[Outcome], area: str) -> dict[str, float]:
+    """What a model's optimizer steps on a batch came to, each token counting the same; greatest and least stay so."""
+    names = set.intersection(*(set(result.metrics) for result, _ in outcomes))
+    # What a value head on the policy reports is the critic's.
+    told = {name: "critic" if name.startswith("value_") else area for name in names}
+    return {
+        **{f"{told[name]}/{name}": _joined(name, [result for result, _ in outcomes]) for name in sorted(names)},
+        f"{area}/loss": statistics.fmean(result.loss for result, _ in outcomes),
+        f"{area}/grad_norm": statistics.fmean(stepped.grad_norm for _, stepped in outcomes),
+        f"{area}/skipped_steps": float(sum(stepped.skipped for _, stepped in outcomes)),
+        f"{area}/version": float(outcomes[-1][1].policy_version),
+    }
+
+
+def _joined(name: str, results: Sequence[ForwardResult]) -> float:
+    found = [result.metrics[name] for result in results]
+    if name.endswith("_max"):
+        return max(found)
+    if name.endswith("_min"):
+        return min(found)
+    tokens = sum(result.num_tokens for result in results)
+    return sum(value * result.num_tokens for value, result in zip(found, results, strict=True)) / tokens

@@ -9,10 +9,12 @@ from fettle.engine import Engine
 from fettle.environments import Suite
 from fettle.rollouts import stream
 from fettle.tracking import Transcript
+from fettle.training.critic import PART, critic_spec, policy_spec
 from fettle.training.drawing import Drawer
 from fettle.training.evaluation import Evaluation, evaluate
 from fettle.training.learning import Learner
 from fettle.training.session import Session, Summary
+from fettle.training.trust import pulls_to_reference
 from fettle.types import Trajectory
 
 TRANSCRIPTS = 8
@@ -27,26 +29,32 @@ async def train(
     Raises:
         EnvironmentFault: every episode of a step failed.
     """
-    policy = await session.policy(engine, run.policy)
+    policy = await session.policy(engine, policy_spec(run))
+    spec = critic_spec(run)
+    critic = await session.policy(engine, spec, part=PART) if spec is not None else None
+    reference = await engine.sampler(run.reference or str(run.policy.model)) if pulls_to_reference(run) else None
     drawer = Drawer(run, suites, template, policy)
-    reference = await engine.sampler(str(run.policy.model)) if run.loss.kl is not None else None
-    learner = Learner(run, policy, reference=reference)
+    learner = Learner(run, policy, critic=critic, reference=reference, state=session.progress.state)
     if session.progress.checkpoint is None:
         await _evaluate(run, drawer, learner, session, done=0)
         await session.finish_step(policy, 0)
-    ahead = run.max_staleness // run.minibatches
+    ahead = run.max_staleness // (run.minibatches * run.epochs)
     async for step, batch in stream(session.remaining, drawer.draw, ahead=ahead, barriers=session.barriers()):
         started = time.perf_counter()
         row = await learner.learn(step, batch)
         row["time/step"] = batch.seconds + time.perf_counter() - started
         row["speed/tokens_per_second"] = batch.drawn_tokens / row["time/step"]
+        row |= {f"engine/{name}": value for name, value in (await engine.statistics()).items()}
         session.log(step + 1, row)
+        session.carry(learner.state)
         session.failures(step + 1, "training", batch.failures)
         if (step + 1) % run.evaluation.every == 0 or step + 1 == run.steps:
             await _evaluate(run, drawer, learner, session, done=step + 1)
         if await session.finish_step(policy, step + 1):
             break
-    await policy.close()
+    for model in (policy, critic):
+        if model is not None:
+            await model.close()
     return session.summary()
 
 

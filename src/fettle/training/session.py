@@ -40,6 +40,8 @@ class Progress(Frozen):
     """The evaluation before the first step."""
     last: Mapping[str, float] = {}
     """The newest evaluation."""
+    state: Mapping[str, float] = {}
+    """What a loop carries from step to step beside its weights: coefficients that follow what is measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,7 @@ class Session:
         self._patience: int | None = None
         self._target: float | None = None
         self._stop = stop
+        self._parts: dict[str, Policy] = {}
         self._since = time.perf_counter()
 
     def stop_when(self, *, patience: int | None, target: float | None = None, lower_is_better: bool = False) -> None:
@@ -100,12 +103,16 @@ class Session:
             )
         return str(folder.checkpoints / name)
 
-    async def policy(self, engine: Engine, spec: PolicySpec) -> Policy:
-        """The policy at the newest checkpoint, or a new one."""
+    async def policy(self, engine: Engine, spec: PolicySpec, *, part: str = "") -> Policy:
+        """The policy at the newest checkpoint, or a new one; a ``part`` is another model, saved whenever it is."""
         self._sweep()
         if self.progress.checkpoint is None:
-            return await engine.create_policy(spec)
-        return await engine.load_policy(self._path(self.progress.checkpoint), optimizer=True)
+            policy = await engine.create_policy(spec)
+        else:
+            policy = await engine.load_policy(self._path(_beside(self.progress.checkpoint, part)), optimizer=True)
+        if part:
+            self._parts[part] = policy
+        return policy
 
     @property
     def interrupted(self) -> bool:
@@ -126,6 +133,10 @@ class Session:
         """One row of metrics, and the tokens it speaks of."""
         self._update(tokens=self.progress.tokens + int(row.get("progress/step_tokens", 0)))
         self._tracker.log(step, {**row, "progress/tokens": self.progress.tokens})
+
+    def carry(self, state: Mapping[str, float]) -> None:
+        """Keep these numbers with the next checkpoint, and with all that follow."""
+        self._update(state=dict(state))
 
     def transcripts(self, step: int, pages: Sequence[Transcript]) -> None:
         """Readable samples."""
@@ -187,6 +198,8 @@ class Session:
     async def _saved(self, policy: Policy, step: int) -> str:
         name = f"step-{step:06d}"
         if name not in (self.progress.checkpoint, self.progress.best_checkpoint):
+            for part, model in self._parts.items():
+                await model.save(_beside(name, part))
             await policy.save(name)
         return name
 
@@ -203,7 +216,7 @@ class Session:
         """Drop checkpoints that the progress file does not name: outlived ones, and those of steps to be done again."""
         p = self.progress
         for path in sorted(self.folder.checkpoints.iterdir()):
-            if path.is_dir() and path.name not in {*p.kept, p.checkpoint, p.best_checkpoint}:
+            if path.is_dir() and path.name.partition(".")[0] not in {*p.kept, p.checkpoint, p.best_checkpoint}:
                 shutil.rmtree(path)
 
     def _path(self, name: str) -> str:
@@ -211,6 +224,11 @@ class Session:
 
     def _update(self, **changes: object) -> None:
         self.progress = self.progress.model_copy(update=changes)
+
+
+def _beside(name: str, part: str) -> str:
+    """The name of a part's checkpoint: ``step-000020.critic`` of ``step-000020``; the policy's own without a part."""
+    return f"{name}.{part}" if part else name
 
 
 def _read_progress(folder: RunFolder) -> Progress:
