@@ -206,6 +206,8 @@ class Trajectory:
     """The named parts whose sum is the reward."""
     temperature: float = 1.0
     group: str = ""
+    measured: Mapping[str, float] = field(default_factory=dict)
+    """Numbers by name that are told, and are no part of the reward."""
 
     @property
     def reward(self) -> float:

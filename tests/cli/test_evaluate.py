@@ -42,7 +42,9 @@ def test_people_read_the_score_with_its_interval(run):
     last = summary(run.folder)["last"]
     interval = f"{last['heldout/reward_low']:.3f} to {last['heldout/reward_high']:.3f}"
     done = typed("eval", run.folder, into=run.desk)
-    assert done.out == f"reward {last['heldout/reward']:.3f} on 6 held-out tasks, 95 % interval {interval}\n"
+    first, second = done.out.splitlines()
+    assert first == f"reward {last['heldout/reward']:.3f} on 6 held-out tasks, 95 % interval {interval}"
+    assert second.startswith(f"  {last['heldout/tokens_mean']:.1f} tokens a reply, distinct-1 0.")
 
 
 def test_fewer_tasks_may_be_asked_for(run):

@@ -11,6 +11,8 @@ from fettle.cli.train import Overrides
 from fettle.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from fettle.config import RLRun
 
 Model = Annotated[str, typer.Argument(help="A run folder, a model folder, or a hub name.")]
@@ -31,10 +33,15 @@ def evaluate(
     if as_json:
         print(json.dumps(result.row))
         return
-    tasks = len(result.trajectories)
-    print(f"reward {result.reward:.3f} on {tasks} held-out tasks, 95 % interval {result.low:.3f} to {result.high:.3f}")
+    tasks = result.row["heldout/tasks"]
+    print(
+        f"reward {result.reward:.3f} on {tasks:.0f} held-out tasks, 95 % interval {result.low:.3f} to {result.high:.3f}"
+    )
     for name, score in result.by_suite.items() if len(result.by_suite) > 1 else ():
         print(f"  {name}: {score:.3f}")
+    if result.pass_at:
+        print("  " + ", ".join(f"pass@{k} {share:.3f}" for k, share in result.pass_at.items()))
+    print(f"  {_told(result.row)}")
     if result.failures:
         print(f"  {len(result.failures)} episodes failed; the first: {result.failures[0].reason}")
 
@@ -62,6 +69,12 @@ def sample(
         system = models.system_of(model)
     replies = asyncio.run(models.replies(models.weights_of(model), prompt, system=system, n=n, params=params))
     print("\n---\n".join(replies))
+
+
+def _told(row: "Mapping[str, float]") -> str:
+    """What replies are like."""
+    shares = [f"distinct-{n} {row[f'heldout/distinct_{n}']:.3f}" for n in (1, 2) if f"heldout/distinct_{n}" in row]
+    return ", ".join([f"{row['heldout/tokens_mean']:.1f} tokens a reply", *shares])
 
 
 def _recipe_of(model: str, recipe: Path | None, overrides: list[str]) -> "RLRun":

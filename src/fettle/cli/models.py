@@ -44,6 +44,7 @@ async def evaluation(config: RLRun, weights: str) -> Evaluation:
             template=template,
             params=params,
             seed=config.seed,
+            samples=config.evaluation.samples,
         )
 
 

@@ -31,6 +31,7 @@ from fettle.engine.local import LocalBackend, make_tiny_model
 from fettle.environments import Sheltered, Suite, suite
 from fettle.errors import StorageError
 from fettle.tracking import (
+    HACKING,
     ConsoleTracker,
     FileTracker,
     RunFolder,
@@ -96,7 +97,9 @@ async def _reinforced(config: RLRun, place: Place) -> Summary:
     for companion in _companions(config):
         check_same_tokenizer(str(config.policy.model), companion)
     with _session(config, place) as session, engine_of(config.engine, place.folder.checkpoints) as engine:
-        session.stop_when(patience=config.evaluation.patience, target=config.evaluation.target)
+        stops = config.reward_model is not None and config.reward_model.monitor.stop
+        evaluation, alarm = config.evaluation, HACKING if stops else None
+        session.stop_when(patience=evaluation.patience, target=evaluation.target, alarm=alarm)
         return await rl.train(config, engine=engine, suites=suites, template=template, session=session)
 
 
@@ -118,6 +121,8 @@ def _companions(config: RLRun) -> Iterator[str]:
         yield config.reference
     if config.critic is not None and config.critic.model is not None:
         yield config.critic.model
+    if config.reward_model is not None:
+        yield config.reward_model.model
 
 
 @contextmanager

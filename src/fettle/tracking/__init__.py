@@ -6,10 +6,12 @@ from fettle.tracking.console import ConsoleTracker
 from fettle.tracking.failures import Phase, read_failures, record_failures
 from fettle.tracking.files import FileTracker, read_metrics
 from fettle.tracking.folder import RunFolder
+from fettle.tracking.hacking import HACKING
 from fettle.tracking.report import Outcome, StageOutcome, report, write_report, write_stages_report
 from fettle.tracking.runs import RunSummary, list_runs
 
 __all__ = [
+    "HACKING",
     "ConsoleTracker",
     "FileTracker",
     "Outcome",

@@ -10,6 +10,7 @@ from rich.table import Column
 from rich.text import Text
 
 from fettle.tracking.base import Transcript
+from fettle.tracking.hacking import hacked_at, hacking_advice
 from fettle.tracking.idle import ENOUGH, TEACHING, advice, idle_beginning
 
 PLAIN_SECONDS = 5.0
@@ -58,6 +59,8 @@ class ConsoleTracker:
         """Take in one row."""
         self._latest.update(row)
         self._warn_if_idle(row)
+        for hacked in hacked_at([{**row, "step": step}]):
+            self._warn(hacking_advice(hacked))
         evaluated = any(name.startswith("heldout/") for name in row)
         left = self._left(step)
         if self._live is not None:
@@ -83,7 +86,10 @@ class ConsoleTracker:
             return
         self._beginning.append(row)
         if idle_beginning(self._beginning):
-            self._output.print(Text(f"warning: {advice(self._beginning)}", style="yellow"), soft_wrap=True)
+            self._warn(advice(self._beginning))
+
+    def _warn(self, what: str) -> None:
+        self._output.print(Text(f"warning: {what}", style="yellow"), soft_wrap=True)
 
     def _left(self, step: int) -> str:
         done = step - self._first
@@ -99,6 +105,8 @@ def _numbers(row: Mapping[str, float]) -> Iterator[str]:
         yield f"reward {row['reward/mean']:.3f}"
     if "heldout/reward" in row:
         yield f"held-out {row['heldout/reward']:.3f}"
+    if "heldout/learned" in row:
+        yield f"learned {row['heldout/learned']:.3f}"
     if row.get("heldout/failed"):
         yield f"{row['heldout/failed']:.0f} held-out episodes FAILED, not counted"
     if row.get("rollout/failed"):

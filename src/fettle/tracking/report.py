@@ -12,11 +12,17 @@ from fettle.tracking.atomic import write_atomically
 from fettle.tracking.failures import read_failures
 from fettle.tracking.files import read_metrics
 from fettle.tracking.folder import RunFolder
+from fettle.tracking.hacking import hacked_at, hacking_advice
 from fettle.tracking.idle import advice, idle_beginning
 from fettle.tracking.pages import span
 from fettle.tracking.provenance import now
 
-MEASURES = {"heldout/reward": "held-out reward", "heldout/loss": "held-out loss"}
+MEASURES = {
+    "heldout/reward": "held-out reward",
+    "heldout/learned": "held-out learned reward",
+    "heldout/accuracy": "held-out accuracy",
+    "heldout/loss": "held-out loss",
+}
 GOING_ON = (
     "A stage that goes on from another starts from its newest checkpoint, which need not be its best. "
     "After is the newest evaluation."
@@ -133,7 +139,7 @@ def report(folder: RunFolder, outcome: Outcome, *, command: str = "fettle") -> s
         _table(folder, outcome),
         _effort(outcome),
     ]
-    parts += [_idle(folder), _broken(folder)]
+    parts += [_idle(folder), _hacked(folder), _broken(folder)]
     if folder.curves_path.is_file():
         parts.append(f"![Curves]({folder.curves_path.name})")
     parts += ["## What is here", "\n".join(_contents(folder, outcome)), "## What next", _next(folder, outcome, command)]
@@ -171,6 +177,11 @@ def _measured(row: Mapping[str, float], name: str) -> str:
 def _idle(folder: RunFolder) -> str:
     rows = read_metrics(folder.metrics_path)
     return f"Warning: {advice(rows)}." if idle_beginning(rows) else ""
+
+
+def _hacked(folder: RunFolder) -> str:
+    steps = hacked_at(read_metrics(folder.metrics_path))
+    return f"Warning: {hacking_advice(steps[0])}." if steps else ""
 
 
 def _broken(folder: RunFolder) -> str:

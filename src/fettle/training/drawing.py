@@ -14,6 +14,7 @@ from fettle.environments import Suite
 from fettle.errors import EnvironmentFault
 from fettle.randomness import key
 from fettle.rollouts import Group, group
+from fettle.training.learned import Scorer
 from fettle.types import Failed
 
 
@@ -34,9 +35,13 @@ class Batch:
 class Drawer:
     """The policy among its tasks."""
 
-    def __init__(self, run: RLRun, suites: Sequence[Suite], template: Template, policy: Policy) -> None:
+    def __init__(
+        self, run: RLRun, suites: Sequence[Suite], template: Template, policy: Policy, *, scorer: Scorer | None = None
+    ) -> None:
+        """What a ``scorer`` says is what episodes earn, in the place of what their environments say."""
         self.suites = suites
         self.template = template
+        self.scorer = scorer
         self._run = run
         self._policy = policy
 
@@ -95,7 +100,7 @@ class Drawer:
     async def _group(self, sampler: Sampler, index: int) -> Group:
         weights = [config.weight for config in self._run.environments]
         choice = random.Random(f"{self._run.seed}/suite/{index}").choices(self.suites, weights)[0]
-        return await group(
+        drawn = await group(
             choice.training_task(index),
             choice,
             size=self._run.group_size,
@@ -104,6 +109,7 @@ class Drawer:
             params=self.params("rollout", index),
             name=f"{choice.name}/{index}",
         )
+        return drawn if self.scorer is None else await self.scorer.rewarded(drawn)
 
 
 def _informative(drawn: Group) -> bool:

@@ -13,7 +13,11 @@ from fettle.environments import Suite
 from fettle.errors import EnvironmentFault
 from fettle.randomness import key
 from fettle.rollouts import episode
+from fettle.training.measures import distinct_n, pass_at_k
 from fettle.types import Failed, Task, Trajectory
+
+NGRAMS = (1, 2)
+"""Lengths of the n-grams by which the diversity of replies is told."""
 
 Z = 1.959963984540054  # two-sided 95 %
 
@@ -26,19 +30,22 @@ class Evaluation:
     low: float
     high: float
     by_suite: Mapping[str, float]
+    pass_at: Mapping[int, float]
+    """For each k, the share of tasks that at least one of k completions solves."""
     trajectories: tuple[Trajectory, ...]
     failures: tuple[Failed, ...]
 
     @property
     def row(self) -> dict[str, float]:
         """As metrics."""
-        tokens = [trajectory.num_sampled for trajectory in self.trajectories]
         return {
             "heldout/reward": self.reward,
             **({"heldout/reward_low": self.low, "heldout/reward_high": self.high} if math.isfinite(self.low) else {}),
-            "heldout/tasks": float(len(self.trajectories)),
+            "heldout/tasks": float(len({(t.group, t.task.id) for t in self.trajectories})),
             "heldout/failed": float(len(self.failures)),
-            "heldout/tokens_mean": statistics.fmean(tokens),
+            "heldout/tokens_mean": statistics.fmean(t.num_sampled for t in self.trajectories),
+            **self._diversity(),
+            **{f"heldout/pass@{k}": share for k, share in self.pass_at.items()},
             **(
                 {f"heldout/reward/{name}": score for name, score in self.by_suite.items()}
                 if len(self.by_suite) > 1
@@ -46,28 +53,44 @@ class Evaluation:
             ),
         }
 
+    def _diversity(self) -> dict[str, float]:
+        """Of what the policy said, turn by turn."""
+        said = [turn.completion.tokens for trajectory in self.trajectories for turn in trajectory.turns]
+        shares = {f"heldout/distinct_{n}": distinct_n(said, n) for n in NGRAMS}
+        return {name: share for name, share in shares.items() if share is not None}
+
 
 async def evaluate(
-    suites: Sequence[Suite], *, tasks: int, sampler: Sampler, template: Template, params: SamplingParams, seed: int
+    suites: Sequence[Suite],
+    *,
+    tasks: int,
+    sampler: Sampler,
+    template: Template,
+    params: SamplingParams,
+    seed: int,
+    samples: int = 1,
 ) -> Evaluation:
-    """One completion for each of ``tasks`` held-out tasks, shared among the suites.
+    """``samples`` completions for each of ``tasks`` held-out tasks, shared among the suites.
 
-    A task's draws are keyed by the task, so two evaluations differ by their weights alone.
+    A task's draws are keyed by the task, so two evaluations differ by their weights alone. The mean and its interval
+    are over tasks, for the completions of one task are no independent draws.
 
     Raises:
         EnvironmentFault: every episode failed.
     """
 
-    async def played(suite: Suite, label: str, task: Task) -> Trajectory | Failed:
-        drawing = params.model_copy(update={"seed": key(seed, "heldout", task.id)})
+    async def played(suite: Suite, label: str, task: Task, sample: int) -> Trajectory | Failed:
+        # The first completion of a task is the same however many follow it.
+        drawing = params.model_copy(update={"seed": key(seed, "heldout", task.id, *([sample] if sample else []))})
         return await episode(task, suite.environment(), sampler=sampler, template=template, params=drawing, group=label)
 
     labels = _labels(suites)
     outcomes = await asyncio.gather(
         *(
-            played(suite, label, task)
+            played(suite, label, task, sample)
             for (suite, share), label in zip(_shares(suites, tasks), labels, strict=True)
             for task in suite.heldout_tasks()[:share]
+            for sample in range(samples)
         )
     )
     trajectories = tuple(outcome for outcome in outcomes if isinstance(outcome, Trajectory))
@@ -76,14 +99,39 @@ async def evaluate(
         raise EnvironmentFault(
             f"every one of {len(failures)} held-out episodes failed; the first: {failures[0].reason}"
         )
-    rewards = [trajectory.reward for trajectory in trajectories]
+    by_task = _rewards_by_task(trajectories)
+    rewards = [statistics.fmean(earned) for earned in by_task.values()]
     low, high = interval(rewards)
     by_suite = {
         label: statistics.fmean(of_suite)
         for label in labels
-        if (of_suite := [t.reward for t in trajectories if t.group == label])
+        if (of_suite := [reward for (group, _), reward in zip(by_task, rewards, strict=True) if group == label])
     }
-    return Evaluation(statistics.fmean(rewards), low, high, by_suite, trajectories, failures)
+    pass_at = solved_at(list(by_task.values()), samples) if samples > 1 else {}
+    return Evaluation(statistics.fmean(rewards), low, high, by_suite, pass_at, trajectories, failures)
+
+
+def solved_at(by_task: Sequence[Sequence[float]], samples: int) -> dict[int, float]:
+    """pass@k for k = 1, 2, 4, ... and ``samples``, from the rewards of each task's completions.
+
+    A completion is right if it earns 1 or more. Tasks that lost a completion to a failure are left out.
+    """
+    whole = [earned for earned in by_task if len(earned) == samples]
+    sizes = sorted({*(2**power for power in range(samples.bit_length())), samples})
+    if not whole:
+        return {}
+    return {
+        k: statistics.fmean(pass_at_k(sum(reward >= 1 for reward in earned), samples, k) for earned in whole)
+        for k in sizes
+    }
+
+
+def _rewards_by_task(trajectories: Sequence[Trajectory]) -> dict[tuple[str, str], list[float]]:
+    """What each task's completions earned, by suite and task."""
+    found: dict[tuple[str, str], list[float]] = {}
+    for trajectory in trajectories:
+        found.setdefault((trajectory.group, trajectory.task.id), []).append(trajectory.reward)
+    return found
 
 
 def interval(rewards: Sequence[float]) -> tuple[float, float]:

@@ -12,7 +12,9 @@ from fettle.tracking import Transcript
 from fettle.training.critic import PART, critic_spec, policy_spec
 from fettle.training.drawing import Drawer
 from fettle.training.evaluation import Evaluation, evaluate
+from fettle.training.learned import learned_row, reward_model
 from fettle.training.learning import Learner
+from fettle.training.monitor import alarm_row
 from fettle.training.session import Session, Summary
 from fettle.training.trust import pulls_to_reference
 from fettle.types import Trajectory
@@ -33,7 +35,7 @@ async def train(
     spec = critic_spec(run)
     critic = await session.policy(engine, spec, part=PART) if spec is not None else None
     reference = await engine.sampler(run.reference or str(run.policy.model)) if pulls_to_reference(run) else None
-    drawer = Drawer(run, suites, template, policy)
+    drawer = Drawer(run, suites, template, policy, scorer=await reward_model(run, engine))
     learner = Learner(run, policy, critic=critic, reference=reference, state=session.progress.state)
     if session.progress.checkpoint is None:
         await _evaluate(run, drawer, learner, session, done=0)
@@ -44,6 +46,7 @@ async def train(
         row = await learner.learn(step, batch)
         row["time/step"] = batch.seconds + time.perf_counter() - started
         row["speed/tokens_per_second"] = batch.drawn_tokens / row["time/step"]
+        row |= learned_row(batch.groups)
         row |= {f"engine/{name}": value for name, value in (await engine.statistics()).items()}
         session.log(step + 1, row)
         session.carry(learner.state)
@@ -66,8 +69,13 @@ async def _evaluate(run: RLRun, drawer: Drawer, learner: Learner, session: Sessi
         template=drawer.template,
         params=drawer.params("evaluation").model_copy(update={"temperature": run.evaluation.temperature}),
         seed=run.seed,
+        samples=run.evaluation.samples,
     )
-    await session.evaluated(learner.policy, done, result.reward, result.row)
+    row = result.row
+    if drawer.scorer is not None and run.reward_model is not None:
+        row |= await drawer.scorer.heldout_row(result.trajectories)
+        row |= alarm_row([*session.progress.evaluations, row], run.reward_model.monitor)
+    await session.evaluated(learner.policy, done, result.reward, row)
     session.transcripts(done, [_page(trajectory) for trajectory in result.trajectories[:TRANSCRIPTS]])
     session.episodes(done, result.trajectories)
     session.failures(done, "evaluation", result.failures)

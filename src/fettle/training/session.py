@@ -36,10 +36,8 @@ class Progress(Frozen):
     """Tokens drawn and trained on."""
     seconds: float = 0.0
     """Time spent training, over all resumptions."""
-    first: Mapping[str, float] = {}
-    """The evaluation before the first step."""
-    last: Mapping[str, float] = {}
-    """The newest evaluation."""
+    evaluations: tuple[Mapping[str, float], ...] = ()
+    """What each evaluation found: the first is before the first step."""
     state: Mapping[str, float] = {}
     """What a loop carries from step to step beside its weights: coefficients that follow what is measured."""
 
@@ -79,13 +77,24 @@ class Session:
         self._sign = 1.0
         self._patience: int | None = None
         self._target: float | None = None
+        self._alarm: str | None = None
         self._stop = stop
         self._parts: dict[str, Policy] = {}
         self._since = time.perf_counter()
 
-    def stop_when(self, *, patience: int | None, target: float | None = None, lower_is_better: bool = False) -> None:
-        """End early after ``patience`` evaluations without a better score, or once the score reaches ``target``."""
-        self._patience, self._target = patience, target
+    def stop_when(
+        self,
+        *,
+        patience: int | None,
+        target: float | None = None,
+        lower_is_better: bool = False,
+        alarm: str | None = None,
+    ) -> None:
+        """End early after ``patience`` evaluations without a better score, or once the score reaches ``target``.
+
+        Also after an evaluation in which the metric ``alarm`` is not 0.
+        """
+        self._patience, self._target, self._alarm = patience, target, alarm
         self._sign = -1.0 if lower_is_better else 1.0
 
     @staticmethod
@@ -159,12 +168,12 @@ class Session:
     async def evaluated(self, policy: Policy, step: int, score: float, row: Mapping[str, float]) -> None:
         """Take in a held-out score after ``step`` steps; the best one's weights are saved."""
         self._tracker.log(step, row)
-        first = self.progress.first or row
+        evaluations = (*self.progress.evaluations, row)
         if self.progress.best is None or self._sign * (score - self.progress.best) > 0:
             name = await self._saved(policy, step)
-            self._update(best=score, best_checkpoint=name, without_better=0, first=first, last=row)
+            self._update(best=score, best_checkpoint=name, without_better=0, evaluations=evaluations)
         else:
-            self._update(without_better=self.progress.without_better + 1, first=first, last=row)
+            self._update(without_better=self.progress.without_better + 1, evaluations=evaluations)
 
     async def finish_step(self, policy: Policy, done: int) -> bool:
         """After ``done`` steps: save where it is due, and say whether to stop."""
@@ -175,25 +184,19 @@ class Session:
 
     def summary(self) -> Summary:
         """How it stands now."""
-        p = self.progress
-        newest = self._path(p.checkpoint) if p.checkpoint else ""
-        return Summary(
-            folder=self.folder.path,
-            steps=p.step,
-            tokens=p.tokens,
-            seconds=p.seconds,
-            first=p.first,
-            last=p.last,
-            checkpoint=newest,
-            best_checkpoint=self._path(p.best_checkpoint) if p.best_checkpoint else newest,
-            interrupted=self.interrupted and bool(self.remaining),
-        )
+        return _summary(self.folder, self.progress, interrupted=self.interrupted and bool(self.remaining))
+
+    @staticmethod
+    def ended(folder: RunFolder) -> Summary:
+        """How a run that is over ended."""
+        return _summary(folder, _read_progress(folder), interrupted=False)
 
     def _early(self) -> bool:
         p = self.progress
         tired = self._patience is not None and p.without_better >= self._patience
         reached = self._target is not None and p.best is not None and self._sign * (p.best - self._target) >= 0
-        return tired or reached
+        alarmed = self._alarm is not None and bool(p.evaluations and p.evaluations[-1].get(self._alarm))
+        return tired or reached or alarmed
 
     async def _saved(self, policy: Policy, step: int) -> str:
         name = f"step-{step:06d}"
@@ -229,6 +232,21 @@ class Session:
 def _beside(name: str, part: str) -> str:
     """The name of a part's checkpoint: ``step-000020.critic`` of ``step-000020``; the policy's own without a part."""
     return f"{name}.{part}" if part else name
+
+
+def _summary(folder: RunFolder, p: Progress, *, interrupted: bool) -> Summary:
+    newest = str(folder.checkpoints / p.checkpoint) if p.checkpoint else ""
+    return Summary(
+        folder=folder.path,
+        steps=p.step,
+        tokens=p.tokens,
+        seconds=p.seconds,
+        first=p.evaluations[0] if p.evaluations else {},
+        last=p.evaluations[-1] if p.evaluations else {},
+        checkpoint=newest,
+        best_checkpoint=str(folder.checkpoints / p.best_checkpoint) if p.best_checkpoint else newest,
+        interrupted=interrupted,
+    )
 
 
 def _read_progress(folder: RunFolder) -> Progress:
