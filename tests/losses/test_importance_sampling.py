@@ -57,16 +57,16 @@ def test_the_defaults_are_the_formula_to_the_last_bit():
 
 
 def test_above_the_cap_the_truncated_form_is_constant_and_the_other_still_teaches():
-    logprobs, inputs = drawn([8, 2, 0.5], [1, 1, -1], sampled=0.1)
+    logprobs, inputs = drawn([8, 2, 0.1], [1, 1, -1], sampled=0.1)
     truncated, metrics = importance_sampling(logprobs, **inputs, clip_ratio=4.0)
-    assert truncated[0].tolist() == pytest.approx([-4, -2, 0.5])
-    assert slope(truncated, logprobs) == pytest.approx([0, -2, 0.5])
+    assert truncated[0].tolist() == pytest.approx([-4, -2, 0.1])
+    assert slope(truncated, logprobs) == pytest.approx([0, -2, 0.1])
     cispo, same = importance_sampling(logprobs, **inputs, form="cispo", clip_ratio=4.0)
-    assert cispo[0].tolist() == pytest.approx([-4 * math.log(0.8), -2 * math.log(0.2), 0.5 * math.log(0.05)])
-    assert slope(cispo, logprobs) == pytest.approx([-4, -2, 0.5])
+    assert cispo[0].tolist() == pytest.approx([-4 * math.log(0.8), -2 * math.log(0.2), 0.1 * math.log(0.01)])
+    assert slope(cispo, logprobs) == pytest.approx([-4, -2, 0.1])
     for told in (metrics, same):
         assert told["clip_fraction"][0].tolist() == [1, 0, 0]
-        assert told["ratio"][0].tolist() == pytest.approx([8, 2, 0.5])
+        assert told["ratio"][0].tolist() == pytest.approx([8, 2, 0.1])
 
 
 def test_a_sequences_ratio_is_the_product_over_its_trained_tokens_and_all_of_them_hold_it():

@@ -103,4 +103,4 @@ def test_what_comes_true_as_often_as_it_says_is_calibrated_and_what_boasts_is_no
 
 
 def test_certainty_falls_into_the_last_bin():
-    assert calibration_error(np.float32([1.0, 0.95]), np.float32([1.0, 0.0]), bins=10) == pytest.approx(0.475)
+    assert calibration_error(np.float32([1.0, 0.95]), np.float32([0.0, 1.0]), bins=10) == pytest.approx(0.475)

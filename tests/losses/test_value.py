@@ -59,9 +59,9 @@ def test_every_metric_equals_its_numpy_oracle():
 def test_rounding_is_no_clip():
     """``old + (v - old)`` is not always ``v``: where the clip does not bind, nothing is clipped."""
     random = np.random.default_rng(1)
-    old = torch.tensor(random.normal(size=(1, 1000)) * 1e3, dtype=torch.float32)
-    values = old + torch.tensor(random.uniform(-0.1, 0.1, (1, 1000)), dtype=torch.float32)
-    _, metrics = value(values, returns=torch.zeros_like(old), old_values=old, clip=0.2)
+    old, values = (torch.tensor(random.normal(size=(1, 1000)) * 0.05, dtype=torch.float32) for _ in range(2))
+    assert (old + (values - old) != values).any()
+    _, metrics = value(values, returns=torch.zeros_like(old), old_values=old, clip=1.0)
     assert not metrics["value_clip_fraction"].any()
 
 
