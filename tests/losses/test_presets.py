@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 
-from fettle.advantages import credit
+from fettle.advantages import credit, normalized, token_gae
 from fettle.config import PRESETS, Advantage, Frozen, PolicyLoss, RLRun
 from fettle.losses import (
     KL_ESTIMATORS,
@@ -34,6 +34,8 @@ MASKS = [np.float32([0, 1, 1]), np.float32([0, 1])]
 POLICY = [[1, 0.6, 0.5], [1, 0.2]]
 SAMPLER = [[1, 0.4, 0.5], [1, 0.4]]  # so that the ratios are 1.5, 1 and 0.5
 REFERENCE = [[1, 0.3, 0.5], [1, 0.4]]
+VALUES = [np.float32([0, 0.5, 0.25]), np.float32([0, 0.75])]
+"""What the critic says before each token, where there is one."""
 MAX_TOKENS = 4
 
 HALF = 1 / math.sqrt(2)
@@ -43,6 +45,18 @@ SHAPED = 1 - 0.03 * math.log(4 / 3)
 RETURNS = [1 - 0.01 * math.log(4 / 3), 1.0, 0.0]
 MEAN = sum(RETURNS) / 3
 STD = math.sqrt(sum((value - MEAN) ** 2 for value in RETURNS) / 3)
+
+
+def ppo_by_hand(cost: float) -> float:
+    """δ = (-cost + 0.25 - 0.5, 1 - 0.25, 0 - 0.75) and A = δ_t + 0.95 δ_{t+1}, normalised over three tokens.
+
+    Clips: 1.5 to 1.2 under credit, 0.5 to 0.8 under blame.
+    """
+    raw = [-cost - 0.25 + 0.95 * 0.75, 0.75, -0.75]
+    mean = sum(raw) / 3
+    std = math.sqrt(sum((a - mean) ** 2 for a in raw) / 3)
+    return -sum(r * (a - mean) / std for r, a in zip([1.2, 1, 0.8], raw, strict=True)) / 3
+
 
 BY_HAND = {
     # Clips: 1.5 to 1.2 under credit, 0.5 to 0.8 under blame. Weights: 1/4, 1/4, 1/2.
@@ -59,16 +73,46 @@ BY_HAND = {
     "rloo": (-1.5 - 1 + 0.5) * SHAPED / 2,
     # Normalised over three tokens; clipped as in GRPO. Weights: 1/3 each.
     "reinforce_pp": -sum(r * (a - MEAN) / STD for r, a in zip([1.2, 1, 0.8], RETURNS, strict=True)) / 3,
+    # The first token pays 0.02 log(4/3) for its distance to the reference.
+    "ppo": ppo_by_hand(0.02 * math.log(4 / 3)),
+    "conservative_ppo": ppo_by_hand(0.0),
+    # No ratio is above 2: -r A. Weights: 1/3 each.
+    "off_policy": (-1.5 - 1 + 0.5) * HALF / 3,
+    # A = log ρ/μ, with the reference for a teacher: it likes the first token less, and the others as much.
+    "distill": -1.5 * math.log(3 / 4) / 3,
 }
 
 
 def run(preset: str) -> RLRun:
     settings: dict[str, Any] = {"policy": {"model": "m"}, "environments": [{"type": "arithmetic"}]}
+    if preset == "distill":
+        settings["teacher"] = {"model": "t"}
     return RLRun.model_validate({"preset": preset, "sampling": {"max_tokens": MAX_TOKENS}, **settings})
 
 
 def padded(rows: list[Any]) -> torch.Tensor:
     return torch.tensor([[*map(float, row), *[0.0] * (3 - len(row))] for row in rows], dtype=torch.float64)
+
+
+def credited(settings: RLRun, sampled: list[Any], reference: list[Any], penalties: list[Any] | None) -> list[Any]:
+    if settings.teacher is not None:
+        return [settings.teacher.coefficient * (rho - mu) for mu, rho in zip(sampled, reference, strict=True)]
+    if settings.critic is None:
+        return credit(settings.advantage, groups=["g", "g"], rewards=REWARDS, loss_masks=MASKS, penalties=penalties)
+    at_the_end = [np.float32([0, 0, REWARDS[0]]), np.float32([0, REWARDS[1]])]
+    costs = penalties or [0 * mask for mask in MASKS]
+    raw = [
+        token_gae(
+            (reward - cost) * mask,
+            values,
+            mask,
+            bootstrap=0.0,
+            gamma=settings.critic.gamma,
+            lam=settings.critic.gae_lambda,
+        )[0]
+        for reward, cost, values, mask in zip(at_the_end, costs, VALUES, MASKS, strict=True)
+    ]
+    return normalized(raw, MASKS, ["g", "g"], scope=settings.critic.normalize)
 
 
 def batch_loss(settings: RLRun) -> float:
@@ -81,7 +125,7 @@ def batch_loss(settings: RLRun) -> float:
             reward_penalty(mu, rho, estimator=kl.estimator, coefficient=kl.coefficient)
             for mu, rho in zip(sampled, reference, strict=True)
         ]
-    advantages = credit(settings.advantage, groups=["g", "g"], rewards=REWARDS, loss_masks=MASKS, penalties=penalties)
+    advantages = credited(settings, sampled, reference, penalties)
     streams = {"sampling_logprobs": sampled, "reference_logprobs": reference, "advantages": advantages}
     inputs = {name: padded(streams[name]) for name in required_inputs(settings.loss)} | {"loss_mask": padded(MASKS)}
     values, _ = evaluate(settings.loss, {"logprobs": padded([np.log(row) for row in POLICY])}, inputs)
@@ -102,6 +146,10 @@ def test_the_examples_tell_the_presets_apart():
         0.154306,
         -0.99137,
         -0.141217,
+        -0.123936,
+        -0.124354,
+        -0.471405,
+        0.143841,
     ]
 
 
@@ -121,6 +169,13 @@ def knobs(settings: Frozen) -> str:
 def reported(row: LossRow) -> list[str]:
     """The names of a loss's metrics as an engine gives them."""
     return list(finished(dict.fromkeys(row.metrics, 1.0)))
+
+
+def beside(name: str, asked: Any, set_to: Any) -> str:
+    """What a preset sets besides: a number, or some fields of a group of settings."""
+    if not isinstance(asked, Mapping):
+        return f"{name} {set_to}"
+    return f"{name}: " + ", ".join(f"{field} {getattr(set_to, field)}" for field in asked)
 
 
 def joined(*parts: str) -> str:
@@ -144,13 +199,13 @@ def test_the_document_lists_every_preset_with_what_it_expands_to():
     for preset in PRESETS:
         settings = run(preset)
         kl = settings.loss.kl
-        besides = {"dynamic_sampling": settings.dynamic_sampling, "overlong": settings.overlong}
+        besides = [name for name in PRESETS[preset] if name not in {"loss", "advantage", "reduction"}]
         expected[f"`{preset}`"] = [
             joined(f"`{settings.loss.type}`", knobs(settings.loss)),
             f"{kl.coefficient} × `{kl.estimator}` in the {kl.place}" if kl else "none",
             f"`{settings.advantage}`",
             f"`{settings.reduction.type}`",
-            "; ".join(joined(name, knobs(chosen)) for name, chosen in besides.items() if chosen),
+            "; ".join(beside(name, PRESETS[preset][name], getattr(settings, name)) for name in besides),
         ]
     assert table("Presets") == expected
 
