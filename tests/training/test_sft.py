@@ -12,6 +12,7 @@ from fettle.engine.local import LocalBackend
 from fettle.errors import DataError
 from fettle.tracking import RunFolder
 from fettle.training import Session, sft
+from fettle.training.offline import Order
 from fettle.types import Message
 
 from .conftest import Memory
@@ -82,10 +83,24 @@ async def test_patience_counts_a_loss_that_does_not_fall(tiny, tmp_path):
     assert max(row["step"] for row in memory.rows) < 40
 
 
-async def test_a_conversation_too_long_is_quoted(tiny, tmp_path):
-    long = conversation("Tell me a very long story about foundries and castings please", "Once upon a time " * 20)
-    with pytest.raises(DataError, match=r"the conversation that begins 'Tell me a very long story .* max_tokens is 64"):
-        await trained(small(tiny, max_tokens=64, batch_size=9), tmp_path, [*EIGHT, long])
+async def test_conversations_too_long_are_counted_and_the_first_is_quoted_before_anything_is_made(tiny, tmp_path):
+    long = [
+        conversation(f"Tell me {what} long story please", "Once upon a time " * n) for what, n in (("a", 9), ("no", 20))
+    ]
+    told = (
+        r"2 of 10 conversations are longer than max_tokens, which is 64: the first begins 'Tell me a long story please'"
+    )
+    with pytest.raises(DataError, match=told):
+        await trained(small(tiny, max_tokens=64, steps=5), tmp_path, [*EIGHT, *long])
+    assert not list((tmp_path / "checkpoints").iterdir())
+
+
+async def test_what_a_run_never_gets_to_may_be_long(tiny, tmp_path):
+    long = conversation("Tell me a long story please", "Once upon a time " * 20)
+    order = Order(9, seed=0).of_run(steps=1, batch_size=4)
+    unseen = next(index for index in range(9) if index not in order)
+    memory = await trained(small(tiny, max_tokens=64, steps=1), tmp_path, [*EIGHT[:unseen], long, *EIGHT[unseen:]])
+    assert len(memory.column("loss")) == 1
 
 
 async def test_the_learning_rate_follows_its_schedule(tiny, tmp_path):

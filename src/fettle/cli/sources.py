@@ -1,4 +1,4 @@
-"""Where a run's data come from: demonstrations and pairs to learn from, and those it is scored on."""
+"""Where a run's data come from: demonstrations, pairs and ratings to learn from, and those it is scored on."""
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -8,10 +8,26 @@ from fettle.config import (
     Conversations,
     DemonstrationsConfig,
     Episodes,
+    PreferenceDataConfig,
+    Preferences,
+    Ratings,
     RLRun,
     StageConfig,
 )
-from fettle.data import Conversation, conversations, demonstrations, episodes, split, split_by_prompt
+from fettle.data import (
+    Conversation,
+    Episode,
+    Preference,
+    Rating,
+    conversations,
+    demonstrations,
+    episodes,
+    preferences,
+    ratings,
+    split,
+    split_by_prompt,
+    worked_pairs,
+)
 from fettle.environments import Sheltered, suite
 from fettle.types import Message
 
@@ -25,8 +41,7 @@ def conversations_of(
     if isinstance(data, Conversations):
         return split(conversations(data.path), heldout=data.heldout, seed=data.seed)
     if isinstance(data, Episodes):
-        found = episodes(data.path, min_reward=data.min_reward)
-        learned, kept = split_by_prompt(found, heldout=data.heldout, seed=data.seed)
+        learned, kept = episodes_of(data)
         return [episode.messages for episode in learned], [episode.messages for episode in kept]
     source = Sheltered(suite(data.tasks), heldout)
     training = (source.training_task(index) for index in range(data.size))
@@ -36,7 +51,33 @@ def conversations_of(
     )
 
 
+def episodes_of(data: Episodes) -> tuple[Sequence[Episode], Sequence[Episode]]:
+    """Episodes with what they earned, to learn from, and to be scored on."""
+    found = episodes(data.path, min_reward=data.min_reward)
+    return split_by_prompt(found, heldout=data.heldout, seed=data.seed)
+
+
+def comparisons_of(
+    data: PreferenceDataConfig, heldout: Collection[Prompt]
+) -> tuple[Sequence[Preference | Rating], Sequence[Preference | Rating]]:
+    """Pairs or ratings to learn from, and to be scored on."""
+    if isinstance(data, Preferences):
+        return split_by_prompt(preferences(data.path), heldout=data.heldout, seed=data.seed)
+    if isinstance(data, Ratings):
+        return split_by_prompt(ratings(data.path), heldout=data.heldout, seed=data.seed)
+    source = Sheltered(suite(data.tasks), heldout)
+    training = (source.training_task(index) for index in range(data.size))
+    return (
+        list(worked_pairs(training, malformed=data.malformed, seed=data.seed)),
+        list(worked_pairs(source.heldout_tasks(), malformed=data.malformed, seed=data.seed)),
+    )
+
+
 def files_of(config: StageConfig) -> list[Path]:
     """The data files that a recipe names."""
-    sources = config.environments if isinstance(config, RLRun) else (config.data,)
-    return [Path(source.path) for source in sources if isinstance(source, JSONL | Conversations | Episodes)]
+    if isinstance(config, RLRun):
+        sources = (*config.environments, *((config.rehearsal.data,) if config.rehearsal is not None else ()))
+    else:
+        sources = (config.data,)
+    kinds = JSONL | Conversations | Episodes | Preferences | Ratings
+    return [Path(source.path) for source in sources if isinstance(source, kinds)]

@@ -1,23 +1,24 @@
-"""Supervised fine-tuning: conversations in, what the assistant says trained on."""
+"""Supervised fine-tuning: conversations in, what the assistant says trained on, or what it is answered."""
 
 import asyncio
-import functools
 import math
-import random
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from fettle.chat import Template
-from fettle.config import CausalLM, SFTRun
+from fettle.config import CausalLM, SFTRun, Targets
+from fettle.data import reward_weights, target_weights
 from fettle.engine import Engine, Policy
 from fettle.errors import DataError
 from fettle.losses.reduce import token_mean
 from fettle.rollouts import stream
-from fettle.training.schedule import learning_rate
+from fettle.training.offline import QUOTED, Order, check_lengths, due, step_row, update
 from fettle.training.session import Session, Summary
-from fettle.types import Datum, ForwardResult, Message, OptimResult, datum
+from fettle.training.updates import submitted
+from fettle.types import Datum, Floats, Ints, Message
 
 Conversation = Sequence[Message]
 
@@ -30,27 +31,37 @@ async def train(
     heldout: Sequence[Conversation],
     template: Template,
     session: Session,
+    rewards: Sequence[float] | None = None,
 ) -> Summary:
     """Train a policy on conversations, from where the session stands to its last step.
 
+    ``rewards``, one a conversation, are what ``run.weighting`` weighs them by; those held out all weigh the same.
+
     Raises:
-        DataError: a conversation is longer than ``max_tokens``.
+        DataError: conversations are longer than ``max_tokens``, or hold nothing to learn.
     """
+    order = Order(len(conversations), run.seed)
+    shares = _shares(run, conversations, rewards)
+    seen = {index: conversations[index] for index in order.of_run(run.steps, run.batch_size)}
+    lessons = await asyncio.to_thread(_lessons, run, template, seen)
+    held = await asyncio.to_thread(_lessons, run, template, dict(enumerate(heldout)))
+    scored = _batch(run.targets, list(held.values()))
     policy = await session.policy(engine, run.policy)
-    scored = _batch(run, template, heldout, range(len(heldout)))
     if session.progress.checkpoint is None:
         await _evaluate(policy, scored, session, done=0)
         await session.finish_step(policy, 0)
-    order = _Order(len(conversations), run.seed)
 
-    def batch(step: int) -> list[Datum]:
-        return _batch(run, template, conversations, order.of_batch(step, run.batch_size))
+    async def batch(step: int) -> list[Datum]:
+        indices = order.of_batch(step, run.batch_size)
+        return _batch(run.targets, [lessons[index] for index in indices], shares[indices])
 
-    async for step, data in stream(session.remaining, lambda step: asyncio.to_thread(batch, step), ahead=1):
+    async for step, data in stream(session.remaining, batch, ahead=1):
         started = time.perf_counter()
-        result, stepped = await _submit(run, policy, data, step)
-        session.log(step + 1, _row(run, result, stepped, data, step, time.perf_counter() - started))
-        if (step + 1) % run.evaluation.every == 0 or step + 1 == run.steps:
+        wanted = update(run, data, step)
+        outcome = await submitted(policy, wanted, CausalLM())
+        told = {"policy/entropy": outcome[0].metrics["entropy"]}
+        session.log(step + 1, step_row(wanted, outcome, told, seconds=time.perf_counter() - started))
+        if due(run, step + 1):
             await _evaluate(policy, scored, session, done=step + 1)
         if await session.finish_step(policy, step + 1):
             break
@@ -58,63 +69,77 @@ async def train(
     return session.summary()
 
 
-class _Order:
-    """Every conversation once an epoch, in an order keyed by the epoch."""
+@dataclass(frozen=True, slots=True, eq=False)
+class _Lesson:
+    """One conversation as tokens, and which of them are learned: 1 where so, and else 0."""
 
-    def __init__(self, size: int, seed: int) -> None:
-        self._size = size
-        self._epoch = functools.lru_cache(maxsize=2)(
-            lambda epoch: random.Random(f"{seed}/epoch/{epoch}").sample(range(size), size)
+    tokens: Ints
+    actions: Floats
+    observations: Floats
+
+
+def _lessons(run: SFTRun, template: Template, conversations: Mapping[int, Conversation]) -> dict[int, _Lesson]:
+    """All that a run sees, made ready before its first step, so that what cannot be learned is told at once."""
+    lessons = {index: _lesson(template, talk, run.targets) for index, talk in conversations.items()}
+    lengths = [len(lesson.tokens) for lesson in lessons.values()]
+    check_lengths(list(conversations.values()), lengths, max_tokens=run.max_tokens, what="conversations")
+    idle = [index for index, lesson in lessons.items() if not (lesson.actions.any() or lesson.observations.any())]
+    if idle:
+        begins = conversations[idle[0]][0].content[:QUOTED]
+        raise DataError(
+            f"{len(idle)} of {len(lessons)} conversations hold nothing to learn, and the first begins {begins!r}: with "
+            "targets.actions 0 each needs a message after the assistant's first"
         )
-
-    def of_batch(self, step: int, batch_size: int) -> list[int]:
-        """Indices of the conversations in one batch."""
-        places = range(step * batch_size, (step + 1) * batch_size)
-        return [self._epoch(place // self._size)[place % self._size] for place in places]
+    return lessons
 
 
-def _submit(
-    run: SFTRun, policy: Policy, data: Sequence[Datum], step: int
-) -> "asyncio.Future[tuple[ForwardResult, OptimResult]]":
-    rate = learning_rate(run.schedule, run.optimizer.learning_rate, step=step, steps=run.steps)
-    result = asyncio.ensure_future(policy.forward_backward(data, CausalLM()))
-    stepped = asyncio.ensure_future(policy.optim_step(run.optimizer.model_copy(update={"learning_rate": rate})))
-    return asyncio.gather(result, stepped)
+def _lesson(template: Template, messages: Conversation, targets: Targets) -> _Lesson:
+    if not targets.observations:
+        last = max((at for at, message in enumerate(messages) if message.role == "assistant"), default=-1)
+        tokens, mask = template.conversation(messages[: last + 1])
+        return _Lesson(np.asarray(tokens, np.int32), np.asarray(mask, np.float32), np.zeros(len(mask), np.float32))
+    tokens, owners = template.owners(messages)
+    actions, observations = (
+        np.array([0.0 if owner is None else of_message[owner] for owner in owners], np.float32)
+        for of_message in (
+            target_weights(messages, actions=1.0 if targets.actions else 0.0, observations=0.0),
+            target_weights(messages, actions=0.0, observations=1.0),
+        )
+    )
+    return _Lesson(np.asarray(tokens, np.int32), actions, observations)
 
 
-def _batch(
-    run: SFTRun, template: Template, conversations: Sequence[Conversation], indices: Sequence[int]
-) -> list[Datum]:
-    rows = [template.conversation(conversations[index]) for index in indices]
-    for index, (tokens, _) in zip(indices, rows, strict=True):
-        if len(tokens) > run.max_tokens:
-            begins = conversations[index][0].content[:60]
-            raise DataError(
-                f"the conversation that begins {begins!r} has {len(tokens)} tokens, and max_tokens is "
-                f"{run.max_tokens}: "
-                "raise max_tokens, or leave the conversation out"
-            )
-    weights = token_mean([np.asarray(mask, np.float32) for _, mask in rows])
-    return [datum(tokens, mask, weights=weight) for (tokens, mask), weight in zip(rows, weights, strict=True)]
+def _shares(run: SFTRun, conversations: Sequence[Conversation], rewards: Sequence[float] | None) -> Floats:
+    """What each conversation weighs [N]; the mean is 1."""
+    if run.weighting is None:
+        return np.ones(len(conversations), np.float32)
+    if rewards is None or len(rewards) != len(conversations):
+        given = "none" if rewards is None else str(len(rewards))
+        raise DataError(
+            f"weighting needs a reward for each of {len(conversations)} conversations, and there are {given}: "
+            "give as many"
+        )
+    return reward_weights(rewards, kind=run.weighting.kind, temperature=run.weighting.temperature)
+
+
+def _batch(targets: Targets, lessons: Sequence[_Lesson], shares: Floats | None = None) -> list[Datum]:
+    """Data whose loss is ``a · mean over action tokens + o · mean over observation tokens``, a and o the targets'."""
+    weights = [np.zeros(len(lesson.tokens), np.float32) for lesson in lessons]
+    for weight, masks in (
+        (targets.actions, [lesson.actions for lesson in lessons]),
+        (targets.observations, [lesson.observations for lesson in lessons]),
+    ):
+        if any(mask.any() for mask in masks):
+            weights = [so_far + weight * mean for so_far, mean in zip(weights, token_mean(masks), strict=True)]
+    if shares is not None:
+        weights = [share * weight for share, weight in zip(shares, weights, strict=True)]
+    return [
+        Datum(lesson.tokens, lesson.actions + lesson.observations, {"weights": weight})
+        for lesson, weight in zip(lessons, weights, strict=True)
+    ]
 
 
 async def _evaluate(policy: Policy, scored: Sequence[Datum], session: Session, *, done: int) -> None:
     result = await policy.forward(scored, CausalLM())
-    row = {"heldout/loss": result.loss, "heldout/perplexity": math.exp(min(result.loss, 700.0))}
+    row = {"heldout/loss": result.loss, "heldout/perplexity": math.exp(min(result.metrics["nll"], 700.0))}
     await session.evaluated(policy, done, result.loss, row)
-
-
-def _row(
-    run: SFTRun, result: ForwardResult, stepped: OptimResult, data: Sequence[Datum], step: int, seconds: float
-) -> dict[str, float]:
-    tokens = sum(len(one.tokens) for one in data)
-    return {
-        "loss": result.loss,
-        "policy/entropy": result.metrics["entropy"],
-        "policy/grad_norm": stepped.grad_norm,
-        "policy/learning_rate": learning_rate(run.schedule, run.optimizer.learning_rate, step=step, steps=run.steps),
-        "policy/version": float(stepped.policy_version),
-        "progress/step_tokens": float(tokens),
-        "time/step": seconds,
-        "speed/tokens_per_second": tokens / seconds,
-    }

@@ -1,0 +1,81 @@
+"""What loops over fixed data share: the order of the rows, their length, the optimizer step and its metrics."""
+
+import functools
+import random
+from collections.abc import Mapping, Sequence
+
+from fettle.config import PreferenceRun, RewardModelRun, SFTRun
+from fettle.errors import DataError
+from fettle.training.schedule import learning_rate
+from fettle.training.updates import Outcome, Update
+from fettle.types import Datum, Message
+
+OfflineRun = SFTRun | PreferenceRun | RewardModelRun
+"""A run in which nothing is sampled."""
+
+QUOTED = 60
+"""Characters of a conversation that an error shows."""
+
+
+class Order:
+    """Every row once an epoch, in an order keyed by the epoch."""
+
+    def __init__(self, size: int, seed: int) -> None:
+        self._size = size
+        self._epoch = functools.lru_cache(maxsize=2)(
+            lambda epoch: random.Random(f"{seed}/epoch/{epoch}").sample(range(size), size)
+        )
+
+    def of_batch(self, step: int, batch_size: int) -> list[int]:
+        """Indices of the rows in one batch."""
+        places = range(step * batch_size, (step + 1) * batch_size)
+        return [self._epoch(place // self._size)[place % self._size] for place in places]
+
+    def of_run(self, steps: int, batch_size: int) -> list[int]:
+        """Indices of the rows that a run sees at all, in rising order."""
+        return sorted(self._epoch(0)[: steps * batch_size])
+
+
+def check_lengths(asked: Sequence[Sequence[Message]], lengths: Sequence[int], *, max_tokens: int, what: str) -> None:
+    """Refuse data of which some would not fit, before anything is trained on; ``what`` is what it is called.
+
+    Raises:
+        DataError: some are longer; it says how many, and quotes how the first of them begins.
+    """
+    long = [index for index, length in enumerate(lengths) if length > max_tokens]
+    if not long:
+        return
+    begins = asked[long[0]][0].content[:QUOTED]
+    raise DataError(
+        f"{len(long)} of {len(lengths)} {what} are longer than max_tokens, which is {max_tokens}: the first begins "
+        f"{begins!r} and has {lengths[long[0]]} tokens, the longest has {max(lengths)}: raise max_tokens, or leave "
+        "them out"
+    )
+
+
+def update(run: OfflineRun, data: Sequence[Datum], step: int) -> Update:
+    """The optimizer step that a batch is worth, at the rate of its number."""
+    rate = learning_rate(run.schedule, run.optimizer.learning_rate, step=step, steps=run.steps)
+    return Update(data, run.optimizer.model_copy(update={"learning_rate": rate}))
+
+
+def step_row(update: Update, outcome: Outcome, told: Mapping[str, float], *, seconds: float) -> dict[str, float]:
+    """The metrics of one step; ``told`` is what the loop itself makes of the result."""
+    result, stepped = outcome
+    tokens = sum(len(datum.tokens) for datum in update.data)
+    return {
+        "loss": result.loss,
+        **told,
+        "policy/grad_norm": stepped.grad_norm,
+        "policy/skipped_steps": float(stepped.skipped),
+        "policy/learning_rate": update.adam.learning_rate,
+        "policy/version": float(stepped.policy_version),
+        "progress/step_tokens": float(tokens),
+        "time/step": seconds,
+        "speed/tokens_per_second": tokens / seconds,
+    }
+
+
+def due(run: OfflineRun, done: int) -> bool:
+    """Whether held-out rows are to be evaluated after ``done`` steps."""
+    return done % run.evaluation.every == 0 or done == run.steps
