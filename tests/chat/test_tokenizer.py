@@ -1,11 +1,12 @@
 """A tokenizer is loaded whole, or one sentence says what is wrong."""
 
+import copy
 import re
 
 import pytest
 from huggingface_hub import constants
 
-from fettle.chat import load_tokenizer, tokenizer
+from fettle.chat import check_same_tokenizer, load_tokenizer, tokenizer
 from fettle.errors import ModelError
 
 
@@ -80,3 +81,27 @@ def test_no_chat_template(folder):
 def test_a_chat_template_put_beside_it_is_enough(folder, tokenizers):
     (folder / "chat_template.jinja").write_text(tokenizers("plain").chat_template)
     assert load_tokenizer(str(folder)).chat_template == tokenizers("plain").chat_template
+
+
+def test_models_that_share_a_tokenizer_may_read_each_other(tokenizers, folder, tmp_path):
+    tokenizers("instruct").save_pretrained(tmp_path / "other-template")
+    check_same_tokenizer(str(folder), str(folder))
+    check_same_tokenizer(str(folder), str(tmp_path / "other-template"))
+
+
+def test_a_model_of_another_vocabulary_is_refused(tokenizers, folder, tmp_path):
+    other = copy.deepcopy(tokenizers("chatml"))
+    other.add_tokens(["extra"])
+    other.save_pretrained(tmp_path / "other")
+    with pytest.raises(ModelError, match="they differ in 'extra' and 0 more tokens: name a model of the same family"):
+        check_same_tokenizer(str(folder), str(tmp_path / "other"))
+    with pytest.raises(ModelError, match=r"there is no model folder \./nowhere"):
+        check_same_tokenizer(str(folder), "./nowhere")
+
+
+def test_a_model_of_other_special_tokens_is_refused(tokenizers, folder, tmp_path):
+    other = copy.deepcopy(tokenizers("chatml"))
+    other.pad_token = "A"
+    other.save_pretrained(tmp_path / "other")
+    with pytest.raises(ModelError, match="they differ in the special tokens A: "):
+        check_same_tokenizer(str(folder), str(tmp_path / "other"))

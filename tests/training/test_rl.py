@@ -1,51 +1,13 @@
 """The loop on a real engine: staleness, determinism, mixtures, early ends, what is kept."""
 
-from collections.abc import Sequence
-
 import pytest
 
-from fettle.environments import Environment, Observation, StepResult
 from fettle.errors import EnvironmentFault
 from fettle.tracking import read_failures
-from fettle.types import Message, Task
+from fettle.types import Task
 
 from .conftest import small, trained
-
-
-class Game:
-    """Satisfies ``Suite``: tasks by number, with a reward made up by a function of the reply."""
-
-    def __init__(self, reward, name: str = "game") -> None:
-        self.name, self._reward = name, reward
-
-    def training_task(self, index: int) -> Task:
-        return Task((Message("user", f"{self.name} {index}"),), {"answer": str(index)}, self.name)
-
-    def heldout_tasks(self) -> Sequence[Task]:
-        return [self.training_task(-1 - index) for index in range(8)]
-
-    def environment(self) -> Environment:
-        return Once(self._reward)
-
-
-class Once:
-    def __init__(self, reward) -> None:
-        self._reward = reward
-
-    async def reset(self, task: Task) -> Observation:
-        self._task = task
-        return Observation(task.prompt)
-
-    async def step(self, action: Message) -> StepResult:
-        reward = self._reward(action.content, self._task)
-        return StepResult((), reward, True, False, {"game": reward})
-
-    async def close(self) -> None:
-        pass
-
-
-def length(reply: str, task: Task) -> float:
-    return len(reply) / 10
+from .games import Game, length
 
 
 @pytest.mark.parametrize("staleness", [0, 1, 2])

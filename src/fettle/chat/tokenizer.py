@@ -43,7 +43,7 @@ def check_same_tokenizer(model: str, other: str) -> None:
     apart = [token for token in {**mine, **its} if mine.get(token) != its.get(token)]
     special = sorted(set(ours.all_special_tokens) ^ set(theirs.all_special_tokens))
     if apart or special:
-        what = f"{len(apart)} tokens, {apart[0]!r} first" if apart else f"the special tokens {', '.join(special)}"
+        what = f"{apart[0]!r} and {len(apart) - 1} more tokens" if apart else f"the special tokens {', '.join(special)}"
         raise ModelError(
             f"the tokenizer of {other} is not that of {model}; they differ in {what}: "
             "name a model of the same family, with the same tokenizer"

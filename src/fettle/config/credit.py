@@ -44,12 +44,16 @@ class Critic(Frozen):
     optimizer: AdamW | None = None
     """Of a critic of its own; null is the policy's."""
     warmup_steps: Annotated[int, Field(ge=0)] = 0
-    """First steps of a run in which only the critic learns."""
+    """First steps of a run in which only the critic learns, which must then be a model of its own."""
 
     @model_validator(mode="after")
     def _shared_weights_have_one_start(self) -> "Critic":
         if self.place == "head" and (self.model is not None or self.optimizer is not None):
             raise ValueError("a critic that is a head shares the policy's model and optimizer: use place: model")
+        if self.place == "head" and self.warmup_steps:
+            raise ValueError(
+                "a critic that is a head cannot learn without moving the policy's weights: use place: model"
+            )
         return self
 
 
@@ -156,6 +160,13 @@ class Planning(Frozen):
     """How much more a planning token counts."""
     phrases: Annotated[tuple[str, ...], Field(min_length=1)]
     """What planning sounds like: phrases, whatever their case."""
+
+    @model_validator(mode="after")
+    def _phrases_have_words(self) -> "Planning":
+        for index, phrase in enumerate(self.phrases):
+            if not phrase.strip():
+                raise ValueError(f"phrases.{index} is blank: write what marks a plan, or leave it out")
+        return self
 
 
 class Rehearsal(Frozen):

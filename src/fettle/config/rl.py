@@ -166,18 +166,39 @@ def _mismatches(run: RLRun) -> Iterator[tuple[bool, str]]:
         run.reference is not None and kl is None and (region is None or region.of == "sampler"),
         "reference is set, and nothing pulls to it: set loss.kl, or trust_region.of: reference",
     )
+    control, episodes = run.kl_control, run.groups_per_step * run.group_size
+    yield (
+        # The largest relative change of one batch is a fifth of its share in the horizon.
+        control is not None and control.kind == "proportional" and episodes >= 5 * control.horizon,
+        f"kl_control.horizon is too short for steps of {episodes} episodes, of which one could end the penalty: "
+        f"make it more than {episodes // 5}",
+    )
     yield run.kl_control is not None and kl is None, "kl_control adapts loss.kl.coefficient, and there is no loss.kl"
     yield (
         region is not None and region.type != "hard" and region.of == "reference" and kl is not None,
         "trust_region.of: reference makes a KL penalty of its own: leave loss.kl out",
     )
     yield (
+        region is not None and region.type == "hard" and (run.max_staleness > 0 or run.replay is not None),
+        "trust_region: hard measures each update from the policy that drew the batch, which must then be the newest: "
+        "use max_staleness: 0 and no replay",
+    )
+    yield (
         run.advantage == "none" and run.teacher is None and run.rehearsal is None,
         "advantage: none gives rewards no credit, so nothing is learned from: set a teacher, or another advantage",
     )
     yield (
-        run.replay is not None and (run.advantage == "gae" or run.dynamic_sampling is not None),
+        run.replay is not None and (run.advantage in {"gae", "batch_normalized"} or run.dynamic_sampling is not None),
         "replay learns from groups of earlier steps: use an advantage that compares groups, and no dynamic_sampling",
+    )
+    yield (
+        run.correction is not None and (run.max_staleness > 0 or run.replay is not None),
+        "correction compares trainer and sampler under the weights that drew, which must then be the newest: "
+        "use max_staleness: 0 and no replay",
+    )
+    yield (
+        run.planning is not None and run.advantage == "none",
+        "planning raises the credit that rewards give, and advantage: none gives none: use another advantage",
     )
     yield (
         run.replay is not None and run.max_staleness > 0,
