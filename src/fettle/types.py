@@ -215,6 +215,11 @@ class Trajectory:
         return sum(turn.reward for turn in self.turns)
 
     @property
+    def tokens(self) -> list[int]:
+        """The whole conversation."""
+        return [token for turn in self.turns for token in (*turn.observation, *turn.completion.tokens)]
+
+    @property
     def num_sampled(self) -> int:
         """Tokens that the policy drew."""
         return sum(len(turn.completion.tokens) for turn in self.turns)

@@ -9,6 +9,7 @@ from fettle.cli.demo import demo
 from fettle.cli.evaluate import evaluate, sample
 from fettle.cli.exits import BAD_USAGE, FAILED
 from fettle.cli.inspect import config, info, plan, runs
+from fettle.cli.pipeline import pipeline
 from fettle.cli.train import train
 from fettle.errors import ConfigError, FettleError
 
@@ -22,6 +23,7 @@ app = typer.Typer(
 )
 app.command("demo")(demo)
 app.command("train")(train)
+app.command("pipeline")(pipeline)
 app.command("eval")(evaluate)
 app.command("sample")(sample)
 app.command("plan")(plan)

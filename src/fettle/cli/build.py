@@ -9,20 +9,23 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fettle.cli.exits import INTERRUPTED
-from fettle.cli.models import stages_of, weights_of
+from fettle.cli.models import policy_rows, stages_of, weights_of
 from fettle.cli.sources import Prompt
 from fettle.cli.stages import run_stage
 from fettle.config import (
+    PREVIOUS,
+    STAGE,
     Pipeline,
     RLRun,
     RunConfig,
-    SFTRun,
     StageConfig,
-    TinyModel,
+    WorkedPairs,
     WorkedSums,
+    with_models,
 )
 from fettle.config.load import dump
 from fettle.engine.local import capabilities
+from fettle.engine.local.checkpoint import MANIFEST, digest, verify
 from fettle.environments import suite
 from fettle.errors import ConfigError
 from fettle.tracking import (
@@ -31,6 +34,7 @@ from fettle.tracking import (
 )
 from fettle.training import Summary, pipeline
 from fettle.training.plan import plans
+from fettle.training.standings import stage_standings
 
 SHOW_CURSOR = b"\x1b[?25h\n"
 
@@ -56,9 +60,24 @@ async def run(config: RunConfig, folder: RunFolder) -> list[Summary]:
         def in_its_folder(stage: StageConfig) -> "asyncio.Future[Summary]":
             return asyncio.ensure_future(run_stage(stage, RunFolder(folder.path / stage.name), stop, heldout))
 
-        summaries = await pipeline.train(config, in_its_folder)
-        write_stages_report(folder, summaries)
-        return summaries
+        ends = await pipeline.train(config, folder.path, in_its_folder, pipeline.Chain(folder.path, _verified))
+        interrupted = ends[-1].summary.interrupted
+        rows = {} if interrupted else await policy_rows(ends)
+        write_stages_report(folder, list(stage_standings(ends, rows)), interrupted=interrupted)
+        return [end.summary for end in ends]
+
+
+def _verified(weights: str) -> str | None:
+    """The digest of a checkpoint, every file of which is what was saved; None for a model from elsewhere.
+
+    Raises:
+        CheckpointError: a file is not.
+    """
+    folder = Path(weights)
+    if not (folder / MANIFEST).is_file():
+        return None
+    verify(folder)
+    return digest(folder)
 
 
 def check(config: RunConfig) -> None:
@@ -80,10 +99,9 @@ def settled(config: RunConfig) -> RunConfig:
 
 
 def _settled(stage: StageConfig) -> StageConfig:
-    if isinstance(stage.policy.model, TinyModel):
-        return stage
-    policy = stage.policy.model_copy(update={"model": weights_of(stage.policy.model)})
-    return stage.model_copy(update={"policy": policy})
+    return with_models(
+        stage, lambda named: named if named == PREVIOUS or named.startswith(STAGE) else weights_of(named)
+    )
 
 
 @contextmanager
@@ -111,5 +129,6 @@ def _heldout(config: RunConfig) -> frozenset[Prompt]:
     """The prompts that some stage of a recipe scores on."""
     stages = stages_of(config)
     sources = [source for stage in stages if isinstance(stage, RLRun) for source in stage.environments]
-    shown = [stage.data.tasks for stage in stages if isinstance(stage, SFTRun) and isinstance(stage.data, WorkedSums)]
+    data = [stage.data for stage in stages if not isinstance(stage, RLRun)]
+    shown = [each.tasks for each in data if isinstance(each, WorkedSums | WorkedPairs)]
     return frozenset(task.prompt for source in [*sources, *shown] for task in suite(source).heldout_tasks())

@@ -1,5 +1,6 @@
 """Finished models put to use: which checkpoint a run folder stands for, its score on held-out tasks, its replies."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from fettle.chat import Template, load_tokenizer
@@ -18,7 +19,12 @@ from fettle.tracking import (
     RunFolder,
 )
 from fettle.training import Evaluation, Session, evaluate
+from fettle.training.pipeline import StageEnd
+from fettle.training.standings import heldout_params, measuring_run, policies_of, standings
 from fettle.types import Message
+
+RUNS = Path("runs")
+"""Where run folders are made, unless told otherwise."""
 
 
 def stages_of(config: RunConfig) -> tuple[StageConfig, ...]:
@@ -30,21 +36,31 @@ async def evaluation(config: RLRun, weights: str) -> Evaluation:
     """The held-out tasks of a recipe, put to a model or a checkpoint."""
     suites = [suite(environment) for environment in config.environments]
     template = Template(load_tokenizer(weights))
-    params = SamplingParams(
-        max_tokens=config.sampling.max_tokens,
-        temperature=config.evaluation.temperature,
-        stop=config.sampling.stop,
-        stop_token_ids=tuple(sorted(template.end_token_ids)),
-    )
     with engine_of(config.engine, Path()) as engine:
         return await evaluate(
             suites,
             tasks=config.evaluation.tasks,
             sampler=await engine.sampler(weights),
             template=template,
-            params=params,
+            params=heldout_params(config, template),
             seed=config.seed,
             samples=config.evaluation.samples,
+        )
+
+
+async def policy_rows(ends: Sequence[StageEnd]) -> dict[str, dict[str, float]]:
+    """The policies of a pipeline, put to the same held-out tasks; nothing where no stage has tasks."""
+    run = measuring_run(ends)
+    if run is None:
+        return {}
+    suites = [suite(environment) for environment in run.environments]
+    with engine_of(run.engine, Path()) as engine:
+        return await standings(
+            run,
+            policies_of(ends),
+            engine=engine,
+            suites=suites,
+            template_of=lambda weights: Template(load_tokenizer(weights)),
         )
 
 
@@ -60,9 +76,12 @@ async def replies(weights: str, prompt: str, *, system: str | None, n: int, para
 
 
 def weights_of(model: str) -> str:
-    """The best checkpoint of a run folder, or of the last stage of a pipeline's; anything else is a model itself."""
-    folder = Path(model)
-    if not (folder / "config.yaml").is_file():
+    """The best checkpoint of a run, or of the last stage of a pipeline; anything else is a model itself.
+
+    A run is named by its folder, or, where that lies in ``runs``, by the folder's name.
+    """
+    folder = next((path for path in (Path(model), RUNS / model) if (path / "config.yaml").is_file()), None)
+    if folder is None:
         return model
     config = load(folder / "config.yaml")
     if isinstance(config, Pipeline):

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from fettle.tracking import RunFolder
     from fettle.training import Summary
 
+WIDTH = 1000
+"""Characters, more than any table has."""
+
 Overrides = Annotated[list[str] | None, typer.Argument(help="Settings laid over the recipe, as a.b=value.")]
 Runs = Annotated[Path, typer.Option(help="Folder that holds the run folders.")]
 
@@ -69,8 +72,28 @@ def finish(folder: "RunFolder", summaries: "Sequence[Summary]") -> None:
         again = f"{FETTLE} train --resume {shlex.quote(str(folder.path))}"
         print(f"fettle: stopped after step {last.steps} of {last.folder.name}; go on with: {again}", file=sys.stderr)
         raise typer.Exit(INTERRUPTED)
+    _print_table(folder)
     steps, seconds = sum(summary.steps for summary in summaries), sum(summary.seconds for summary in summaries)
     print(f"finished {steps} steps in {seconds:.0f} s\n{_further(folder)}")
+
+
+def _print_table(folder: "RunFolder") -> None:
+    """What a pipeline's stages did; nothing for a single run."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from fettle.tracking import stages_table
+
+    head, *lines = stages_table(folder) or [()]
+    if not lines:
+        return
+    table = Table(title="Held out, never trained on")
+    for column in head:
+        table.add_column(column, justify="left" if column in ("stage", "held out", "left") else "right", no_wrap=True)
+    for place, line in enumerate(lines, start=1):
+        table.add_row(*line, end_section=place < len(lines) and bool(lines[place][0]))
+    # Wider than a narrow terminal rather than cropped: these are the numbers that everything was done for.
+    Console(highlight=False, width=WIDTH).print(table)
 
 
 def _finished(folder: "RunFolder") -> bool:

@@ -80,7 +80,7 @@ from fettle.config.policy import (
 )
 from fettle.config.presets import PRESETS
 from fettle.config.rl import RLRun
-from fettle.config.runs import STAGE, Pipeline, RunConfig, StageConfig, models_of
+from fettle.config.runs import PREVIOUS, STAGE, Pipeline, RunConfig, StageConfig, models_of, with_models
 
 __all__ = [
     "CISPO",
@@ -93,6 +93,7 @@ __all__ = [
     "ORPO",
     "PPO",
     "PRESETS",
+    "PREVIOUS",
     "STAGE",
     "AdamW",
     "AdaptivePenalty",
@@ -169,4 +170,5 @@ __all__ = [
     "load_as",
     "models_of",
     "schema",
+    "with_models",
 ]

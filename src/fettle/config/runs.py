@@ -1,7 +1,7 @@
 """Recipes: a run of some kind, or several in a row."""
 
-from collections.abc import Iterator
-from typing import Annotated, Literal
+from collections.abc import Callable, Iterator, Sequence
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -10,6 +10,8 @@ from fettle.config.offline import PreferenceRun, RewardModelRun, SFTRun
 from fettle.config.parts import FolderName
 from fettle.config.rl import RLRun
 
+PREVIOUS = "previous"
+"""In the place of a model: what the stage before left."""
 STAGE = "stage:"
 """Before the name of an earlier stage, wherever a model is named."""
 
@@ -34,7 +36,7 @@ class Pipeline(Frozen):
             raise ValueError(f"two stages share a name ({', '.join(names)}): each has a folder of its own")
         for index, stage in enumerate(self.stages):
             model = stage.policy.model
-            chained = model == "previous" or (isinstance(model, str) and model.startswith(STAGE))
+            chained = model == PREVIOUS or (isinstance(model, str) and model.startswith(STAGE))
             if chained != (index > 0):
                 what = "`previous` or `stage:<name>`" if index else "a model"
                 raise ValueError(f"stages.{index}.policy.model must be {what}: stages are chained in order")
@@ -58,6 +60,19 @@ def models_of(stage: StageConfig) -> Iterator[tuple[str, str]]:
             yield "reward_model.model", stage.reward_model.model
         if stage.teacher is not None:
             yield "teacher.model", stage.teacher.model
+
+
+def with_models(stage: StageConfig, renamed: Callable[[str], str]) -> StageConfig:
+    """The run, with another name for each model that it names."""
+    for key, named in models_of(stage):
+        stage = _with(stage, key.split("."), renamed(named))
+    return stage
+
+
+def _with(settings: Any, path: Sequence[str], value: str) -> Any:
+    """Frozen settings, with ``value`` at a path of names."""
+    name, *inner = path
+    return settings.model_copy(update={name: _with(getattr(settings, name), inner, value) if inner else value})
 
 
 RunConfig = Annotated[SFTRun | RewardModelRun | PreferenceRun | RLRun | Pipeline, Field(discriminator="type")]

@@ -7,8 +7,9 @@ from fettle.tracking.failures import Phase, read_failures, record_failures
 from fettle.tracking.files import FileTracker, read_metrics
 from fettle.tracking.folder import RunFolder
 from fettle.tracking.hacking import HACKING
-from fettle.tracking.report import Outcome, StageOutcome, report, write_report, write_stages_report
+from fettle.tracking.report import Outcome, report, write_report
 from fettle.tracking.runs import RunSummary, list_runs
+from fettle.tracking.stages import StageOutcome, stages_table, write_stages_report
 
 __all__ = [
     "HACKING",
@@ -27,6 +28,7 @@ __all__ = [
     "read_metrics",
     "record_failures",
     "report",
+    "stages_table",
     "tee",
     "write_atomically",
     "write_report",

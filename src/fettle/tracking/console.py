@@ -15,6 +15,17 @@ from fettle.tracking.idle import ENOUGH, TEACHING, advice, idle_beginning
 
 PLAIN_SECONDS = 5.0
 """Between plain lines; the first step, the last one and evaluations always have theirs."""
+TOLD = {
+    "reward/mean": "reward {:.3f}",
+    "heldout/reward": "held-out {:.3f}",
+    "heldout/learned": "learned {:.3f}",
+    "heldout/failed": "{:.0f} held-out episodes FAILED, not counted",
+    "rollout/failed": "{:.0%} of episodes FAILED",
+    "loss": "loss {:.4f}",
+    "heldout/loss": "held-out {:.4f}",
+    "heldout/accuracy": "accuracy {:.3f}",
+}
+"""Metrics as they are said on one line, in this order."""
 DIVERGENCES = (("policy/kl", "KL"), ("policy/kl_k3", "KL"), ("policy/kl_sampler", "sampler KL"))
 
 
@@ -101,20 +112,10 @@ class ConsoleTracker:
 
 def _numbers(row: Mapping[str, float]) -> Iterator[str]:
     """What there is of what matters, the most telling first."""
-    if "reward/mean" in row:
-        yield f"reward {row['reward/mean']:.3f}"
-    if "heldout/reward" in row:
-        yield f"held-out {row['heldout/reward']:.3f}"
-    if "heldout/learned" in row:
-        yield f"learned {row['heldout/learned']:.3f}"
-    if row.get("heldout/failed"):
-        yield f"{row['heldout/failed']:.0f} held-out episodes FAILED, not counted"
-    if row.get("rollout/failed"):
-        yield f"{row['rollout/failed']:.0%} of episodes FAILED"
-    if "loss" in row:
-        yield f"loss {row['loss']:.4f}"
-    if "heldout/loss" in row:
-        yield f"held-out {row['heldout/loss']:.4f}"
+    for name, told in TOLD.items():
+        # What can fail is told only where something did.
+        if name in row and (row[name] or not name.endswith("/failed")):
+            yield told.format(row[name])
     divergence = next((found for found in DIVERGENCES if found[0] in row), None)
     if divergence is not None:
         yield f"{divergence[1]} {row[divergence[0]]:.4f}"

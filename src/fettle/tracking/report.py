@@ -3,7 +3,7 @@
 import json
 import math
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Protocol
@@ -23,10 +23,6 @@ MEASURES = {
     "heldout/accuracy": "held-out accuracy",
     "heldout/loss": "held-out loss",
 }
-GOING_ON = (
-    "A stage that goes on from another starts from its newest checkpoint, which need not be its best. "
-    "After is the newest evaluation."
-)
 
 
 class Outcome(Protocol):
@@ -73,15 +69,6 @@ class Outcome(Protocol):
         ...
 
 
-class StageOutcome(Outcome, Protocol):
-    """The same of one stage of a pipeline."""
-
-    @property
-    def folder(self) -> Path:
-        """The stage's own run folder."""
-        ...
-
-
 def write_report(folder: RunFolder, outcome: Outcome, *, command: str = "fettle") -> None:
     """Leave how the run ended; a run that is started again leaves it anew. ``command`` is how fettle is typed here.
 
@@ -96,36 +83,15 @@ def write_report(folder: RunFolder, outcome: Outcome, *, command: str = "fettle"
         "steps": outcome.steps,
         "tokens": outcome.tokens,
         "seconds": round(outcome.seconds, 3),
-        "first": _finite(outcome.first),
-        "last": _finite(outcome.last),
+        "first": finite(outcome.first),
+        "last": finite(outcome.last),
         "checkpoint": outcome.checkpoint,
         "best_checkpoint": outcome.best_checkpoint,
     }
     write_atomically(folder.summary_path, json.dumps(ending, indent=2) + "\n")
 
 
-def write_stages_report(folder: RunFolder, outcomes: Sequence[StageOutcome]) -> None:
-    """Leave how a pipeline ended: a line for each stage that was begun, with the way to its own report.
-
-    "After" is a stage's newest evaluation.
-
-    Raises:
-        StorageError: it could not be written.
-    """
-    lines = ["| stage | steps | time | before | after |", "|---|---|---|---|---|"]
-    for outcome in outcomes:
-        name = outcome.folder.name
-        measure = next((m for m in MEASURES if m in outcome.last), None)
-        before, after = (
-            ("", "") if measure is None else (_measured(outcome.first, measure), _measured(outcome.last, measure))
-        )
-        what = f" {MEASURES[measure]}" if measure else ""
-        took = timedelta(seconds=round(outcome.seconds))
-        lines.append(f"| [{name}]({name}/report.md){what} | {outcome.steps:,} | {took} | {before} | {after} |")
-    write_atomically(folder.report_path, "\n\n".join([f"# {folder.path.name}", "\n".join(lines), GOING_ON]) + "\n")
-
-
-def _finite(row: Mapping[str, float]) -> dict[str, float | None]:
+def finite(row: Mapping[str, float]) -> dict[str, float | None]:
     """JSON has no other numbers."""
     return {name: value if math.isfinite(value) else None for name, value in row.items()}
 

@@ -50,7 +50,7 @@ def _summary(folder: RunFolder) -> RunSummary:
     return RunSummary(
         name=folder.path.name,
         kind=str(config.get("type", "unknown")),
-        status=_status(parts),
+        status=_status([folder, *parts] if names else parts),  # a pipeline is over when its own report is written
         steps=sum(max((int(row["step"]) for row in part), default=0) for part in rows),
         reward=rewards[-1] if rewards else None,
         started=min(starts, default=""),

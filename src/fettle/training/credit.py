@@ -31,13 +31,15 @@ async def scored(groups: Sequence[Group], reference: Sampler | None) -> list[lis
     data = [[to_datum(trajectory) for trajectory in group.trajectories] for group in groups]
     if reference is None:
         return data
+    compared = (asyncio.gather(*(referred(datum, reference) for datum in rows)) for rows in data)
+    return list(await asyncio.gather(*compared))
 
-    async def one(datum: Datum) -> Datum:
-        found = await reference.logprobs(datum.tokens.tolist(), temperature=datum.temperature)
-        logprobs = np.array([0.0, *found[1:]], np.float32) * datum.loss_mask
-        return with_streams(datum, reference_logprobs=logprobs)
 
-    return list(await asyncio.gather(*(asyncio.gather(*map(one, rows)) for rows in data)))
+async def referred(datum: Datum, reference: Sampler) -> Datum:
+    """The datum with ``reference_logprobs``, at its own temperature."""
+    found = await reference.logprobs(datum.tokens.tolist(), temperature=datum.temperature)
+    logprobs = np.array([0.0, *found[1:]], np.float32) * datum.loss_mask
+    return with_streams(datum, reference_logprobs=logprobs)
 
 
 def credited(groups: Sequence[Group], data: Sequence[Sequence[Datum]], run: RLRun) -> list[list[Datum]]:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from fettle.config import LearnedReward, RLRun
 from fettle.engine import Engine, Sampler
-from fettle.rollouts import Group, to_datum
+from fettle.rollouts import Group
 from fettle.types import Failed, Trajectory
 
 LEARNED, TRUE = "learned", "true"
@@ -23,7 +23,7 @@ class Scorer:
 
     async def score(self, trajectory: Trajectory) -> float:
         """What the reward model says of the whole sequence, scaled and clipped."""
-        said = await self._sampler.score(to_datum(trajectory).tokens.tolist())
+        said = await self._sampler.score(trajectory.tokens)
         return taken(said, self._settings)
 
     async def rewarded(self, group: Group) -> Group:
