@@ -1,6 +1,6 @@
 # Every verb is one line over ./run, which makes the environment the first time.
 .DEFAULT_GOAL := help
-.PHONY: demo test check setup clean help
+.PHONY: demo test check evidence setup clean help
 
 demo: ## a small language model learns while you watch
 	@./run demo
@@ -10,6 +10,9 @@ test: ## the whole test suite
 
 check: ## format, lint, types, layers, generated pages
 	@./run check
+
+evidence: ## every algorithm on three seeds, about half an hour: writes docs/evidence.md
+	@./run python scripts/evidence.py
 
 setup: ## make or mend the environment in .venv
 	@./run setup
