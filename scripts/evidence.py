@@ -105,10 +105,10 @@ def three_stages(seed: int) -> Result:
 def warmed_up(recipe: Recipe, seed: int) -> tuple[str, str]:
     """The model that every algorithm of a seed begins with, and the random one that it was made from."""
     folder = RUNS / f"warm-up-{seed}"
-    done = sorted(folder.glob("*/progress.json"))
-    if done and json.loads(done[0].read_text())["step"] == recipe["steps"]:
-        run = done[0].parent
-        return str(run / "checkpoints" / json.loads(done[0].read_text())["checkpoint"]), str(run / "model")
+    for path in sorted(folder.glob("*/progress.json")):
+        progress = json.loads(path.read_text())
+        if progress["step"] == recipe["steps"]:
+            return str(path.parent / "checkpoints" / progress["checkpoint"]), str(path.parent / "model")
     summary = carried_out({**recipe, "seed": seed, "name": "warm-up"}, within=folder)
     return summary.checkpoint, str(summary.folder / "model")
 
@@ -170,7 +170,10 @@ def _carried_out(recipe: Recipe, *, within: Path = RUNS) -> list[Summary]:
     written = within / f"{recipe['name']}.yaml"
     written.write_text(yaml.safe_dump(dict(recipe), sort_keys=False))
     config = load(written)
-    return asyncio.run(build.run(config, build.new_folder(within, config)))
+    summaries = asyncio.run(build.run(config, build.new_folder(within, config)))
+    if summaries[-1].interrupted:
+        raise SystemExit(130)
+    return summaries
 
 
 def _besides(
