@@ -7,28 +7,28 @@ from fettle.config import Frozen
 
 RL, SFT, SESSION, CREDIT = "training.rl", "training.sft", "training.session", "training.credit"
 DRAWING, LEARNING = "training.drawing", "training.learning"
-PREFERENCE, CRITIC, TRUST, LEARNED = "training.preference", "training.critic", "training.trust", "training.learned"
+OFFLINE, PREFERENCE = "training.offline", "training.preference"
+CRITIC, TRUST, LEARNED = "training.critic", "training.trust", "training.learned"
 STAGES, SOURCES, SCHEDULE = "cli.stages", "cli.sources", "training.schedule"
 MODEL, TINY = "engine.local.policy", "engine.local.tiny"
 
-OFFLINE: Mapping[str, str] = {
-    **dict.fromkeys(
-        ("seed", "policy", "loss", "steps", "batch_size", "max_tokens", "optimizer", "schedule"), PREFERENCE
-    ),
+COMPARED: Mapping[str, str] = {
+    **dict.fromkeys(("seed", "policy", "loss", "steps", "batch_size", "max_tokens"), PREFERENCE),
+    **dict.fromkeys(("optimizer", "schedule", "evaluation"), OFFLINE),
     **dict.fromkeys(("engine", "data", "checkpoints"), STAGES),
     "name": "cli.build",
-    "evaluation": PREFERENCE,
 }
 
 CONSUMERS: Mapping[type[Frozen], Mapping[str, str]] = {
     c.RLRun: {
         **dict.fromkeys(("environments", "groups_per_step", "group_size", "dynamic_sampling"), DRAWING),
         **dict.fromkeys(("seed", "sampling"), DRAWING),
-        **dict.fromkeys(("loss", "minibatches", "optimizer", "schedule"), LEARNING),
+        **dict.fromkeys(("minibatches", "epochs", "schedule"), "training.updates"),
+        **dict.fromkeys(("loss", "optimizer"), LEARNING),
         **dict.fromkeys(("steps", "max_staleness"), RL),
-        **dict.fromkeys(("advantage", "reduction", "overlong"), CREDIT),
-        **dict.fromkeys(("epochs", "mask_truncated", "correction", "planning"), LEARNING),
-        **dict.fromkeys(("rehearsal", "teacher", "replay"), LEARNING),
+        **dict.fromkeys(("advantage", "reduction", "overlong", "mask_truncated"), CREDIT),
+        "correction": LEARNING,
+        **dict.fromkeys(("planning", "rehearsal", "teacher", "replay"), RL),
         "critic": CRITIC,
         "trust_region": TRUST,
         "kl_control": TRUST,
@@ -42,16 +42,16 @@ CONSUMERS: Mapping[type[Frozen], Mapping[str, str]] = {
         "checkpoints": STAGES,
     },
     c.SFTRun: {
-        **dict.fromkeys(("seed", "policy", "steps", "batch_size", "max_tokens", "optimizer", "schedule"), SFT),
+        **dict.fromkeys(("seed", "policy", "steps", "batch_size", "max_tokens"), SFT),
+        **dict.fromkeys(("optimizer", "schedule", "evaluation"), OFFLINE),
         **dict.fromkeys(("targets", "weighting"), SFT),
         **dict.fromkeys(("engine", "data", "checkpoints"), STAGES),
         "name": "cli.build",
-        "evaluation": SFT,
     },
     c.Targets: dict.fromkeys(("actions", "observations"), SFT),
     c.RewardWeighting: dict.fromkeys(("kind", "temperature"), SFT),
-    c.PreferenceRun: {**OFFLINE, "reference": PREFERENCE},
-    c.RewardModelRun: OFFLINE,
+    c.PreferenceRun: {**COMPARED, "reference": PREFERENCE},
+    c.RewardModelRun: COMPARED,
     c.Pipeline: {"name": "cli.build", "stages": "training.pipeline"},
     c.PolicySpec: {
         "model": STAGES,
@@ -75,8 +75,8 @@ CONSUMERS: Mapping[type[Frozen], Mapping[str, str]] = {
         "patience": STAGES,
         "target": STAGES,
     },
-    c.HeldoutLoss: {"every": SFT, "patience": STAGES},
-    c.HeldoutPairs: {"every": PREFERENCE, "patience": STAGES, "target": STAGES},
+    c.HeldoutLoss: {"every": OFFLINE, "patience": STAGES},
+    c.HeldoutPairs: {"every": OFFLINE, "patience": STAGES, "target": STAGES},
     c.Checkpoints: dict.fromkeys(("every", "keep"), SESSION),
     c.DynamicSampling: {"max_rounds": DRAWING},
     c.Overlong: {"buffer": CREDIT},
@@ -90,11 +90,12 @@ CONSUMERS: Mapping[type[Frozen], Mapping[str, str]] = {
     c.AdaptivePenalty: dict.fromkeys(("target", "coefficient", "of"), TRUST),
     c.LagrangianPenalty: dict.fromkeys(("limit", "rate", "of"), TRUST),
     c.HardLimit: dict.fromkeys(("limit", "of"), TRUST),
-    c.Correction: dict.fromkeys(("kind", "cap", "level"), CREDIT),
-    c.Planning: dict.fromkeys(("alpha", "phrases"), CREDIT),
-    c.Rehearsal: dict.fromkeys(("data", "batch_size", "coefficient"), RL),
-    c.Teacher: dict.fromkeys(("model", "coefficient"), RL),
-    c.Replay: dict.fromkeys(("capacity", "groups", "max_age"), RL),
+    c.Correction: dict.fromkeys(("kind", "cap", "level"), "training.correction"),
+    c.Planning: dict.fromkeys(("alpha", "phrases"), "training.planning"),
+    c.Rehearsal: {"data": STAGES, **dict.fromkeys(("batch_size", "coefficient"), "training.rehearsal")},
+    c.Teacher: {"model": RL, "coefficient": "training.distillation"},
+    c.Replay: dict.fromkeys(("capacity", "groups", "max_age"), "training.off_policy"),
+    c.Value: {"coefficient": "losses.evaluation"},
     c.KL: dict.fromkeys(("coefficient", "estimator", "place"), "training.credit"),
     c.ReasoningGym: {
         **dict.fromkeys(
