@@ -40,6 +40,7 @@ TRAJECTORIES = st.builds(
     components=st.dictionaries(TEXT, NUMBER, max_size=3),
     temperature=st.floats(0.1, 2),
     group=TEXT,
+    measured=st.dictionaries(TEXT, NUMBER, max_size=3),
 )
 
 TASK = Task((Message("user", "?"),), {"answer": "!"}, "test")

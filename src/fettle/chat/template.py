@@ -18,6 +18,11 @@ from fettle.types import Message
 
 QUESTION = Message("user", "A question")
 MARK = "Marked"
+LONGEST_CHARACTER = 4
+"""Tokens: a character has no more bytes than that, and a token with text at least one."""
+
+DECODED = 2**16
+"""Short runs of tokens whose text is remembered."""
 REPLY = Message("assistant", MARK)
 
 
@@ -42,6 +47,7 @@ class Template:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
+        self._decoded = functools.lru_cache(maxsize=DECODED)(self._decode)
         self._name = tokenizer.name_or_path or "this model"
         try:
             self._opening = self._text([QUESTION], generation_prompt=True)
@@ -77,9 +83,25 @@ class Template:
 
     def reply(self, sampled: Sequence[int]) -> Message:
         """What sampled tokens say, without the token that ended them and without other special tokens."""
-        said = list(sampled[:-1]) if sampled and sampled[-1] in self.end_token_ids else list(sampled)
-        text = self._tokenizer.decode(said, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return Message("assistant", text)
+        return Message("assistant", self._decode(self._said(sampled)))
+
+    def pieces(self, sampled: Sequence[int]) -> list[str]:
+        """The text of each sampled token; together they are what the reply says.
+
+        A token that ends it or is special has none, and where a character is made of several, the last one has it. What
+        is no character may be missing at the end.
+        """
+        said = self._said(sampled)
+        found = [""] * len(sampled)
+        start = read = 0  # of the last token that had text, and of the first that has not been read
+        for end in range(1, len(said) + 1):
+            # Beside what stands before it, as some decoders strip a space from the first token of a text.
+            before, text = self._decoded(said[start:read]), self._decoded(said[start:end])
+            unfinished = text.endswith("\N{REPLACEMENT CHARACTER}") and end - read < LONGEST_CHARACTER
+            if text != before and not unfinished:
+                found[end - 1] = text[len(before) :]
+                start, read = read, end
+        return found
 
     def conversation(self, messages: Sequence[Message]) -> tuple[list[int], list[float]]:
         """Tokens and loss mask [T]: 1 on what the assistant says and on the token that ends it, 0 elsewhere.
@@ -147,6 +169,14 @@ class Template:
                 end += len(self._end)
             owners[begin:end] = [place] * (end - begin)
         return owners[len(self._end) :]
+
+    def _said(self, sampled: Sequence[int]) -> tuple[int, ...]:
+        """Without the token that ended them."""
+        return tuple(sampled[:-1] if sampled and sampled[-1] in self.end_token_ids else sampled)
+
+    def _decode(self, tokens: tuple[int, ...]) -> str:
+        text: str = self._tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return text
 
     def _spans(
         self, heard: Sequence[Message], first: int, tail: str, around: Sequence[str]

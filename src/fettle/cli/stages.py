@@ -92,7 +92,10 @@ def materialized(spec: PolicySpec, folder: RunFolder, texts: Iterable[str]) -> P
 
 async def _reinforced(config: RLRun, place: Place) -> Summary:
     suites = [Sheltered(suite(environment), place.heldout) for environment in config.environments]
-    config = config.model_copy(update={"policy": materialized(config.policy, place.folder, _prompts(suites))})
+    rehearsed = conversations_of(config.rehearsal.data, place.heldout)[0] if config.rehearsal is not None else ()
+    shown = (message.content for conversation in rehearsed for message in conversation)
+    texts = itertools.chain(shown, _prompts(suites))
+    config = config.model_copy(update={"policy": materialized(config.policy, place.folder, texts)})
     template = Template(load_tokenizer(str(config.policy.model)))
     for companion in _companions(config):
         check_same_tokenizer(str(config.policy.model), companion)
@@ -100,7 +103,9 @@ async def _reinforced(config: RLRun, place: Place) -> Summary:
         stops = config.reward_model is not None and config.reward_model.monitor.stop
         evaluation, alarm = config.evaluation, HACKING if stops else None
         session.stop_when(patience=evaluation.patience, target=evaluation.target, alarm=alarm)
-        return await rl.train(config, engine=engine, suites=suites, template=template, session=session)
+        return await rl.train(
+            config, engine=engine, suites=suites, template=template, session=session, rehearsed=rehearsed
+        )
 
 
 async def _supervised(config: SFTRun, place: Place) -> Summary:
@@ -121,6 +126,8 @@ def _companions(config: RLRun) -> Iterator[str]:
         yield config.reference
     if config.critic is not None and config.critic.model is not None:
         yield config.critic.model
+    if config.teacher is not None:
+        yield config.teacher.model
     if config.reward_model is not None:
         yield config.reward_model.model
 

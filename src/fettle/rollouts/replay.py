@@ -110,6 +110,7 @@ def trajectory_row(trajectory: Trajectory) -> Fields:
         "components": dict(trajectory.components),
         "temperature": trajectory.temperature,
         "group": trajectory.group,
+        "measured": dict(trajectory.measured),
     }
 
 
@@ -130,6 +131,7 @@ def trajectory_of(row: Mapping[str, Any]) -> Trajectory:
             components=row["components"],
             temperature=row["temperature"],
             group=row["group"],
+            measured=row["measured"],
         )
     except (KeyError, TypeError) as error:
         raise DataError(f"a trajectory cannot be read ({error!r}): start without it") from error

@@ -6,10 +6,15 @@ from collections.abc import Mapping, Sequence
 from fettle.config import RLRun
 from fettle.engine import Policy, Sampler
 from fettle.rollouts import Group
+from fettle.training.correction import corrected, reweighted
 from fettle.training.credit import credited, scored, shaped, teaching
 from fettle.training.critic import critic_optimizer, judged, valued, warming_up, with_value
+from fettle.training.distillation import distilled
 from fettle.training.drawing import Batch
 from fettle.training.metrics import batch_row, credit_row, critic_row, divergence, outcome_row
+from fettle.training.off_policy import Memory
+from fettle.training.planning import Planner
+from fettle.training.rehearsal import Rehearser
 from fettle.training.trust import controlled, first_state, held, with_kl_coefficient
 from fettle.training.updates import Update, made, updates
 from fettle.types import Datum
@@ -25,6 +30,10 @@ class Learner:
         *,
         critic: Policy | None = None,
         reference: Sampler | None = None,
+        teacher: Sampler | None = None,
+        planner: Planner | None = None,
+        rehearser: Rehearser | None = None,
+        memory: Memory | None = None,
         state: Mapping[str, float] | None = None,
     ) -> None:
         """``critic`` is one of its own, ``state`` what an earlier learner of this run left."""
@@ -34,24 +43,49 @@ class Learner:
         self._run = run
         self._critic = critic
         self._reference = reference
+        self._teacher = teacher
+        self._planner = planner
+        self._rehearser = rehearser
+        self._memory = memory
 
     async def learn(self, step: int, batch: Batch) -> dict[str, float]:
         """Learn from one batch; returns the step's metrics."""
         started = time.perf_counter()
         run = with_kl_coefficient(self._run, self.state)
-        groups = [shaped(g, run) for g in batch.groups]
+        new = len(batch.groups)
+        recalled, row = self._recalled(step, batch)
+        groups = [shaped(g, run) for g in (*batch.groups, *recalled)]
         # Whatever is measured of the batch is measured before the update, in one go for all minibatches.
-        data = await scored(groups, self._reference)
-        data = await self._credited(groups, data, run)
-        row = {**batch_row(batch, groups), **divergence(data), **credit_row(data), **critic_row(data)}
+        data, mismatch = await corrected(await scored(groups, self._reference), self.policy, run.correction)
+        data, added = await self._added(await self._credited(groups, data, run), run)
+        row = {**row, **mismatch, **added, **batch_row(batch, groups[:new]), **divergence(data[:new])}
+        row |= {**credit_row(data), **critic_row(data)}
         if self._critic is not None and run.critic is not None:
             # A critic of its own learns from every batch, whatever becomes of the policy's updates.
             wanted = updates(data, run, critic_optimizer(run), step=step)
             row |= outcome_row(await made(self._critic, wanted, run.critic.value), "critic")
         if not warming_up(run, step):
-            row |= await self._policy_updated(step, data, run, drawn_by=batch.policy_version)
-        row |= self._controlled(row, episodes=sum(map(len, data)))
+            rehearsed = await self._rehearser.add(self.policy, step) if self._rehearser is not None else {}
+            row |= {**rehearsed, **await self._policy_updated(step, data, run, drawn_by=batch.policy_version)}
+        row |= self._controlled(row, episodes=sum(map(len, data[:new])))
         return {**row, "time/sample": batch.seconds, "time/train": time.perf_counter() - started}
+
+    def _recalled(self, step: int, batch: Batch) -> tuple[list[Group], dict[str, float]]:
+        """Groups of earlier steps, where they are learned from again."""
+        if self._memory is None:
+            return [], {}
+        return self._memory.recalled(batch.groups, step=step, policy_version=batch.policy_version)
+
+    async def _added(
+        self, data: Sequence[Sequence[Datum]], run: RLRun
+    ) -> tuple[Sequence[Sequence[Datum]], dict[str, float]]:
+        """What advantages gain beside the rewards: planning counts more, then a teacher has its say.
+
+        The correction comes last, as it is of whatever the sampler's tokens are credited with.
+        """
+        data, planning = self._planner.credited(data) if self._planner is not None else (data, {})
+        data, distillation = await distilled(data, self._teacher, run.teacher)
+        return reweighted(data), {**planning, **distillation}
 
     async def _credited(
         self, groups: Sequence[Group], data: Sequence[Sequence[Datum]], run: RLRun

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from fettle.chat import Template
 from fettle.config import RLRun
+from fettle.data import Conversation
 from fettle.engine import Engine
 from fettle.environments import Suite
 from fettle.rollouts import stream
@@ -15,6 +16,10 @@ from fettle.training.evaluation import Evaluation, evaluate
 from fettle.training.learned import learned_row, reward_model
 from fettle.training.learning import Learner
 from fettle.training.monitor import alarm_row
+from fettle.training.off_policy import PART as REPLAY
+from fettle.training.off_policy import Memory
+from fettle.training.planning import Planner
+from fettle.training.rehearsal import Rehearser
 from fettle.training.session import Session, Summary
 from fettle.training.trust import pulls_to_reference
 from fettle.types import Trajectory
@@ -24,19 +29,37 @@ TRANSCRIPTS = 8
 
 
 async def train(
-    run: RLRun, *, engine: Engine, suites: Sequence[Suite], template: Template, session: Session
+    run: RLRun,
+    *,
+    engine: Engine,
+    suites: Sequence[Suite],
+    template: Template,
+    session: Session,
+    rehearsed: Sequence[Conversation] = (),
 ) -> Summary:
     """Train a policy on the suites' tasks, from where the session stands to its last step.
 
+    ``rehearsed`` are the demonstrations of ``run.rehearsal``.
+
     Raises:
+        DataError: there is a rehearsal, and nothing to rehearse.
         EnvironmentFault: every episode of a step failed.
     """
     policy = await session.policy(engine, policy_spec(run))
     spec = critic_spec(run)
     critic = await session.policy(engine, spec, part=PART) if spec is not None else None
-    reference = await engine.sampler(run.reference or str(run.policy.model)) if pulls_to_reference(run) else None
     drawer = Drawer(run, suites, template, policy, scorer=await reward_model(run, engine))
-    learner = Learner(run, policy, critic=critic, reference=reference, state=session.progress.state)
+    learner = Learner(
+        run,
+        policy,
+        critic=critic,
+        reference=await engine.sampler(run.reference or str(run.policy.model)) if pulls_to_reference(run) else None,
+        teacher=await engine.sampler(run.teacher.model) if run.teacher is not None else None,
+        planner=Planner(run.planning, template) if run.planning is not None else None,
+        rehearser=Rehearser(run.rehearsal, rehearsed, template, seed=run.seed) if run.rehearsal is not None else None,
+        memory=_memory(run, session),
+        state=session.progress.state,
+    )
     if session.progress.checkpoint is None:
         await _evaluate(run, drawer, learner, session, done=0)
         await session.finish_step(policy, 0)
@@ -59,6 +82,17 @@ async def train(
         if model is not None:
             await model.close()
     return session.summary()
+
+
+def _memory(run: RLRun, session: Session) -> Memory | None:
+    """The groups that are learned from again, as they were at the newest checkpoint."""
+    if run.replay is None:
+        return None
+    memory = Memory(run.replay, seed=run.seed, checkpoints=session.folder.checkpoints)
+    newest = session.keep(REPLAY, memory)
+    if newest is not None:
+        memory.restore(newest)
+    return memory
 
 
 async def _evaluate(run: RLRun, drawer: Drawer, learner: Learner, session: Session, *, done: int) -> Evaluation:

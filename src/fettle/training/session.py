@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from pydantic import ValidationError
 
@@ -40,6 +41,14 @@ class Progress(Frozen):
     """What each evaluation found: the first is before the first step."""
     state: Mapping[str, float] = {}
     """What a loop carries from step to step beside its weights: coefficients that follow what is measured."""
+
+
+class Part(Protocol):
+    """What is saved beside a policy, whenever it is: another policy, or anything else that a run goes on from."""
+
+    async def save(self, name: str) -> object:
+        """Write it among the checkpoints, under a name that was never used."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +88,7 @@ class Session:
         self._target: float | None = None
         self._alarm: str | None = None
         self._stop = stop
-        self._parts: dict[str, Policy] = {}
+        self._parts: dict[str, Part] = {}
         self._since = time.perf_counter()
 
     def stop_when(
@@ -122,6 +131,12 @@ class Session:
         if part:
             self._parts[part] = policy
         return policy
+
+    def keep(self, part: str, kept: Part) -> Path | None:
+        """Save this whenever the policy is; returns where the newest checkpoint has it, if there is one."""
+        self._parts[part] = kept
+        newest = self.progress.checkpoint
+        return None if newest is None else self.folder.checkpoints / _beside(newest, part)
 
     @property
     def interrupted(self) -> bool:
@@ -201,8 +216,8 @@ class Session:
     async def _saved(self, policy: Policy, step: int) -> str:
         name = f"step-{step:06d}"
         if name not in (self.progress.checkpoint, self.progress.best_checkpoint):
-            for part, model in self._parts.items():
-                await model.save(_beside(name, part))
+            for part, kept in self._parts.items():
+                await kept.save(_beside(name, part))
             await policy.save(name)
         return name
 
