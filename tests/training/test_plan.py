@@ -93,6 +93,16 @@ def test_weights_gradients_and_moments_of_full_training_are_four_floats_each():
     assert sizes["weights"] == sizes["gradients"] == sizes["optimizer"] / 2
 
 
+def test_a_critic_of_its_own_needs_as_much_as_the_policy_and_an_undone_step_what_it_goes_back_to():
+    def sizes(**settings) -> dict[str, int]:
+        return dict(plan(rl(preset="conservative_ppo", **settings), HERE).memory)
+
+    head, model = sizes(), sizes(critic={"place": "model"})
+    assert "a critic of its own" not in head
+    assert model["a critic of its own"] == model["weights"] + model["gradients"] + model["optimizer"]
+    assert model["weights and moments to go back to"] == model["weights"] + model["optimizer"]
+
+
 def test_the_estimate_of_a_tiny_model_is_near_what_it_really_has(tmp_path):
     from fettle.engine.local.tiny import make_tiny_model  # noqa: PLC0415
     from fettle.training.memory import model_shape  # noqa: PLC0415

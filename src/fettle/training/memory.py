@@ -7,6 +7,8 @@ from pathlib import Path
 
 from fettle.config import EngineConfig, PolicySpec, RLRun, StageConfig, TinyModel
 from fettle.errors import ModelError
+from fettle.training.critic import critic_spec
+from fettle.training.trust import pulls_to_reference
 
 FLOAT32, BFLOAT16 = 4, 2
 ACTIVATIONS_PER_LAYER = 16
@@ -69,6 +71,7 @@ def memory_estimate(run: StageConfig) -> list[tuple[str, int]]:
     return [
         *_of_weights(run.policy, shape),
         *([("the KL penalty's reference", _reference(run.policy, shape))] if _has_reference(run) else []),
+        *(_of_credit(run, shape) if isinstance(run, RLRun) else []),
         ("activations of one micro-batch", _activations(run.engine, run.policy, shape)),
         *([("sampler's cache", _cache(run, shape))] if isinstance(run, RLRun) else []),
     ]
@@ -106,18 +109,36 @@ def _parameters(path: Path) -> int:
     return total
 
 
-def _of_weights(spec: PolicySpec, shape: ModelShape) -> list[tuple[str, int]]:
+def _trained(spec: PolicySpec, shape: ModelShape) -> int:
     if spec.lora is None:
-        trained = shape.parameters
+        return shape.parameters
+    # Seven linear layers a block, each about as wide as the model on one side and up to four times on the other.
+    return shape.layers * 7 * spec.lora.rank * 3 * shape.hidden
+
+
+def _of_weights(spec: PolicySpec, shape: ModelShape) -> list[tuple[str, int]]:
+    trained = _trained(spec, shape)
+    if spec.lora is None:
         return [("weights", FLOAT32 * trained), ("gradients", FLOAT32 * trained), ("optimizer", 2 * FLOAT32 * trained)]
     stored = {"int8": 1.0, "nf4": 0.5 + FLOAT32 / 64}
     width = stored[spec.quantization] if spec.quantization else _width(spec)
-    # Seven linear layers a block, each about as wide as the model on one side and up to four times on the other.
-    trained = shape.layers * 7 * spec.lora.rank * 3 * shape.hidden
     return [
         ("frozen weights", int(width * shape.parameters)),
         ("adapter, gradients and optimizer", 4 * FLOAT32 * trained),
     ]
+
+
+def _of_credit(run: RLRun, shape: ModelShape) -> list[tuple[str, int]]:
+    """A critic of its own, and what an undone step goes back to."""
+    needs = []
+    spec = critic_spec(run)
+    if spec is not None:
+        sizes = _of_weights(spec, model_shape(spec.model) or shape)
+        shared = spec.lora is not None and spec.model == run.policy.model  # adapters of one base hold it once
+        needs.append(("a critic of its own", sum(size for _, size in (sizes[1:] if shared else sizes))))
+    if run.trust_region is not None and run.trust_region.type == "hard":
+        needs.append(("weights and moments to go back to", 3 * FLOAT32 * _trained(run.policy, shape)))
+    return needs
 
 
 def _width(spec: PolicySpec) -> int:
@@ -125,8 +146,10 @@ def _width(spec: PolicySpec) -> int:
 
 
 def _has_reference(run: StageConfig) -> bool:
-    """Under LoRA the reference is the same weights with the adapter out."""
-    return isinstance(run, RLRun) and run.loss.kl is not None and run.policy.lora is None
+    """Under LoRA the reference is the same weights with the adapter out, unless another one is named."""
+    if not isinstance(run, RLRun) or not pulls_to_reference(run):
+        return False
+    return run.policy.lora is None or run.reference is not None
 
 
 def _reference(spec: PolicySpec, shape: ModelShape) -> int:
