@@ -17,16 +17,20 @@ from safetensors import SafetensorError
 from fettle.broker import Broker
 from fettle.chat import Template, check_same_tokenizer, load_tokenizer
 from fettle.cli.invoked import FETTLE
-from fettle.cli.sources import Prompt, conversations_of, files_of
+from fettle.cli.sources import Prompt, comparisons_of, conversations_of, episodes_of, files_of
 from fettle.config import (
+    Episodes,
     LocalEngine,
     PolicySpec,
+    PreferenceRun,
+    RewardModelRun,
     RLRun,
     SFTRun,
     StageConfig,
     TinyModel,
 )
 from fettle.config.load import dump
+from fettle.data import Preference, Rating
 from fettle.engine.local import LocalBackend, make_tiny_model
 from fettle.environments import Sheltered, Suite, suite
 from fettle.errors import StorageError
@@ -40,7 +44,7 @@ from fettle.tracking import (
     write_report,
 )
 from fettle.tracking.plots import draw_curves
-from fettle.training import Session, Summary, rl, sft
+from fettle.training import Session, Summary, preference, rl, sft
 
 TEXTS_FOR_TOKENIZER = 2000
 """Texts that a tiny model's tokenizer is fitted to."""
@@ -116,8 +120,40 @@ async def _supervised(config: SFTRun, place: Place) -> Summary:
     with _session(config, place) as session, engine_of(config.engine, place.folder.checkpoints) as engine:
         session.stop_when(patience=config.evaluation.patience, lower_is_better=True)
         return await sft.train(
-            config, engine=engine, conversations=training, heldout=scored, template=template, session=session
+            config,
+            engine=engine,
+            conversations=training,
+            heldout=scored,
+            template=template,
+            session=session,
+            rewards=_rewards(config),
         )
+
+
+async def _compared(config: PreferenceRun | RewardModelRun, place: Place) -> Summary:
+    training, scored = comparisons_of(config.data, place.heldout)
+    config = config.model_copy(update={"policy": materialized(config.policy, place.folder, _texts(training))})
+    template = Template(load_tokenizer(str(config.policy.model)))
+    if isinstance(config, PreferenceRun) and config.reference is not None:
+        check_same_tokenizer(str(config.policy.model), config.reference)
+    with _session(config, place) as session, engine_of(config.engine, place.folder.checkpoints) as engine:
+        session.stop_when(patience=config.evaluation.patience, target=config.evaluation.target)
+        return await preference.train(
+            config, engine=engine, examples=training, heldout=scored, template=template, session=session
+        )
+
+
+def _rewards(config: SFTRun) -> list[float] | None:
+    """What each conversation earned, where that is what it weighs."""
+    if config.weighting is None or not isinstance(config.data, Episodes):
+        return None
+    return [episode.reward for episode in episodes_of(config.data)[0]]
+
+
+def _texts(examples: Iterable[Preference | Rating]) -> Iterator[str]:
+    for example in examples:
+        yield from (message.content for message in example.prompt)
+        yield from (example.completion,) if isinstance(example, Rating) else (example.chosen, example.rejected)
 
 
 def _companions(config: RLRun) -> Iterator[str]:
@@ -163,6 +199,6 @@ def _prompts(suites: Sequence[Suite]) -> Iterator[str]:
 
 
 KINDS: Mapping[type[StageConfig], Callable[[Any, Place], Awaitable[Summary]]] = MappingProxyType(
-    {SFTRun: _supervised, RLRun: _reinforced}
+    {SFTRun: _supervised, PreferenceRun: _compared, RewardModelRun: _compared, RLRun: _reinforced}
 )
 """What carries out each kind of run."""

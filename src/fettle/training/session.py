@@ -15,6 +15,7 @@ from fettle.config import Checkpoints, Frozen, PolicySpec
 from fettle.engine import Engine, Policy
 from fettle.errors import CheckpointError
 from fettle.tracking import Phase, RunFolder, Tracker, Transcript, record_failures, write_atomically
+from fettle.training.callbacks import Callback
 from fettle.types import Failed, Trajectory
 
 
@@ -39,6 +40,8 @@ class Progress(Frozen):
     """Time spent training, over all resumptions."""
     evaluations: tuple[Mapping[str, float], ...] = ()
     """What each evaluation found: the first is before the first step."""
+    called_off: bool = False
+    """Whether a callback has ended the run."""
     state: Mapping[str, float] = {}
     """What a loop carries from step to step beside its weights: coefficients that follow what is measured."""
 
@@ -77,6 +80,7 @@ class Session:
         checkpoints: Checkpoints,
         steps: int,
         stop: asyncio.Event,
+        callbacks: Sequence[Callback] = (),
     ) -> None:
         self.folder = folder
         self.steps = steps
@@ -88,6 +92,7 @@ class Session:
         self._target: float | None = None
         self._alarm: str | None = None
         self._stop = stop
+        self._callbacks = callbacks
         self._parts: dict[str, Part] = {}
         self._since = time.perf_counter()
 
@@ -156,7 +161,9 @@ class Session:
     def log(self, step: int, row: Mapping[str, float]) -> None:
         """One row of metrics, and the tokens it speaks of."""
         self._update(tokens=self.progress.tokens + int(row.get("progress/step_tokens", 0)))
-        self._tracker.log(step, {**row, "progress/tokens": self.progress.tokens})
+        row = {**row, "progress/tokens": self.progress.tokens}
+        self._tracker.log(step, row)
+        self._heed([callback.after_step(step, row) for callback in self._callbacks])
 
     def carry(self, state: Mapping[str, float]) -> None:
         """Keep these numbers with the next checkpoint, and with all that follow."""
@@ -189,6 +196,7 @@ class Session:
             self._update(best=score, best_checkpoint=name, without_better=0, evaluations=evaluations)
         else:
             self._update(without_better=self.progress.without_better + 1, evaluations=evaluations)
+        self._heed([callback.after_evaluation(step, score, row) for callback in self._callbacks])
 
     async def finish_step(self, policy: Policy, done: int) -> bool:
         """After ``done`` steps: save where it is due, and say whether to stop."""
@@ -211,7 +219,11 @@ class Session:
         tired = self._patience is not None and p.without_better >= self._patience
         reached = self._target is not None and p.best is not None and self._sign * (p.best - self._target) >= 0
         alarmed = self._alarm is not None and bool(p.evaluations and p.evaluations[-1].get(self._alarm))
-        return tired or reached or alarmed
+        return tired or reached or alarmed or p.called_off
+
+    def _heed(self, answers: Sequence[bool]) -> None:
+        if any(answers):
+            self._update(called_off=True)
 
     async def _saved(self, policy: Policy, step: int) -> str:
         name = f"step-{step:06d}"
