@@ -4,6 +4,8 @@ import shutil
 
 import pytest
 
+from fettle.chat import load_tokenizer
+
 from .conftest import full_disk
 
 REWARD = "environments.0.reward={}"
@@ -122,6 +124,21 @@ def test_a_tokenizer_without_a_chat_template(fettle, model):
     done = fettle("train", "tiny.yaml", "policy.model=model")
     assert done.code == 1
     assert "has no chat template: put a chat_template.jinja beside it" in done.complaint
+
+
+@pytest.mark.parametrize("key", ["reference", "critic.model"])
+@pytest.mark.parametrize(
+    ("other", "sentence"),
+    [("./nowhere", "there is no model folder ./nowhere: give"), ("model", "the tokenizer of model is not that of ")],
+)
+def test_a_companion_that_does_not_read_the_policys_tokens(fettle, model, key, other, sentence):
+    tokenizer = load_tokenizer(str(model))
+    tokenizer.add_tokens(["one more"])
+    tokenizer.save_pretrained(model)
+    needed = {"reference": ["loss.kl.coefficient=0.1"], "critic.model": ["advantage=gae", "critic.place=model"]}
+    done = fettle("train", "tiny.yaml", f"{key}={other}", *needed[key])
+    assert done.code == 1
+    assert sentence in done.complaint
 
 
 def test_runs_where_nothing_can_be_written(fettle):
