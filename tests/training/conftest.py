@@ -10,9 +10,10 @@ import pytest
 from fettle.broker import Broker
 from fettle.chat import Template, load_tokenizer
 from fettle.config import LocalEngine, RLRun, TinyModel
+from fettle.data import Conversation
 from fettle.engine.local import LocalBackend, make_tiny_model
 from fettle.environments import Suite, suite
-from fettle.tracking import RunFolder, Transcript
+from fettle.tracking import HACKING, RunFolder, Transcript
 from fettle.training import Session, Summary, rl
 
 QUESTION = "State the final answer to the following arithmetic problem: 1 + 2 ="
@@ -51,16 +52,22 @@ class Trained:
     folder: RunFolder
 
 
-async def trained(run: RLRun, folder: Path, suites: Sequence[Suite] | None = None) -> Trained:
+async def trained(
+    run: RLRun, folder: Path, suites: Sequence[Suite] | None = None, rehearsed: Sequence[Conversation] = ()
+) -> Trained:
     """Run the reinforcement loop for real."""
     memory, place = Memory(), RunFolder.at(folder)
     engine = Broker(LocalBackend(LocalEngine(threads=1), checkpoints=place.checkpoints))
     session = Session(place, memory, checkpoints=run.checkpoints, steps=run.steps, stop=asyncio.Event())
-    session.stop_when(patience=run.evaluation.patience, target=run.evaluation.target)
+    stops = run.reward_model is not None and run.reward_model.monitor.stop
+    evaluation, alarm = run.evaluation, HACKING if stops else None
+    session.stop_when(patience=evaluation.patience, target=evaluation.target, alarm=alarm)
     template = Template(load_tokenizer(str(run.policy.model)))
     made = suites or [suite(environment) for environment in run.environments]
     try:
-        summary = await rl.train(run, engine=engine, suites=made, template=template, session=session)
+        summary = await rl.train(
+            run, engine=engine, suites=made, template=template, session=session, rehearsed=rehearsed
+        )
     finally:
         engine.close()
     return Trained(summary, memory, place)

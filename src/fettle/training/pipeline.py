@@ -83,9 +83,10 @@ class Chain:
         self._ledger = _read(folder / LEDGER)
 
     def is_finished(self, stage: StageConfig) -> bool:
-        """Whether the stage has left what later ones go on from."""
+        """Whether the stage has left what later ones go on from; one whose folder was taken away is done again."""
         entry = self._ledger.stages.get(stage.name)
-        return entry is not None and entry.left is not None
+        there = RunFolder(self._folder / stage.name).progress_path.is_file()
+        return there and entry is not None and entry.left is not None
 
     def begin(self, stage: StageConfig) -> None:
         """Write down what a stage starts from, or verify that it is what the stage started from before.
@@ -102,7 +103,7 @@ class Chain:
             _check(entry.started_from.get(key), started_from.get(key), f"what {stage.name} started from as its {key}")
 
     def finish(self, stage: StageConfig, weights: str) -> str | None:
-        """Write down what a stage left, or verify that it is still there; its digest.
+        """Write down what a stage left, or verify that it is what the stage left before; its digest.
 
         Raises:
             CheckpointError: it is not what the stage left.
