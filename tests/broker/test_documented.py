@@ -10,8 +10,9 @@ from transformers import AutoModel, AutoModelForCausalLM
 
 from fettle.broker.columnar import forward_backward
 from fettle.broker.documented import DOCUMENTED, settings_of
-from fettle.config import AdamW, documented
-from fettle.errors import ConfigError, LossInputError
+from fettle.config import AdamW, TinyModel, documented
+from fettle.engine.local import make_tiny_model
+from fettle.errors import ConfigError, LossInputError, ModelError
 
 random = np.random.default_rng(0)
 B, T, G, P, R = 3, 8, 4, 3, 4
@@ -323,6 +324,16 @@ async def test_values_are_read_from_the_head_or_asked_for(trainee, old):
     given = batch | {"values": VALUES}
     await forward_backward(headless, given, "enhanced_ppo", {"value_loss_coef": 0.0})
     await forward_backward(headless, batch, "enhanced_ppo", {"use_gae": False})
+
+
+async def test_a_reference_is_there_and_speaks_of_the_same_tokens(trainee, tmp_path):
+    settings = TinyModel(hidden=32, layers=1, heads=2)
+    stranger = make_tiny_model(settings, tmp_path / "stranger", texts=["quite other words"] * 9)
+    trained = await trainee()
+    with pytest.raises(ModelError, match="is not that of"):
+        await forward_backward(trained, PAIRS, "dpo", {"reference_model": stranger})
+    with pytest.raises(ModelError, match="there is no model folder"):
+        await forward_backward(trained, PAIRS, "dpo", {"reference_model": str(tmp_path / "nowhere")})
 
 
 @pytest.mark.parametrize(

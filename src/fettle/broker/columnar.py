@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from fettle.broker.documented import row_of, settings_of
+from fettle.chat import check_same_tokenizer
 from fettle.config import Frozen, PolicySpec, Reading
 from fettle.config.documented import Referenced
 from fettle.engine import Engine, Policy, Sampler
@@ -22,6 +23,8 @@ class Trainee:
     engine: Engine
     policy: Policy
     spec: PolicySpec
+    companions: set[str] = field(default_factory=set)
+    """References that were found to speak of the same tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,7 @@ async def forward_backward(
     Raises:
         ConfigError: there is no such loss or setting, or the policy lacks the head that the loss reads.
         LossInputError: the batch is not of the loss's format.
+        ModelError: there is no such reference, or its tokenizer is not the policy's.
     """
     row, chosen = row_of(loss), settings_of(loss, settings)
     data = row.batch(batch)
@@ -64,12 +68,21 @@ async def _with_read(trainee: Trainee, settings: Frozen, data: Sequence[Datum], 
         found = (await trainee.policy.forward(data, Reading(of="values"))).values
     elif stream == "reference_logprobs":
         named = settings.reference_model if isinstance(settings, Referenced) else None
-        found = await _logprobs(await trainee.engine.sampler(named or str(trainee.spec.model)), data)
+        found = await _logprobs(await _reference(trainee, named), data)
     else:
         found = (await trainee.policy.forward(data, Reading(of="logprobs"))).logprobs
     return [
         replace(datum, streams={**datum.streams, stream: values}) for datum, values in zip(data, found, strict=True)
     ]
+
+
+async def _reference(trainee: Trainee, named: str | None) -> Sampler:
+    """The model of that name, or the one that the policy started from."""
+    start = str(trainee.spec.model)
+    if named is not None and named not in trainee.companions:
+        await asyncio.to_thread(check_same_tokenizer, start, named)
+        trainee.companions.add(named)
+    return await trainee.engine.sampler(named or start)
 
 
 async def _logprobs(sampler: Sampler, data: Sequence[Datum]) -> list[Floats]:
