@@ -1,6 +1,5 @@
 """Demonstrations that are learned from in every step, beside the rewards (hybrid SFT and RL)."""
 
-import random
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -11,7 +10,7 @@ from fettle.data import Conversation
 from fettle.engine import Policy
 from fettle.errors import DataError
 from fettle.losses.reduce import token_mean
-from fettle.randomness import key
+from fettle.training.offline import Order
 from fettle.types import Datum, datum
 
 
@@ -30,15 +29,14 @@ class Rehearser:
         self._settings = settings
         self._conversations = conversations
         self._template = template
-        self._seed = seed
+        self._order = Order(len(conversations), seed)
 
     def batch(self, step: int) -> list[Datum]:
-        """The conversations of one step; which they are depends on the seed and the step alone.
+        """The conversations of one step, each once an epoch; which they are depends on the seed and the step alone.
 
         Their weights make the sum over tokens the mean, times the coefficient.
         """
-        size = min(self._settings.batch_size, len(self._conversations))
-        chosen = random.Random(key(self._seed, "rehearsal", step)).sample(range(len(self._conversations)), size)
+        chosen = self._order.of_batch(step, self._settings.batch_size)
         rows = [self._template.conversation(self._conversations[index]) for index in chosen]
         weights = token_mean([np.asarray(mask, np.float32) for _, mask in rows])
         return [
