@@ -59,6 +59,18 @@ evaluation: {every: 5}
 checkpoints: {every: 4}
 """
 
+COMPARED = """
+type: %(type)s
+policy: {model: {type: tiny, hidden: 32, layers: 1, heads: 2}, lora: {rank: 4, dropout: 0.1}}
+engine: {threads: 1}
+data: {type: worked_pairs, tasks: {type: arithmetic, digits: 1, heldout: 8, system: null}, size: 50}
+steps: 16
+batch_size: 4
+optimizer: {learning_rate: 1e-3}
+evaluation: {every: 5}
+checkpoints: {every: 3}
+"""
+
 
 def outcomes(recipe: str, tmp_path: Path, kills: int) -> list[dict]:
     path = tmp_path / "recipe.yaml"
@@ -78,15 +90,17 @@ def outcomes(recipe: str, tmp_path: Path, kills: int) -> list[dict]:
         ("off-policy, adapters", RL % {"lora": ", lora: {rank: 4, dropout: 0.1}", "minibatches": 2, "staleness": 2}, 4),
         (
             "a critic of its own, undone steps",
-            CRITIC % {"place": "model", "warmup": 1, "region": "{type: hard, limit: 0.0001}"},
+            CRITIC % {"place": "model", "warmup": 1, "region": "{type: hard, limit: 0.006}"},
             4,
         ),
         (
             "a critic on the policy, a coefficient that follows",
-            CRITIC % {"place": "head", "warmup": 0, "region": "{type: adaptive, target: 0.0001}"},
+            CRITIC % {"place": "head", "warmup": 0, "region": "{type: adaptive, target: 0.006}"},
             3,
         ),
         ("supervised", SFT, 4),
+        ("pairs", COMPARED % {"type": "preference"}, 2),
+        ("a reward model", COMPARED % {"type": "reward_model"}, 2),
     ],
     ids=lambda value: value if isinstance(value, str) and "\n" not in value else "",
 )

@@ -7,12 +7,13 @@ import pytest
 
 from fettle.broker import Broker
 from fettle.chat import Template, load_tokenizer
-from fettle.config import LocalEngine, SFTRun
+from fettle.config import CausalLM, LocalEngine, PolicySpec, SFTRun
 from fettle.engine.local import LocalBackend
 from fettle.errors import DataError
 from fettle.tracking import RunFolder
 from fettle.training import Session, sft
 from fettle.training.offline import Order
+from fettle.training.sft import batch_of, lessons_of
 from fettle.types import Message
 
 from .conftest import Memory
@@ -25,7 +26,7 @@ def conversation(question: str, answer: str) -> tuple[Message, ...]:
 EIGHT = [conversation(f"What is {n} + {n} ?", f"It is {2 * n}") for n in range(1, 9)]
 
 
-async def trained(run: SFTRun, folder: Path, conversations=EIGHT, heldout=EIGHT) -> Memory:
+async def trained(run: SFTRun, folder: Path, conversations=EIGHT, heldout=EIGHT, rewards=None) -> Memory:
     memory, place = Memory(), RunFolder.at(folder)
     engine = Broker(LocalBackend(LocalEngine(threads=1), checkpoints=place.checkpoints))
     session = Session(place, memory, checkpoints=run.checkpoints, steps=run.steps, stop=asyncio.Event())
@@ -33,7 +34,13 @@ async def trained(run: SFTRun, folder: Path, conversations=EIGHT, heldout=EIGHT)
     template = Template(load_tokenizer(str(run.policy.model)))
     try:
         await sft.train(
-            run, engine=engine, conversations=conversations, heldout=heldout, template=template, session=session
+            run,
+            engine=engine,
+            conversations=conversations,
+            heldout=heldout,
+            template=template,
+            session=session,
+            rewards=rewards,
         )
     finally:
         engine.close()
@@ -53,6 +60,7 @@ def small(model: str, **settings) -> SFTRun:
 
 
 async def test_it_overfits_eight_examples(tiny, tmp_path):
+    """T1."""
     memory = await trained(small(tiny, steps=120, batch_size=8, evaluation={"every": 120}), tmp_path)
     assert memory.column("heldout/loss")[0] > 2
     assert memory.column("heldout/loss")[-1] < 0.05
@@ -67,12 +75,102 @@ async def test_every_conversation_is_seen_once_an_epoch(tiny, tmp_path):
     assert tokens[0] + tokens[1] == tokens[2] + tokens[3] == whole
 
 
-async def test_only_what_the_assistant_says_is_trained_on(tiny, tmp_path):
-    """Other questions of the same tokens' number, same answers: the same first loss up to what the context changes."""
-    template = Template(load_tokenizer(tiny))
-    tokens, mask = template.conversation(EIGHT[0])
-    said = [token for token, trained_on in zip(tokens, mask, strict=True) if trained_on]
-    assert load_tokenizer(tiny).decode(said) == "It is 2<|end|>"
+MAZE = (
+    Message("user", "Go"),
+    Message("assistant", "left"),
+    Message("tool", "a wall"),
+    Message("assistant", "right"),
+    Message("tool", "the exit"),
+)
+
+
+def learned(tiny: str, talk: tuple[Message, ...], **targets: float) -> str:
+    """What is trained on, as text."""
+    [data] = batch_of(*lessons(tiny, [talk], **targets))
+    return load_tokenizer(tiny).decode(data.tokens[data.loss_mask > 0].tolist())
+
+
+def lessons(tiny: str, talks, **targets: float):
+    run = small(tiny, targets=targets)
+    return run.targets, list(lessons_of(run, Template(load_tokenizer(tiny)), dict(enumerate(talks))).values())
+
+
+def test_only_what_the_assistant_says_is_trained_on(tiny):
+    assert learned(tiny, EIGHT[0]) == "It is 2<|end|>"
+
+
+@pytest.mark.parametrize(
+    ("targets", "text"),
+    [
+        ({"actions": 1.0}, "left<|end|>right<|end|>"),
+        ({"actions": 0.0, "observations": 1.0}, "a wall<|end|>the exit<|end|>"),
+        ({"actions": 1.0, "observations": 0.5}, "left<|end|>a wall<|end|>right<|end|>the exit<|end|>"),
+    ],
+)
+def test_the_targets_are_what_is_done_what_is_seen_or_both(tiny, targets, text):
+    """L15: behaviour cloning, a world model, and both at once."""
+    assert learned(tiny, MAZE, **targets) == text
+
+
+async def test_learning_both_is_the_weighted_sum_of_learning_either(tiny):
+    """L15, of the loss of every token and so of its gradient: the means are each over tokens of one kind."""
+    talks = [MAZE, MAZE[:3], (*MAZE[:1], Message("assistant", "up"), Message("tool", "nothing at all"))]
+    engine = Broker(LocalBackend(LocalEngine(threads=1), checkpoints=Path()))
+    try:
+        policy = await engine.create_policy(PolicySpec(model=tiny))
+        cases = [{"actions": 1.0}, {"actions": 0.0, "observations": 1.0}, {"actions": 2.0, "observations": 0.3}]
+        cloned, modelled, both = [
+            await policy.forward(batch_of(*lessons(tiny, talks, **case)), CausalLM()) for case in cases
+        ]
+    finally:
+        engine.close()
+    assert both.loss == pytest.approx(2 * cloned.loss + 0.3 * modelled.loss, rel=1e-5)
+    for result in (cloned, modelled):
+        assert result.loss == pytest.approx(result.metrics["nll"], rel=1e-5)
+
+
+def test_a_conversation_with_nothing_to_learn_is_told(tiny):
+    told = (
+        r"1 of 2 conversations hold nothing to learn, and the first begins 'What is 1 \+ 1 \?': with targets.actions 0"
+    )
+    with pytest.raises(DataError, match=told):
+        lessons(tiny, [MAZE, EIGHT[0]], actions=0.0, observations=1.0)
+
+
+def alike(*memories: Memory) -> bool:
+    told = [
+        [{k: v for k, v in row.items() if not k.startswith(("time", "speed"))} for row in memory.rows]
+        for memory in memories
+    ]
+    return all(rows == told[0] for rows in told)
+
+
+@pytest.mark.parametrize("kind", ["reward", "advantage"])
+async def test_conversations_that_earned_the_same_are_learned_as_if_none_had_earned_anything(tiny, tmp_path, kind):
+    """L16. T10 too: two runs of one seed tell the same numbers."""
+    plain = await trained(small(tiny), tmp_path / "plain")
+    again = await trained(small(tiny), tmp_path / "again")
+    data = {"type": "episodes", "path": "unused.jsonl"}
+    run = small(tiny, data=data, weighting={"kind": kind})
+    weighed = await trained(run, tmp_path / "weighed", rewards=[0.7] * len(EIGHT))
+    assert alike(plain, again, weighed)
+
+
+async def test_of_two_conversations_that_earned_1_and_0_only_the_first_is_learned(tiny, tmp_path):
+    """L16. Their replies are of one length, so that the first alone has the same share of its batch."""
+    paid, unpaid = conversation("a", "It is 3"), conversation("b", "It is 4")
+    data = {"type": "episodes", "path": "unused.jsonl"}
+    run = small(tiny, data=data, weighting={}, batch_size=2, steps=6)
+    weighed = await trained(run, tmp_path / "weighed", [paid, unpaid], [paid], rewards=[1.0, 0.0])
+    alone = await trained(small(tiny, batch_size=1, steps=6), tmp_path / "alone", [paid], [paid])
+    assert weighed.column("heldout/loss") == pytest.approx(alone.column("heldout/loss"), rel=1e-4)
+    assert weighed.column("policy/grad_norm") == pytest.approx(alone.column("policy/grad_norm"), rel=1e-3)
+
+
+async def test_weighting_without_a_reward_for_each_is_refused(tiny, tmp_path):
+    run = small(tiny, data={"type": "episodes", "path": "unused.jsonl"}, weighting={})
+    with pytest.raises(DataError, match="a reward for each of 8 conversations, and there are 2: give as many"):
+        await trained(run, tmp_path, rewards=[1.0, 0.0])
 
 
 async def test_patience_counts_a_loss_that_does_not_fall(tiny, tmp_path):

@@ -116,6 +116,15 @@ class PreferenceRun(Frozen):
             raise ValueError("kto measures its baseline within a batch: use a batch_size of 2 or more")
         return self
 
+    @model_validator(mode="after")
+    def _reference_is_read(self) -> "PreferenceRun":
+        compares = isinstance(self.loss, KTO) or (isinstance(self.loss, DPO) and not self.loss.reference_free)
+        if self.reference is not None and not compares:
+            raise ValueError(
+                f"reference is {self.reference}, and this {self.loss.type} compares with none: leave it out"
+            )
+        return self
+
 
 class RewardModelRun(Frozen):
     """A model that scores replies, learned from which of two is better."""

@@ -43,9 +43,9 @@ async def train(
     order = Order(len(conversations), run.seed)
     shares = _shares(run, conversations, rewards)
     seen = {index: conversations[index] for index in order.of_run(run.steps, run.batch_size)}
-    lessons = await asyncio.to_thread(_lessons, run, template, seen)
-    held = await asyncio.to_thread(_lessons, run, template, dict(enumerate(heldout)))
-    scored = _batch(run.targets, list(held.values()))
+    lessons = await asyncio.to_thread(lessons_of, run, template, seen)
+    held = await asyncio.to_thread(lessons_of, run, template, dict(enumerate(heldout)))
+    scored = batch_of(run.targets, list(held.values()))
     policy = await session.policy(engine, run.policy)
     if session.progress.checkpoint is None:
         await _evaluate(policy, scored, session, done=0)
@@ -53,7 +53,7 @@ async def train(
 
     async def batch(step: int) -> list[Datum]:
         indices = order.of_batch(step, run.batch_size)
-        return _batch(run.targets, [lessons[index] for index in indices], shares[indices])
+        return batch_of(run.targets, [lessons[index] for index in indices], shares[indices])
 
     async for step, data in stream(session.remaining, batch, ahead=1):
         started = time.perf_counter()
@@ -70,7 +70,7 @@ async def train(
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Lesson:
+class Lesson:
     """One conversation as tokens, and which of them are learned: 1 where so, and else 0."""
 
     tokens: Ints
@@ -78,7 +78,7 @@ class _Lesson:
     observations: Floats
 
 
-def _lessons(run: SFTRun, template: Template, conversations: Mapping[int, Conversation]) -> dict[int, _Lesson]:
+def lessons_of(run: SFTRun, template: Template, conversations: Mapping[int, Conversation]) -> dict[int, Lesson]:
     """All that a run sees, made ready before its first step, so that what cannot be learned is told at once."""
     lessons = {index: _lesson(template, talk, run.targets) for index, talk in conversations.items()}
     lengths = [len(lesson.tokens) for lesson in lessons.values()]
@@ -93,11 +93,11 @@ def _lessons(run: SFTRun, template: Template, conversations: Mapping[int, Conver
     return lessons
 
 
-def _lesson(template: Template, messages: Conversation, targets: Targets) -> _Lesson:
+def _lesson(template: Template, messages: Conversation, targets: Targets) -> Lesson:
     if not targets.observations:
         last = max((at for at, message in enumerate(messages) if message.role == "assistant"), default=-1)
         tokens, mask = template.conversation(messages[: last + 1])
-        return _Lesson(np.asarray(tokens, np.int32), np.asarray(mask, np.float32), np.zeros(len(mask), np.float32))
+        return Lesson(np.asarray(tokens, np.int32), np.asarray(mask, np.float32), np.zeros(len(mask), np.float32))
     tokens, owners = template.owners(messages)
     actions, observations = (
         np.array([0.0 if owner is None else of_message[owner] for owner in owners], np.float32)
@@ -106,7 +106,7 @@ def _lesson(template: Template, messages: Conversation, targets: Targets) -> _Le
             target_weights(messages, actions=0.0, observations=1.0),
         )
     )
-    return _Lesson(np.asarray(tokens, np.int32), actions, observations)
+    return Lesson(np.asarray(tokens, np.int32), actions, observations)
 
 
 def _shares(run: SFTRun, conversations: Sequence[Conversation], rewards: Sequence[float] | None) -> Floats:
@@ -122,7 +122,7 @@ def _shares(run: SFTRun, conversations: Sequence[Conversation], rewards: Sequenc
     return reward_weights(rewards, kind=run.weighting.kind, temperature=run.weighting.temperature)
 
 
-def _batch(targets: Targets, lessons: Sequence[_Lesson], shares: Floats | None = None) -> list[Datum]:
+def batch_of(targets: Targets, lessons: Sequence[Lesson], shares: Floats | None = None) -> list[Datum]:
     """Data whose loss is ``a · mean over action tokens + o · mean over observation tokens``, a and o the targets'."""
     weights = [np.zeros(len(lesson.tokens), np.float32) for lesson in lessons]
     for weight, masks in (
