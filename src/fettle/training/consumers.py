@@ -83,8 +83,8 @@ CONSUMERS: Mapping[type[Frozen], Mapping[str, str]] = {
     c.Critic: dict.fromkeys(
         ("place", "model", "gamma", "gae_lambda", "normalize", "value", "optimizer", "warmup_steps"), CRITIC
     ),
-    c.LearnedReward: dict.fromkeys(("model", "scale", "clip", "monitor"), LEARNED),
-    c.Monitor: dict.fromkeys(("window", "tolerance", "stop"), LEARNED),
+    c.LearnedReward: {**dict.fromkeys(("model", "scale", "clip"), LEARNED), "monitor": RL},
+    c.Monitor: {**dict.fromkeys(("window", "tolerance"), "training.monitor"), "stop": STAGES},
     c.KLControl: dict.fromkeys(("target", "kind", "horizon"), TRUST),
     c.QuadraticPenalty: dict.fromkeys(("limit", "coefficient", "of"), TRUST),
     c.AdaptivePenalty: dict.fromkeys(("target", "coefficient", "of"), TRUST),
