@@ -267,6 +267,7 @@ def test_a_shipped_recipe_says_what_it_teaches(path):
 def test_the_recipes_that_are_owed_are_there():
     assert {path.stem for path in RECIPES} >= {
         "arithmetic-grpo",
+        "arithmetic-ppo",
         "demo",
         "qwen3-gsm8k-grpo",
         "reasoning-gym-grpo",
