@@ -82,11 +82,13 @@ def test_settings_have_the_documented_names_and_defaults(name):
 
 
 @pytest.mark.parametrize("rewards", ["of sequences", "of tokens"])
-async def test_enhanced_ppo(trainee, model, reference, said, old, rewards):
+@pytest.mark.parametrize("old_values", [None, VALUES + random.normal(size=(B, T))], ids=["values", "old_values too"])
+async def test_enhanced_ppo(trainee, model, reference, said, old, rewards, old_values):
     by_token = np.zeros((B, T))
     by_token[range(B), LAST] = REWARDS
     batch = SEQUENCES | {"old_log_probs": old, "values": VALUES}
     batch["rewards"] = REWARDS if rewards == "of sequences" else by_token
+    batch |= {} if old_values is None else {"old_values": old_values}
     result = await forward_backward(await trainee(), batch, "enhanced_ppo", {"reference_model": reference})
 
     ours, theirs = said(model, IDS, MASK), said(reference, IDS, MASK)
@@ -96,7 +98,8 @@ async def test_enhanced_ppo(trainee, model, reference, said, old, rewards):
     surrogate = -np.minimum(ratio * normal, ratio.clip(1 - EPS, 1 + EPS) * normal)
     clipped = ((ratio > 1 + EPS) & (normal > 0)) | ((ratio < 1 - EPS) & (normal < 0))
     value = 0.0  # of a head that has learned nothing
-    held = VALUES + (value - VALUES).clip(-EPS, EPS)
+    before = VALUES if old_values is None else old_values
+    held = before + (value - before).clip(-EPS, EPS)
     critic = np.maximum((value - returns) ** 2, (held - returns) ** 2) / 2
     R, V = returns[TRAINED], VALUES[TRAINED]
     expected = {

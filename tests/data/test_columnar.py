@@ -104,7 +104,7 @@ def test_numbers_of_a_sequence_are_scalars_and_those_of_a_token_are_streams():
     ]
     assert [list(one.streams) for one in whole] == [[], []]
     each = sequences({**PADDED, "behavior_log_probs": LOGPROBS, "rewards": PPO["rewards"], "values": LOGPROBS})
-    assert [sorted(one.streams) for one in each] == [["old_values", "rewards", "sampling_logprobs"]] * 2
+    assert [sorted(one.streams) for one in each] == [["rewards", "sampling_logprobs", "values"]] * 2
 
 
 def test_an_advantage_of_a_sequence_stands_on_its_trained_tokens():
@@ -112,15 +112,12 @@ def test_an_advantage_of_a_sequence_stands_on_its_trained_tokens():
     assert [one.streams["advantages"].tolist() for one in data] == [[0, 0, 0.5, 0.5], [0, -2, -2]]
 
 
-def test_values_under_both_names_must_be_one():
-    assert sequences({**PPO, "values": LOGPROBS, "old_values": LOGPROBS})[0].streams["old_values"].tolist() == [
-        0,
-        -1,
-        -2,
-        -3,
-    ]
-    with pytest.raises(LossInputError, match="values and old_values say the same thing, and here they differ"):
-        sequences({**PPO, "values": LOGPROBS, "old_values": PPO["rewards"]})
+def test_values_and_old_values_are_two_things_and_two_names_of_one_thing_must_agree():
+    [first, _] = sequences({**PPO, "values": LOGPROBS, "old_values": PPO["rewards"]})
+    assert first.streams["values"].tolist() == [0, -1, -2, -3]
+    assert first.streams["old_values"].tolist() == first.streams["rewards"].tolist()
+    with pytest.raises(LossInputError, match="old_log_probs and behavior_log_probs say the same thing, and here they"):
+        sequences({**PPO, "behavior_log_probs": np.asarray(PPO["old_log_probs"]) - 1})
 
 
 def test_one_reward_copied_to_every_token_is_warned_about():

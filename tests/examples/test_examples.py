@@ -35,7 +35,12 @@ def printed(tmp_path, monkeypatch, capsys):
 
 
 def test_every_example_is_run_here():
-    assert {path.name for path in (ROOT / "examples").rglob("*.py")} == {"own_loop.py", "own_reward.py", "train.py"}
+    assert {path.name for path in (ROOT / "examples").rglob("*.py")} == {
+        "own_loop.py",
+        "own_reward.py",
+        "simple_ppo.py",
+        "train.py",
+    }
 
 
 def test_own_loop_learns_to_say_e(printed):
@@ -47,6 +52,15 @@ def test_own_loop_learns_to_say_e(printed):
     assert before.count("e") < after.count("e")
     assert rewards[0] < 0.1
     assert rewards[-1] > 0.5
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_the_quick_start_learns_to_be_a_polite_waiter(printed):
+    *lines, ends = printed("quickstart/simple_ppo.py").splitlines()
+    assert len(lines) == 10
+    before, after = (float(part.split()[-1]) for part in ends.split(","))
+    assert before < 0.1
+    assert after > 0.5
 
 
 def test_own_reward_pays_for_the_tone_of_the_row():

@@ -1,7 +1,7 @@
 """Losses by the names that a training service documents for them: rows that become core losses of ``LOSSES``."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -63,6 +63,19 @@ def row_of(name: str) -> DocumentedLoss:
     return DOCUMENTED[name]
 
 
+def _with_values(batch: Mapping[str, object]) -> list[Datum]:
+    """Rewards are measured against ``values``, and clips are around ``old_values``; one stands for both if alone."""
+    return [_both_values(datum) for datum in FORMATS["enhanced_ppo"](batch)]
+
+
+def _both_values(datum: Datum) -> Datum:
+    given = [name for name in ("values", "old_values") if name in datum.streams]
+    if len(given) != 1:
+        return datum
+    both = dict.fromkeys(("values", "old_values"), datum.streams[given[0]])
+    return replace(datum, streams={**datum.streams, **both})
+
+
 def _always(*streams: str) -> Callable[[Any], tuple[str, ...]]:
     return lambda settings: streams
 
@@ -88,7 +101,7 @@ DOCUMENTED: Mapping[str, DocumentedLoss] = MappingProxyType(
         ),
         "ppo": DocumentedLoss(
             documented.PPO,
-            FORMATS["enhanced_ppo"],
+            _with_values,
             _always("reference_logprobs"),
             lowered.ppo,
             told.of_ppo,
@@ -96,7 +109,7 @@ DOCUMENTED: Mapping[str, DocumentedLoss] = MappingProxyType(
         ),
         "enhanced_ppo": DocumentedLoss(
             documented.EnhancedPPO,
-            FORMATS["enhanced_ppo"],
+            _with_values,
             _with_critic,
             lowered.enhanced_ppo,
             told.of_ppo,
@@ -104,7 +117,7 @@ DOCUMENTED: Mapping[str, DocumentedLoss] = MappingProxyType(
         ),
         "conservative_ppo": DocumentedLoss(
             documented.ConservativePPO,
-            FORMATS["conservative_ppo"],
+            _with_values,
             _always("reference_logprobs", POLICY_LOGPROBS),
             lowered.conservative_ppo,
             told.of_conservative_ppo,

@@ -55,7 +55,7 @@ def ppo(settings: documented.PPO, data: Sequence[Datum]) -> Lowered:
 
 
 def enhanced_ppo(settings: documented.EnhancedPPO, data: Sequence[Datum]) -> Lowered:
-    """Generalised advantage estimation against ``old_values``, normalised; raw returns for the critic."""
+    """Generalised advantage estimation against ``values``, normalised; raw returns for the critic."""
     made, metrics = _credited(data, gamma=settings.gamma, lam=settings.gae_lambda if settings.use_gae else 1.0)
     eps = settings.clip_epsilon
     value = None
@@ -159,7 +159,8 @@ def _credited(data: Sequence[Datum], *, gamma: float, lam: float) -> tuple[list[
     """The data with ``advantages``, ``returns``, ``old_values`` and ``weights``, and what is told of the batch."""
     masks, rewards = [datum.loss_mask for datum in data], [_rewards(datum) for datum in data]
     earned = float(np.mean([r.sum() for r in rewards]))
-    values = [d.streams.get("old_values", np.full(len(d.tokens), earned, np.float32)) for d in data]
+    old = [d.streams.get("old_values", np.full(len(d.tokens), earned, np.float32)) for d in data]
+    values = [d.streams.get("values", before) for d, before in zip(data, old, strict=True)]
     found = [
         token_gae(r, v, mask, bootstrap=0.0, gamma=gamma, lam=lam)
         for r, v, mask in zip(rewards, values, masks, strict=True)
@@ -176,7 +177,7 @@ def _credited(data: Sequence[Datum], *, gamma: float, lam: float) -> tuple[list[
     scaled = normalized(raw, masks, [datum.group for datum in data], scope="batch")
     made = [
         _with(d, advantages=a, returns=r, old_values=v, weights=w)
-        for d, a, r, v, w in zip(data, scaled, returns, values, token_mean(masks), strict=True)
+        for d, a, r, v, w in zip(data, scaled, returns, old, token_mean(masks), strict=True)
     ]
     return made, metrics
 

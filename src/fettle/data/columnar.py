@@ -34,7 +34,7 @@ STREAMS = MappingProxyType(
     {
         "old_log_probs": "sampling_logprobs",
         "behavior_log_probs": "sampling_logprobs",
-        "values": "old_values",
+        "values": "values",
         "old_values": "old_values",
         "advantages": "advantages",
         "rewards": "rewards",

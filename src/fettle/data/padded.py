@@ -12,6 +12,7 @@ from fettle.types import Datum
 TOKEN_COLUMNS = MappingProxyType(
     {
         "sampling_logprobs": "old_log_probs",
+        "values": "values",
         "old_values": "old_values",
         "advantages": "advantages",
         "rewards": "rewards",
