@@ -171,6 +171,20 @@ def test_the_reference_of_a_kl_penalty_is_a_second_model_unless_adapters_are_tra
     assert "the KL penalty's reference" not in dict(plan(adapted, HERE).memory)
 
 
+@pytest.mark.parametrize(
+    ("settings", "held"),
+    [
+        ({}, True),
+        ({"loss": {"type": "simpo"}}, False),
+        ({"policy": {"model": c.TinyModel(), "lora": {}}}, False),
+        ({"policy": {"model": c.TinyModel(), "lora": {}}, "reference": "another"}, True),
+    ],
+)
+def test_what_preferences_are_compared_with_is_a_second_model_unless_adapters_are_trained(settings, held):
+    run = c.PreferenceRun.model_validate({"policy": {"model": c.TinyModel()}, "data": c.WorkedPairs(), **settings})
+    assert ("the reference" in dict(plan(run, HERE).memory)) == held
+
+
 def test_each_stage_is_planned_on_its_own_engine():
     gpu = Capabilities("local", "cuda", tuple(LOSSES), ("float32",), threads=1, memory_bytes=0)
     recipe = load(CONFIGS / "arithmetic-grpo.yaml", ["stages.1.engine.device=cuda"])

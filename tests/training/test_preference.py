@@ -111,7 +111,7 @@ async def test_the_baseline_of_kto_is_the_divergence_on_replies_to_other_prompts
 
 
 def test_a_baseline_below_zero_is_zero(template):
-    [first, second] = compared.encoded(template, dict(enumerate(rated(PAIRS[:1]))), max_tokens=64).values()
+    [first, second] = compared.encoded(template, dict(enumerate(rated(PAIRS[:1])))).values()
     data = compared.batch([first, second])
     apart = [compared.with_streams(each, reference_logprobs=np.zeros(len(each.tokens), np.float32)) for each in data]
     for ratio, expected in ((-1.0, 0.0), (2.0, 2.0)):
@@ -151,7 +151,7 @@ def test_a_reference_is_opened_only_where_a_loss_reads_it(loss, reads):
 
 
 def test_chosen_and_rejected_share_the_prompt_and_end_where_their_replies_end(template):
-    [(chosen, rejected)] = compared.encoded(template, {0: PAIRS[0]}, max_tokens=64).values()
+    [(chosen, rejected)] = compared.encoded(template, {0: PAIRS[0]}).values()
     asked = template.prompt(PAIRS[0].prompt)
     for reply, text in ((chosen, PAIRS[0].chosen), (rejected, PAIRS[0].rejected)):
         assert reply.tokens[: len(asked)].tolist() == asked
@@ -163,7 +163,7 @@ def test_chosen_and_rejected_share_the_prompt_and_end_where_their_replies_end(te
 def test_replies_inside_the_prompt_are_not_trained_on(template):
     prompt = (Message("user", "Paint 20 red"), Message("assistant", "20 is red"), Message("user", "Paint 21 blue"))
     talk = Preference(prompt, "21 is blue", "21 is red")
-    [chosen, _] = compared.batch(list(compared.encoded(template, {0: talk}, max_tokens=99).values()))
+    [chosen, _] = compared.batch(list(compared.encoded(template, {0: talk}).values()))
     said = template.reply(chosen.tokens[chosen.loss_mask > 0].tolist())
     assert said.content == "21 is blue"
 
@@ -171,18 +171,15 @@ def test_replies_inside_the_prompt_are_not_trained_on(template):
 def test_a_reply_to_another_prompt_is_cut_where_it_does_not_fit(template):
     long = Preference((Message("user", "Paint 20 and 30 and 40 and 50 red"),), "red", "blue")
     rows = [rated([each])[0] for each in (long, pair(33, "blue"))]
-    limit = max(
-        len(reply.tokens) for (reply,) in compared.encoded(template, dict(enumerate(rows)), max_tokens=99).values()
-    )
-    apart = compared.mismatched(
-        list(compared.encoded(template, dict(enumerate(rows)), max_tokens=limit).values()), max_tokens=limit
-    )
+    examples = list(compared.encoded(template, dict(enumerate(rows))).values())
+    limit = max(len(reply.tokens) for (reply,) in examples)
+    apart = compared.mismatched(examples)
     assert max(len(each.tokens) for each in apart) == limit
     assert all(each.loss_mask.any() for each in apart)
 
 
 def test_every_pair_of_a_batch_weighs_the_same_and_is_told_apart_from_its_double(template):
-    [only] = compared.encoded(template, {0: pair(20, "red", margin=0.5)}, max_tokens=64).values()
+    [only] = compared.encoded(template, {0: pair(20, "red", margin=0.5)}).values()
     data = compared.batch([only, only])
     assert [each.group for each in data] == ["0", "0", "1", "1"]
     assert [each.scalars for each in data] == [
@@ -224,6 +221,14 @@ async def test_pairs_too_long_are_counted_and_the_first_is_quoted(model, tmp_pat
     with pytest.raises(DataError, match=told):
         await trained(small(PreferenceRun, model), tmp_path, [*PAIRS, *long])
     assert not list((tmp_path / "checkpoints").iterdir())
+
+
+async def test_what_does_not_fit_the_model_s_context_is_told_before_anything_is_made(tmp_path):
+    short = painter(tmp_path / "short", context=32)
+    long = Preference((Message("user", "Paint at length"),), "red " * 30, "blue")
+    told = "1 of 121 pairs are longer than the model's context, which is 32: the first begins 'Paint at length' and has"
+    with pytest.raises(DataError, match=told):
+        await trained(small(PreferenceRun, short), tmp_path / "run", [*PAIRS, long])
 
 
 async def test_patience_and_target_are_of_the_held_out_accuracy(model, tmp_path):

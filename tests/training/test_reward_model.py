@@ -53,7 +53,7 @@ async def scores(weights: str, sequences, **settings) -> list[float]:
 def sequences(model: str, pairs: list[Preference]) -> list[list[int]]:
     """Chosen and rejected in turn, as tokens."""
     template = Template(load_tokenizer(model))
-    found = compared.encoded(template, dict(enumerate(pairs)), max_tokens=64)
+    found = compared.encoded(template, dict(enumerate(pairs)))
     return [reply.tokens.tolist() for replies in found.values() for reply in replies]
 
 

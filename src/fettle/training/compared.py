@@ -11,7 +11,6 @@ from fettle.config import DPO, KTO, ORPO, RewardModeling, SimPO
 from fettle.data import Preference, Rating
 from fettle.engine import Sampler
 from fettle.training.credit import with_streams
-from fettle.training.offline import check_lengths
 from fettle.types import Datum, Floats, ForwardResult, Ints, Message
 
 Example = Preference | Rating
@@ -36,25 +35,20 @@ class Reply:
         """1 on the reply and on the token that ends it, 0 on the prompt."""
         return (np.arange(len(self.tokens)) >= len(self.tokens) - self.spoken).astype(np.float32)
 
-    def after(self, other: "Reply", *, max_tokens: int) -> "Reply":
+    def after(self, other: "Reply", *, limit: int) -> "Reply":
         """The same reply to the prompt of another, cut where the two do not fit together."""
         prompt = other.tokens[: -other.spoken]
-        tokens = np.concatenate([prompt, self.tokens[-self.spoken :]])[:max_tokens]
+        tokens = np.concatenate([prompt, self.tokens[-self.spoken :]])[:limit]
         return replace(self, tokens=tokens, spoken=len(tokens) - len(prompt))
 
 
-def encoded(template: Template, examples: Mapping[int, Example], *, max_tokens: int) -> dict[int, tuple[Reply, ...]]:
+def encoded(template: Template, examples: Mapping[int, Example]) -> dict[int, tuple[Reply, ...]]:
     """The replies of each example: the chosen and the rejected, or the one that was rated.
 
     Raises:
-        DataError: some are longer than ``max_tokens``, or the template does not write what they say as it stands.
+        DataError: the template does not write what one of them says as it stands.
     """
-    found = {index: tuple(_replies(template, example)) for index, example in examples.items()}
-    lengths = [max(len(reply.tokens) for reply in replies) for replies in found.values()]
-    asked = [example.prompt for example in examples.values()]
-    what = "replies" if all(isinstance(example, Rating) for example in examples.values()) else "pairs"
-    check_lengths(asked, lengths, max_tokens=max_tokens, what=what)
-    return found
+    return {index: tuple(_replies(template, example)) for index, example in examples.items()}
 
 
 def batch(examples: Sequence[tuple[Reply, ...]]) -> list[Datum]:
@@ -71,13 +65,11 @@ def batch(examples: Sequence[tuple[Reply, ...]]) -> list[Datum]:
     ]
 
 
-def mismatched(examples: Sequence[tuple[Reply, ...]], *, max_tokens: int) -> list[Datum]:
-    """Each prompt with the reply to the next one, the last with the first's."""
+def mismatched(examples: Sequence[tuple[Reply, ...]]) -> list[Datum]:
+    """Each prompt with the reply to the next one, the last with the first's; none is longer than the longest was."""
     replies = [reply for (reply,) in examples]
-    following = [*replies[1:], replies[0]]
-    return batch(
-        [(other.after(reply, max_tokens=max_tokens),) for reply, other in zip(replies, following, strict=True)]
-    )
+    following, longest = [*replies[1:], replies[0]], max(len(reply.tokens) for reply in replies)
+    return batch([(other.after(reply, limit=longest),) for reply, other in zip(replies, following, strict=True)])
 
 
 async def with_reference(data: Sequence[Datum], reference: Sampler) -> list[Datum]:

@@ -13,8 +13,8 @@ STAGES, SOURCES, SCHEDULE = "cli.stages", "cli.sources", "training.schedule"
 MODEL, TINY = "engine.local.policy", "engine.local.tiny"
 
 COMPARED: Mapping[str, str] = {
-    **dict.fromkeys(("seed", "policy", "loss", "steps", "batch_size", "max_tokens"), PREFERENCE),
-    **dict.fromkeys(("optimizer", "schedule", "evaluation"), OFFLINE),
+    **dict.fromkeys(("seed", "policy", "loss", "steps", "batch_size"), PREFERENCE),
+    **dict.fromkeys(("max_tokens", "optimizer", "schedule", "evaluation"), OFFLINE),
     **dict.fromkeys(("engine", "data", "checkpoints"), STAGES),
     "name": "cli.build",
 }
@@ -42,8 +42,8 @@ CONSUMERS: Mapping[type[Frozen], Mapping[str, str]] = {
         "checkpoints": STAGES,
     },
     c.SFTRun: {
-        **dict.fromkeys(("seed", "policy", "steps", "batch_size", "max_tokens"), SFT),
-        **dict.fromkeys(("optimizer", "schedule", "evaluation"), OFFLINE),
+        **dict.fromkeys(("seed", "policy", "steps", "batch_size"), SFT),
+        **dict.fromkeys(("max_tokens", "optimizer", "schedule", "evaluation"), OFFLINE),
         **dict.fromkeys(("targets", "weighting"), SFT),
         **dict.fromkeys(("engine", "data", "checkpoints"), STAGES),
         "name": "cli.build",

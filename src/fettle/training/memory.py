@@ -5,8 +5,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from fettle.config import EngineConfig, PolicySpec, RLRun, StageConfig, TinyModel
+from fettle.config import EngineConfig, PolicySpec, PreferenceRun, RLRun, StageConfig, TinyModel
 from fettle.errors import ModelError
+from fettle.losses import required_inputs
 from fettle.training.critic import critic_spec
 from fettle.training.trust import pulls_to_reference
 
@@ -70,7 +71,7 @@ def memory_estimate(run: StageConfig) -> list[tuple[str, int]]:
         return []
     return [
         *_of_weights(run.policy, shape),
-        *([("the KL penalty's reference", _reference(run.policy, shape))] if _has_reference(run) else []),
+        *_of_reference(run, shape),
         *(_of_credit(run, shape) if isinstance(run, RLRun) else []),
         ("activations of one micro-batch", _activations(run.engine, run.policy, shape)),
         *([("sampler's cache", _cache(run, shape))] if isinstance(run, RLRun) else []),
@@ -145,15 +146,17 @@ def _width(spec: PolicySpec) -> int:
     return BFLOAT16 if spec.precision == "bfloat16" else FLOAT32
 
 
-def _has_reference(run: StageConfig) -> bool:
+def _of_reference(run: StageConfig, shape: ModelShape) -> list[tuple[str, int]]:
     """Under LoRA the reference is the same weights with the adapter out, unless another one is named."""
-    if not isinstance(run, RLRun) or not pulls_to_reference(run):
-        return False
-    return run.policy.lora is None or run.reference is not None
-
-
-def _reference(spec: PolicySpec, shape: ModelShape) -> int:
-    return _width(spec) * shape.parameters
+    if isinstance(run, RLRun) and pulls_to_reference(run):
+        what = "the KL penalty's reference"
+    elif isinstance(run, PreferenceRun) and "reference_logprobs" in required_inputs(run.loss):
+        what = "the reference"
+    else:
+        return []
+    if run.policy.lora is not None and run.reference is None:
+        return []
+    return [(what, _width(run.policy) * shape.parameters)]
 
 
 def _activations(engine: EngineConfig, spec: PolicySpec, shape: ModelShape) -> int:

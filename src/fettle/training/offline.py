@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from fettle.config import PreferenceRun, RewardModelRun, SFTRun
 from fettle.errors import DataError
+from fettle.training.memory import context_of
 from fettle.training.schedule import learning_rate
 from fettle.training.updates import Outcome, Update
 from fettle.types import Datum, Message
@@ -36,20 +37,25 @@ class Order:
         return sorted(self._epoch(0)[: steps * batch_size])
 
 
-def check_lengths(asked: Sequence[Sequence[Message]], lengths: Sequence[int], *, max_tokens: int, what: str) -> None:
+def check_lengths(run: OfflineRun, asked: Sequence[Sequence[Message]], lengths: Sequence[int], *, what: str) -> None:
     """Refuse data of which some would not fit, before anything is trained on; ``what`` is what it is called.
 
     Raises:
         DataError: some are longer; it says how many, and quotes how the first of them begins.
     """
-    long = [index for index, length in enumerate(lengths) if length > max_tokens]
+    context = context_of(run.policy.model)
+    limit, name, mend = (
+        (context, "the model's context", "take a model with a longer one")
+        if context is not None and context < run.max_tokens
+        else (run.max_tokens, "max_tokens", "raise max_tokens")
+    )
+    long = [index for index, length in enumerate(lengths) if length > limit]
     if not long:
         return
     begins = asked[long[0]][0].content[:QUOTED]
     raise DataError(
-        f"{len(long)} of {len(lengths)} {what} are longer than max_tokens, which is {max_tokens}: the first begins "
-        f"{begins!r} and has {lengths[long[0]]} tokens, the longest has {max(lengths)}: raise max_tokens, or leave "
-        "them out"
+        f"{len(long)} of {len(lengths)} {what} are longer than {name}, which is {limit}: the first begins {begins!r} "
+        f"and has {lengths[long[0]]} tokens, the longest has {max(lengths)}: {mend}, or leave them out"
     )
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ from fettle.rollouts import stream
 from fettle.training import compared
 from fettle.training.compared import Example, Loss, Reply
 from fettle.training.evaluation import interval
-from fettle.training.offline import Order, due, step_row, update
+from fettle.training.offline import Order, check_lengths, due, step_row, update
 from fettle.training.session import Session, Summary
 from fettle.training.updates import submitted
 from fettle.types import Datum, Floats
@@ -38,17 +38,17 @@ async def train(
     """
     order = Order(len(examples), run.seed)
     seen = {index: examples[index] for index in order.of_run(run.steps, run.batch_size)}
-    known = await asyncio.to_thread(compared.encoded, template, seen, max_tokens=run.max_tokens)
-    kept = await asyncio.to_thread(compared.encoded, template, dict(enumerate(heldout)), max_tokens=run.max_tokens)
+    known = await asyncio.to_thread(_encoded, run, template, seen)
+    kept = await asyncio.to_thread(_encoded, run, template, dict(enumerate(heldout)))
     policy = await session.policy(engine, policy_spec(run))
     reference = await _reference(run, engine)
-    scored = await _compared(run, list(kept.values()), reference)
+    scored = await _compared(run.loss, list(kept.values()), reference)
     if session.progress.checkpoint is None:
         await _evaluate(run.loss, policy, scored, session, done=0)
         await session.finish_step(policy, 0)
 
     async def batch(step: int) -> _Compared:
-        return await _compared(run, [known[at] for at in order.of_batch(step, run.batch_size)], reference)
+        return await _compared(run.loss, [known[at] for at in order.of_batch(step, run.batch_size)], reference)
 
     async for step, drawn in stream(session.remaining, batch, ahead=1):
         started = time.perf_counter()
@@ -74,6 +74,17 @@ def reads_reference(loss: Loss) -> bool:
     return "reference_logprobs" in required_inputs(loss)
 
 
+def _encoded(
+    run: PreferenceRun | RewardModelRun, template: Template, examples: Mapping[int, Example]
+) -> dict[int, tuple[Reply, ...]]:
+    """All that a run sees, made ready before its first step, so that what does not fit is told at once."""
+    found = compared.encoded(template, examples)
+    lengths = [max(len(reply.tokens) for reply in replies) for replies in found.values()]
+    what = "replies" if isinstance(run.loss, KTO) else "pairs"
+    check_lengths(run, [example.prompt for example in examples.values()], lengths, what=what)
+    return found
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Compared:
     """What one step compares; ``apart`` are the prompts of KTO's data with the replies to others."""
@@ -88,13 +99,11 @@ async def _reference(run: PreferenceRun | RewardModelRun, engine: Engine) -> Sam
     return await engine.sampler(run.reference or str(run.policy.model))
 
 
-async def _compared(
-    run: PreferenceRun | RewardModelRun, examples: Sequence[tuple[Reply, ...]], reference: Sampler | None
-) -> _Compared:
+async def _compared(loss: Loss, examples: Sequence[tuple[Reply, ...]], reference: Sampler | None) -> _Compared:
     data = compared.batch(examples)
     if reference is None:
         return _Compared(data, [])
-    apart = compared.mismatched(examples, max_tokens=run.max_tokens) if isinstance(run.loss, KTO) else []
+    apart = compared.mismatched(examples) if isinstance(loss, KTO) else []
     together = await compared.with_reference([*data, *apart], reference)
     return _Compared(together[: len(data)], together[len(data) :])
 

@@ -82,7 +82,7 @@ def lessons_of(run: SFTRun, template: Template, conversations: Mapping[int, Conv
     """All that a run sees, made ready before its first step, so that what cannot be learned is told at once."""
     lessons = {index: _lesson(template, talk, run.targets) for index, talk in conversations.items()}
     lengths = [len(lesson.tokens) for lesson in lessons.values()]
-    check_lengths(list(conversations.values()), lengths, max_tokens=run.max_tokens, what="conversations")
+    check_lengths(run, list(conversations.values()), lengths, what="conversations")
     idle = [index for index, lesson in lessons.items() if not (lesson.actions.any() or lesson.observations.any())]
     if idle:
         begins = conversations[idle[0]][0].content[:QUOTED]
