@@ -104,9 +104,11 @@ def test_the_data_s_files_are_in_the_provenance(runs, desk):
 
 
 def test_a_finished_run_is_a_reference_to_learn_against(runs, desk):
-    reference = runs["episodes"] / "model"
-    done = train(desk, "preference.yaml", f"policy.model={reference}", f"reference={reference}", runs="again")
+    learned, model = runs["episodes"], runs["episodes"] / "model"
+    done = train(desk, "preference.yaml", f"policy.model={model}", f"reference={learned}", runs="again")
     assert done.code == 0, done.err
+    [folder] = (desk / "again").iterdir()
+    assert read_metrics(folder / "metrics.jsonl")[0]["heldout/margin"] != 0  # not what this run starts from
 
 
 @pytest.mark.parametrize(
