@@ -57,7 +57,7 @@ class Place:
         progress = Progress(step=1, checkpoint="newest", best_checkpoint="best")
         folder.progress_path.write_text(progress.model_dump_json())
         checkpoints = [str(folder.checkpoints / name) for name in ("newest", "best")]
-        return Summary(folder.path, 1, 0, 0.0, {}, {}, *checkpoints, interrupted=interrupted)
+        return Summary(folder.path, 1, 0, 0.0, {}, {}, {}, *checkpoints, interrupted=interrupted)
 
     async def train(self):
         """The pipeline, by a process of its own."""

@@ -18,6 +18,7 @@ LEGEND = (
     "The KL is from the stage's start, in nats a token. A stage leaves its newest checkpoint, a reward model its best; "
     "what is told of it here is the beginning of its digest, which pipeline.json has in full."
 )
+LOSS, ACCURACY = "heldout/loss", "heldout/accuracy"
 DIGITS = 12
 """Of a digest, in the table."""
 
@@ -97,7 +98,9 @@ def _lines(stages: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, ...]]:
         name = stage["name"]
         for metric, title in _measures(learned=learned).items():
             after = stage["after"].get(metric)
-            if after is None:
+            if after is None or (
+                metric == LOSS and ACCURACY in stage["after"]
+            ):  # which says the same, and more plainly
                 continue
             before = stage["before"].get(metric)
             yield name, title, _number(before), _number(after), _interval(stage["after"], metric), *facts
@@ -109,8 +112,8 @@ def _lines(stages: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, ...]]:
 def _measures(*, learned: bool) -> dict[str, str]:
     """Metrics, in the order of the table, and what they are called there."""
     return {
-        "heldout/loss": "loss",
-        "heldout/accuracy": "accuracy",
+        LOSS: "loss",
+        ACCURACY: "accuracy",
         "heldout/reward": "true reward" if learned else "reward",
         "heldout/learned": "learned reward",
         "heldout/kl": "KL",

@@ -63,7 +63,11 @@ class Summary:
     tokens: int
     seconds: float
     first: Mapping[str, float]
+    """The evaluation before the first step."""
     last: Mapping[str, float]
+    """The newest evaluation."""
+    best: Mapping[str, float]
+    """The evaluation of the best checkpoint."""
     checkpoint: str
     best_checkpoint: str
     interrupted: bool = False
@@ -270,6 +274,7 @@ def _summary(folder: RunFolder, p: Progress, *, interrupted: bool) -> Summary:
         seconds=p.seconds,
         first=p.evaluations[0] if p.evaluations else {},
         last=p.evaluations[-1] if p.evaluations else {},
+        best=p.evaluations[-1 - p.without_better] if p.evaluations else {},
         checkpoint=newest,
         best_checkpoint=str(folder.checkpoints / p.best_checkpoint) if p.best_checkpoint else newest,
         interrupted=interrupted,

@@ -92,7 +92,7 @@ def stage_standings(ends: Sequence[StageEnd], rows: Mapping[str, Mapping[str, fl
             summary.steps,
             summary.seconds,
             {**summary.first, **before},
-            {**summary.last, **after},
+            {**(summary.last if end.is_policy else summary.best), **after},
             end.digest,
         )
 
