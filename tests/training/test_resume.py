@@ -47,6 +47,26 @@ evaluation: {every: 4, tasks: 8}
 checkpoints: {every: 2}
 """
 
+REPLAYED = """
+type: rl
+policy: {model: {type: tiny, hidden: 32, layers: 1, heads: 2}}
+engine: {threads: 1}
+environments: [&sums {type: arithmetic, digits: 1, heldout: 8, system: null}]
+steps: 8
+groups_per_step: 4
+group_size: 2
+preset: off_policy
+replay: {capacity: 12, groups: 4, max_age: 6}
+loss: {kl: {coefficient: 0.1, estimator: k3}}
+rehearsal: {data: {type: worked_sums, tasks: *sums, size: 50}, batch_size: 4}
+planning: {phrases: [a]}
+sampling: {max_tokens: 8}
+overlong: {buffer: 0.9}
+optimizer: {learning_rate: 1e-3}
+evaluation: {every: 4, tasks: 8}
+checkpoints: {every: 2}
+"""
+
 SFT = """
 type: sft
 policy: {model: {type: tiny, hidden: 32, layers: 1, heads: 2}}
@@ -98,6 +118,7 @@ def outcomes(recipe: str, tmp_path: Path, kills: int) -> list[dict]:
             CRITIC % {"place": "head", "warmup": 0, "region": "{type: adaptive, target: 0.006}"},
             3,
         ),
+        ("replayed groups, rehearsed demonstrations", REPLAYED, 3),
         ("supervised", SFT, 4),
         ("pairs", COMPARED % {"type": "preference"}, 2),
         ("a reward model", COMPARED % {"type": "reward_model"}, 2),
