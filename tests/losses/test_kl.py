@@ -1,5 +1,6 @@
 """Three estimators of one divergence, in the reward or in the loss: which of them hold a policy."""
 
+import math
 import re
 import warnings
 from pathlib import Path
@@ -109,6 +110,19 @@ def test_the_penalty_in_the_loss_is_coefficient_times_estimate_and_reported_with
     values, metrics = evaluate(PPO(kl=KL(coefficient=0.04)), {"logprobs": at(-1.0)}, inputs)
     assert values[0].tolist() == pytest.approx([0.04 * 0.0051709, 0.0], abs=1e-8)
     assert metrics["kl_k3"][0].tolist() == pytest.approx([0.0051709, 0.0], abs=5e-8)
+
+
+def test_the_proximal_term_is_the_divergence_from_the_sampler_with_its_gradient():
+    """At tokens drawn from μ, ``π/μ - 1 - log π/μ`` has KL(μ‖π) as its mean; its derivative by log π is ``π/μ - 1``."""
+    sampled = torch.log(torch.tensor([[0.5, 0.25]], dtype=torch.float64))
+    logprobs = torch.log(torch.tensor([[0.75, 0.125]], dtype=torch.float64)).requires_grad_()
+    ones, zeros = torch.ones_like(sampled), torch.zeros_like(sampled)
+    inputs = {"sampling_logprobs": sampled, "advantages": zeros, "loss_mask": ones}
+    values, metrics = evaluate(PPO(proximal_coefficient=3.0), {"logprobs": logprobs}, inputs)
+    expected = [0.5 - math.log(1.5), -0.5 + math.log(2)]
+    assert metrics["kl_sampler"][0].tolist() == pytest.approx(expected)
+    assert values[0].tolist() == pytest.approx([3 * each for each in expected])
+    assert torch.autograd.grad(values.sum(), logprobs)[0][0].tolist() == pytest.approx([1.5, -1.5])
 
 
 def test_the_penalty_in_the_reward_is_no_part_of_the_loss():

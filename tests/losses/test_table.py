@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fettle.config import CISPO, DRO, GSPO, KL, PPO, CausalLM, ImportanceSampling
+from fettle.config import CISPO, DPO, DRO, GSPO, KL, KTO, ORPO, PPO, CausalLM, ImportanceSampling, RewardModeling, SimPO
 from fettle.errors import LossInputError
 from fettle.losses import check_inputs, required_inputs
 from fettle.types import Datum, datum
@@ -57,3 +57,34 @@ def test_rounding_and_masked_tokens_are_let_pass():
 def test_a_stream_of_the_wrong_length_never_becomes_a_datum():
     with pytest.raises(LossInputError, match=r"advantages has shape \[2\] beside 3 tokens"):
         Datum(np.int32([1, 2, 3]), np.float32([0, 1, 1]), {"advantages": np.float32([1, 1])})
+
+
+def reply(preferred: float, mask: tuple[int, ...] = (0, 1, 1), **scalars: float) -> Datum:
+    """One of a pair."""
+    scalars = {"preferred": preferred, "kl_baseline": 0.0, **scalars}
+    return datum([5, 6, 7], mask, group="a", scalars=scalars, reference_logprobs=[0, -1, -1])
+
+
+@pytest.mark.parametrize("config", [DPO(), SimPO(), ORPO(), KTO()], ids=lambda c: c.type)
+def test_an_empty_reply_is_named_before_anything_is_divided_by_its_length(config):
+    with pytest.raises(LossInputError, match=f"datum 1 has no token to train on, .* the loss {config.type} compares"):
+        check_inputs(config, [reply(1), reply(0, mask=(0, 0, 0))])
+
+
+def test_a_reward_model_scores_a_sequence_whatever_of_it_is_trained_on():
+    assert check_inputs(RewardModeling(), [reply(1), reply(0, mask=(0, 0, 0))]) is None
+
+
+@pytest.mark.parametrize("config", [DPO(), RewardModeling(), KTO()], ids=lambda c: c.type)
+def test_a_reply_is_preferred_or_it_is_not(config):
+    with pytest.raises(LossInputError, match=r"datum 1: preferred is 0\.7: it must be 1 for the chosen .*, or 0 for"):
+        check_inputs(config, [reply(0), reply(0.7)])
+
+
+@pytest.mark.parametrize("name", ["margin", "weight"])
+def test_what_is_said_of_a_pair_stands_on_both(name):
+    assert check_inputs(DPO(), [reply(0, **{name: 2.0}), reply(1, **{name: 2.0})]) is None
+    with pytest.raises(LossInputError, match=f"data 1 and 0 are a pair, and {name} is 2 on the one and 3 on the other"):
+        check_inputs(DPO(), [reply(0, **{name: 3.0}), reply(1, **{name: 2.0})])
+    with pytest.raises(LossInputError, match=f"{name} is 2 on the one"):
+        check_inputs(DPO(), [reply(0), reply(1, **{name: 2.0})])

@@ -67,7 +67,8 @@ def check_inputs(config: LossConfig, data: Sequence[Datum]) -> None:
     """Refuse data that ``config`` cannot be evaluated on.
 
     Raises:
-        LossInputError: a datum lacks a stream, a scalar or a partner, or a trained token's log-probability is above 0.
+        LossInputError: a datum lacks a stream, a scalar or a partner, or a trained token's log-probability is above 0;
+            a reply is empty; or the two of a pair do not ask the same of it.
     """
     if not data:
         raise LossInputError(f"there is no data to evaluate the loss {config.type} on: give at least one datum")
@@ -77,8 +78,10 @@ def check_inputs(config: LossConfig, data: Sequence[Datum]) -> None:
         for name in required_inputs(config):
             if name.endswith("_logprobs"):
                 _check_logprobs(index, name, datum)
+        _check_reply(config, index, datum)
     if unit_of(config) == "pair":
-        pairs(data)
+        for chosen, rejected in pairs(data):
+            _check_agreed(data, chosen, rejected)
 
 
 def pairs(data: Sequence[Datum]) -> list[tuple[int, int]]:
@@ -149,7 +152,7 @@ def finished(metrics: Mapping[str, float]) -> dict[str, float]:
             continue
         mean = metrics[first] if first in metrics else metrics[f"{first}_mean"]
         if first == "ratio":
-            done["effective_sample_size"] = mean * mean / square if square else 0.0
+            done["effective_sample_size"] = min(mean * mean / square, 1.0) if square else 0.0
         else:
             done[f"{first}_std"] = math.sqrt(max(square - mean * mean, 0.0))
     return done
@@ -235,6 +238,32 @@ def _check_held(config: LossConfig, index: int, kind: str, required: Sequence[st
         if name not in held:
             what = ", ".join(sorted(held)) or f"no {kind}"
             raise LossInputError(f"datum {index} has no {name}, which the loss {config.type} reads: it has {what}")
+
+
+def _check_reply(config: LossConfig, index: int, datum: Datum) -> None:
+    """Refuse a reply of which it is not said whether it is a good one, or to which the policy gives no probability."""
+    preferred = datum.scalars.get("preferred", 0.0)
+    if "preferred" in required_scalars(config) and preferred not in (0.0, 1.0):
+        raise LossInputError(
+            f"datum {index}: preferred is {preferred:g}: it must be 1 for the chosen (or a good reply), or 0 for the "
+            "rejected (or a bad one)"
+        )
+    if unit_of(config) != "token" and "logprobs" in model_outputs(config) and not (datum.loss_mask > 0).any():
+        raise LossInputError(
+            f"datum {index} has no token to train on, so that its reply is empty, and the loss {config.type} compares "
+            "replies: leave it out"
+        )
+
+
+def _check_agreed(data: Sequence[Datum], chosen: int, rejected: int) -> None:
+    """Refuse a pair whose two data say different things of the pair."""
+    for name, absent in (("margin", 0.0), ("weight", 1.0)):
+        asked = [data[index].scalars.get(name, absent) for index in (chosen, rejected)]
+        if asked[0] != asked[1]:
+            raise LossInputError(
+                f"data {chosen} and {rejected} are a pair, and {name} is {asked[0]:g} on the one and {asked[1]:g} on "
+                "the other: it is the pair's, so put the same on both"
+            )
 
 
 def _check_logprobs(index: int, name: str, datum: Datum) -> None:
