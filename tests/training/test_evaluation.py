@@ -1,0 +1,86 @@
+"""Held-out scores: several completions a task, what they have in common, and policies side by side."""
+
+import pytest
+
+from fettle.broker import Broker
+from fettle.chat import Template, load_tokenizer
+from fettle.config import LocalEngine, SamplingParams
+from fettle.engine.local import LocalBackend
+from fettle.errors import EnvironmentFault
+from fettle.training import evaluate
+from fettle.training.evaluation import solved_at
+from fettle.training.standings import standings
+
+from .conftest import small
+from .games import Game
+
+
+@pytest.fixture
+def engine(tmp_path):
+    broker = Broker(LocalBackend(LocalEngine(threads=1), checkpoints=tmp_path))
+    yield broker
+    broker.close()
+
+
+async def evaluated(tiny, engine, reward, **settings):
+    template = Template(load_tokenizer(tiny))
+    params = SamplingParams(max_tokens=4, stop_token_ids=tuple(template.end_token_ids))
+    sampler = await engine.sampler(tiny)
+    return await evaluate(
+        [Game(reward)], tasks=6, sampler=sampler, template=template, params=params, seed=0, **settings
+    )
+
+
+def test_pass_at_k_is_told_for_doublings_and_for_all():
+    """Of three tasks one is always right, one is right once in four, one never; half a point is not right."""
+    by_task = [[1.0, 1.0, 1.0, 1.0], [0.0, 1.0, 0.5, 0.0], [0.5, 0.5, 0.5, 0.5]]
+    assert solved_at(by_task, 4) == pytest.approx({1: 1.25 / 3, 2: 1.5 / 3, 4: 2 / 3})
+    assert set(solved_at([[1.0] * 6], 6)) == {1, 2, 4, 6}
+    assert solved_at([*by_task, [1.0, 1.0]], 4) == solved_at(by_task, 4)  # a task that lost completions is left out
+    assert solved_at([[1.0]], 4) == {}
+
+
+async def test_the_first_completion_of_a_task_is_the_same_however_many_follow(tiny, engine):
+    def length(reply, task):
+        return len(reply) / 100
+
+    one, three = [await evaluated(tiny, engine, length, samples=samples) for samples in (1, 3)]
+    first = [trajectory.tokens for trajectory in one.trajectories]
+    assert [trajectory.tokens for trajectory in three.trajectories][::3] == first
+    assert len({tuple(t.tokens) for t in three.trajectories}) > len(first)
+    assert (one.row["heldout/tasks"], three.row["heldout/tasks"]) == (6, 6)
+    assert one.pass_at == {}
+    assert {name for name in three.row if "pass@" in name} == {"heldout/pass@1", "heldout/pass@2", "heldout/pass@3"}
+
+
+async def test_the_interval_counts_tasks_and_not_their_completions(tiny, engine):
+    """Completions of one task tell little about the others: drawing more of them must not feign certainty."""
+
+    def by_task(reply, task):
+        return float(int(task.data["answer"]) % 2)
+
+    one, five = [await evaluated(tiny, engine, by_task, samples=samples) for samples in (1, 5)]
+    assert (five.reward, five.low, five.high) == (one.reward, one.low, one.high)
+
+
+async def test_a_completion_that_failed_is_counted_and_is_no_zero(tiny, engine):
+    calls = iter(range(100))
+
+    def sometimes(reply, task):
+        if next(calls) % 6 == 0:
+            raise EnvironmentFault("broken")
+        return 1.0
+
+    found = (await evaluated(tiny, engine, sometimes, samples=2)).row
+    assert (found["heldout/reward"], found["heldout/failed"], found["heldout/tasks"]) == (1.0, 2.0, 6.0)
+
+
+async def test_a_policy_is_no_distance_from_itself(tiny, engine):
+    run = small(tiny, evaluation={"tasks": 4})
+    rows = await standings(
+        run, {tiny: tiny}, engine=engine, suites=[Game(lambda *_: 1.0)],
+        template_of=lambda weights: Template(load_tokenizer(weights)),
+    )  # fmt: skip
+    assert rows[tiny]["heldout/kl"] == pytest.approx(0.0, abs=1e-6)
+    assert rows[tiny]["heldout/reward"] == 1.0
+    assert 0 < rows[tiny]["heldout/distinct_1"] <= rows[tiny]["heldout/distinct_2"] <= 1
