@@ -19,9 +19,7 @@ from fettle.compat.mrlm.core import (
     Observation,
     Reward,
 )
-from fettle.compat.mrlm.suite import ResetSuite
-from fettle.errors import ConfigError, EnvironmentFault, ModelError
-from fettle.types import Message as PlainMessage
+from fettle.errors import ConfigError, ModelError
 
 QUICK = {
     "num_rollouts_per_iteration": 16,
@@ -130,36 +128,6 @@ def test_several_environments_are_mixed(policy_env):
     assert row["reward/component/Letters-0"] >= 0
 
 
-async def test_episodes_of_one_task_do_not_see_each_other():
-    suite = ResetSuite("guessing", Guessing(), heldout=2, max_steps=2, system_prompt="be brief")
-    assert len(suite.heldout_tasks()) == 1  # both ask the same
-    task = suite.training_task(0)
-    assert [message.role for message in task.prompt] == ["system", "user"]
-    one, other = suite.environment(), suite.environment()
-    for environment in (one, other):
-        await environment.reset(task)
-    said = PlainMessage("assistant", "seven")
-    first = await one.step(said)
-    assert (first.messages[0].role, first.messages[0].content) == ("user", "told 1")
-    assert (first.reward, dict(first.components)) == (1.5, {"turn": 1.0, "courtesy": 0.5})
-    second = await one.step(said)
-    assert (second.terminated, second.truncated, second.messages) == (False, True, ())
-    assert (await other.step(said)).messages[0].content == "told 1"
-
-
-class Broken(Letters):
-    def step(self, action: Message) -> tuple[Observation, Reward]:
-        raise ZeroDivisionError("nobody is here")
-
-
-async def test_what_an_environment_raises_is_its_fault():
-    suite = ResetSuite("broken", Broken(), heldout=1, max_steps=2, system_prompt=None)
-    environment = suite.environment()
-    await environment.reset(suite.training_task(0))
-    with pytest.raises(EnvironmentFault, match="broken raised in step: ZeroDivisionError: nobody is here"):
-        await environment.step(PlainMessage("assistant", "hello"))
-
-
 def test_a_policy_that_is_frozen_is_refused(policy_env):
     policy_env.set_mode(EnvironmentMode.CLIENT)
     assert not any(parameter.requires_grad for parameter in policy_env.model.parameters())
@@ -177,36 +145,3 @@ def test_weights_that_came_frozen_stay_so(model):
     assert not module.get_input_embeddings().weight.requires_grad
     with pytest.raises(ConfigError, match="PPOTrainer trains all"):
         PPOTrainer(held, [Letters()])
-
-
-def test_a_model_is_somebody_to_talk_to(model):
-    torch.manual_seed(0)
-    held = LLMEnvironment(
-        AutoModelForCausalLM.from_pretrained(model),
-        AutoTokenizer.from_pretrained(model),
-        generation_config=GenerationConfig(max_new_tokens=4),
-        reward_fn=len,
-        system_prompt="be brief",
-    )
-    assert held.mode is EnvironmentMode.CLIENT
-    held.reset()
-    seen, reward = held.step(Message("user", "hello"))
-    assert reward.value == len(seen.messages[0].content)
-    assert copy.deepcopy(held).model is held.model
-
-
-def test_a_tokenizer_without_a_chat_template_writes_a_transcript(model):
-    tokenizer = AutoTokenizer.from_pretrained(model)
-    tokenizer.chat_template = None
-    held = LLMEnvironment(AutoModelForCausalLM.from_pretrained(model), tokenizer, EnvironmentMode.SERVER)
-    prompt = held.template.prompt([PlainMessage("user", "hello")])
-    assert tokenizer.decode(prompt) == "User: hello\nAssistant:"
-
-
-@pytest.mark.parametrize(
-    ("settings", "said"),
-    [({"clip_rage": 0.2}, "clip_rage"), ({"batch_size": 48}, "change batch_size"), ({"num_epochs": 0}, "num_epochs")],
-)
-def test_wrong_settings_are_refused(settings, said):
-    with pytest.raises(ValueError, match=said):
-        PPOConfig(**settings)
