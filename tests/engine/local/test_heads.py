@@ -1,11 +1,12 @@
 """Heads, pairs, entropy and steps that are undone: what critics, reward models and preferences need of an engine."""
 
 import math
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from fettle.config import (
     DPO,
@@ -293,14 +294,28 @@ def test_a_head_of_another_width_is_refused(tiny, tmp_path):
         policy(str(tmp_path / "odd"), head="reward")
 
 
-def test_frozen_models_are_kept_within_a_bound_and_counted(tiny, llama, gpt2, tmp_path):
-    size = sum(
-        p.numel() * 4 for p in load_model(tiny, device=CPU, precision="float32", trained=False).parameters.values()
-    )
-    backend = LocalBackend(LocalEngine(frozen_gib=3.2 * size / 2**30), checkpoints=Path(tmp_path))
-    for weights in (tiny, llama, tiny, gpt2, llama):
-        backend.open(weights)
-    told = backend.statistics()
-    assert told["frozen_bytes"] <= 3.2 * size
-    assert told["frozen_hit_rate"] == 1 / 5  # llama made room for gpt2, the least recently used
-    assert told["frozen_models"] == 2
+def test_a_head_of_other_names_is_refused(tiny, tmp_path):
+    save_file({"score.weight": torch.zeros(1, 32)}, tmp_path / "head.safetensors")
+    with pytest.raises(CheckpointError, match=r"holds score.weight, and a head is head.weight and head.bias: take the"):
+        policy(tiny, head="reward").head.read(tmp_path)
+
+
+def test_a_pair_s_weight_and_margin_reach_its_loss(tiny):
+    """Two pairs, of which the heavy one asks for a margin."""
+    data = pairs(2)
+    told = {"pair 0": {"weight": 2.0, "margin": 0.7}, "pair 1": {"weight": 0.25, "margin": 0.0}}
+    weighed = [replace(one, scalars={**one.scalars, **told[one.group]}) for one in data]
+    held = opinionated(policy(tiny, head="reward"))
+    result = held.forward(weighed, RewardModeling(), budget=BUDGET)
+    expected = 0.0
+    for group, said in told.items():
+        better, worse = (
+            next(
+                score
+                for score, one in zip(result.scores, data, strict=True)
+                if one.group == group and one.scalars["preferred"] == preferred
+            )
+            for preferred in (1.0, 0.0)
+        )
+        expected += said["weight"] * math.log1p(math.exp(-(better - worse - said["margin"])))
+    assert result.loss == pytest.approx(expected, rel=1e-5)

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from fettle.config import PolicySpec
+from fettle.config import LocalEngine, PolicySpec
+from fettle.engine.local import LocalBackend
 from fettle.engine.local.model import load_model
 from fettle.engine.local.policy import LocalPolicy
 from fettle.errors import CheckpointError, ModelError
@@ -79,3 +80,13 @@ def test_a_head_whose_output_is_capped_is_told_from_one_matrix_however_small_its
     """At 30, as Gemma 2 ships it, capping changes a fresh model's small logits by less than any tolerance."""
     assert not load(capped(30.0, tiny, tmp_path / "gemma")).head_is_one_matrix
     assert load(tiny).head_is_one_matrix
+
+
+def test_one_token_alone_has_no_log_probability(tiny, tmp_path):
+    backend = LocalBackend(LocalEngine(), checkpoints=tmp_path)
+    backend.create_policy("p", PolicySpec(model=tiny))
+    weights, _ = backend.pin("p")
+    (alone,) = backend.logprobs(weights, [[5]], temperature=1.0)
+    short, long = backend.logprobs(weights, [[5], [5, 6, 7]], temperature=1.0)
+    assert alone.tolist() == short.tolist() == [0.0]
+    assert long == pytest.approx(backend.logprobs(weights, [[5, 6, 7]], temperature=1.0)[0], abs=1e-5)

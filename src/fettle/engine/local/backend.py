@@ -70,8 +70,12 @@ class LocalBackend:
         folder = Path(checkpoint)
         spec, version = saved_state(folder)
         model = self._model_for(spec, _name(spec) if spec.lora else checkpoint)
-        loaded = LocalPolicy(spec, model, version=version)
-        loaded.restore(folder, optimizer=optimizer)
+        try:
+            loaded = LocalPolicy(spec, model, version=version)
+            loaded.restore(folder, optimizer=optimizer)
+        except FettleError:
+            self._drop_unused()
+            raise
         self._policies[policy] = loaded
         return version
 

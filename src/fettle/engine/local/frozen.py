@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping
+from itertools import chain
 
 from fettle.engine.local.model import LanguageModel
 
@@ -48,8 +49,10 @@ class FrozenModels:
         }
 
     def _bytes(self) -> int:
-        # Models that share storage (a base that is also adapted) count once.
+        # Models that share storage (a base that is also adapted) count once. Weights in few bits are buffers.
         tensors = {
-            p.data_ptr(): p.numel() * p.element_size() for model in self.models for p in model.module.parameters()
+            t.data_ptr(): t.numel() * t.element_size()
+            for model in self.models
+            for t in chain(model.module.parameters(), model.module.buffers())
         }
         return sum(tensors.values())

@@ -36,9 +36,15 @@ class Head:
         """Take up the head in ``folder``.
 
         Raises:
-            CheckpointError: it is of another width.
+            CheckpointError: it is of another width, or is none of ours.
         """
-        for name, value in safetensors.torch.load_file(folder / HEAD).items():
+        found = safetensors.torch.load_file(folder / HEAD)
+        if found.keys() != self.parameters.keys():
+            raise CheckpointError(
+                f"{folder / HEAD} holds {', '.join(sorted(found)) or 'nothing'}, and a head is "
+                f"{' and '.join(self.parameters)}: take the file away, or train the head here"
+            )
+        for name, value in found.items():
             parameter = self.parameters[name]
             if parameter.shape != value.shape:
                 raise CheckpointError(

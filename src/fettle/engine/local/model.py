@@ -86,7 +86,7 @@ class LanguageModel:
         targets = tokens[rows, columns]
         said: dict[str, Tensor] = {}
         with self.arithmetic():
-            if "scores" not in read:  # nobody asks what comes after the last token
+            if "scores" not in read and tokens.shape[1] > 1:  # nobody asks what comes after the last token
                 tokens, lengths = tokens[:, :-1], None if lengths is None else lengths - 1
             hidden, logits = self._states(tokens, lengths, logits="logprobs" in read)
             before = hidden[rows, columns - 1]

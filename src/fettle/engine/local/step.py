@@ -1,7 +1,9 @@
 """The training step: a call's data through the model, one micro-batch at a time, into gradients and metrics."""
 
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -14,6 +16,9 @@ from fettle.engine.local.layout import MicroBatch, bins, micro_batch
 from fettle.engine.local.model import LanguageModel
 from fettle.errors import LossInputError
 from fettle.types import Datum, Floats, ForwardResult
+
+_EXTREMES: Mapping[str, Callable[[float, float], float]] = MappingProxyType({"_max": max, "_min": min})
+"""How two micro-batches' metrics are joined that are no means, by the end of their names."""
 
 
 class Totals:
@@ -39,23 +44,28 @@ class Totals:
             for score, index in zip(said["scores"].tolist(), batch.indices, strict=True):
                 self._scores[index] = score
 
-    def add_loss(self, loss: Tensor, metrics: Mapping[str, Tensor], counted: Tensor) -> None:
-        """Take in its loss, and metrics of the shape of ``counted``, which is 1 for what is spoken of."""
-        self._loss += float(loss.detach())
-        self._units += float(counted.sum())
-        for name, values in metrics.items():
-            if name.endswith(("_max", "_min")):
-                extreme = torch.where(counted > 0, values, -torch.inf if name.endswith("_max") else torch.inf)
-                found = float(extreme.max() if name.endswith("_max") else extreme.min())
-                best = max if name.endswith("_max") else min
-                self._sums[name] = best(self._sums.get(name, found), found)
-            else:
-                self._sums[name] = self._sums.get(name, 0.0) + float((values * counted).sum())
+    def add_loss(self, loss: Tensor, metrics: Mapping[str, Tensor], counted: Tensor) -> float:
+        """Take in its loss, and metrics of the shape of ``counted``, which is 1 for what is spoken of; gives the loss.
+
+        Everything comes from the device at once: each number by itself would make the device wait.
+        """
+        sums = [_summed(name, values, counted) for name, values in metrics.items()]
+        numbers: list[float] = torch.stack([loss.detach(), counted.sum(), *sums]).tolist()
+        value, units, *found = numbers
+        self._loss += value
+        self._units += units
+        for name, number in zip(metrics, found, strict=True):
+            best = _EXTREMES.get(name[-4:])
+            if best is None:
+                self._sums[name] = self._sums.get(name, 0.0) + number
+            elif units:
+                self._sums[name] = best(self._sums.get(name, number), number)
+        return value
 
     def result(self, data: Sequence[Datum], read: Collection[str]) -> ForwardResult:
         """Means over what the loss speaks of, and what was read of each datum, cut to its length."""
         units = max(self._units, 1.0)
-        means = {name: s if name.endswith(("_max", "_min")) else s / units for name, s in self._sums.items()}
+        means = {name: s if name[-4:] in _EXTREMES else s / units for name, s in self._sums.items()}
 
         def cut(rows: Sequence[Floats]) -> list[Floats]:
             return [row[: len(datum.tokens)].copy() for row, datum in zip(rows, data, strict=True)]
@@ -99,10 +109,10 @@ def run(
         )
         totals.add(batch, said)
         if not isinstance(loss, Reading):
-            total = _evaluated(loss, batch, said, totals)
-            if not torch.isfinite(total):
+            total, value = _evaluated(loss, batch, said, totals)
+            if not math.isfinite(value):
                 raise LossInputError(
-                    f"the loss {loss.type} is {total.item()} on data {_some(indices)}: "
+                    f"the loss {loss.type} is {value} on data {_some(indices)}: "
                     "look for extreme log-probabilities or advantages there"
                 )
             if backward is not None:
@@ -110,8 +120,8 @@ def run(
     return totals.result(data, read)
 
 
-def _evaluated(loss: LossConfig, batch: MicroBatch, said: dict[str, Tensor], totals: Totals) -> Tensor:
-    """The weighted sum over one micro-batch."""
+def _evaluated(loss: LossConfig, batch: MicroBatch, said: dict[str, Tensor], totals: Totals) -> tuple[Tensor, float]:
+    """The weighted sum over one micro-batch, and its value."""
     values, metrics = losses.evaluate(loss, said, {"loss_mask": batch.loss_mask, **batch.streams, **batch.scalars})
     unit = losses.unit_of(loss)
     if unit == "token":
@@ -122,8 +132,16 @@ def _evaluated(loss: LossConfig, batch: MicroBatch, said: dict[str, Tensor], tot
         weights = batch.scalars["weight"][0::2] if unit == "pair" else batch.scalars["weight"]
         counted = torch.ones_like(weights)
     total = (values * weights).sum()
-    totals.add_loss(total, metrics, counted)
-    return total
+    return total, totals.add_loss(total, metrics, counted)
+
+
+def _summed(name: str, values: Tensor, counted: Tensor) -> Tensor:
+    """The sum over what is counted, or the greatest or least of it."""
+    if name.endswith("_max"):
+        return torch.where(counted > 0, values, -torch.inf).max()
+    if name.endswith("_min"):
+        return torch.where(counted > 0, values, torch.inf).min()
+    return (values * counted).sum()
 
 
 @contextmanager

@@ -1,0 +1,51 @@
+"""What a call reports of its micro-batches: sums that are means in the end, the greatest, and the least."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from fettle.config import ImportanceSampling, PolicySpec
+from fettle.engine.local.model import load_model
+from fettle.engine.local.policy import LocalPolicy
+from fettle.types import Datum, datum
+
+
+def policy(source: str) -> LocalPolicy:
+    return LocalPolicy(
+        PolicySpec(model=source),
+        load_model(source, device=torch.device("cpu"), precision="float32", trained=True),
+    )
+
+
+def sequence(length: int, seed: int) -> Datum:
+    random = np.random.default_rng(seed)
+    drawn = {"sampling_logprobs": -6 * random.random(length), "advantages": random.normal(size=length)}
+    return datum(random.integers(5, 300, length).tolist(), [0, 0, *[1] * (length - 2)], **drawn)
+
+
+def test_greatest_and_least_are_of_trained_tokens_over_all_micro_batches(tiny):
+    """The longest sequence, which comes last, has neither the greatest ratio nor the least."""
+    data = [sequence(6 + 6 * index, index) for index in range(3)]
+    told = policy(tiny).forward(data, ImportanceSampling(), budget=20)
+    ratios = np.concatenate(
+        [
+            np.exp(said - one.streams["sampling_logprobs"])[one.loss_mask > 0]
+            for said, one in zip(told.logprobs, data, strict=True)
+        ]
+    )
+    assert told.metrics["ratio_max"] == pytest.approx(ratios.max(), rel=1e-4)
+    assert told.metrics["ratio_min"] == pytest.approx(ratios.min(), rel=1e-4)
+    assert told.metrics["ratio"] == pytest.approx(ratios.mean(), rel=1e-4)
+
+
+def test_where_nothing_is_trained_on_there_is_no_greatest_and_no_least(tiny):
+    one = sequence(6, 0)
+    masked = replace(one, loss_mask=np.zeros_like(one.loss_mask))
+    told = policy(tiny).forward([masked], ImportanceSampling(), budget=64)
+    assert told.metrics.keys() & {"ratio_max", "ratio_min"} == set()
+    assert all(math.isfinite(number) for number in told.metrics.values())
+    both = policy(tiny).forward([masked, sequence(12, 1)], ImportanceSampling(), budget=13)
+    assert both.metrics == policy(tiny).forward([sequence(12, 1)], ImportanceSampling(), budget=13).metrics
