@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from fettle.advantages import zero_variance
 from fettle.chat import Template
 from fettle.config import RLRun, SamplingParams
+from fettle.config.rl import UNGROUPED
 from fettle.engine import Policy, Sampler
 from fettle.environments import Suite
 from fettle.errors import EnvironmentFault
@@ -88,7 +89,8 @@ class Drawer:
 
     def _chosen(self, drawn: Sequence[Group], step: int) -> tuple[Group, ...]:
         """As many groups as a step learns from, those that can teach first, otherwise in the order drawn."""
-        usable = [g for g in drawn if len(g.trajectories) >= min(2, self._run.group_size)]
+        least = 1 if self._run.advantage in UNGROUPED else 2  # one alone has nothing to be compared with
+        usable = [g for g in drawn if len(g.trajectories) >= least]
         if not usable:
             failures = [failure for g in drawn for failure in g.failures]
             raise EnvironmentFault(
