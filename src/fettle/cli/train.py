@@ -104,7 +104,11 @@ def _finished(folder: "RunFolder") -> bool:
 
 
 def _further(folder: "RunFolder") -> str:
-    return (
-        f"what happened: {folder.report_path}\n"
-        f"try it out:    {FETTLE} sample {shlex.quote(str(folder.path))} 'A question'"
-    )
+    from fettle.config.load import load
+
+    where = shlex.quote(str(folder.path))
+    if load(folder.config_path).type == "reward_model":
+        use = f"learn from it: reward_model.model={where} in a recipe of type rl"
+    else:
+        use = f"try it out:    {FETTLE} sample {where} 'A question'"
+    return f"what happened: {folder.report_path}\n{use}"
