@@ -191,7 +191,10 @@ def _next(folder: RunFolder, outcome: Outcome, command: str) -> str:
     commands = [f"{command} train --resume {shlex.quote(str(whole.path))}"] if outcome.interrupted else []
     # Only runs that were scored on tasks have tasks to be scored on again.
     commands += [f"{command} eval {place}"] if "heldout/reward" in outcome.last else []
-    commands += [f"{command} sample {place} 'A question'"]
+    if "heldout/calibration_error" in outcome.last:  # a reward model, which scores and says nothing
+        commands += [f"{command} train RECIPE reward_model.model={place}"]
+    else:
+        commands += [f"{command} sample {place} 'A question'"]
     return "```sh\n" + "\n".join(commands) + "\n```"
 
 
