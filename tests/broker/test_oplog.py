@@ -99,6 +99,9 @@ def test_a_digest_depends_on_everything_a_call_says():
         digest("forward", [datum([1, 2], [0, 1], advantages=[0, 2])], AdamW()),
         digest("forward", [datum([1, 2], [0, 1], rewards=[0, 1])], AdamW()),
         digest("forward", [datum([1, 2], [0, 1], temperature=0.5, advantages=[0, 1])], AdamW()),
+        digest("forward", [datum([1, 2], [0, 0], advantages=[0, 1])], AdamW()),
+        digest("forward", [datum([1, 2], [0, 1], group="a", advantages=[0, 1])], AdamW()),
+        digest("forward", [datum([1, 2], [0, 1], scalars={"weight": 2.0}, advantages=[0, 1])], AdamW()),
         digest("forward", [one], AdamW(beta1=0.5)),
     ]
     assert len(set(calls)) == len(calls)

@@ -76,12 +76,12 @@ def test_the_gradient_is_that_of_finite_differences(clip):
 
 def test_the_coefficient_stands_outside_alone_or_beside_a_policys_loss():
     said = {"values": row(0.0, 1.0, 2.0), "logprobs": row(0.0, -1.0, -1.0), "entropy": row(0.0, 1.0, 1.0)}
-    inputs = {"returns": row(0, 0.5, 4), "old_values": row(0, 1, 2), "loss_mask": row(0, 1, 1)}
+    inputs = {"returns": row(0, 0.9, 4), "old_values": row(0, 0.2, 2), "loss_mask": row(0, 1, 1)}
     inputs |= {"sampling_logprobs": said["logprobs"], "advantages": row(0, 1, -1)}
-    plain = value(said["values"], returns=inputs["returns"], old_values=inputs["old_values"])[0][0, 1:].tolist()
-    alone, metrics = evaluate(Value(coefficient=0.3), said, inputs)
+    plain = [0.5 * (0.2 + 0.3 - 0.9) ** 2, 0.5 * (2 - 4) ** 2]  # the first has moved past the clip
+    alone, metrics = evaluate(Value(coefficient=0.3, clip=0.3), said, inputs)
     assert alone[0, 1:].tolist() == pytest.approx([0.3 * x for x in plain])
     assert metrics["value_loss"][0, 1:].tolist() == pytest.approx(plain)
-    beside, _ = evaluate(PPO(value=Value(coefficient=0.3)), said, inputs)
+    beside, _ = evaluate(PPO(value=Value(coefficient=0.3, clip=0.3)), said, inputs)
     without, _ = evaluate(PPO(), said, inputs)
     torch.testing.assert_close(beside - without, alone)

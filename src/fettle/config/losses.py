@@ -90,6 +90,12 @@ class CISPO(PolicyLoss):
     ratio_high: Annotated[float, Field(gt=0)] = 4.0
     """Greatest weight of a token."""
 
+    @model_validator(mode="after")
+    def _low_is_not_above_high(self) -> "CISPO":
+        if self.ratio_low > self.ratio_high:
+            raise ValueError(f"ratio_low is {self.ratio_low:g} and ratio_high {self.ratio_high:g}: lower ratio_low")
+        return self
+
 
 class GSPO(PolicyLoss):
     """The clipped surrogate with one ratio a sequence, its length-normalised likelihood ratio."""

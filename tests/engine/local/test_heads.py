@@ -277,6 +277,26 @@ def test_only_the_last_undoable_step_can_be_undone(tiny):
         held.undo()
 
 
+def test_a_step_is_not_undone_under_the_gradients_of_the_next(tiny):
+    held = policy(tiny)
+    held.forward_backward([sequence(8, 1)], CausalLM(), budget=BUDGET)
+    held.optim_step(AdamW(), undoable=True)
+    held.forward_backward([sequence(8, 2)], CausalLM(), budget=BUDGET)
+    with pytest.raises(EngineError, match="undo it before the next call"):
+        held.undo()
+
+
+def test_a_head_computes_in_float32_whatever_the_model_does(tiny):
+    spec = PolicySpec(model=tiny, head="value", precision="bfloat16")
+    held = opinionated(LocalPolicy(spec, load_model(tiny, device=CPU, precision="bfloat16", trained=True)))
+    assert held.head is not None
+    hidden = torch.randn(4, 32, generator=torch.Generator().manual_seed(0))
+    with held.model.arithmetic():
+        said = held.head(hidden)
+    assert said.dtype == torch.float32
+    torch.testing.assert_close(said, hidden @ held.head.weight[0] + held.head.bias)
+
+
 def test_weights_without_a_reward_head_cannot_score(tiny, tmp_path):
     backend = LocalBackend(LocalEngine(), checkpoints=tmp_path)
     opinionated(policy(tiny, head="value")).save(tmp_path / "critic", optimizer=False)
@@ -284,6 +304,9 @@ def test_weights_without_a_reward_head_cannot_score(tiny, tmp_path):
         backend.scores(str(tmp_path / "critic"), [[5, 6]])
     with pytest.raises(ModelError, match="has no reward head to score with: name a model that a reward_model run"):
         backend.scores(tiny, [[5, 6]])
+    backend.create_policy("critic", PolicySpec(model=tiny, head="value"))
+    with pytest.raises(ModelError, match="has no reward head"):
+        backend.scores(backend.pin("critic")[0], [[5, 6]])
 
 
 def test_a_head_of_another_width_is_refused(tiny, tmp_path):

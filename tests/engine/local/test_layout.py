@@ -27,6 +27,16 @@ def test_bins_hold_every_sequence_once_within_the_budget(lengths, budget):
     assert all(len(group) * max(lengths[i] for i in group) <= budget for group in groups)
 
 
+@given(st.lists(st.tuples(st.integers(2, 50), st.integers(2, 50)), max_size=20), st.integers(100, 300))
+def test_pairs_share_a_bin_in_their_order_within_the_budget(pairs, budget):
+    lengths = [length for pair in pairs for length in pair]
+    together = [(2 * n + 1, 2 * n) for n in range(len(pairs))]
+    groups = bins(lengths, budget=budget, together=together)
+    assert sorted(zip(*[iter(index for group in groups for index in group)] * 2, strict=True)) == together
+    assert all(len(group) % 2 == 0 for group in groups)
+    assert all(len(group) * max(lengths[i] for i in group) <= budget for group in groups)
+
+
 def test_a_sequence_over_the_budget_is_named_with_the_setting():
     with pytest.raises(ConfigError, match=r"datum 1 has 9 tokens, and engine.train_tokens allows 8"):
         bins([3, 9], budget=8)

@@ -46,6 +46,13 @@ def test_clipping_scales_all_gradients_alike():
     assert (a.item(), b.item()) == (pytest.approx(-0.6e-6, rel=1e-3), pytest.approx(-0.8e-6, rel=1e-3))
 
 
+def test_a_gradient_within_the_clip_is_left_as_it_is():
+    weight = parameter(0.0)
+    weight.grad = torch.tensor([0.5])
+    Optimizer({"w": weight}).step(AdamW(learning_rate=1.0, beta1=0.0, beta2=0.0, eps=1e6, clip_norm=1.0))
+    assert weight.item() == pytest.approx(-0.5e-6, rel=1e-3)
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_gradient_that_is_not_finite_moves_nothing(bad):
     weight = parameter(1.0, 2.0)

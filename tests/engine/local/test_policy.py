@@ -189,6 +189,35 @@ def test_a_pin_costs_a_copy_only_when_a_step_comes(tiny):
     assert not held._past
 
 
+def test_weights_that_two_have_pinned_outlive_the_first_of_them(tiny):
+    held = policy(tiny)
+    before = weights(held)
+    for name in ("a", "b"):
+        held.pin(name)
+    held.forward_backward(batch(), PPO(), budget=BUDGET)
+    held.optim_step(AdamW(learning_rate=0.1))
+    held.unpin("a")
+    with held.as_pinned("b"):
+        assert all(torch.equal(p, before[name]) for name, p in held.model.parameters.items())
+
+
+def test_every_step_drops_out_anew_and_a_repeated_one_the_same(tiny):
+    def losses() -> list[float]:
+        held = policy(tiny, lora=LoRA(rank=4, dropout=0.5))
+        for name, parameter in held._parameters.items():
+            if "lora_B" in name:
+                parameter.data.normal_(generator=torch.Generator().manual_seed(0))
+        found = []
+        for _ in range(2):
+            found.append(held.forward_backward(batch(), CausalLM(), budget=BUDGET).loss)
+            held.optim_step(AdamW(learning_rate=1e-12))
+        return found
+
+    first = losses()
+    assert first[0] != pytest.approx(first[1], rel=1e-4)
+    assert losses() == first
+
+
 def test_gradients_waiting_for_a_step_cannot_be_saved_away(tiny, tmp_path):
     held = policy(tiny)
     held.forward_backward(batch(), PPO(), budget=BUDGET)
