@@ -16,11 +16,11 @@ def pipeline(
     runs: Runs = Path("runs"),
 ) -> None:
     """Train stage by stage, each going on from what earlier ones left; ends with a table of held-out scores."""
-    _check_stages(recipe, resume)
+    _check_stages(recipe, overrides or [], resume)
     train(recipe, overrides, resume, runs)
 
 
-def _check_stages(recipe: Path | None, resume: Path | None) -> None:
+def _check_stages(recipe: Path | None, overrides: list[str], resume: Path | None) -> None:
     """Refuses a recipe of a single run."""
     from fettle.config import Pipeline
     from fettle.config.load import load
@@ -31,6 +31,6 @@ def _check_stages(recipe: Path | None, resume: Path | None) -> None:
         raise ConfigError(
             "name a recipe (fettle pipeline configs/rlhf-three-stage.yaml), or a pipeline with --resume FOLDER"
         )
-    config = load(path)
+    config = load(path, overrides if resume is None else ())
     if not isinstance(config, Pipeline):
         raise ConfigError(f"{path} is a single run of type {config.type}, with no stages: use fettle train")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from pydantic import ValidationError
+from pydantic import ConfigDict, ValidationError
 
 from fettle.config import Checkpoints, Frozen, PolicySpec
 from fettle.engine import Engine, Policy
@@ -21,6 +21,9 @@ from fettle.types import Failed, Trajectory
 
 class Progress(Frozen):
     """Where a run stands, as of its newest checkpoint. The file that holds it is the run's pointer to "latest"."""
+
+    # A diverged run measures what is no number, and must still be gone on with.
+    model_config = ConfigDict(allow_inf_nan=True, ser_json_inf_nan="constants")
 
     step: int = 0
     """Steps done."""
