@@ -20,6 +20,9 @@ Ints = NDArray[np.int32]
 Floats = NDArray[np.float32]
 Tokens = Sequence[int]
 
+LOGPROB_ROUNDING = 1e-4
+"""How far above 0 arithmetic may put the logarithm of a probability near 1."""
+
 StopReason = Literal["stop", "length"]
 """``stop``: a stop token or stop string was drawn; ``length``: the token limit or the context ended it."""
 

@@ -194,3 +194,7 @@ def test_explained_variance_of_a_critic_that_diverges_is_not_cut():
 @pytest.mark.parametrize("returns", [mask(0, 2, 2), mask(7, 2, 2)])
 def test_where_returns_do_not_vary_there_is_nothing_to_explain(returns):
     assert explained_variance([mask(0, 1, 5)], [returns], [mask(0, 1, 1)]) is None
+
+
+def test_of_an_empty_batch_nothing_is_explained():
+    assert explained_variance([], [], []) is None

@@ -84,3 +84,7 @@ def test_a_sequence_without_trained_tokens_is_all_zeros():
 def test_an_advantage_that_is_no_number_is_refused():
     with pytest.raises(LossInputError, match="advantage 1 of 2 is nan"):
         normalized([np.array([0, 1, math.nan])], [mask(0, 1, 1)], ["g"], scope="batch")
+
+
+def test_an_empty_batch_stays_empty():
+    assert batch_normalized([], []) == []

@@ -120,6 +120,15 @@ def test_values_and_old_values_are_two_things_and_two_names_of_one_thing_must_ag
         sequences({**PPO, "behavior_log_probs": np.asarray(PPO["old_log_probs"]) - 1})
 
 
+def test_a_log_probability_may_be_lifted_above_0_by_rounding_as_far_as_the_losses_let_it():
+    lifted = np.asarray(PPO["old_log_probs"], np.float32).copy()
+    lifted[0, 2] = 5e-5
+    assert sequences({**PPO, "old_log_probs": lifted})
+    lifted[0, 2] = 2e-4
+    with pytest.raises(LossInputError, match=r"old_log_probs\[0, 2\] is .*: the log of a probability is never above 0"):
+        sequences({**PPO, "old_log_probs": lifted})
+
+
 def test_one_reward_copied_to_every_token_is_warned_about():
     with pytest.warns(
         UserWarning, match=r"every token of a sequence has the reward 1\.0.*give rewards the shape \[batch\]"

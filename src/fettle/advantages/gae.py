@@ -92,9 +92,15 @@ def explained_variance(
     Raises:
         LossInputError: a number is not finite, or the arrays are not of one length.
     """
-    V = np.concatenate([one_a_token("value", v, mask)[mask > 0] for v, mask in zip(values, loss_masks, strict=True)])
-    R = np.concatenate([one_a_token("return", r, mask)[mask > 0] for r, mask in zip(returns, loss_masks, strict=True)])
+    V = _trained("value", values, loss_masks)
+    R = _trained("return", returns, loss_masks)
     return None if zero_variance(R) else float(1 - (R - V).var() / R.var())
+
+
+def _trained(noun: str, given: Sequence[Floats], loss_masks: Sequence[Floats]) -> Doubles:
+    """Those of the trained tokens of all sequences, in a row."""
+    found = (one_a_token(noun, values, mask)[mask > 0] for values, mask in zip(given, loss_masks, strict=True))
+    return np.concatenate([np.zeros(0), *found])
 
 
 def _flags(noun: str, given: Flags | None, rewards: Numbers) -> Doubles:

@@ -25,7 +25,8 @@ def batch_normalized(advantages: Sequence[Floats | Doubles], loss_masks: Sequenc
         LossInputError: an advantage is not a finite number.
     """
     trained = [mask > 0 for mask in loss_masks]
-    tokens = finite("advantage", np.concatenate([values[t] for values, t in zip(advantages, trained, strict=True)]))
+    counted = (values[t] for values, t in zip(advantages, trained, strict=True))
+    tokens = finite("advantage", np.concatenate([np.zeros(0), *counted]))
     if zero_variance(tokens):
         return [np.zeros(len(mask)) for mask in loss_masks]
     mean, std = tokens.mean(), tokens.std()

@@ -7,13 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fettle.errors import LossInputError, did_you_mean
+from fettle.types import LOGPROB_ROUNDING
 
 Array = NDArray[Any]
 Bools = NDArray[np.bool_]
 Columns = Mapping[str, Array]
-
-ROUNDING = 1e-6
-"""By how much arithmetic may lift a log-probability above 0."""
 
 
 def arrays(batch: Mapping[str, object], *, required: Collection[str], optional: Collection[str] = ()) -> Columns:
@@ -92,7 +90,7 @@ def check_logprobs(name: str, values: Array, where: Bools) -> None:
         LossInputError: there is one ``where`` it counts.
     """
     check_finite(name, values, where)
-    if (above := (values > ROUNDING) & where).any():
+    if (above := (values > LOGPROB_ROUNDING) & where).any():
         raise LossInputError(f"{_first(name, above)} is {values[above][0]}: the log of a probability is never above 0")
 
 

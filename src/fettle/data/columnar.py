@@ -10,6 +10,7 @@ from types import MappingProxyType
 
 import numpy as np
 
+from fettle.advantages import repeated_constant
 from fettle.data.arrays import (
     Array,
     Bools,
@@ -225,11 +226,10 @@ def _streams(columns: Columns, real: Bools, trained: Bools) -> dict[str, Array]:
 def _warn_of_copied_rewards(rewards: Array, trained: Bools) -> None:
     """One reward for a whole sequence, copied to its every token, grows with the length of the sequence."""
     for values, where in zip(rewards, trained, strict=True):
-        paid = values[where]
-        if len(paid) > 1 and paid[0] != 0 and (paid == paid[0]).all():
+        if repeated_constant(values[where], np.ones(where.sum())):
             warnings.warn(
-                f"every token of a sequence has the reward {paid[0]}, so that longer ones earn more: give rewards the"
-                " shape [batch], and each goes to the last token",
+                f"every token of a sequence has the reward {values[where][0]}, so that longer ones earn more: give"
+                " rewards the shape [batch], and each goes to the last token",
                 UserWarning,
                 stacklevel=4,
             )

@@ -12,10 +12,7 @@ from fettle.errors import LossInputError
 from fettle.losses.kl import KL_ESTIMATORS, k3
 from fettle.losses.table import LOSSES, Unit
 from fettle.losses.value import value
-from fettle.types import Datum
-
-ROUNDING = 1e-4
-"""How far above 0 rounding may put the logarithm of a probability near 1."""
+from fettle.types import LOGPROB_ROUNDING, Datum
 
 TERMS = frozenset({"type", "kl", "entropy_coefficient", "value", "proximal_coefficient", "coefficient"})
 """Settings that are applied here, and that a loss's function does not see."""
@@ -268,7 +265,7 @@ def _check_agreed(data: Sequence[Datum], chosen: int, rejected: int) -> None:
 
 def _check_logprobs(index: int, name: str, datum: Datum) -> None:
     values = datum.streams[name]
-    above = (datum.loss_mask > 0) & (values > ROUNDING)
+    above = (datum.loss_mask > 0) & (values > LOGPROB_ROUNDING)
     if above.any():
         at = int(above.argmax())
         raise LossInputError(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from fettle.config import ImportanceSampling, PolicySpec
+from fettle.config import CausalLM, ImportanceSampling, PolicySpec
 from fettle.engine.local.model import load_model
 from fettle.engine.local.policy import LocalPolicy
 from fettle.types import Datum, datum
@@ -49,3 +49,19 @@ def test_where_nothing_is_trained_on_there_is_no_greatest_and_no_least(tiny):
     assert all(math.isfinite(number) for number in told.metrics.values())
     both = policy(tiny).forward([masked, sequence(12, 1)], ImportanceSampling(), budget=13)
     assert both.metrics == policy(tiny).forward([sequence(12, 1)], ImportanceSampling(), budget=13).metrics
+
+
+def test_twenty_pads_change_neither_loss_nor_gradient(tiny):
+    """The same sequence alone, and beside one of twenty more tokens on which nothing is trained."""
+    one, longer = sequence(8, 0), sequence(28, 1)
+    longer = replace(longer, loss_mask=np.zeros_like(longer.loss_mask))
+
+    def trained(data: list[Datum]) -> tuple[float, torch.Tensor]:
+        held = policy(tiny)
+        loss = held.forward_backward(data, CausalLM(), budget=64).loss
+        return loss, torch.cat([p.grad.flatten() for p in held.model.parameters.values() if p.grad is not None])
+
+    (alone, gradient), (padded, same) = trained([one]), trained([one, longer])
+    assert padded == pytest.approx(alone, rel=1e-6)
+    torch.testing.assert_close(same, gradient, rtol=0, atol=1e-6)
+    assert gradient.abs().max() > 1e-2
