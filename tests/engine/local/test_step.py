@@ -52,8 +52,9 @@ def test_where_nothing_is_trained_on_there_is_no_greatest_and_no_least(tiny):
 
 
 def test_twenty_pads_change_neither_loss_nor_gradient(tiny):
-    """The same sequence alone, and beside one of twenty more tokens on which nothing is trained."""
+    """The mean over a sequence's tokens, alone and beside one of twenty more on which nothing is trained."""
     one, longer = sequence(8, 0), sequence(28, 1)
+    one = replace(one, streams={"weights": one.loss_mask / one.loss_mask.sum()})
     longer = replace(longer, loss_mask=np.zeros_like(longer.loss_mask))
 
     def trained(data: list[Datum]) -> tuple[float, torch.Tensor]:
