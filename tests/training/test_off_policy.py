@@ -7,15 +7,15 @@ import pytest
 
 from fettle.broker import Broker
 from fettle.chat import load_tokenizer
-from fettle.config import AdamW, CausalLM, ImportanceSampling, LocalEngine, PolicySpec, Replay
+from fettle.config import AdamW, CausalLM, ImportanceSampling, LocalEngine, PolicySpec, Replay, TinyModel
 from fettle.engine import Policy
-from fettle.engine.local import LocalBackend
+from fettle.engine.local import LocalBackend, make_tiny_model
 from fettle.errors import CheckpointError
 from fettle.rollouts import Group
 from fettle.training.off_policy import Memory
 from fettle.types import Completion, Datum, Message, Task, Trajectory, Turn, datum
 
-from .conftest import small, trained
+from .conftest import QUESTION, small, trained
 from .copying import babbler
 from .games import Game, length
 from .skewed import exact
@@ -76,14 +76,20 @@ async def test_each_step_learns_from_new_groups_and_old_ones(tiny, tmp_path):
 
 
 async def test_what_is_told_of_a_batch_is_told_of_the_new_groups_alone(tiny, tmp_path):
-    """Replay changes nothing of what is drawn, nor of its rewards, where nothing is learned."""
-    frozen = {"optimizer": {"learning_rate": 1e-12}}
+    """Where nothing is learned, replay changes nothing of what is drawn, nor of what is told and follows of it."""
+    other = make_tiny_model(TinyModel(hidden=32, layers=1, heads=2, seed=1), tmp_path / "other", texts=[QUESTION] * 20)
+    frozen = {
+        "optimizer": {"learning_rate": 1e-12}, "loss": {"kl": {"coefficient": 0.1}}, "reference": other,
+        "kl_control": {"target": 1.0, "horizon": 50},
+    }  # fmt: skip
     with_replay, without = [
         (await trained(small(tiny, replay=replay, **frozen), tmp_path / name, [Game(length)])).memory
         for name, replay in (("with", {"groups": 2}), ("without", None))
     ]
-    for name in ("reward/mean", "reward/std", "rollout/tokens_mean", "progress/step_tokens"):
+    told = ["reward/mean", "reward/std", "rollout/tokens_mean", "progress/step_tokens", "policy/kl"]
+    for name in (*told, "policy/kl_coefficient"):
         assert with_replay.column(name) == without.column(name)
+    assert len(set(without.column("policy/kl_coefficient"))) > 1
 
 
 @pytest.fixture

@@ -103,6 +103,12 @@ def test_a_critic_of_its_own_needs_as_much_as_the_policy_and_an_undone_step_what
     assert model["weights and moments to go back to"] == model["weights"] + model["optimizer"]
 
 
+def test_a_teachers_weights_are_held_beside_the_policy():
+    sizes = dict(plan(rl(preset="distill", teacher={"model": "a-teacher"}), HERE).memory)
+    assert sizes["the teacher"] == sizes["weights"]
+    assert "the teacher" not in dict(plan(rl(), HERE).memory)
+
+
 def test_the_estimate_of_a_tiny_model_is_near_what_it_really_has(tmp_path):
     from fettle.engine.local.tiny import make_tiny_model  # noqa: PLC0415
     from fettle.training.memory import model_shape  # noqa: PLC0415

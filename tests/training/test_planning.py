@@ -18,12 +18,12 @@ def template(tiny) -> Template:
 
 
 def conversation(tiny: str, *turns: str, advantage: float = 1.0) -> Datum:
-    """Replies, each after a prompt of two tokens."""
+    """Replies, each after a prompt of two tokens that have no text."""
     tokenizer = load_tokenizer(tiny)
     tokens, mask = [], []
     for turn in turns:
         said = tokenizer.encode(turn, add_special_tokens=False)
-        tokens += [5, 6, *said]
+        tokens += [0, 0, *said]
         mask += [0.0, 0.0, *[1.0] * len(said)]
     return datum(tokens, mask, advantages=advantage * np.array(mask))
 

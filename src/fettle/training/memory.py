@@ -130,13 +130,15 @@ def _of_weights(spec: PolicySpec, shape: ModelShape) -> list[tuple[str, int]]:
 
 
 def _of_credit(run: RLRun, shape: ModelShape) -> list[tuple[str, int]]:
-    """A critic of its own, and what an undone step goes back to."""
+    """A critic of its own, a teacher, and what an undone step goes back to."""
     needs = []
     spec = critic_spec(run)
     if spec is not None:
         sizes = _of_weights(spec, model_shape(spec.model) or shape)
         shared = spec.lora is not None and spec.model == run.policy.model  # adapters of one base hold it once
         needs.append(("a critic of its own", sum(size for _, size in (sizes[1:] if shared else sizes))))
+    if run.teacher is not None:
+        needs.append(("the teacher", _width(run.policy) * (model_shape(run.teacher.model) or shape).parameters))
     if run.trust_region is not None and run.trust_region.type == "hard":
         needs.append(("weights and moments to go back to", 3 * FLOAT32 * _trained(run.policy, shape)))
     return needs
