@@ -34,6 +34,15 @@ class RewardWeighting(Frozen):
     temperature: Annotated[float, Field(gt=0)] = 1.0
     """Of advantage weighting: smaller favours the best."""
 
+    @model_validator(mode="after")
+    def _temperature_is_read(self) -> "RewardWeighting":
+        if self.kind == "reward" and self.temperature != 1:
+            raise ValueError(
+                f"temperature is {self.temperature:g}, and weights in proportion to the reward have none: "
+                "use kind: advantage, or leave it out"
+            )
+        return self
+
 
 class SFTRun(Frozen):
     """Supervised fine-tuning on conversations: only what the assistant says is trained on."""
