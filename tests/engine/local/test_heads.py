@@ -277,6 +277,15 @@ def test_only_the_last_undoable_step_can_be_undone(tiny):
         held.undo()
 
 
+def test_a_step_is_undone_once(tiny):
+    held = policy(tiny)
+    held.forward_backward([sequence(8, 1)], CausalLM(), budget=BUDGET)
+    held.optim_step(AdamW(), undoable=True)
+    held.undo()
+    with pytest.raises(EngineError, match="there is no step to undo"):
+        held.undo()
+
+
 def test_a_step_is_not_undone_under_the_gradients_of_the_next(tiny):
     held = policy(tiny)
     held.forward_backward([sequence(8, 1)], CausalLM(), budget=BUDGET)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from fettle.config import PPO, AdamW, CausalLM, ImportanceSampling, LoRA, PolicySpec
-from fettle.engine.local import checkpoint
+from fettle.config import PPO, AdamW, CausalLM, ImportanceSampling, LocalEngine, LoRA, PolicySpec
+from fettle.engine.local import LocalBackend, checkpoint
 from fettle.engine.local.model import load_model
 from fettle.engine.local.policy import LocalPolicy, saved_state
 from fettle.errors import CheckpointError, ConfigError, EngineError, LossInputError, ModelError
@@ -224,6 +224,14 @@ def test_gradients_waiting_for_a_step_cannot_be_saved_away(tiny, tmp_path):
     with pytest.raises(EngineError, match="step first, then save"):
         held.save(tmp_path / "x", optimizer=True)
     assert not (tmp_path / "x").exists()
+
+
+def test_a_policy_that_could_not_be_loaded_leaves_no_weights_behind(tiny, tmp_path):
+    policy(tiny, lora=LoRA(rank=4)).save(tmp_path / "weights-only", optimizer=False)
+    backend = LocalBackend(LocalEngine(), checkpoints=tmp_path)
+    with pytest.raises(CheckpointError, match="was saved without its optimizer: load it with optimizer=False"):
+        backend.load_policy("p", str(tmp_path / "weights-only"), optimizer=True)
+    assert not backend._bases
 
 
 def test_names_are_never_reused(tiny, tmp_path):

@@ -26,7 +26,6 @@ class Totals:
 
     def __init__(self, size: int) -> None:
         self._loss = 0.0
-        self._tokens = 0
         self._units = 0.0
         self._sums: dict[str, float] = {}
         self._logprobs: list[Floats] = [np.zeros(0, np.float32)] * size
@@ -35,7 +34,6 @@ class Totals:
 
     def add(self, batch: MicroBatch, said: Mapping[str, Tensor]) -> None:
         """Take in what the model said of one micro-batch."""
-        self._tokens += int(batch.loss_mask.sum())
         for name, kept in (("logprobs", self._logprobs), ("values", self._values)):
             if name in said:
                 for row, index in zip(said[name].detach().float().cpu().numpy(), batch.indices, strict=True):
@@ -74,7 +72,7 @@ class Totals:
             self._loss,
             losses.finished(means),
             cut(self._logprobs) if "logprobs" in read else [],
-            self._tokens,
+            sum(int(datum.loss_mask.sum()) for datum in data),
             cut(self._values) if "values" in read else [],
             self._scores if "scores" in read else [],
         )
