@@ -39,7 +39,7 @@ async def ended_after(model: str, folder: Path, scores: Sequence[float], **stop_
 @pytest.mark.parametrize(
     ("scores", "rules", "step", "best"),
     [
-        ([0.1, 0.3, 0.2, 0.3, 0.25, 0.9], {"patience": 3}, 4, 1),
+        ([0.1, 0.3, 0.2, 0.3, 0.25, 0.9], {"patience": 3}, 4, 3),
         ([0.1, 0.3, 0.2, 0.4, 0.25, 0.9], {"patience": 3}, 5, 5),
         ([0.1, 0.3, 0.2, 0.3, 0.25, 0.9], {"patience": 1}, 2, 1),
         ([3.0, 2.0, 2.5, 2.2, 1.0], {"patience": 2, "lower_is_better": True}, 3, 1),

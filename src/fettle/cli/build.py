@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -32,7 +32,7 @@ from fettle.tracking import (
     RunFolder,
     write_stages_report,
 )
-from fettle.training import Summary, pipeline
+from fettle.training import Callback, Summary, pipeline
 from fettle.training.plan import plans
 from fettle.training.standings import stage_standings
 
@@ -48,17 +48,24 @@ def new_folder(root: Path, config: RunConfig) -> RunFolder:
     return folder
 
 
-async def run(config: RunConfig, folder: RunFolder) -> list[Summary]:
-    """Carry out a recipe in its folder, from wherever it stands; a summary for each stage."""
+async def run(config: RunConfig, folder: RunFolder, *, callbacks: Sequence[Callback] = ()) -> list[Summary]:
+    """Carry out a recipe in its folder, from wherever it stands; a summary for each stage.
+
+    ``callbacks`` are told of every step and evaluation of every stage.
+    """
     config = settled(config)
     check(config)
     stop, heldout = asyncio.Event(), _heldout(config)
+
+    def carried_out(stage: StageConfig, place: RunFolder) -> "asyncio.Future[Summary]":
+        return asyncio.ensure_future(run_stage(stage, place, stop, heldout, callbacks))
+
     with _interruptible(stop):
         if not isinstance(config, Pipeline):
-            return [await run_stage(config, folder, stop, heldout)]
+            return [await carried_out(config, folder)]
 
         def in_its_folder(stage: StageConfig) -> "asyncio.Future[Summary]":
-            return asyncio.ensure_future(run_stage(stage, RunFolder(folder.path / stage.name), stop, heldout))
+            return carried_out(stage, RunFolder(folder.path / stage.name))
 
         ends = await pipeline.train(config, folder.path, in_its_folder, pipeline.Chain(folder.path, _verified))
         interrupted = ends[-1].summary.interrupted

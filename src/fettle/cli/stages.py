@@ -44,7 +44,7 @@ from fettle.tracking import (
     write_report,
 )
 from fettle.tracking.plots import draw_curves
-from fettle.training import Session, Summary, preference, rl, sft
+from fettle.training import Callback, Session, Summary, preference, rl, sft
 
 TEXTS_FOR_TOKENIZER = 2000
 """Texts that a tiny model's tokenizer is fitted to."""
@@ -58,10 +58,15 @@ class Place:
     folder: RunFolder
     stop: asyncio.Event
     heldout: Collection[Prompt]
+    callbacks: Sequence[Callback]
 
 
 async def run_stage(
-    config: StageConfig, folder: RunFolder, stop: asyncio.Event, heldout: Collection[Prompt]
+    config: StageConfig,
+    folder: RunFolder,
+    stop: asyncio.Event,
+    heldout: Collection[Prompt],
+    callbacks: Sequence[Callback] = (),
 ) -> Summary:
     """One run in one folder. Nothing in ``heldout`` is ever trained on."""
     folder = RunFolder.at(folder.path)
@@ -69,7 +74,7 @@ async def run_stage(
         folder.write_config(dump(config))
         threads = config.engine.threads or torch.get_num_threads()
         folder.write_provenance(sys.argv, threads=threads, data=files_of(config))
-        summary = await KINDS[type(config)](config, Place(files, folder, stop, heldout))
+        summary = await KINDS[type(config)](config, Place(files, folder, stop, heldout, callbacks))
         draw_curves(read_metrics(folder.metrics_path), folder.curves_path)
         write_report(folder, summary, command=FETTLE)
     return summary
@@ -182,7 +187,9 @@ def engine_of(settings: LocalEngine, checkpoints: Path) -> Iterator[Broker]:
 def _session(config: StageConfig, place: Place) -> Iterator[Session]:
     console, files, folder = ConsoleTracker(), place.files, place.folder
     trackers = tee([files, console])
-    session = Session(folder, trackers, checkpoints=config.checkpoints, steps=config.steps, stop=place.stop)
+    session = Session(
+        folder, trackers, checkpoints=config.checkpoints, steps=config.steps, stop=place.stop, callbacks=place.callbacks
+    )
     # Rows beyond the newest checkpoint are of steps that will be done again.
     files.truncate(session.progress.step if session.progress.checkpoint else -1)
     console.start(config.steps, f"{config.name} in {folder.path}", done=session.progress.step)

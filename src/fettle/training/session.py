@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -198,11 +199,11 @@ class Session:
         """Take in a held-out score after ``step`` steps; the best one's weights are saved."""
         self._tracker.log(step, row)
         evaluations = (*self.progress.evaluations, row)
-        if self.progress.best is None or self._sign * (score - self.progress.best) > 0:
-            name = await self._saved(policy, step)
-            self._update(best=score, best_checkpoint=name, without_better=0, evaluations=evaluations)
-        else:
-            self._update(without_better=self.progress.without_better + 1, evaluations=evaluations)
+        gain = math.inf if self.progress.best is None else self._sign * (score - self.progress.best)
+        waited = 0 if gain > 0 else self.progress.without_better + 1
+        self._update(without_better=waited, evaluations=evaluations)
+        if gain >= 0:  # of equals the newest, which has seen most
+            self._update(best=score, best_checkpoint=await self._saved(policy, step))
         self._heed([callback.after_evaluation(step, score, row) for callback in self._callbacks])
 
     async def finish_step(self, policy: Policy, done: int) -> bool:
