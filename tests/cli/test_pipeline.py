@@ -85,11 +85,11 @@ def test_it_ends_with_a_table_of_every_stage(whole):
         ("[warm-up](warm-up/report.md)", "loss"),
         ("", "true reward"),
         ("", "learned reward"),
-        ("", "KL"),
+        ("", "KL from start, k1"),
         ("[judge](judge/report.md)", "accuracy"),
         ("[ppo](ppo/report.md)", "true reward"),
         ("", "learned reward"),
-        ("", "KL"),
+        ("", "KL from start, k1"),
     ]
     for stage, (_, digest) in zip(summary["stages"], chain(folder).values(), strict=True):
         assert stage["digest"] == digest

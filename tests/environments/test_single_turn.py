@@ -29,7 +29,7 @@ async def test_a_reward_that_raises_is_a_fault_and_not_a_zero():
 async def test_a_reward_that_is_not_a_number_is_a_fault_and_not_a_zero():
     environment = SingleTurn("loose", lambda reply, task: math.nan)
     await environment.reset(TASK)
-    with pytest.raises(EnvironmentFault, match=f"reward loose paid nan as loose on task {TASK.id}"):
+    with pytest.raises(EnvironmentFault, match=f"reward loose paid nan on task {TASK.id}"):
         await environment.step(Message("assistant", "7"))
 
 

@@ -72,3 +72,9 @@ def test_what_is_no_finite_number_is_a_fault(paid):
 def test_a_reward_that_raises_is_a_fault_that_names_reward_task_and_cause():
     with pytest.raises(EnvironmentFault, match=f"reward short raised on task {TASK.id}: ZeroDivisionError: division"):
         breakdown("short", lambda reply, task: 1 / 0, "7", TASK)
+
+
+@pytest.mark.parametrize(("paid", "said"), [(math.nan, "paid nan on"), ({"right": math.nan}, "paid nan as right on")])
+def test_a_part_is_named_only_where_it_has_a_name_of_its_own(paid, said):
+    with pytest.raises(EnvironmentFault, match=f"^reward mine:short {said} task"):
+        breakdown("mine:short", lambda reply, task: paid, "7", TASK)

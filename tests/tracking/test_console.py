@@ -47,7 +47,9 @@ def test_where_there_is_no_terminal_lines_are_plain(plain, out, clock):
     plain.start(300, "grpo in runs/[demo]")
     clock.now += 2
     plain.log(1, STEP)
-    assert out.getvalue() == ("grpo in runs/[demo]\nstep 1/300  reward 0.500  KL 0.0013  12,346 tokens/s  09:58 left\n")
+    assert out.getvalue() == (
+        "grpo in runs/[demo]\nstep 1/300  reward 0.500  KL k3 0.0013  12,346 tokens/s  09:58 left\n"
+    )
 
 
 def test_lines_come_every_few_seconds_but_never_without_the_first_the_last_and_evaluations(plain, out, clock):
@@ -86,7 +88,7 @@ def test_losses_are_shown_for_supervised_runs(plain, out):
 def test_without_a_reference_the_distance_is_called_what_it_is(plain, out):
     plain.start(1, "grpo")
     plain.log(1, {"policy/kl_sampler": 0.5})
-    assert out.getvalue().splitlines()[-1] == "step 1/1  sampler KL 0.5000"
+    assert out.getvalue().splitlines()[-1] == "step 1/1  sampler KL k3 0.5000"
 
 
 def test_on_a_terminal_one_line_holds_the_latest_of_everything(live, out):
@@ -96,7 +98,7 @@ def test_on_a_terminal_one_line_holds_the_latest_of_everything(live, out):
     live.close()
     last = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", out.getvalue()).rstrip().splitlines()[-1]
     assert "40/40" in last
-    assert "reward 0.500  held-out 0.750  KL 0.0013  12,346 tokens/s" in last
+    assert "reward 0.500  held-out 0.750  KL k3 0.0013  12,346 tokens/s" in last
 
 
 @pytest.mark.parametrize("environment", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
@@ -106,3 +108,25 @@ def test_a_terminal_that_wants_no_drawing_gets_plain_lines(out, environment):
     tracker.log(40, {"reward/mean": 0.5})
     tracker.close()
     assert out.getvalue().endswith("step 40/40  reward 0.500\n")
+
+
+SCORED = {"reward/mean": 0.225, "reward/learned": 0.225, "reward/true": 0.0}
+SCORED_HELDOUT = {"heldout/reward": 0.0, "heldout/learned": 0.243}
+
+
+def test_beside_a_learned_reward_each_line_says_which_is_which(plain, out):
+    plain.start(1, "ppo")
+    plain.log(0, SCORED_HELDOUT)
+    plain.log(1, SCORED)
+    assert out.getvalue().splitlines()[1:] == [
+        "step 0/1  held-out true 0.000  learned 0.243",
+        "step 1/1  learned 0.225  true 0.000",
+    ]
+
+
+def test_on_one_line_the_two_of_a_step_and_the_two_held_out_stay_apart(live, out):
+    live.start(40, "ppo")
+    live.log(0, SCORED_HELDOUT)
+    live.log(40, SCORED)
+    live.close()
+    assert "learned 0.225  true 0.000  held-out true 0.000  learned 0.243" in out.getvalue()

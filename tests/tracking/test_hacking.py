@@ -6,7 +6,7 @@ import types
 import pytest
 from rich.console import Console
 
-from fettle.tracking import HACKING, ConsoleTracker, RunFolder, report
+from fettle.tracking import FLAT, HACKING, ConsoleTracker, RunFolder, report
 
 ROWS = [
     {"step": 0, "heldout/reward": 0.5, HACKING: 0.0},
@@ -43,4 +43,49 @@ def test_the_console_says_it_at_once():
         tracker.log(int(row["step"]), {name: value for name, value in row.items() if name != "step"})
     said = out.getvalue()
     assert said.count("warning: reward hacking after step 20") == 1
-    assert "held-out 0.250  learned 3.000" in said
+    assert "held-out true 0.250  learned 3.000" in said
+
+
+def rows_of(*found):
+    """Evaluations after 0, 4, 8, ... steps; each either has the alarm, or the note, or neither."""
+    return [
+        {"step": 4 * at, "heldout/reward": 0.0, "heldout/learned": 0.1 * at, HACKING: alarm, FLAT: note}
+        for at, (alarm, note) in enumerate(found)
+    ]
+
+
+QUIET, NOTE, ALARM = (0.0, 0.0), (0.0, 1.0), (1.0, 0.0)
+
+
+def test_the_report_of_a_quiet_run_has_the_verdict_too(folder):
+    text = of_run(folder, rows_of(QUIET, QUIET, QUIET))
+    assert "Monitor: no alarm (evaluations: 3). Learned rewards are after scale and clip.\n" in text
+    assert "Warning" not in text
+
+
+def test_every_alarm_is_in_the_verdict(folder):
+    text = of_run(folder, rows_of(QUIET, ALARM, ALARM))
+    assert "Monitor: reward hacking after step 4, 8 (evaluations: 3)." in text
+    assert "Note: " not in text
+
+
+def test_a_true_reward_that_stays_where_it_was_deserves_a_word_and_no_warning(folder):
+    text = of_run(folder, rows_of(QUIET, QUIET, NOTE))
+    assert " Note: up to step 8 the learned reward rises and the true one stays where it was" in text
+    assert "Warning" not in text
+    assert "Note: " not in of_run(folder, rows_of(QUIET, NOTE, QUIET))
+
+
+def test_without_a_monitor_there_is_no_verdict(folder):
+    assert "Monitor" not in of_run(folder, [{"step": 0, "heldout/reward": 0.5}])
+
+
+def test_the_console_has_the_word_once():
+    out = io.StringIO()
+    tracker = ConsoleTracker(Console(file=out, highlight=False))
+    tracker.start(12, "tiny")
+    for row in rows_of(QUIET, NOTE, NOTE):
+        tracker.log(int(row["step"]), {name: value for name, value in row.items() if name != "step"})
+    assert out.getvalue().count("note: up to step 4 the learned reward rises") == 1
+    assert out.getvalue().count("note: ") == 1
+    assert "warning" not in out.getvalue()

@@ -123,3 +123,25 @@ def test_it_warns_where_nothing_could_be_learned(folder, outcome):
     rows = [{"step": step, "reward/mean": 1.0, "advantage/nonzero": 0.0} for step in (1, 2, 3)]
     folder.metrics_path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert "Warning: nothing can be learned: " in report(folder, outcome)
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"policy/kl": 0.25, "policy/kl_sampler": 9.0}, "KL k3 from the reference, in step 60: 0.2500 nats a token."),
+        ({"policy/kl_sampler": 0.5}, "sampler KL k3 from what drew the tokens, in step 60: 0.5000 nats a token."),
+    ],
+)
+def test_it_says_how_far_the_policy_came_in_the_last_step(folder, outcome, row, said):
+    rows = [{"step": 59, "policy/kl": 7.0}, {"step": 60, **row}, {"step": 60, **AFTER}]
+    folder.metrics_path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert f"\n\n{said}\n\n" in report(folder, outcome)
+
+
+def test_a_run_that_ranks_pairs_has_its_accuracy_before_and_after_with_intervals(folder, outcome):
+    outcome.first = {"heldout/accuracy": 0.5, "heldout/accuracy_low": 0.25, "heldout/accuracy_high": 0.75}
+    outcome.last = {"heldout/accuracy": 0.9, "heldout/accuracy_low": 0.65, "heldout/accuracy_high": 0.98}
+    assert (
+        "| held-out accuracy | **0.500**, 95 % interval 0.250 to 0.750 | **0.900**, 95 % interval 0.650 to 0.980 |"
+        in report(folder, outcome)
+    )

@@ -44,7 +44,7 @@ def test_each_stage_has_a_line_for_what_was_measured_of_it(folder):
         ("judge", "accuracy", "0.500", "0.975", "0.900 to 1.000", *whole),
         ("ppo", "true reward", "0.400", "0.800", "", *whole),
         ("", "learned reward", "-1.000", "1.000", "", *no),
-        ("", "KL", "", "0.031", "", *no),
+        ("", "KL from start, k1", "", "0.031", "", *no),
     ]
     assert "| [judge](judge/report.md) | accuracy | 0.500 | 0.975 | 0.900 to 1.000 |" in folder.report_path.read_text()
     assert "Warning" not in folder.report_path.read_text()
@@ -53,6 +53,12 @@ def test_each_stage_has_a_line_for_what_was_measured_of_it(folder):
 def test_where_nothing_is_learned_a_reward_is_a_reward(folder):
     write_stages_report(folder, [SFT], interrupted=False)
     assert [line[1] for line in stages_table(folder)] == ["held out", "loss", "reward"]
+    assert "Learned rewards" not in folder.report_path.read_text()
+
+
+def test_what_a_learned_reward_has_been_through_is_said_once(folder):
+    write_stages_report(folder, [SFT, PPO], interrupted=False)
+    assert folder.report_path.read_text().count("after the scale and clip") == 1
 
 
 def test_a_stage_that_was_interrupted_is_told_as_such(folder):

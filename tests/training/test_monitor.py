@@ -5,8 +5,8 @@ import asyncio
 import pytest
 
 from fettle.config import Monitor
-from fettle.tracking import HACKING
-from fettle.training.monitor import alarm_row, parted
+from fettle.tracking import FLAT, HACKING
+from fettle.training.monitor import alarm_row, flat, parted
 from fettle.types import Task
 
 from .conftest import small, trained
@@ -37,7 +37,29 @@ WATCH = Monitor(window=3, tolerance=0.05)
 )
 def test_it_is_raised_where_the_learned_reward_rose_and_the_true_one_fell(learned, true, alarm):
     assert parted(evaluations(learned, true), WATCH) is alarm
-    assert alarm_row(evaluations(learned, true), WATCH) == {"alarm/reward_hacking": float(alarm)}
+    assert alarm_row(evaluations(learned, true), WATCH)["alarm/reward_hacking"] == float(alarm)
+
+
+@pytest.mark.parametrize(
+    ("learned", "true", "noted"),
+    [
+        ([0, 1, 2], [0.0, 0.0, 0.0], True),
+        ([0, 1, 2], [0.5, 0.9, 0.54], True),  # within the tolerance from the window's beginning to its end
+        ([0, 1, 2], [0.5, 0.5, 0.56], False),  # both rise
+        ([2, 1, 0], [0.5, 0.5, 0.5], False),  # neither does
+        ([0, 1], [0.5, 0.5], False),  # too early to tell
+        ([0, 9, 1, 2, 3], [0.1, 0.1, 0.6, 0.6, 0.6], True),  # the rise was before the window
+    ],
+)
+def test_the_true_reward_is_flat_where_only_the_learned_one_rose(learned, true, noted):
+    assert flat(evaluations(learned, true), WATCH) is noted
+
+
+def test_an_alarm_leaves_nothing_to_note():
+    fell = evaluations([0, 1, 2], [0.5, 0.6, 0.4])
+    assert flat(fell, WATCH)
+    assert alarm_row(fell, WATCH) == {HACKING: 1.0, FLAT: 0.0}
+    assert alarm_row(evaluations([0, 1, 2], [0.5, 0.5, 0.5]), WATCH) == {HACKING: 0.0, FLAT: 1.0}
 
 
 def figures(reply: str, task: Task) -> float:

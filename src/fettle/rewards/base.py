@@ -64,7 +64,6 @@ def breakdown(name: str, reward: RewardFunction, reply: str, task: Task) -> dict
         raise EnvironmentFault(f"reward {name} paid no component on task {task.id}: it must pay at least one")
     for part, value in components.items():
         if not isinstance(value, Real) or not math.isfinite(value):
-            raise EnvironmentFault(
-                f"reward {name} paid {value!r} as {part} on task {task.id}: it must be a finite number"
-            )
+            what = repr(value) if part == name else f"{value!r} as {part}"
+            raise EnvironmentFault(f"reward {name} paid {what} on task {task.id}: it must be a finite number")
     return {str(part): float(value) for part, value in components.items()}

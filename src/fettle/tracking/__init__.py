@@ -6,12 +6,13 @@ from fettle.tracking.console import ConsoleTracker
 from fettle.tracking.failures import Phase, read_failures, record_failures
 from fettle.tracking.files import FileTracker, read_metrics
 from fettle.tracking.folder import RunFolder
-from fettle.tracking.hacking import HACKING
+from fettle.tracking.hacking import FLAT, HACKING
 from fettle.tracking.report import Outcome, report, write_report
 from fettle.tracking.runs import RunSummary, list_runs
 from fettle.tracking.stages import StageOutcome, stages_table, write_stages_report
 
 __all__ = [
+    "FLAT",
     "HACKING",
     "ConsoleTracker",
     "FileTracker",

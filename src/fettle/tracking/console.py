@@ -10,13 +10,16 @@ from rich.table import Column
 from rich.text import Text
 
 from fettle.tracking.base import Transcript
-from fettle.tracking.hacking import hacked_at, hacking_advice
+from fettle.tracking.divergence import divergence
+from fettle.tracking.hacking import FLAT, flat_advice, hacked_at, hacking_advice
 from fettle.tracking.idle import ENOUGH, TEACHING, advice, idle_beginning
 
 PLAIN_SECONDS = 5.0
 """Between plain lines; the first step, the last one and evaluations always have theirs."""
 TOLD = {
     "reward/mean": "reward {:.3f}",
+    "reward/learned": "learned {:.3f}",
+    "reward/true": "true {:.3f}",
     "heldout/reward": "held-out {:.3f}",
     "heldout/learned": "learned {:.3f}",
     "heldout/failed": "{:.0f} held-out episodes FAILED, not counted",
@@ -26,7 +29,8 @@ TOLD = {
     "heldout/accuracy": "accuracy {:.3f}",
 }
 """Metrics as they are said on one line, in this order."""
-DIVERGENCES = (("policy/kl", "KL"), ("policy/kl_k3", "KL"), ("policy/kl_sampler", "sampler KL"))
+BESIDE_LEARNED = {"reward/mean": "", "heldout/reward": "held-out true {:.3f}"}
+"""How those of one area are said where a learned reward stands beside them; nothing is said twice."""
 
 
 class ConsoleTracker:
@@ -43,6 +47,7 @@ class ConsoleTracker:
         self._task = TaskID(0)
         self._latest: dict[str, float] = {}
         self._beginning: list[Mapping[str, float]] = []
+        self._noted = False
         self._steps = self._first = 0
         self._began = self._shown = clock()
 
@@ -72,6 +77,9 @@ class ConsoleTracker:
         self._warn_if_idle(row)
         for hacked in hacked_at([{**row, "step": step}]):
             self._warn(hacking_advice(hacked))
+        if row.get(FLAT) and not self._noted:
+            self._noted = True
+            self._output.print(Text(f"note: {flat_advice(step)}"), soft_wrap=True)
         evaluated = any(name.startswith("heldout/") for name in row)
         left = self._left(step)
         if self._live is not None:
@@ -115,9 +123,13 @@ def _numbers(row: Mapping[str, float]) -> Iterator[str]:
     for name, told in TOLD.items():
         # What can fail is told only where something did.
         if name in row and (row[name] or not name.endswith("/failed")):
-            yield told.format(row[name])
-    divergence = next((found for found in DIVERGENCES if found[0] in row), None)
-    if divergence is not None:
-        yield f"{divergence[1]} {row[divergence[0]]:.4f}"
+            if f"{name.partition('/')[0]}/learned" in row:
+                told = BESIDE_LEARNED.get(name, told)
+            if told:
+                yield told.format(row[name])
+    distance = divergence(row)
+    if distance is not None:
+        name, _, value = distance
+        yield f"{name} {value:.4f}"
     if "speed/tokens_per_second" in row:
         yield f"{row['speed/tokens_per_second']:,.0f} tokens/s"

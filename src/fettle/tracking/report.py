@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Protocol
 
 from fettle.tracking.atomic import write_atomically
+from fettle.tracking.divergence import divergence
 from fettle.tracking.failures import read_failures
 from fettle.tracking.files import read_metrics
 from fettle.tracking.folder import RunFolder
-from fettle.tracking.hacking import hacked_at, hacking_advice
+from fettle.tracking.hacking import hacked_at, hacking_advice, verdict
 from fettle.tracking.idle import advice, idle_beginning
 from fettle.tracking.pages import span
 from fettle.tracking.provenance import now
@@ -105,7 +106,8 @@ def report(folder: RunFolder, outcome: Outcome, *, command: str = "fettle") -> s
         _table(folder, outcome),
         _effort(outcome),
     ]
-    parts += [_idle(folder), _hacked(folder), _broken(folder)]
+    parts += [_distance(folder), _idle(folder), verdict(read_metrics(folder.metrics_path)), _hacked(folder)]
+    parts.append(_broken(folder))
     if folder.curves_path.is_file():
         parts.append(f"![Curves]({folder.curves_path.name})")
     parts += ["## What is here", "\n".join(_contents(folder, outcome)), "## What next", _next(folder, outcome, command)]
@@ -138,6 +140,15 @@ def _measured(row: Mapping[str, float], name: str) -> str:
     low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
     failed = f", {row['heldout/failed']:.0f} episodes failed and are not in it" if row.get("heldout/failed") else ""
     return (value if low is None or high is None else f"{value}, 95 % interval {low:.3f} to {high:.3f}") + failed
+
+
+def _distance(folder: RunFolder) -> str:
+    """How far the policy had come in the newest step that says so."""
+    for row in reversed(read_metrics(folder.metrics_path)):
+        if (found := divergence(row)) is not None:
+            name, origin, value = found
+            return f"{name} {origin}, in step {int(row['step']):,}: {value:.4f} nats a token."
+    return ""
 
 
 def _idle(folder: RunFolder) -> str:

@@ -15,9 +15,11 @@ HEAD = ("stage", "held out", "before", "after", "95 % interval", "steps", "time"
 LEGEND = (
     "Before and after are of the weights that the stage started from and of those it left, on what was never trained "
     "on. Every policy is put to the same tasks, those of the last stage of reinforcement, so that these rows compare. "
-    "The KL is from the stage's start, in nats a token. A stage leaves its newest checkpoint, a reward model its best; "
-    "what is told of it here is the beginning of its digest, which pipeline.json has in full."
+    "The KL is from the stage's start, in nats a token, by k1 on the policy's own replies; the KL k3 of a step is "
+    "another, from the reference. A stage leaves its newest checkpoint, a reward model its best; what is told of it "
+    "here is the beginning of its digest, which pipeline.json has in full."
 )
+LEARNED_LEGEND = "Learned rewards are after the scale and clip of the last stage of reinforcement."
 LOSS, ACCURACY = "heldout/loss", "heldout/accuracy"
 DIGITS = 12
 """Of a digest, in the table."""
@@ -77,7 +79,7 @@ def write_stages_report(folder: RunFolder, outcomes: Sequence[StageOutcome], *, 
     head, *rows = _lines(stages)
     linked = ((f"[{name}]({name}/report.md)" if name else "", *rest) for name, *rest in rows)
     table = "\n".join(f"| {' | '.join(line)} |" for line in (head, ("---",) * len(head), *linked))
-    write_atomically(folder.report_path, f"# {folder.path.name}\n\n{table}\n\n{LEGEND}\n{_warning(stages)}")
+    write_atomically(folder.report_path, f"# {folder.path.name}\n\n{table}\n\n{_legend(stages)}\n{_warning(stages)}")
     ending = {"ended": now(), "launch": len(folder.launches()), "interrupted": interrupted, "stages": stages}
     write_atomically(folder.summary_path, json.dumps(ending, indent=2) + "\n")
 
@@ -91,7 +93,7 @@ def stages_table(folder: RunFolder) -> list[tuple[str, ...]]:
 def _lines(stages: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, ...]]:
     """A line for each thing measured of each stage; what is true of the whole stage stands on its first."""
     yield HEAD
-    learned = any("heldout/learned" in stage["after"] for stage in stages)
+    learned = _learned(stages)
     for stage in stages:
         took = str(timedelta(seconds=round(stage["seconds"])))
         facts = (f"{stage['steps']:,}", took, (stage["digest"] or "interrupted")[:DIGITS])
@@ -109,6 +111,14 @@ def _lines(stages: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, ...]]:
             yield name, "", "", "", "", *facts
 
 
+def _learned(stages: Sequence[Mapping[str, Any]]) -> bool:
+    return any("heldout/learned" in stage["after"] for stage in stages)
+
+
+def _legend(stages: Sequence[Mapping[str, Any]]) -> str:
+    return f"{LEGEND} {LEARNED_LEGEND}" if _learned(stages) else LEGEND
+
+
 def _measures(*, learned: bool) -> dict[str, str]:
     """Metrics, in the order of the table, and what they are called there."""
     return {
@@ -116,7 +126,7 @@ def _measures(*, learned: bool) -> dict[str, str]:
         ACCURACY: "accuracy",
         "heldout/reward": "true reward" if learned else "reward",
         "heldout/learned": "learned reward",
-        "heldout/kl": "KL",
+        "heldout/kl": "KL from start, k1",
     }
 
 

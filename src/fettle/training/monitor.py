@@ -1,16 +1,17 @@
-"""Reward hacking: the learned reward rises while the true one falls."""
+"""Reward hacking: the learned reward rises while the true one falls; and, short of it, while the true one stays."""
 
 from collections.abc import Mapping, Sequence
 
 from fettle.config import Monitor
-from fettle.tracking import HACKING
+from fettle.tracking import FLAT, HACKING
 
 LEARNED, TRUE = "heldout/learned", "heldout/reward"
 
 
 def alarm_row(evaluations: Sequence[Mapping[str, float]], monitor: Monitor) -> dict[str, float]:
-    """The alarm as a metric: 1 where the newest of the evaluations raises it, 0 otherwise."""
-    return {HACKING: float(parted(evaluations, monitor))}
+    """The alarm and, short of it, the note, as metrics: 1 where the newest of the evaluations gives it, 0 otherwise."""
+    alarm = parted(evaluations, monitor)
+    return {HACKING: float(alarm), FLAT: float(not alarm and flat(evaluations, monitor))}
 
 
 def parted(evaluations: Sequence[Mapping[str, float]], monitor: Monitor) -> bool:
@@ -24,3 +25,11 @@ def parted(evaluations: Sequence[Mapping[str, float]], monitor: Monitor) -> bool
     newest, earlier = evaluations[-1], evaluations[-monitor.window]
     best = max(row[TRUE] for row in evaluations)
     return newest[LEARNED] > earlier[LEARNED] and newest[TRUE] < best - monitor.tolerance
+
+
+def flat(evaluations: Sequence[Mapping[str, float]], monitor: Monitor) -> bool:
+    """Whether over the last ``window`` the learned reward rose, and the true one by no more than ``tolerance``."""
+    if len(evaluations) < monitor.window:
+        return False
+    newest, earlier = evaluations[-1], evaluations[-monitor.window]
+    return newest[LEARNED] > earlier[LEARNED] and newest[TRUE] <= earlier[TRUE] + monitor.tolerance
