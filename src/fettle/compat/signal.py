@@ -10,19 +10,34 @@ import secrets
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, TypeVar
 
 from transformers import AutoTokenizer
 
 from fettle.broker import Broker
 from fettle.broker.columnar import Trainee, forward_backward
-from fettle.config import AdamW, LocalEngine, LoRA, PolicySpec, SamplingParams
+from fettle.broker.documented import settings_of
+from fettle.compat.arguments import settings_from
+from fettle.config import AdamW, LocalEngine, PolicySpec, SamplingParams
+from fettle.config.document import Keys
+from fettle.config.explain import shown
 from fettle.engine import Engine
 from fettle.engine.local import LocalBackend
-from fettle.errors import NotFoundError, did_you_mean
+from fettle.errors import ConfigError, LossInputError, ModelError, NotFoundError, did_you_mean
 from fettle.randomness import key
 
 Result = TypeVar("Result")
+
+RUN_ARGUMENTS: Mapping[Keys, str] = MappingProxyType(
+    {
+        ("model",): "base_model",
+        ("lora", "rank"): "lora_r",
+        ("lora", "alpha"): "lora_alpha",
+        ("lora", "dropout"): "lora_dropout",
+    }
+)
+"""What ``create_run`` calls the settings of a policy."""
 
 
 class TrainingClient:
@@ -50,6 +65,14 @@ class TrainingClient:
             ConfigError: there is no such loss or keyword.
             LossInputError: the batch is not of the loss's format.
         """
+        if not isinstance(batch_data, Mapping):
+            raise LossInputError(
+                f"batch_data is {shown(batch_data)}: give a mapping of names to arrays, such as "
+                "{'input_ids': [[11, 12]], 'attention_mask': [[1, 1]]}"
+            )
+        if not isinstance(loss_kwargs, Mapping | None):
+            raise ConfigError(f"loss_kwargs is {shown(loss_kwargs)}: give a mapping of the loss's settings by name")
+        settings_of(loss_fn, loss_kwargs or {})  # here, where the caller's own line can be named
 
         async def carried_out() -> dict[str, Any]:
             result = await forward_backward(self._trainee, batch_data, loss_fn, loss_kwargs or {})
@@ -58,11 +81,17 @@ class TrainingClient:
         return self._in_order(carried_out)
 
     def optim_step(self, learning_rate: float | None = None) -> Awaitable[dict[str, Any]]:
-        """Apply the gradients and clear them; a ``learning_rate`` stays for later steps too."""
+        """Apply the gradients and clear them; a ``learning_rate`` stays for later steps too.
+
+        Raises:
+            ConfigError: nothing can be learned at that rate.
+        """
+        given = {} if learning_rate is None else {"learning_rate": learning_rate}
+        chosen = settings_from("optim_step", AdamW, self._optimizer.model_dump() | given)
 
         async def carried_out() -> dict[str, Any]:
             if learning_rate is not None:
-                self._optimizer = self._optimizer.model_copy(update={"learning_rate": learning_rate})
+                self._optimizer = chosen
             stepped = await self._trainee.policy.optim_step(self._optimizer)
             self.step += 1
             metrics = {"grad_norm": stepped.grad_norm, "skipped": float(stepped.skipped)}
@@ -83,9 +112,13 @@ class TrainingClient:
 
         The result has ``outputs`` (texts), ``token_ids``, the ``policy_version`` that drew them, and ``logprobs``
         under the distribution that was drawn from, where they are asked for.
+
+        Raises:
+            ConfigError: nothing can be drawn so.
         """
+        given = {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p}
+        params = settings_from("sample", SamplingParams, given)
         number = next(self._draws)
-        params = SamplingParams(max_tokens=max_tokens, temperature=temperature, top_p=top_p)
 
         async def carried_out() -> dict[str, Any]:
             tokenizer = AutoTokenizer.from_pretrained(self._trainee.spec.model)
@@ -155,12 +188,19 @@ class SignalClient:
 
         A ``value`` head is what ``enhanced_ppo`` learns its critic in, and a ``reward`` head is what
         ``reward_modeling`` trains; other losses do not touch a head.
+
+        Raises:
+            ConfigError: an argument cannot be what it is.
+            ModelError: the model cannot be loaded, or is the folder of a run, which has several.
         """
-        lora = None if lora_r is None else LoRA(rank=lora_r, alpha=lora_alpha, dropout=lora_dropout)
-        spec = PolicySpec(model=base_model, lora=lora, head=head, seed=seed)
+        lora = None if lora_r is None else {"rank": lora_r, "alpha": lora_alpha, "dropout": lora_dropout}
+        policy_given = {"model": base_model, "lora": lora, "head": head, "seed": seed}
+        spec = settings_from("create_run", PolicySpec, policy_given, RUN_ARGUMENTS)
+        rates_given = {"learning_rate": learning_rate, "weight_decay": weight_decay}
+        optimizer = settings_from("create_run", AdamW, rates_given)
+        _check_no_run_folder(base_model)
         policy = await self._engine.create_policy(spec)
         run_id = f"run_{secrets.token_hex(8)}"
-        optimizer = AdamW(learning_rate=learning_rate, weight_decay=weight_decay)
         self._runs[run_id] = TrainingClient(run_id, Trainee(self._engine, policy, spec), optimizer)
         return run_id
 
@@ -174,6 +214,16 @@ class SignalClient:
             near = did_you_mean(run_id, self._runs)
             raise NotFoundError(f"there is no run {run_id!r} here: create_run makes one{near}")
         return self._runs[run_id]
+
+
+def _check_no_run_folder(base_model: str) -> None:
+    folder = Path(base_model)
+    if not (folder / "config.yaml").is_file():
+        return
+    saved = sorted(folder.glob("checkpoints/*")) or sorted(folder.glob("*/checkpoints/*"))
+    names = ", ".join(map(str, saved))
+    which = f"one of its checkpoints, {names}" if saved else "a model, for it has no checkpoint yet"
+    raise ModelError(f"create_run, base_model: {base_model} is the folder of a run: give {which}")
 
 
 @contextmanager

@@ -4,15 +4,22 @@
 """
 
 import functools
+import inspect
+import os
 import warnings
+from pathlib import Path
 from typing import Annotated
 
+import pydantic
 from pydantic import Field, model_validator
 
 from fettle.config.base import Frozen
 
 Epsilon = Annotated[float, Field(gt=0, lt=1)]
 Weight = Annotated[float, Field(ge=0)]
+
+INSIDE = (f"{Path(__file__).parents[1]}{os.sep}", f"{Path(pydantic.__file__).parent}{os.sep}")
+"""Whose lines a warning does not name: this package's, and of the library that checks settings."""
 
 
 class CausalLM(Frozen):
@@ -125,4 +132,10 @@ def warn_of_discount(gamma: float) -> None:
 @functools.cache
 def _warn_once(message: str) -> None:
     """Whatever the process's filters are, it is told once in a process."""
-    warnings.warn(message, UserWarning, stacklevel=3)
+    warnings.warn(message, UserWarning, stacklevel=_level_outside())
+
+
+def _level_outside() -> int:
+    """The ``stacklevel``, for the function that asks, of the line that called into this package."""
+    frames = enumerate(inspect.stack(0))
+    return next((level for level, frame in frames if not frame.filename.startswith(INSIDE)), 1)

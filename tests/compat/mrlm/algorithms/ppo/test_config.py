@@ -1,10 +1,14 @@
 """Documented names and defaults, what they become, and what is refused."""
 
+import warnings
+from pathlib import Path
+
 import pytest
 
 from fettle.compat.mrlm.algorithms.ppo import PPOConfig
 from fettle.compat.mrlm.algorithms.ppo.config import engine_settings, recipe
-from fettle.config import HardLimit, Sampling
+from fettle.config import HardLimit, Sampling, documented
+from fettle.errors import ConfigError
 
 DOCUMENTED_DEFAULTS = {
     "num_epochs": 100, "num_rollouts_per_iteration": 128, "num_ppo_epochs": 4, "batch_size": 64, "mini_batch_size": 16,
@@ -45,8 +49,21 @@ def test_every_setting_of_the_update_reaches_the_recipe():
 
 @pytest.mark.parametrize(
     ("settings", "said"),
-    [({"clip_rage": 0.2}, "clip_rage"), ({"batch_size": 48}, "change batch_size"), ({"num_epochs": 0}, "num_epochs")],
+    [
+        ({"num_epoch": 3}, r"PPOConfig: unknown key 'num_epoch'; did you mean 'num_epochs'\?"),
+        ({"clip_range": -1}, r"PPOConfig: 'clip_range' should be greater than 0 \(got -1\)"),
+        ({"batch_size": 48}, "PPOConfig: num_rollouts_per_iteration is 128, which .* batches of 48: change batch_size"),
+        ({"num_epochs": 0, "clip_rage": 1}, r"PPOConfig: 'num_epochs' .*\nPPOConfig: unknown key 'clip_rage'; .*"),
+    ],
 )
 def test_wrong_settings_are_refused(settings, said):
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ConfigError, match=f"^{said}$"):
         PPOConfig(**settings)
+
+
+def test_the_discount_is_told_of_the_line_that_took_it():
+    documented._warn_once.cache_clear()
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", UserWarning)
+        PPOConfig()
+    assert [Path(warning.filename) for warning in told] == [Path(__file__)]

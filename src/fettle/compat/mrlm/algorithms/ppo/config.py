@@ -1,9 +1,11 @@
 """The documented settings of PPO, and the recipe that they are."""
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, ModelWrapValidatorHandler, model_validator
 
+from fettle.compat.arguments import told_of
 from fettle.config import (
     PPO,
     AdamW,
@@ -25,7 +27,11 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class PPOConfig(Frozen):
-    """How a policy is trained, by the documented names and with the documented defaults."""
+    """How a policy is trained, by the documented names and with the documented defaults.
+
+    Raises:
+        ConfigError: one line for each setting that is not known or cannot be what it is.
+    """
 
     num_epochs: Count = 100
     """Times that episodes are drawn and learned from."""
@@ -78,6 +84,13 @@ class PPOConfig(Frozen):
         if self.gamma < 1:
             warn_of_discount(self.gamma)
         return self
+
+    # The last one, for a validator is around those that stand before it.
+    @model_validator(mode="wrap")
+    @classmethod
+    def _is_told_in_sentences(cls, given: Any, checked: ModelWrapValidatorHandler["PPOConfig"]) -> "PPOConfig":
+        with told_of(cls.__name__, cls, given if isinstance(given, Mapping) else {}):
+            return checked(given)
 
 
 def recipe(config: PPOConfig, *, model: str, heldout: tuple[int, ...], sampling: Sampling) -> RLRun:
