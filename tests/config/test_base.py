@@ -48,3 +48,11 @@ def test_what_json_cannot_hold_cannot_be_passed_to_a_dataset():
 def test_json_gives_back_an_equal_run():
     run = rl(sampling=Sampling(stop=("a",)))
     assert RLRun.model_validate_json(run.model_dump_json()) == run
+
+
+def test_a_critic_and_the_advantage_that_reads_it_come_together():
+    with pytest.raises(ValueError, match=r"add critic: \{\}, or use preset: ppo"):
+        rl(advantage="gae")
+    with pytest.raises(ValueError, match="use gae, or leave critic out"):
+        rl(critic={})
+    assert rl(advantage="gae", critic={}).critic is not None

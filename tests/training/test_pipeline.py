@@ -177,3 +177,31 @@ def test_only_earlier_stages_can_be_named():
     with pytest.raises(ValueError, match="the earlier stages are: warm-up"):
         Pipeline.model_validate({"stages": [STAGES[0], late, *STAGES[1:]]})
     assert isinstance(Pipeline.model_validate({"stages": [*STAGES, late]}).stages[-1], SFTRun)
+
+
+@pytest.mark.parametrize(
+    ("place", "named", "message"),
+    [
+        (("reward_model", "model"), "stage:warm-up", "sft, which gives no scores: name stage:judge"),
+        (("policy", "model"), "stage:judge", "reward_model, which writes no replies: name stage:warm-up"),
+        (("policy", "model"), "previous", "reward_model, which writes no replies: name stage:warm-up"),
+        (("reference",), "previous", "reward_model, which writes no replies: name stage:warm-up"),
+        (("teacher", "model"), "stage:judge", "reward_model, which writes no replies: name stage:warm-up"),
+    ],
+)
+def test_a_stage_that_leaves_another_kind_of_model_is_refused(place, named, message):
+    key, *inner = place
+    ppo = {**STAGES[2], key: {**STAGES[2][key], inner[0]: named} if inner else named}
+    with pytest.raises(ValueError, match=rf"stages\.2\.{'.'.join(place)} is {named}, a stage of type .*{message}"):
+        Pipeline.model_validate({"stages": [*STAGES[:2], ppo]})
+
+
+def test_a_reward_model_may_go_on_from_a_reward_model():
+    again = {**STAGES[1], "name": "again"}
+    assert len(Pipeline.model_validate({"stages": [*STAGES[:2], again]}).stages) == 3
+
+
+def test_nothing_comes_before_the_first_stage():
+    first = {**STAGES[2], "policy": {"model": "base"}, "reference": "previous"}
+    with pytest.raises(ValueError, match=r"stages\.0\.reference is previous, and the earlier stages are: none"):
+        Pipeline.model_validate({"stages": [first]})

@@ -159,7 +159,14 @@ class RLRun(Frozen):
 def _mismatches(run: RLRun) -> Iterator[tuple[bool, str]]:
     """Settings that need each other, each with what to do."""
     kl, region = run.loss.kl, run.trust_region
-    yield (run.advantage == "gae") != (run.critic is not None), "advantage: gae needs a critic, and only it does"
+    yield (
+        run.advantage == "gae" and run.critic is None,
+        "advantage: gae is measured against a critic, and there is none: add critic: {}, or use preset: ppo",
+    )
+    yield (
+        run.advantage != "gae" and run.critic is not None,
+        f"only advantage: gae reads a critic, and advantage is {run.advantage}: use gae, or leave critic out",
+    )
     yield run.loss.value is not None, "loss.value is made from the critic's settings: set critic.value instead"
     yield run.policy.head is not None, "policy.head is made from the critic's settings: set critic.place: head"
     yield (

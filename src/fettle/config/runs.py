@@ -36,15 +36,47 @@ class Pipeline(Frozen):
             raise ValueError(f"two stages share a name ({', '.join(names)}): each has a folder of its own")
         for index, stage in enumerate(self.stages):
             model = stage.policy.model
-            chained = model == PREVIOUS or (isinstance(model, str) and model.startswith(STAGE))
-            if chained != (index > 0):
+            if (isinstance(model, str) and names_stage(model)) != (index > 0):
                 what = "`previous` or `stage:<name>`" if index else "a model"
                 raise ValueError(f"stages.{index}.policy.model must be {what}: stages are chained in order")
             for key, named in models_of(stage):
-                if named.startswith(STAGE) and named.removeprefix(STAGE) not in names[:index]:
-                    earlier = ", ".join(names[:index]) or "none"
-                    raise ValueError(f"stages.{index}.{key} is {named}, and the earlier stages are: {earlier}")
+                if names_stage(named):
+                    _check_fits(stage, key, named, self.stages[:index])
         return self
+
+
+def names_stage(model: str) -> bool:
+    """Whether a name stands for what a stage of a pipeline left."""
+    return model == PREVIOUS or model.startswith(STAGE)
+
+
+def takes(stage: StageConfig, key: str) -> tuple[type[StageConfig], ...]:
+    """The kinds of run whose weights do where a run names a model under ``key``."""
+    if key == "reward_model.model":
+        return (RewardModelRun,)
+    if key == "critic.model" or isinstance(stage, RewardModelRun):
+        return (SFTRun, PreferenceRun, RLRun, RewardModelRun)
+    return (SFTRun, PreferenceRun, RLRun)
+
+
+def _check_fits(stage: StageConfig, key: str, named: str, earlier: Sequence[StageConfig]) -> None:
+    """Refuses a name that no earlier stage has, and a stage that leaves another kind of model than is needed."""
+    place = f"stages.{len(earlier)}.{key} is {named}"
+    by_name = {f"{STAGE}{each.name}": each for each in earlier}
+    if earlier:
+        by_name[PREVIOUS] = earlier[-1]
+    if named not in by_name:
+        names = ", ".join(each.name for each in earlier) or "none"
+        raise ValueError(f"{place}, and the earlier stages are: {names}")
+    found, kinds = by_name[named], takes(stage, key)
+    if isinstance(found, kinds):
+        return
+    fitting = " or ".join(f"{STAGE}{each.name}" for each in earlier if isinstance(each, kinds))
+    if key == "reward_model.model":
+        what, mend = f"{found.type}, which gives no scores", fitting or "an earlier stage of type reward_model"
+    else:
+        what, mend = "reward_model, which writes no replies", fitting or "an earlier stage of another type"
+    raise ValueError(f"{place}, a stage of type {what}: name {mend}")
 
 
 def models_of(stage: StageConfig) -> Iterator[tuple[str, str]]:
