@@ -109,6 +109,19 @@ def test_a_teachers_weights_are_held_beside_the_policy():
     assert "the teacher" not in dict(plan(rl(), HERE).memory)
 
 
+def test_a_reward_models_weights_are_held_beside_the_policy():
+    sizes = dict(plan(rl(reward_model={"model": "stage:judge-7b"}), HERE).memory)
+    assert sizes["the reward model"] == sizes["weights"], "what a stage left has the policy's shape, whatever its name"
+    assert "the reward model" not in dict(plan(rl(), HERE).memory)
+
+
+def test_a_later_stage_shows_the_model_it_was_given_and_has_the_shape_of_the_first():
+    (_, first), _, (_, ppo) = plans(load(CONFIGS / "rlhf-three-stage.yaml"), lambda engine: HERE)
+    assert [setting.value for setting in ppo.settings if setting.key == "policy.model"] == ["stage:warm-up"]
+    assert not any(setting.key.startswith("policy.model.") for setting in ppo.settings)
+    assert dict(ppo.memory)["weights"] == dict(first.memory)["weights"]
+
+
 def test_the_estimate_of_a_tiny_model_is_near_what_it_really_has(tmp_path):
     from fettle.engine.local.tiny import make_tiny_model  # noqa: PLC0415
     from fettle.training.memory import model_shape  # noqa: PLC0415

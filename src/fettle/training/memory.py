@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fettle.config import EngineConfig, PolicySpec, PreferenceRun, RLRun, StageConfig, TinyModel
+from fettle.config.runs import names_stage
 from fettle.errors import ModelError
 from fettle.losses import required_inputs
 from fettle.training.critic import critic_spec
@@ -14,6 +15,10 @@ from fettle.training.trust import pulls_to_reference
 FLOAT32, BFLOAT16 = 4, 2
 ACTIVATIONS_PER_LAYER = 16
 """Numbers of the model's width that one layer keeps for each token until the backward pass: a rule of thumb."""
+
+
+ACTIVATIONS = "activations of one micro-batch, at most"
+"""What a micro-batch of ``engine.train_tokens`` needs; shorter ones need less."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +78,7 @@ def memory_estimate(run: StageConfig) -> list[tuple[str, int]]:
         *_of_weights(run.policy, shape),
         *_of_reference(run, shape),
         *(_of_credit(run, shape) if isinstance(run, RLRun) else []),
-        ("activations of one micro-batch", _activations(run.engine, run.policy, shape)),
+        (ACTIVATIONS, _activations(run.engine, run.policy, shape)),
         *([("sampler's cache", _cache(run, shape))] if isinstance(run, RLRun) else []),
     ]
 
@@ -130,18 +135,27 @@ def _of_weights(spec: PolicySpec, shape: ModelShape) -> list[tuple[str, int]]:
 
 
 def _of_credit(run: RLRun, shape: ModelShape) -> list[tuple[str, int]]:
-    """A critic of its own, a teacher, and what an undone step goes back to."""
+    """A critic of its own, a reward model, a teacher, and what an undone step goes back to."""
     needs = []
     spec = critic_spec(run)
     if spec is not None:
-        sizes = _of_weights(spec, model_shape(spec.model) or shape)
+        sizes = _of_weights(spec, _shape_of(spec.model, shape))
         shared = spec.lora is not None and spec.model == run.policy.model  # adapters of one base hold it once
         needs.append(("a critic of its own", sum(size for _, size in (sizes[1:] if shared else sizes))))
+    if run.reward_model is not None:
+        needs.append(("the reward model", _width(run.policy) * _shape_of(run.reward_model.model, shape).parameters))
     if run.teacher is not None:
-        needs.append(("the teacher", _width(run.policy) * (model_shape(run.teacher.model) or shape).parameters))
+        needs.append(("the teacher", _width(run.policy) * _shape_of(run.teacher.model, shape).parameters))
     if run.trust_region is not None and run.trust_region.type == "hard":
         needs.append(("weights and moments to go back to", 3 * FLOAT32 * _trained(run.policy, shape)))
     return needs
+
+
+def _shape_of(model: str | TinyModel, policy: ModelShape) -> ModelShape:
+    """Of a model beside the policy; what a stage left has the policy's shape, as all go back to the first's model."""
+    if isinstance(model, str) and names_stage(model):
+        return policy
+    return model_shape(model) or policy
 
 
 def _width(spec: PolicySpec) -> int:

@@ -6,9 +6,9 @@ from pathlib import Path
 from fettle.config import RLRun, StageConfig
 from fettle.config.load import leaves
 from fettle.engine import Capabilities
-from fettle.training.memory import context_of
+from fettle.training.memory import ACTIVATIONS, context_of
 
-LOWERED_BY = {"activations of one micro-batch": "engine.train_tokens", "sampler's cache": "engine.sample_tokens"}
+LOWERED_BY = {ACTIVATIONS: "engine.train_tokens", "sampler's cache": "engine.sample_tokens"}
 """The setting that each part of the memory estimate grows with."""
 
 Memory = tuple[tuple[str, int], ...]
@@ -18,7 +18,8 @@ def plan_notes(run: StageConfig, memory: Memory, capabilities: Capabilities) -> 
     """A sentence for each thing that somebody should know before the run starts."""
     yield from _idle(run)
     yield from _context(run)
-    yield from _absent(run)
+    for key, path in absent_files(run):
+        yield f"{key} is {path}, and there is no such file here"
     yield from _memory(run, memory, capabilities)
 
 
@@ -62,7 +63,8 @@ def _context(run: StageConfig) -> Iterator[str]:
         yield f"sampling.max_tokens is {longest}, and the model's context is {context}, prompt included: lower it"
 
 
-def _absent(run: StageConfig) -> Iterator[str]:
+def absent_files(run: StageConfig) -> Iterator[tuple[str, str]]:
+    """Settings that name a data file, and the file, where there is none."""
     for key, _, name, value in leaves(run):
-        if name == "path" and not Path(value).exists():
-            yield f"{key} is {value}, and there is no such file here"
+        if name == "path" and not Path(value).is_file():
+            yield key, value

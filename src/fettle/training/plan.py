@@ -58,9 +58,15 @@ def plan(run: StageConfig, capabilities: Capabilities) -> Plan:
     Raises:
         ConfigError: the engine cannot do what the recipe asks, or a setting has no consumer.
     """
+    return _plan(run, run.policy.model, capabilities)
+
+
+def _plan(run: StageConfig, model: str | TinyModel, capabilities: Capabilities) -> Plan:
+    """A run, with what ``model`` tells of the shape of its policy."""
     _check(run, capabilities)
-    memory = tuple(memory_estimate(run))
-    notes = list(plan_notes(run, memory, capabilities))
+    shaped = run.model_copy(update={"policy": run.policy.model_copy(update={"model": model})})
+    memory = tuple(memory_estimate(shaped))
+    notes = list(plan_notes(shaped, memory, capabilities))
     arithmetic = _rl_arithmetic(run) if isinstance(run, RLRun) else _offline_arithmetic(run)
     return Plan(tuple(_settings(run)), tuple(arithmetic), memory, tuple(notes))
 
@@ -73,11 +79,7 @@ def plans(run: RunConfig, capabilities: Callable[[EngineConfig], Capabilities]) 
     """
     stages = run.stages if isinstance(run, Pipeline) else (run,)
     first = stages[0].policy.model  # what the later stages go on with has its shape
-    return [(stage.name, plan(_from(stage, first), capabilities(stage.engine))) for stage in stages]
-
-
-def _from(stage: StageConfig, model: str | TinyModel) -> StageConfig:
-    return stage.model_copy(update={"policy": stage.policy.model_copy(update={"model": model})})
+    return [(stage.name, _plan(stage, first, capabilities(stage.engine))) for stage in stages]
 
 
 def _settings(run: Frozen) -> Iterator[Setting]:
