@@ -27,6 +27,11 @@ REWARD = "environments.0.reward={}"
         ("steps=many", "'steps'"),
         ("name=../elsewhere", "'../elsewhere'"),
         ("evaluation.tasks=7", "heldout keeps 6 tasks, and evaluation.tasks asks 7"),
+        (
+            "reward_model.model=stage:judge",
+            "reward_model.model is stage:judge, which names a stage only within a pipeline",
+        ),
+        ("policy.model=previous", "policy.model is previous, which names a stage only within a pipeline"),
         ("engine.sample_tokens=16", "raise engine.sample_tokens, or lower max_tokens"),
         ("steps", "an override is written key=value"),
     ],
@@ -70,7 +75,7 @@ def test_an_unknown_key_is_told_with_its_line(fettle, desk):
         (REWARD.format("beside:not_a_number"), "reward beside:not_a_number paid nan"),
         ("policy.model=./nowhere", "there is no model folder ./nowhere: give"),
         ("policy.model=nobody/nothing", "nobody/nothing"),
-        ("environments.0.path=nowhere.jsonl", "nowhere.jsonl cannot be read (No such file or directory)"),
+        ("environments.0.path=nowhere.jsonl", "tiny: environments.0.path is nowhere.jsonl, and there is no such file"),
         (
             "environments.0.heldout=12",
             "heldout is 12, but questions.jsonl asks only 12 different things, and one must be left to train on: "
@@ -83,6 +88,24 @@ def test_work_that_cannot_be_done_ends_with_1_and_leaves_nothing(fettle, desk, o
     assert done.code == 1
     assert sentence in done.complaint
     assert list(desk.glob("runs/*")) == []
+
+
+def test_a_later_stages_data_are_looked_for_before_the_first_is_trained(fettle, desk):
+    done = fettle("train", "pipeline.yaml", "stages.0.data={type: conversations, path: nowhere.jsonl}")
+    assert done.code == 1
+    assert done.complaint.startswith("warm-up: data.path is nowhere.jsonl, and there is no such file: write it")
+    tasks = "{type: jsonl, path: nowhere.jsonl, reward: exact_match, heldout: 6}"
+    done = fettle("train", "pipeline.yaml", f"stages.1.environments.0={tasks}")
+    assert done.complaint.startswith("grpo: environments.0.path is nowhere.jsonl, and there is no such file: write it")
+    assert not (desk / "runs").exists()
+
+
+def test_a_run_that_fails_on_its_way_says_how_to_go_on(fettle, desk):
+    tasks = "{type: jsonl, path: questions.jsonl, reward: 'beside:broken', answer_in: text, heldout: 6}"
+    done = fettle("train", "pipeline.yaml", f"stages.1.environments.0={tasks}")
+    [folder] = (desk / "runs").iterdir()
+    assert done.code == 1
+    assert done.complaint.endswith(f"; when that is mended, go on with: fettle train --resume runs/{folder.name}")
 
 
 def test_a_broken_reward_is_told_with_its_reason(fettle):

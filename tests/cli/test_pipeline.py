@@ -174,6 +174,37 @@ def test_a_run_is_a_reward_model_by_its_folders_name(whole, tmp_path):
     assert len(list(desk.glob("runs/ppo-*/checkpoints/step-000001"))) == 1
 
 
+def test_a_reward_model_is_no_policy_and_a_policy_no_reward_model(whole):
+    folder = whole[0]
+    desk = folder.parents[1]
+    (desk / "rl.yaml").write_text(yaml.safe_dump(yaml.safe_load(RECIPE)["stages"][2]))
+    before = set((desk / "runs").iterdir())
+    taken = typed("train", "rl.yaml", f"policy.model={folder / 'judge'}", f"reward_model.model={folder}", into=desk)
+    assert taken.code == 1
+    assert taken.complaint.startswith("ppo: policy.model is ")
+    assert taken.complaint.endswith("a reward model, which scores replies and writes none: name a policy")
+    taken = typed("train", "rl.yaml", f"policy.model={folder}", f"reward_model.model={folder}", into=desk)
+    assert taken.complaint.endswith("which gives no scores: name a run of type reward_model")
+    assert set((desk / "runs").iterdir()) == before
+    sampled = typed("sample", folder / "judge", "hello", into=desk)
+    assert sampled.code == 1
+    assert "a reward model, which scores replies and writes none" in sampled.complaint
+
+
+def test_a_reward_models_score_is_where_eval_says(whole):
+    folder = whole[0] / "judge"
+    done = typed("eval", folder, into=whole[0].parents[1])
+    assert done.code == 2
+    assert done.complaint == (
+        f"{folder} is a reward model, which scores replies and writes none: "
+        f"its held-out accuracy stands in {folder / 'report.md'}"
+    )
+    assert "accuracy" in (folder / "report.md").read_text()
+    (whole[0].parents[1] / "tasks.yaml").write_text((whole[0] / "ppo" / "config.yaml").read_text())
+    done = typed("eval", folder, "--recipe", "tasks.yaml", into=whole[0].parents[1])
+    assert "a reward model, which scores replies and writes none" in done.complaint
+
+
 def test_a_reward_model_of_another_tokenizer_is_refused(whole, run, tmp_path):
     desk = furnished(tmp_path / "desk")
     stage = yaml.safe_load(RECIPE)["stages"][2]

@@ -9,30 +9,32 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fettle.cli.exits import INTERRUPTED
-from fettle.cli.models import policy_rows, stages_of, weights_of
+from fettle.cli.models import check_kind, policy_rows, stages_of, weights_of
 from fettle.cli.sources import Prompt
 from fettle.cli.stages import run_stage
 from fettle.config import (
-    PREVIOUS,
-    STAGE,
     Pipeline,
+    RewardModelRun,
     RLRun,
     RunConfig,
     StageConfig,
     WorkedPairs,
     WorkedSums,
+    models_of,
     with_models,
 )
 from fettle.config.load import dump
+from fettle.config.runs import names_stage, takes
 from fettle.engine.local import capabilities
 from fettle.engine.local.checkpoint import MANIFEST, digest, verify
 from fettle.environments import suite
-from fettle.errors import ConfigError
+from fettle.errors import ConfigError, DataError
 from fettle.tracking import (
     RunFolder,
     write_stages_report,
 )
 from fettle.training import Callback, Summary, pipeline
+from fettle.training.notes import absent_files
 from fettle.training.plan import plans
 from fettle.training.standings import stage_standings
 
@@ -92,23 +94,38 @@ def check(config: RunConfig) -> None:
 
     Raises:
         ConfigError: a setting has no consumer, or this machine cannot do what one asks.
+        DataError: there is no such data file.
+        ModelError: a reward model is named where a policy is needed, or the reverse.
     """
     for (name, _), stage in zip(plans(config, capabilities), stages_of(config), strict=True):
         if not capabilities(stage.engine).memory_bytes:
             raise ConfigError(f"{name} asks for engine.device {stage.engine.device}, and torch sees none here: use cpu")
+        for key, path in absent_files(stage):
+            raise DataError(f"{name}: {key} is {path}, and there is no such file: write it, or correct the path")
+        for key, model in models_of(stage):
+            kinds = takes(stage, key)
+            if len(kinds) == 1 or RewardModelRun not in kinds:
+                check_kind(model, scores=RewardModelRun in kinds, place=f"{name}: {key}")
 
 
 def settled(config: RunConfig) -> RunConfig:
-    """The recipe with a checkpoint in the place of each run folder that it starts from."""
+    """The recipe with a checkpoint in the place of each run folder that it starts from.
+
+    Raises:
+        ConfigError: a single run names a stage.
+    """
     if isinstance(config, Pipeline):
         return config.model_copy(update={"stages": tuple(_settled(stage) for stage in config.stages)})
+    for key, named in models_of(config):
+        if names_stage(named):
+            raise ConfigError(
+                f"{key} is {named}, which names a stage only within a pipeline: name a run folder or a model instead"
+            )
     return _settled(config)
 
 
 def _settled(stage: StageConfig) -> StageConfig:
-    return with_models(
-        stage, lambda named: named if named == PREVIOUS or named.startswith(STAGE) else weights_of(named)
-    )
+    return with_models(stage, lambda named: named if names_stage(named) else weights_of(named))
 
 
 @contextmanager

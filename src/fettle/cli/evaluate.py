@@ -78,7 +78,7 @@ def _told(row: "Mapping[str, float]") -> str:
 
 
 def _recipe_of(model: str, recipe: Path | None, overrides: list[str]) -> "RLRun":
-    from fettle.config import Pipeline, RLRun
+    from fettle.config import Pipeline, RewardModelRun, RLRun
     from fettle.config.load import load
 
     path = recipe or Path(model) / "config.yaml"
@@ -86,6 +86,14 @@ def _recipe_of(model: str, recipe: Path | None, overrides: list[str]) -> "RLRun"
         raise ConfigError(f"{model} is no run folder, so it names no tasks: say which with --recipe RECIPE")
     config = load(path, overrides)
     last = config.stages[-1] if isinstance(config, Pipeline) else config
+    if isinstance(last, RewardModelRun) and recipe is None:
+        folder = Path(model) / last.name if isinstance(config, Pipeline) else Path(model)
+        raise ConfigError(
+            f"{folder} is a reward model, which scores replies and writes none: "
+            f"its held-out accuracy stands in {folder / 'report.md'}"
+        )
+    if isinstance(last, RewardModelRun):
+        raise ConfigError(f"{path} ends with a reward model, which has no tasks to score: give a recipe of type rl")
     if not isinstance(last, RLRun):
         raise ConfigError(f"{path} ends with supervised learning, which has no tasks to score: give --recipe RECIPE")
     return last

@@ -14,10 +14,11 @@ from fettle.config import (
     StageConfig,
 )
 from fettle.config.load import load
+from fettle.engine.local.policy import STATE
 from fettle.environments import suite
-from fettle.tracking import (
-    RunFolder,
-)
+from fettle.errors import ModelError
+from fettle.tracking import RunFolder
+from fettle.tracking.folder import read_object
 from fettle.training import Evaluation, Session, evaluate
 from fettle.training.pipeline import StageEnd
 from fettle.training.standings import heldout_params, measuring_run, policies_of, standings
@@ -34,6 +35,7 @@ def stages_of(config: RunConfig) -> tuple[StageConfig, ...]:
 
 async def evaluation(config: RLRun, weights: str) -> Evaluation:
     """The held-out tasks of a recipe, put to a model or a checkpoint."""
+    check_kind(weights, scores=False)
     suites = [suite(environment) for environment in config.environments]
     template = Template(load_tokenizer(weights))
     with engine_of(config.engine, Path()) as engine:
@@ -66,6 +68,7 @@ async def policy_rows(ends: Sequence[StageEnd]) -> dict[str, dict[str, float]]:
 
 async def replies(weights: str, prompt: str, *, system: str | None, n: int, params: SamplingParams) -> list[str]:
     """What a model says to one prompt, ``n`` times."""
+    check_kind(weights, scores=False)
     template = Template(load_tokenizer(weights))
     said = [*([Message("system", system)] if system else []), Message("user", prompt)]
     drawing = params.model_copy(update={"stop_token_ids": tuple(sorted(template.end_token_ids))})
@@ -87,6 +90,20 @@ def weights_of(model: str) -> str:
     if isinstance(config, Pipeline):
         folder = folder / stages_of(config)[-1].name
     return Session.best_checkpoint(RunFolder.open(folder))
+
+
+def check_kind(weights: str, *, scores: bool, place: str = "the model") -> None:
+    """Refuses a checkpoint of a reward model where a policy is needed, and the reverse where ``scores`` are.
+
+    Raises:
+        ModelError: it is the other one.
+    """
+    spec = read_object(Path(weights) / STATE).get("spec")
+    if not isinstance(spec, dict) or (spec.get("head") == "reward") == scores:
+        return  # a model from elsewhere, or the one that is needed
+    if scores:
+        raise ModelError(f"{place} is {weights}, which gives no scores: name a run of type reward_model")
+    raise ModelError(f"{place} is {weights}, a reward model, which scores replies and writes none: name a policy")
 
 
 def system_of(model: str) -> str | None:

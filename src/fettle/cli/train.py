@@ -60,8 +60,11 @@ def new_run(runs: Path, config: "RunConfig") -> "tuple[RunFolder, list[Summary]]
     folder = build.new_folder(runs, config)
     try:
         return folder, asyncio.run(build.run(config, folder))
-    except (FettleError, OSError):
+    except (FettleError, OSError) as error:
         folder.discard_unbegun()
+        # A recipe stays as it is when its run is resumed, so that a wrong setting would fail again.
+        if isinstance(error, FettleError) and not isinstance(error, ConfigError) and folder.path.exists():
+            raise type(error)(f"{error.message}; when that is mended, go on with: {_resumption(folder)}") from error
         raise
 
 
@@ -69,12 +72,17 @@ def finish(folder: "RunFolder", summaries: "Sequence[Summary]") -> None:
     """Say how a run ended, and what to type next; one that was interrupted ends with an exit code of its own."""
     last = summaries[-1]
     if last.interrupted:
-        again = f"{FETTLE} train --resume {shlex.quote(str(folder.path))}"
+        again = _resumption(folder)
         print(f"fettle: stopped after step {last.steps} of {last.folder.name}; go on with: {again}", file=sys.stderr)
         raise typer.Exit(INTERRUPTED)
     _print_table(folder)
     steps, seconds = sum(summary.steps for summary in summaries), sum(summary.seconds for summary in summaries)
     print(f"finished {steps} steps in {seconds:.0f} s\n{_further(folder)}")
+
+
+def _resumption(folder: "RunFolder") -> str:
+    """What to type to go on with a run."""
+    return f"{FETTLE} train --resume {shlex.quote(str(folder.path))}"
 
 
 def _print_table(folder: "RunFolder") -> None:
