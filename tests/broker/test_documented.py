@@ -314,7 +314,7 @@ def test_harmful_defaults_warn_once_and_name_the_sane_value(name, sane):
         settings_of(name, {})
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        settings_of(name, {})
+        assert settings_of(name, {}) == DOCUMENTED[name].settings()
 
 
 async def test_values_are_read_from_the_head_or_asked_for(trainee, old):

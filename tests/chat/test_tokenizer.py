@@ -85,8 +85,8 @@ def test_a_chat_template_put_beside_it_is_enough(folder, tokenizers):
 
 def test_models_that_share_a_tokenizer_may_read_each_other(tokenizers, folder, tmp_path):
     tokenizers("instruct").save_pretrained(tmp_path / "other-template")
-    check_same_tokenizer(str(folder), str(folder))
-    check_same_tokenizer(str(folder), str(tmp_path / "other-template"))
+    assert check_same_tokenizer(str(folder), str(folder)) is None
+    assert check_same_tokenizer(str(folder), str(tmp_path / "other-template")) is None
 
 
 def test_a_model_of_another_vocabulary_is_refused(tokenizers, folder, tmp_path):

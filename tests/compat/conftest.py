@@ -9,6 +9,13 @@ from fettle.compat.signal import SignalClient, local_client
 from fettle.config import LocalEngine, TinyModel
 from fettle.engine.local import make_tiny_model
 
+from .mrlm.guessing import Guessing
+
+
+@pytest.fixture
+def guessing() -> Guessing:
+    return Guessing()
+
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:

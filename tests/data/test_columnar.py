@@ -136,8 +136,8 @@ def test_one_reward_copied_to_every_token_is_warned_about():
         sequences({**PPO, "rewards": np.ones((2, 5))})
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        sequences(PPO)
-        sequences({**PPO, "rewards": np.zeros((2, 5))})
+        assert sequences(PPO)
+        assert not any(one.streams["rewards"].any() for one in sequences({**PPO, "rewards": np.zeros((2, 5))}))
 
 
 def test_a_pair_is_two_data_of_one_group():

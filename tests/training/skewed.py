@@ -7,7 +7,9 @@ import numpy as np
 
 from fettle.config import SamplingParams
 from fettle.engine import Sampler
-from fettle.types import Completion, Tokens
+from fettle.types import Completion, Datum, Tokens, datum
+
+PROMPT = [5, 6, 7]
 
 
 class Skewed:
@@ -44,3 +46,19 @@ async def exact(sampler: Sampler, prompt: Tokens, vocabulary: int) -> np.ndarray
     """The log-probability of each token of a vocabulary after ``prompt``."""
     said = await asyncio.gather(*(sampler.logprobs([*prompt, token]) for token in range(vocabulary)))
     return np.array([row[-1] for row in said])
+
+
+def every_reply(drawn_by: np.ndarray, *, sign: float = 1.0) -> list[Datum]:
+    """All replies of one token, each as heavy as it was likely to be drawn: an expectation without noise."""
+    rewards = np.random.default_rng(1).normal(size=len(drawn_by))
+    nothing = [0.0] * len(PROMPT)
+    return [
+        datum(
+            [*PROMPT, token],
+            [*nothing, 1.0],
+            sampling_logprobs=[*nothing, logprob],
+            advantages=[*nothing, sign * reward],
+            weights=[*nothing, np.exp(logprob)],
+        )
+        for token, (logprob, reward) in enumerate(zip(drawn_by, rewards, strict=True))
+    ]

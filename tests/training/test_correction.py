@@ -17,9 +17,7 @@ from fettle.types import Datum, ForwardResult, datum
 
 from .conftest import small
 from .games import Game, length
-from .skewed import Skewed, exact
-
-PROMPT = [5, 6, 7]
+from .skewed import PROMPT, Skewed, every_reply, exact
 
 
 @pytest.fixture
@@ -80,22 +78,6 @@ async def test_without_a_correction_the_data_stay_what_they_are():
     same, row = await corrected(data, Trainer(), None)
     assert (same, row) == (data, {})
     assert reweighted(same)[0][0] is data[0][0]
-
-
-def every_reply(logprobs: np.ndarray, *, sign: float = 1.0) -> list[Datum]:
-    """All replies of one token, each as heavy as it is likely: the sum over them is an expectation without noise."""
-    rewards = np.random.default_rng(1).normal(size=len(logprobs))
-    nothing = [0.0] * len(PROMPT)
-    return [
-        datum(
-            [*PROMPT, token],
-            [*nothing, 1.0],
-            sampling_logprobs=[*nothing, logprob],
-            advantages=[*nothing, sign * reward],
-            weights=[*nothing, np.exp(logprob)],
-        )
-        for token, (logprob, reward) in enumerate(zip(logprobs, rewards, strict=True))
-    ]
 
 
 async def length_of_gradient(policy: Policy, *parts: Sequence[Datum]) -> float:

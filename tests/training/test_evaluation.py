@@ -1,6 +1,9 @@
 """Held-out scores: several completions a task, what they have in common, and policies side by side."""
 
+import numpy as np
 import pytest
+import torch
+from transformers import AutoModelForCausalLM
 
 from fettle.broker import Broker
 from fettle.chat import Template, load_tokenizer
@@ -9,10 +12,12 @@ from fettle.engine.local import LocalBackend
 from fettle.errors import EnvironmentFault
 from fettle.training import evaluate
 from fettle.training.evaluation import solved_at
+from fettle.training.measures import exact_kl
 from fettle.training.standings import standings
 
 from .conftest import small
 from .games import Game
+from .skewed import exact
 
 
 @pytest.fixture
@@ -73,6 +78,31 @@ async def test_a_completion_that_failed_is_counted_and_is_no_zero(tiny, engine):
 
     found = (await evaluated(tiny, engine, sometimes, samples=2)).row
     assert (found["heldout/reward"], found["heldout/failed"], found["heldout/tasks"]) == (1.0, 2.0, 6.0)
+
+
+async def test_the_distance_between_two_policies_is_the_divergence_of_their_distributions(tiny, engine, tmp_path):
+    """T13: drawn replies of one token against the sum over the vocabulary."""
+    model = AutoModelForCausalLM.from_pretrained(tiny)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        model.get_output_embeddings().weight += 0.3 * torch.randn_like(model.get_output_embeddings().weight)
+    other = str(tmp_path / "other")
+    model.save_pretrained(other)
+    load_tokenizer(tiny).save_pretrained(other)
+
+    def template_of(weights: str) -> Template:
+        return Template(load_tokenizer(weights))
+
+    game = Game(lambda *_: 1.0)
+    run = small(tiny, evaluation={"tasks": 1, "samples": 600}, sampling={"max_tokens": 1})
+    rows = await standings(run, {other: tiny}, engine=engine, suites=[game], template_of=template_of)
+    prompt = template_of(tiny).prompt(list(game.heldout_tasks()[0].prompt))
+    vocabulary = model.config.vocab_size
+    p, q = [await exact(await engine.sampler(weights), prompt, vocabulary) for weights in (other, tiny)]
+    expected = float(exact_kl(p, q))
+    spread = float(np.sqrt((np.exp(p) * ((p - q) - expected) ** 2).sum() / 600))
+    assert expected > 20 * spread
+    assert rows[other]["heldout/kl"] == pytest.approx(expected, abs=4 * spread)
 
 
 async def test_a_policy_is_no_distance_from_itself(tiny, engine):

@@ -18,10 +18,9 @@ from fettle.types import Completion, Datum, Message, Task, Trajectory, Turn, dat
 from .conftest import QUESTION, small, trained
 from .copying import babbler
 from .games import Game, length
-from .skewed import exact
+from .skewed import PROMPT, every_reply, exact
 
 TASK = Task((Message("user", "?"),), {"answer": "!"}, "test")
-PROMPT = [5, 6, 7]
 
 
 def group(name: str, version: int) -> Group:
@@ -97,22 +96,6 @@ async def policy(tiny, tmp_path) -> AsyncIterator[Policy]:
     engine = Broker(LocalBackend(LocalEngine(threads=1), checkpoints=tmp_path))
     yield await engine.create_policy(PolicySpec(model=tiny))
     engine.close()
-
-
-def every_reply(drawn_by: np.ndarray, *, sign: float = 1.0) -> list[Datum]:
-    """All replies of one token, each as heavy as it was likely to be drawn: an expectation without noise."""
-    rewards = np.random.default_rng(1).normal(size=len(drawn_by))
-    nothing = [0.0] * len(PROMPT)
-    return [
-        datum(
-            [*PROMPT, token],
-            [*nothing, 1.0],
-            sampling_logprobs=[*nothing, logprob],
-            advantages=[*nothing, sign * reward],
-            weights=[*nothing, np.exp(logprob)],
-        )
-        for token, (logprob, reward) in enumerate(zip(drawn_by, rewards, strict=True))
-    ]
 
 
 async def moved(policy: Policy) -> None:

@@ -78,17 +78,22 @@ class SFTRun(Frozen):
     """When the policy is saved."""
 
     @model_validator(mode="after")
+    def _no_head_is_trained(self) -> "SFTRun":
+        _check_headless(self.policy)
+        return self
+
+    @model_validator(mode="after")
     def _weights_come_from_rewards(self) -> "SFTRun":
         if self.weighting is not None and not isinstance(self.data, Episodes):
             raise ValueError(f"weighting needs rewards, and data of type {self.data.type} has none: use episodes")
         return self
 
 
-class PreferenceRun(Frozen):
-    """Learning from which of two replies is better, with no reward model in between."""
+class Comparison(Frozen):
+    """What runs that learn from compared replies have in common."""
 
-    type: Literal["preference"] = "preference"
-    name: FolderName = "preference"
+    type: str
+    name: FolderName
     """First part of the run folder's name."""
     seed: int = 0
     """Every draw of the run is keyed by it."""
@@ -98,10 +103,6 @@ class PreferenceRun(Frozen):
     """Where it is computed."""
     data: PreferenceDataConfig
     """What is learned from."""
-    loss: PreferenceLossConfig = DPO()
-    """The loss."""
-    reference: str | None = None
-    """What the policy is compared with: a folder or a hub name; null is where the run starts."""
     steps: Annotated[int, Field(ge=1)] = 100
     """Optimizer steps."""
     batch_size: Annotated[int, Field(ge=1)] = 16
@@ -113,9 +114,26 @@ class PreferenceRun(Frozen):
     schedule: Schedule = Constant()
     """How the learning rate changes."""
     evaluation: HeldoutPairs = HeldoutPairs()
-    """Accuracy on held-out pairs."""
+    """Accuracy on what is held out."""
     checkpoints: Checkpoints = Checkpoints()
-    """When the policy is saved."""
+    """When what is trained is saved."""
+
+
+class PreferenceRun(Comparison):
+    """Learning from which of two replies is better, with no reward model in between."""
+
+    type: Literal["preference"] = "preference"
+    name: FolderName = "preference"
+    """First part of the run folder's name."""
+    loss: PreferenceLossConfig = DPO()
+    """The loss."""
+    reference: str | None = None
+    """What the policy is compared with: a folder or a hub name; null is where the run starts."""
+
+    @model_validator(mode="after")
+    def _no_head_is_trained(self) -> "PreferenceRun":
+        _check_headless(self.policy)
+        return self
 
     @model_validator(mode="after")
     def _loss_fits_data(self) -> "PreferenceRun":
@@ -135,39 +153,28 @@ class PreferenceRun(Frozen):
         return self
 
 
-class RewardModelRun(Frozen):
-    """A model that scores replies, learned from which of two is better."""
+class RewardModelRun(Comparison):
+    """A model that scores replies, learned from which of two is better. Its head is a reward's."""
 
     type: Literal["reward_model"] = "reward_model"
     name: FolderName = "reward-model"
     """First part of the run folder's name."""
-    seed: int = 0
-    """Every draw of the run is keyed by it."""
-    policy: PolicySpec
-    """What is trained; its head is the reward's, whatever it says."""
-    engine: EngineConfig = LocalEngine()
-    """Where it is computed."""
-    data: PreferenceDataConfig
-    """Pairs to learn from."""
     loss: RewardModeling = RewardModeling()
     """The loss."""
-    steps: Annotated[int, Field(ge=1)] = 100
-    """Optimizer steps."""
-    batch_size: Annotated[int, Field(ge=1)] = 16
-    """Pairs in one step."""
-    max_tokens: Annotated[int, Field(ge=2)] = 2048
-    """Longest conversation; a longer one is an error that quotes how it begins."""
-    optimizer: AdamW = AdamW()
-    """The optimizer."""
-    schedule: Schedule = Constant()
-    """How the learning rate changes."""
-    evaluation: HeldoutPairs = HeldoutPairs()
-    """Accuracy on held-out pairs."""
-    checkpoints: Checkpoints = Checkpoints()
-    """When the model is saved."""
+
+    @model_validator(mode="after")
+    def _head_is_a_reward_s(self) -> "RewardModelRun":
+        if self.policy.head == "value":
+            raise ValueError("policy.head is value, and a reward model's is its own: leave it out")
+        return self
 
     @model_validator(mode="after")
     def _data_are_pairs(self) -> "RewardModelRun":
         if isinstance(self.data, Ratings):
             raise ValueError("a reward model compares two replies: use data of type preferences or worked_pairs")
         return self
+
+
+def _check_headless(policy: PolicySpec) -> None:
+    if policy.head is not None:
+        raise ValueError(f"policy.head is {policy.head}, and nothing in this run trains it: leave it out")

@@ -1,7 +1,6 @@
 """Supervised fine-tuning: conversations in, what the assistant says trained on, or what it is answered."""
 
 import asyncio
-import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,12 +14,16 @@ from fettle.engine import Engine, Policy
 from fettle.errors import DataError
 from fettle.losses.reduce import token_mean
 from fettle.rollouts import stream
+from fettle.training.measures import perplexity
 from fettle.training.offline import QUOTED, Order, check_lengths, due, step_row, update
 from fettle.training.session import Session, Summary
 from fettle.training.updates import submitted
 from fettle.types import Datum, Floats, Ints, Message
 
 Conversation = Sequence[Message]
+
+LARGEST_NLL = 700.0
+"""Where a perplexity is cut, so that it stays a number that a file can hold."""
 
 
 async def train(
@@ -141,5 +144,5 @@ def batch_of(targets: Targets, lessons: Sequence[Lesson], shares: Floats | None 
 
 async def _evaluate(policy: Policy, scored: Sequence[Datum], session: Session, *, done: int) -> None:
     result = await policy.forward(scored, CausalLM())
-    row = {"heldout/loss": result.loss, "heldout/perplexity": math.exp(min(result.metrics["nll"], 700.0))}
+    row = {"heldout/loss": result.loss, "heldout/perplexity": perplexity(min(result.metrics["nll"], LARGEST_NLL))}
     await session.evaluated(policy, done, result.loss, row)

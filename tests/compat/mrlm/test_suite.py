@@ -2,26 +2,12 @@
 
 import pytest
 
-from fettle.compat.mrlm.core import BaseEnvironment, Message, Observation, Reward
+from fettle.compat.mrlm.core import Message, Observation, Reward
 from fettle.compat.mrlm.suite import ResetSuite
 from fettle.errors import EnvironmentFault
 from fettle.types import Message as PlainMessage
 
-
-class Guessing(BaseEnvironment):
-    """Counts what it is told; three turns."""
-
-    def __init__(self) -> None:
-        self.told = 0
-
-    def reset(self) -> Observation:
-        self.told = 0
-        return Observation([Message("user", "guess")])
-
-    def step(self, action: Message) -> tuple[Observation, Reward]:
-        self.told += 1
-        reward = Reward(1.5, {"turn": 1.0, "courtesy": 0.5})
-        return Observation([Message("environment", f"told {self.told}")], done=self.told == 3), reward
+from .guessing import Guessing
 
 
 async def test_episodes_of_one_task_do_not_see_each_other():

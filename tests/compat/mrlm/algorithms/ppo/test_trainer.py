@@ -44,22 +44,6 @@ class Letters(BaseEnvironment):
         return Observation(done=True), Reward(action.content.count("e") / max(len(action.content), 1))
 
 
-class Guessing(BaseEnvironment):
-    """Counts what it is told; three turns."""
-
-    def __init__(self) -> None:
-        self.told = 0
-
-    def reset(self) -> Observation:
-        self.told = 0
-        return Observation([Message("user", "guess")])
-
-    def step(self, action: Message) -> tuple[Observation, Reward]:
-        self.told += 1
-        reward = Reward(1.5, {"turn": 1.0, "courtesy": 0.5})
-        return Observation([Message("environment", f"told {self.told}")], done=self.told == 3), reward
-
-
 @pytest.fixture
 def policy_env(model):
     return LLMEnvironment(
@@ -121,8 +105,8 @@ def test_rows_are_told_every_so_often(policy_env):
     assert [row["epoch"] for row in rows if "reward/mean" in row] == [2, 4]
 
 
-def test_several_environments_are_mixed(policy_env):
-    rows = PPOTrainer(policy_env, [Letters(), Guessing()], PPOConfig(num_epochs=1, **QUICK)).train()
+def test_several_environments_are_mixed(policy_env, guessing):
+    rows = PPOTrainer(policy_env, [Letters(), guessing], PPOConfig(num_epochs=1, **QUICK)).train()
     row = next(row for row in rows if row["epoch"] == 1 and "reward/mean" in row)
     assert row["reward/component/turn"] > 0
     assert row["reward/component/Letters-0"] >= 0
