@@ -129,6 +129,8 @@ class ForwardResult:
     """For each datum [T], where a value head was read: the worth of what stands before each trained token."""
     scores: list[float] = field(default_factory=list)
     """For each datum, where a reward head was read: its score."""
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    """Where the time of the call went: ``forward`` and, with a gradient, ``backward``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +141,7 @@ class OptimResult:
     grad_norm: float
     """Global norm before clipping."""
     skipped: bool = False
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -25,6 +25,7 @@ class Broker:
         self._worker = Worker()
         self._logs: dict[str, OpLog] = {}
         self._names = itertools.count()
+        self._draw: Gatherer[tuple[str, SampleRequest], list[Completion]] = Gatherer(self._worker, self._drawn)
 
     async def create_policy(self, spec: PolicySpec) -> "BrokerPolicy":
         """A policy with the weights of ``spec.model``."""
@@ -37,7 +38,7 @@ class Broker:
     async def sampler(self, weights: str) -> "BrokerSampler":
         """A sampler of a model or of a saved checkpoint."""
         version = await self._worker.run(lambda: self._backend.open(weights))
-        return BrokerSampler(self._backend, self._worker, weights, version)
+        return BrokerSampler(self._backend, self._worker, self._draw, weights, version)
 
     async def capabilities(self) -> Capabilities:
         """What the backend can do."""
@@ -65,7 +66,7 @@ class Broker:
 
     def pinned(self, weights: str, version: int) -> "BrokerSampler":
         """A sampler of pinned weights, which are let go with it."""
-        sampler = BrokerSampler(self._backend, self._worker, weights, version)
+        sampler = BrokerSampler(self._backend, self._worker, self._draw, weights, version)
         weakref.finalize(sampler, self._worker.post, partial(self._backend.unpin, weights))
         return sampler
 
@@ -77,6 +78,9 @@ class Broker:
     def close(self) -> None:
         """Finish what is queued and end the thread."""
         self._worker.close()
+
+    def _drawn(self, calls: Sequence[tuple[str, SampleRequest]]) -> list[list[Completion]]:
+        return self._backend.sample([weights for weights, _ in calls], [request for _, request in calls])
 
     async def _opened(self, open_policy: Callable[[str], int]) -> "BrokerPolicy":
         name = f"policy-{next(self._names)}"
@@ -134,20 +138,27 @@ class BrokerPolicy:
 
 
 class BrokerSampler:
-    """Satisfies ``Sampler``. Calls issued together are drawn in one batch."""
+    """Satisfies ``Sampler``. Calls issued together are drawn in one batch, those of other samplers among them."""
 
-    def __init__(self, backend: Backend, worker: Worker, weights: str, version: int) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        worker: Worker,
+        draw: Gatherer[tuple[str, SampleRequest], list[Completion]],
+        weights: str,
+        version: int,
+    ) -> None:
         self.policy_version = version
         self._backend = backend
         self._worker = worker
         self._weights = weights
-        self._sample: Gatherer[SampleRequest, list[Completion]] = Gatherer(worker, partial(backend.sample, weights))
+        self._draw = draw
         self._logprobs: dict[float, Gatherer[Tokens, Floats]] = {}
         self._score: Gatherer[Tokens, float] = Gatherer(worker, partial(backend.scores, weights))
 
     async def sample(self, prompt: Tokens, n: int, params: SamplingParams) -> list[Completion]:
         """Draw ``n`` completions of one prompt."""
-        return await self._sample(SampleRequest(prompt, n, params))
+        return await self._draw((self._weights, SampleRequest(prompt, n, params)))
 
     async def logprobs(self, tokens: Tokens, *, temperature: float = 1.0) -> list[float | None]:
         """The log-probability of each token after those before it."""

@@ -137,6 +137,8 @@ class SamplingParams(Frozen):
     """Draws depend on this and on the completion's index, and on nothing else in the batch."""
     untempered_logprobs: bool = False
     """Also return log-probabilities under the model's own distribution."""
+    continued: bool = False
+    """Whether a prompt that goes on from this completion is to be expected: what was computed is kept for it."""
 
 
 class LocalEngine(Frozen):
@@ -151,9 +153,12 @@ class LocalEngine(Frozen):
     """Most tokens, padding included, in one micro-batch; sequences of like length share one."""
     sample_tokens: Annotated[int, Field(ge=16)] = 262144
     """Most tokens that the sampler's cache holds at once; further sequences wait for room."""
-    layout: Literal["padded", "packed"] = "padded"
-    """``padded``: sequences of like length side by side, without an attention mask, the faster way on a CPU;
-    ``packed``: end to end in one row, with no padding at all."""
+    sampling_threads: Annotated[int, Field(ge=1)] | None = None
+    """A thread of its own for sampling, with so many threads for arithmetic, so that batches are drawn while the policy
+    learns (with ``max_staleness`` above 0); null: sampling and learning take turns."""
+    layout: Literal["auto", "packed", "padded"] = "auto"
+    """``packed``: sequences end to end in one row, and a prompt that several of them begin with is run once;
+    ``padded``: sequences of like length side by side; ``auto``: packed wherever the model's attention can be driven."""
     frozen_gib: Annotated[float, Field(gt=0)] = 16.0
     """Memory for models that are only read (references, reward models): beyond it the least recently used go."""
 

@@ -5,7 +5,7 @@ operations, one at a time and in order, with no queue and no network; ``broker``
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from fettle.config import AdamW, LossConfig, PolicySpec, SamplingParams
@@ -23,6 +23,10 @@ class Capabilities:
     threads: int
     memory_bytes: int
     """Memory of the device that holds the weights; 0 where there is no such device here."""
+    sampling_beside: bool = False
+    """Whether sampling has a thread of its own, beside the one that trains."""
+    paths: Mapping[str, str] = field(default_factory=dict)
+    """How a given model would be run, in words: ``training`` and ``sampling``; empty where no model was named."""
 
 
 class Sampler(Protocol):
@@ -150,7 +154,9 @@ class Backend(Protocol):
         """Makes a model or checkpoint ready to be sampled; returns its version."""
         ...
 
-    def sample(self, weights: str, requests: Sequence[SampleRequest]) -> list[list[Completion]]: ...
+    def sample(self, weights: Sequence[str], requests: Sequence[SampleRequest]) -> list[list[Completion]]:
+        """All requests in as few decode batches as can be; ``weights[i]`` names what request ``i`` is drawn from."""
+        ...
 
     def logprobs(self, weights: str, sequences: Sequence[Tokens], *, temperature: float) -> list[Floats]:
         """For each sequence [T]; 0 for its first token."""

@@ -12,6 +12,8 @@ class Observation:
     """What the policy sees first."""
 
     messages: tuple[Message, ...]
+    one_reply: bool = False
+    """Whether the first reply ends the episode, so that nothing need be kept for a second."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ class SingleTurn:
                 f"an environment plays one episode, and this one has begun task {self._task.id}: make another"
             )
         self._task = task
-        return Observation(task.prompt)
+        return Observation(task.prompt, one_reply=True)
 
     async def step(self, action: Message) -> StepResult:
         """The reward of the reply; the episode is then over.

@@ -36,14 +36,16 @@ async def episode(
 async def _played(
     task: Task, environment: Environment, sampler: Sampler, template: Template, params: SamplingParams, group: str
 ) -> Trajectory:
-    messages: list[Message] = list((await environment.reset(task)).messages)
+    first = await environment.reset(task)
+    messages: list[Message] = list(first.messages)
     observation = template.prompt(messages)
     history: list[int] = []
     turns: list[Turn] = []
     components: dict[str, float] = {}
     while True:
         history += observation
-        drawing = params.model_copy(update={"seed": key(params.seed, "turn", len(turns))})
+        seed = key(params.seed, "turn", len(turns))
+        drawing = params.model_copy(update={"seed": seed, "continued": not first.one_reply})
         try:
             completion = (await sampler.sample(history, 1, drawing))[0]
         except ModelError as error:

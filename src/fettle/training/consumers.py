@@ -63,7 +63,8 @@ CONSUMERS: Mapping[type[Frozen], Mapping[str, str]] = {
     c.LoRA: dict.fromkeys(("rank", "alpha", "dropout", "targets"), "engine.local.lora"),
     c.TinyModel: dict.fromkeys(("hidden", "layers", "heads", "context", "vocabulary", "seed"), TINY),
     c.LocalEngine: dict.fromkeys(
-        ("device", "threads", "train_tokens", "sample_tokens", "layout", "frozen_gib"), "engine.local.backend"
+        ("device", "threads", "sampling_threads", "train_tokens", "sample_tokens", "layout", "frozen_gib"),
+        "engine.local.backend",
     ),
     c.AdamW: dict.fromkeys(
         ("learning_rate", "beta1", "beta2", "eps", "weight_decay", "clip_norm"), "engine.local.optimizer"

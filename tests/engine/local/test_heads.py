@@ -252,7 +252,7 @@ def test_a_sampler_taken_between_a_step_and_its_undoing_keeps_what_it_saw(tiny, 
     request = SampleRequest([5, 6, 7], 4, SamplingParams(max_tokens=12, seed=3))
 
     def drawn(weights: str) -> list[list[int]]:
-        return [completion.tokens for completion in backend.sample(weights, [request])[0]]
+        return [completion.tokens for completion in backend.sample([weights], [request])[0]]
 
     before, _ = backend.pin("p")
     first = drawn(before)

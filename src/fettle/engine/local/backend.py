@@ -2,37 +2,25 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import psutil
 import torch
-from torch import Tensor
 
 from fettle.config import AdamW, LocalEngine, LossConfig, PolicySpec
 from fettle.engine.base import Capabilities, SampleRequest
+from fettle.engine.local import reading
 from fettle.engine.local.decode import Decoder
 from fettle.engine.local.frozen import FrozenModels
 from fettle.engine.local.head import Head
-from fettle.engine.local.layout import bins
 from fettle.engine.local.model import LanguageModel, Precision, load_model
 from fettle.engine.local.policy import STATE, LocalPolicy, saved_state
 from fettle.engine.local.quantized import Quantization
-from fettle.errors import ConfigError, EngineError, FettleError, LossInputError, ModelError, NotFoundError
+from fettle.errors import EngineError, FettleError, ModelError, NotFoundError
 from fettle.losses import LOSSES
 from fettle.types import Checkpoint, Completion, Datum, Floats, ForwardResult, OptimResult, Tokens
 
 GIB = 1 << 30
-
-
-@dataclass(frozen=True, slots=True)
-class _Read:
-    """Sequences to be read, right-padded."""
-
-    tokens: Tensor  # [B, T]
-    wanted: Tensor  # [B, T]
-    lengths: Tensor  # [B]
 
 
 class LocalBackend:
@@ -128,56 +116,30 @@ class LocalBackend:
         """Load a model, or a checkpoint's, to be sampled."""
         return self._frozen_model(weights)[1]
 
-    def sample(self, weights: str, requests: Sequence[SampleRequest]) -> list[list[Completion]]:
-        """All requests in one decode batch."""
-        with torch.no_grad(), self._holding(weights) as (model, version, _), model.arithmetic():
-            return self._decoder(model).complete(requests, version=version)
+    def sample(self, weights: Sequence[str], requests: Sequence[SampleRequest]) -> list[list[Completion]]:
+        """The requests of one model in one decode batch."""
+        found: list[list[Completion]] = [[] for _ in requests]
+        for name in dict.fromkeys(weights):
+            own = [place for place, wanted in enumerate(weights) if wanted == name]
+            with torch.no_grad(), self._holding(name) as (model, version, _), model.arithmetic():
+                drawn = self._decoder(model).complete([requests[place] for place in own], version=version)
+            for place, completions in zip(own, drawn, strict=True):
+                found[place] = completions
+        return found
 
     def logprobs(self, weights: str, sequences: Sequence[Tokens], *, temperature: float) -> list[Floats]:
         """Log-probabilities in micro-batches of like length."""
-        if not temperature > 0:
-            raise ConfigError(f"log-probabilities were asked for at temperature {temperature}: it must be above 0")
-        found: list[Floats] = [np.zeros(len(sequence), np.float32) for sequence in sequences]
         with torch.no_grad(), self._holding(weights) as (model, _, _):
-            for indices, batch in self._batches(model, sequences):
-                tau = torch.full((len(indices),), temperature, device=self._device)
-                logprobs = model.outputs(batch.tokens, batch.wanted, tau, lengths=batch.lengths)["logprobs"]
-                for row, index in enumerate(indices):
-                    found[index] = logprobs[row, : len(sequences[index])].float().cpu().numpy()
-        return found
+            return reading.logprobs(model, sequences, temperature=temperature, budget=self._settings.train_tokens)
 
     def scores(self, weights: str, sequences: Sequence[Tokens]) -> list[float]:
         """The reward head's word on each sequence, in micro-batches of like length."""
-        found = [0.0] * len(sequences)
         with torch.no_grad(), self._holding(weights) as (model, _, head):
             if head is None:
                 raise ModelError(
                     f"{weights} has no reward head to score with: name a model that a reward_model run has trained"
                 )
-            for indices, batch in self._batches(model, sequences):
-                tau = torch.ones(len(indices), device=self._device)
-                said = model.outputs(
-                    batch.tokens, batch.wanted, tau, read=("scores",), head=head, lengths=batch.lengths
-                )
-                for index, score in zip(indices, said["scores"].tolist(), strict=True):
-                    found[index] = score
-        return found
-
-    def _batches(self, model: LanguageModel, sequences: Sequence[Tokens]) -> Iterator[tuple[list[int], "_Read"]]:
-        """Plain sequences, right-padded, in micro-batches of like length."""
-        for index, sequence in enumerate(sequences):
-            if not len(sequence):
-                raise LossInputError(f"sequence {index} is empty: there is nothing to score")
-            model.check_tokens(f"sequence {index}", min(sequence), max(sequence), len(sequence))
-        for indices in bins([len(sequence) for sequence in sequences], budget=self._settings.train_tokens):
-            longest = max(len(sequences[i]) for i in indices)
-            tokens = torch.zeros(len(indices), longest, dtype=torch.long)
-            wanted = torch.zeros(len(indices), longest, dtype=torch.bool)
-            for row, index in enumerate(indices):
-                tokens[row, : len(sequences[index])] = torch.as_tensor(sequences[index])
-                wanted[row, 1 : len(sequences[index])] = True
-            lengths = torch.tensor([len(sequences[i]) for i in indices], device=self._device)
-            yield indices, _Read(tokens.to(self._device), wanted.to(self._device), lengths)
+            return reading.scores(model, head, sequences, budget=self._settings.train_tokens)
 
     def _policy(self, policy: str) -> LocalPolicy:
         if policy not in self._policies:
@@ -197,8 +159,8 @@ class LocalBackend:
         self, source: str, precision: Precision, *, trained: bool = False, quantization: Quantization | None = None
     ) -> LanguageModel:
         model = load_model(source, device=self._device, precision=precision, trained=trained, quantization=quantization)
-        model.packed = self._settings.layout == "packed"
-        if model.packed:
+        if self._settings.layout == "packed":
+            model.packed = True
             model.check_packs()
         return model
 
@@ -273,6 +235,7 @@ def capabilities(settings: LocalEngine) -> Capabilities:
         precisions=("float32", "bfloat16"),
         threads=settings.threads or torch.get_num_threads(),
         memory_bytes=memory,
+        sampling_beside=settings.sampling_threads is not None,
     )
 
 

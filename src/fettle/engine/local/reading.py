@@ -1,0 +1,73 @@
+"""Reading: what frozen weights say of plain sequences, with no loss and no gradient."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fettle.engine.local.head import Head
+from fettle.engine.local.layout import bins
+from fettle.engine.local.model import LanguageModel
+from fettle.errors import ConfigError, LossInputError
+from fettle.types import Floats, Tokens
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """Sequences to be read, right-padded."""
+
+    indices: list[int]
+    tokens: Tensor  # [B, T]
+    wanted: Tensor  # [B, T]
+    lengths: Tensor  # [B]
+
+
+def logprobs(model: LanguageModel, sequences: Sequence[Tokens], *, temperature: float, budget: int) -> list[Floats]:
+    """For each sequence [T] the log-probability of each token after those before it; 0 for the first.
+
+    Raises:
+        ConfigError: the temperature is not above 0.
+        LossInputError: a sequence is empty.
+    """
+    if not temperature > 0:
+        raise ConfigError(f"log-probabilities were asked for at temperature {temperature}: it must be above 0")
+    found: list[Floats] = [np.zeros(len(sequence), np.float32) for sequence in sequences]
+    for batch in _batches(model, sequences, budget):
+        tau = torch.full((len(batch.indices),), temperature, device=model.device)
+        said = model.outputs(batch.tokens, batch.wanted, tau, lengths=batch.lengths)["logprobs"]
+        for row, index in enumerate(batch.indices):
+            found[index] = said[row, : len(sequences[index])].float().cpu().numpy()
+    return found
+
+
+def scores(model: LanguageModel, head: Head, sequences: Sequence[Tokens], *, budget: int) -> list[float]:
+    """For each sequence what ``head`` says of its last state.
+
+    Raises:
+        LossInputError: a sequence is empty.
+    """
+    found = [0.0] * len(sequences)
+    for batch in _batches(model, sequences, budget):
+        tau = torch.ones(len(batch.indices), device=model.device)
+        said = model.outputs(batch.tokens, batch.wanted, tau, read=("scores",), head=head, lengths=batch.lengths)
+        for index, score in zip(batch.indices, said["scores"].tolist(), strict=True):
+            found[index] = score
+    return found
+
+
+def _batches(model: LanguageModel, sequences: Sequence[Tokens], budget: int) -> Iterator[_Read]:
+    for index, sequence in enumerate(sequences):
+        if not len(sequence):
+            raise LossInputError(f"sequence {index} is empty: there is nothing to score")
+        model.check_tokens(f"sequence {index}", min(sequence), max(sequence), len(sequence))
+    for indices in bins([len(sequence) for sequence in sequences], budget=budget):
+        longest = max(len(sequences[i]) for i in indices)
+        tokens = torch.zeros(len(indices), longest, dtype=torch.long)
+        wanted = torch.zeros(len(indices), longest, dtype=torch.bool)
+        for row, index in enumerate(indices):
+            tokens[row, : len(sequences[index])] = torch.as_tensor(sequences[index])
+            wanted[row, 1 : len(sequences[index])] = True
+        lengths = torch.tensor([len(sequences[i]) for i in indices], device=model.device)
+        yield _Read(indices, tokens.to(model.device), wanted.to(model.device), lengths)
