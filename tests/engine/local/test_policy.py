@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 
 from fettle.config import PPO, AdamW, CausalLM, ImportanceSampling, LocalEngine, LoRA, PolicySpec
@@ -164,6 +165,24 @@ def test_saved_and_loaded_it_goes_on_to_the_same_bits(tiny, tmp_path, lora):
     assert all(np.array_equal(x, y) for x, y in zip(a.logprobs, b.logprobs, strict=True))
 
 
+@pytest.mark.parametrize("lora", [None, LoRA(rank=4)], ids=["full", "lora"])
+def test_on_disk_weights_and_moments_are_apart_and_have_their_names(tiny, tmp_path, lora):
+    """One buffer in memory is no business of whoever reads the files."""
+    held = policy(tiny, lora=lora)
+    held.forward_backward(batch(), PPO(), budget=BUDGET)
+    held.optim_step(AdamW())
+    held.save(tmp_path / "x", optimizer=True)
+    shapes = {name: p.shape for name, p in held._parameters.items()}
+    file = tmp_path / "x" / ("adapter_model.safetensors" if lora else "model.safetensors")
+    saved = safetensors.torch.load_file(file)
+    assert {name: value.shape for name, value in saved.items()} == shapes
+    assert file.stat().st_size < 4 * sum(map(torch.Size.numel, shapes.values())) + 20_000
+    moments = safetensors.torch.load_file(tmp_path / "x" / "optimizer.safetensors")
+    wanted = {f"{key}/{name}": shape for name, shape in shapes.items() for key in ("exp_avg", "exp_avg_sq")}
+    wanted |= {f"step/{name}": torch.Size() for name in shapes}
+    assert {name: value.shape for name, value in moments.items()} == wanted
+
+
 def test_pinned_weights_outlive_the_steps_after_them(tiny):
     held = policy(tiny)
     held.pin("then")
@@ -199,6 +218,40 @@ def test_weights_that_two_have_pinned_outlive_the_first_of_them(tiny):
     held.unpin("a")
     with held.as_pinned("b"):
         assert all(torch.equal(p, before[name]) for name, p in held.model.parameters.items())
+
+
+@pytest.mark.parametrize("lora", [None, LoRA(rank=4)], ids=["full", "lora"])
+def test_a_voice_is_todays_weights_themselves_and_a_copy_of_earlier_ones(tiny, lora):
+    held = policy(tiny, lora=lora)
+    held.pin("then")
+    today = held.voice("then")
+    assert today.tensors is None
+    assert today.adapter is held._adapter
+    before = {name: p.detach().clone() for name, p in held._parameters.items()}
+    held.forward_backward(batch(), PPO(), budget=BUDGET)
+    held.optim_step(AdamW(learning_rate=0.1))
+    then = held.voice("then")
+    values = then.adapter.parameters if then.adapter else then.tensors
+    assert then.version == 0
+    assert all(torch.equal(values[name], value) for name, value in before.items())
+    assert not all(torch.equal(p, before[name]) for name, p in held._parameters.items())
+
+
+def test_a_pin_may_be_copied_at_once(tiny):
+    held = policy(tiny)
+    held.pin("a", copied=True)
+    tensors = held.voice("a").tensors
+    held.forward_backward(batch(), PPO(), budget=BUDGET)
+    held.optim_step(AdamW(learning_rate=0.1))
+    assert all(held.voice("a").tensors[name] is tensor for name, tensor in tensors.items())
+    held.unpin("a")
+    assert not held._past
+
+
+def test_a_step_says_how_long_it_took(tiny):
+    held = policy(tiny)
+    held.forward_backward(batch(), PPO(), budget=BUDGET)
+    assert held.optim_step(AdamW()).seconds > 0
 
 
 def test_every_step_drops_out_anew_and_a_repeated_one_the_same(tiny):

@@ -78,9 +78,17 @@ class Adapter:
         """By PEFT's names."""
         named = {}
         for path, (down, up) in self.layers.items():
-            named[f"{PEFT_PREFIX}{path}.lora_A.weight"] = down
-            named[f"{PEFT_PREFIX}{path}.lora_B.weight"] = up
+            named[_down(path)] = down
+            named[_up(path)] = up
         return named
+
+    def holding(self, values: Mapping[str, Tensor]) -> "Adapter":
+        """The same adapter with other values, by PEFT's names; they are shared, and not trained."""
+        layers = {
+            path: (nn.Parameter(values[_down(path)], False), nn.Parameter(values[_up(path)], False))
+            for path in self.layers
+        }
+        return Adapter(self.settings, layers)
 
 
 class Slots:
@@ -195,6 +203,14 @@ def merge_adapter(model: nn.Module, folder: Path) -> None:
         weight.data += (update.t() if isinstance(layer, Conv1D) else update).to(weight)
     if tensors:
         raise ModelError(f"the adapter in {folder} holds {min(tensors)}, which is no part of plain LoRA")
+
+
+def _down(path: str) -> str:
+    return f"{PEFT_PREFIX}{path}.lora_A.weight"
+
+
+def _up(path: str) -> str:
+    return f"{PEFT_PREFIX}{path}.lora_B.weight"
 
 
 def _faults(error: ValidationError) -> list[str]:

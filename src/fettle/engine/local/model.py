@@ -1,6 +1,6 @@
 """A causal language model as the engine uses it: hidden states and head apart, limits known."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from fettle.engine.local import checkpoint
+from fettle.engine.local.flat import lay_out
 from fettle.engine.local.head import Head, has_head
 from fettle.engine.local.logprobs import logprobs_of_logits, token_logprobs
 from fettle.engine.local.lora import ADAPTER_CONFIG, Slots, merge_adapter, read_layout
@@ -203,6 +204,8 @@ def load_model(
         quantize(module, quantization)
     module = module.to(device).eval()
     module.requires_grad_(trained)
+    if not trained:  # a policy lays out what it trains, its head included
+        lay_out(list(module.parameters()))
     embeddings = module.get_input_embeddings()
     loaded = LanguageModel(
         module=module,
@@ -235,11 +238,6 @@ def saved_head(model: LanguageModel, folder: Path) -> Head | None:
     for parameter in head.parameters.values():
         parameter.requires_grad_(False)
     return head
-
-
-def state_of(parameters: Mapping[str, nn.Parameter]) -> list[Tensor]:
-    """A copy of the values."""
-    return [parameter.detach().clone() for parameter in parameters.values()]
 
 
 def _why(source: str, error: Exception) -> str:

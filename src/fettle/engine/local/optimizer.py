@@ -1,20 +1,32 @@
 """AdamW over a policy's trained tensors, with its state as plain named tensors."""
 
+import math
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
 from fettle.config import AdamW
+from fettle.engine.local.flat import Flat
 from fettle.errors import CheckpointError
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
+NORM_ROW = 4096
+"""Numbers whose squares are summed before their sum meets others: a running sum over millions would lose digits."""
 
 
 class Optimizer:
-    """Steps named parameters. Settings come with each step, so a schedule is the caller's."""
+    """Steps all parameters as the one buffer that they lie in. Settings come with each step, so a schedule is the
+    caller's.
 
-    def __init__(self, parameters: Mapping[str, nn.Parameter]) -> None:
-        self._parameters = dict(parameters)
-        self._adam = torch.optim.AdamW(self._parameters.values(), fused=True)
+    A parameter that no loss reached has a gradient of zero: its moments and its weights decay with the others'.
+    """
+
+    def __init__(self, flat: Flat) -> None:
+        self._flat = flat
+        self._whole = nn.Parameter(flat.values)
+        self._adam = torch.optim.AdamW([self._whole], fused=True)
 
     def step(self, settings: AdamW) -> tuple[float, bool]:
         """Clip, step and clear the gradients.
@@ -22,40 +34,74 @@ class Optimizer:
         Returns the global gradient norm before clipping, and whether the weights moved: a norm that is not
         finite leaves weights and moments as they were.
         """
-        gradients = [p.grad for p in self._parameters.values() if p.grad is not None]
-        norm = float(nn.utils.get_total_norm(gradients)) if gradients else 0.0
-        moved = bool(gradients) and torch.isfinite(torch.tensor(norm)).item()
-        if moved:
+        gradients = self._flat.gradients
+        norm = 0.0 if gradients is None else _norm(gradients)
+        moved = gradients is not None and math.isfinite(norm)
+        if gradients is not None and moved:
             if settings.clip_norm is not None and norm > settings.clip_norm:
-                torch._foreach_mul_(gradients, settings.clip_norm / norm)
+                gradients.mul_(settings.clip_norm / norm)
             self._adam.param_groups[0].update(
                 lr=settings.learning_rate,
                 betas=(settings.beta1, settings.beta2),
                 eps=settings.eps,
                 weight_decay=settings.weight_decay,
             )
+            self._whole.grad = gradients
             self._adam.step()
-        self._adam.zero_grad()
-        return norm, bool(moved)
+            self._whole.grad = None
+        self._flat.clear()
+        return norm, moved
 
     def state(self) -> dict[str, Tensor]:
-        """Moments and step counts by name; empty before the first step."""
-        return {
-            f"{key}/{name}": value.detach()
-            for name, parameter in self._parameters.items()
-            for key, value in self._adam.state.get(parameter, {}).items()
-        }
+        """Moments and step counts by parameter name; empty before the first step."""
+        if not self._state:
+            return {}
+        named = {f"step/{name}": self._state["step"].clone() for name in self._flat.parameters}
+        for moment in MOMENTS:
+            named |= {f"{moment}/{name}": part for name, part in self._flat.views(self._state[moment]).items()}
+        return named
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Take up ``state``, as :meth:`state` gave it, in the place of what is there.
 
+        What it does not speak of begins at zero. Steps are counted together: the greatest count is everybody's.
+
         Raises:
             CheckpointError: it names other parameters, or other shapes.
         """
-        self._adam.state.clear()
         for full_name, value in state.items():
             key, _, name = full_name.partition("/")
-            parameter = self._parameters.get(name)
+            parameter = self._flat.parameters.get(name)
             if parameter is None or (key != "step" and parameter.shape != value.shape):
                 raise CheckpointError(f"the checkpoint's optimizer state {full_name} does not belong to this policy")
-            self._adam.state[parameter][key] = value.clone().to(parameter.device)
+        if not state:
+            self.put_back({})
+            return
+        found = {moment: torch.zeros_like(self._flat.values) for moment in MOMENTS}
+        for moment, buffer in found.items():
+            for name, part in self._flat.views(buffer).items():
+                if f"{moment}/{name}" in state:
+                    part.copy_(state[f"{moment}/{name}"])
+        steps = [value.float() for full_name, value in state.items() if full_name.startswith("step/")]
+        found["step"] = torch.stack(steps).max().to(self._flat.values.device)
+        self.put_back(found)
+
+    def copy(self) -> dict[str, Tensor]:
+        """Of the state as it is held, for :meth:`put_back`."""
+        return {key: value.clone() for key, value in self._state.items()}
+
+    def put_back(self, state: dict[str, Tensor]) -> None:
+        """Hold ``state`` itself, as :meth:`copy` gave it."""
+        self._adam.state[self._whole] = state
+
+    @property
+    def _state(self) -> dict[str, Tensor]:
+        """Two moments [N] and a step count; empty before the first step."""
+        held: dict[str, Tensor] = self._adam.state.get(self._whole, {})
+        return held
+
+
+def _norm(values: Tensor) -> float:
+    whole = len(values) - len(values) % NORM_ROW
+    rows = torch.linalg.vector_norm(values[:whole].view(-1, NORM_ROW), dim=1)
+    return float(torch.linalg.vector_norm(torch.cat([rows, values[whole:]])))

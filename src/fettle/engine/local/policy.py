@@ -1,21 +1,24 @@
 """One policy as the local engine holds it: weights, adapter, optimizer, version, and the pins on its past."""
 
 import json
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import safetensors.torch
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fettle import losses
 from fettle.config import AdamW, LossConfig, PolicySpec, Reading
 from fettle.engine.local import checkpoint, step
+from fettle.engine.local.flat import Flat
+from fettle.engine.local.forward import Voice
 from fettle.engine.local.generators import generator
 from fettle.engine.local.head import Head, has_head
 from fettle.engine.local.lora import Adapter, read_adapter, write_adapter
-from fettle.engine.local.model import LanguageModel, new_head, state_of
+from fettle.engine.local.model import LanguageModel, new_head
 from fettle.engine.local.optimizer import Optimizer
 from fettle.errors import CheckpointError, ConfigError, EngineError
 from fettle.types import Checkpoint, Datum, ForwardResult, OptimResult
@@ -35,16 +38,14 @@ class LocalPolicy:
         if spec.lora is not None:
             self._adapter = model.slots.adapter(spec.lora, seed=spec.seed)
         self.head: Head | None = new_head(model) if spec.head is not None else None
-        self._parameters: dict[str, nn.Parameter] = dict(
-            self._adapter.parameters if self._adapter else model.parameters
-        )
-        if self.head is not None:
-            self._parameters |= self.head.parameters
-        self._optimizer = Optimizer(self._parameters)
+        trained = self._adapter.parameters if self._adapter else model.parameters
+        self._parameters = {**trained, **(self.head.parameters if self.head else {})}
+        self._flat = Flat(self._parameters)
+        self._optimizer = Optimizer(self._flat)
         self._calls = 0
         self._pins: dict[str, int] = {}
-        self._past: dict[int, list[Tensor]] = {}
-        self._before: tuple[list[Tensor], dict[str, Tensor]] | None = None
+        self._past: dict[int, dict[str, Tensor]] = {}
+        self._before: tuple[Tensor, dict[str, Tensor]] | None = None
 
     def forward(self, data: Sequence[Datum], loss: LossConfig, *, budget: int) -> ForwardResult:
         """The loss and log-probabilities, with no gradient and no dropout."""
@@ -63,7 +64,7 @@ class LocalPolicy:
             raise ConfigError("reading is no loss, and has no gradient: use forward")
         random = generator(self.spec.seed, "dropout", self.version, self._calls, device=self.model.device)
 
-        with step.all_or_nothing(self._parameters), self.model.slots.holding(self._adapter, random=random):
+        with self._flat.all_or_nothing(), self.model.slots.holding(self._adapter, random=random):
             result = step.run(self.model, data, loss, budget=budget, backward=Tensor.backward, head=self.head)
         self._calls += 1
         return result
@@ -71,22 +72,20 @@ class LocalPolicy:
     def optim_step(self, settings: AdamW, *, undoable: bool = False) -> OptimResult:
         """Step. The version counts steps, skipped ones too, so that it is also the number of steps asked for.
 
-        An ``undoable`` step keeps a copy of weights and moments until the next.
+        An ``undoable`` step keeps one copy of weights and moments, until the next step or until it is undone.
 
         Raises:
             EngineError: no gradient was accumulated.
         """
         if not self._calls:
             raise EngineError("optim_step has no gradient to apply: call forward_backward first")
+        start = time.perf_counter()
         self._keep_pinned()
-        self._before = None
-        if undoable:
-            moments = {name: value.clone() for name, value in self._optimizer.state().items()}
-            self._before = (state_of(self._parameters), moments)
+        self._before = (self._flat.values.clone(), self._optimizer.copy()) if undoable else None
         norm, moved = self._optimizer.step(settings)
         self.version += 1
         self._calls = 0
-        return OptimResult(self.version, norm, skipped=not moved)
+        return OptimResult(self.version, norm, skipped=not moved, seconds=time.perf_counter() - start)
 
     def undo(self) -> OptimResult:
         """Put weights and moments back to before the last step. The version goes up: these are weights again, but anew.
@@ -96,19 +95,23 @@ class LocalPolicy:
         """
         if self._before is None or self._calls:
             raise EngineError("there is no step to undo: make it with undoable=True, and undo it before the next call")
+        start = time.perf_counter()
         self._keep_pinned()
         weights, moments = self._before
-        for parameter, value in zip(self._parameters.values(), weights, strict=True):
-            parameter.data.copy_(value)
-        self._optimizer.restore(moments)
+        self._flat.values.copy_(weights)
+        self._optimizer.put_back(moments)
         self._before = None
         self.version += 1
-        return OptimResult(self.version, 0.0)
+        return OptimResult(self.version, 0.0, seconds=time.perf_counter() - start)
 
     def _keep_pinned(self) -> None:
         """Copy today's weights where a sampler reads them, before they change."""
         if self.version in self._pins.values():
-            self._past[self.version] = state_of(self._parameters)
+            self._keep()
+
+    def _keep(self) -> None:
+        if self.version not in self._past:
+            self._past[self.version] = self._flat.views(self._flat.values.clone())
 
     def _check_head(self, loss: LossConfig) -> None:
         if isinstance(loss, Reading) and loss.of == "scores" and self.spec.head is not None:
@@ -120,9 +123,14 @@ class LocalPolicy:
                     f"create it with head: {head}"
                 )
 
-    def pin(self, name: str) -> None:
-        """Keep today's weights reachable as ``name``."""
+    def pin(self, name: str, *, copied: bool = False) -> None:
+        """Keep today's weights reachable as ``name``.
+
+        They are copied when the next step comes; at once with ``copied``, so that another thread may read them.
+        """
         self._pins[name] = self.version
+        if copied:
+            self._keep()
 
     def unpin(self, name: str) -> None:
         """Let them go; a copy nobody else holds is dropped."""
@@ -130,22 +138,28 @@ class LocalPolicy:
         if version not in self._pins.values():
             self._past.pop(version, None)
 
+    def voice(self, name: str) -> Voice:
+        """The weights of ``name`` beside the model: the copy that was kept of them, or today's own."""
+        version = self._pins[name]
+        past = self._past.get(version)
+        if self._adapter is None:
+            return Voice(version, tensors=past)
+        return Voice(version, adapter=self._adapter if past is None else self._adapter.holding(past))
+
     @contextmanager
     def as_pinned(self, name: str) -> Iterator[int]:
         """The model with the weights of ``name`` in it; yields their version."""
         version = self._pins[name]
-        past = self._past.get(version)
-        parameters = list(self._parameters.values())
-        now = [parameter.data for parameter in parameters]
-        if past is not None:
-            for parameter, value in zip(parameters, past, strict=True):
-                parameter.data = value
+        past = self._past.get(version, {})
+        now = {name: self._parameters[name].data for name in past}
         try:
+            for name, value in past.items():
+                self._parameters[name].data = value
             with self.model.slots.holding(self._adapter):
                 yield version
         finally:
-            for parameter, value in zip(parameters, now, strict=True):
-                parameter.data = value
+            for name, value in now.items():
+                self._parameters[name].data = value
 
     def save(self, folder: Path, *, optimizer: bool) -> Checkpoint:
         """Write weights, version, settings and, if asked, moments.

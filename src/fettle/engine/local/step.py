@@ -1,13 +1,12 @@
 """The training step: a call's data through the model, one micro-batch at a time, into gradients and metrics."""
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fettle import losses
 from fettle.config import LossConfig, Reading
@@ -140,24 +139,6 @@ def _summed(name: str, values: Tensor, counted: Tensor) -> Tensor:
     if name.endswith("_min"):
         return torch.where(counted > 0, values, torch.inf).min()
     return (values * counted).sum()
-
-
-@contextmanager
-def all_or_nothing(parameters: Mapping[str, nn.Parameter]) -> Iterator[None]:
-    """Gradients made inside are added to those held before; if anything is raised, the old ones stay alone."""
-    held = {name: parameter.grad for name, parameter in parameters.items()}
-    for parameter in parameters.values():
-        parameter.grad = None
-    try:
-        yield
-    except BaseException:
-        for name, parameter in parameters.items():
-            parameter.grad = held[name]
-        raise
-    for name, parameter in parameters.items():
-        before = held[name]
-        if before is not None:
-            parameter.grad = before if parameter.grad is None else before.add_(parameter.grad)
 
 
 def _some(indices: Sequence[int]) -> str:

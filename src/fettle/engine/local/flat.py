@@ -1,0 +1,85 @@
+"""Parameters laid end to end: one buffer of values, and for what is trained one of gradients."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+
+class Flat:
+    """Trained parameters as views into one buffer of values [N] and, while gradients wait, into one of gradients [N].
+
+    They lie as ``lay_out`` lays them, and must be of one type and on one device, and stay there.
+    """
+
+    def __init__(self, parameters: Mapping[str, nn.Parameter]) -> None:
+        self.parameters = dict(parameters)
+        (self.values,) = lay_out(list(self.parameters.values()))
+        self.gradients: Tensor | None = None
+        """What the calls since the last ``clear`` have added; None where there was none."""
+        names, held = list(self.parameters), list(self.parameters.values())
+        self._shapes = {names[place]: held[place].shape for place in _order(held)}
+        self._kept = torch.empty_like(self.values)
+        self._kept_views = self.views(self._kept)
+
+    def views(self, buffer: Tensor) -> dict[str, Tensor]:
+        """By parameter name, the parts of a buffer [N] that lies as the values do."""
+        parts = torch.split(buffer, [shape.numel() for shape in self._shapes.values()])
+        return {name: part.view(shape) for (name, shape), part in zip(self._shapes.items(), parts, strict=True)}
+
+    @contextmanager
+    def all_or_nothing(self) -> Iterator[None]:
+        """Gradients made inside are added to those held before; if anything is raised, the old ones stay alone.
+
+        Only a call that finds gradients there pays for a second buffer, and for one addition.
+        """
+        buffer, views = self._kept, self._kept_views
+        if self.gradients is not None:
+            buffer = torch.empty_like(self._kept)
+            views = self.views(buffer)
+        buffer.zero_()
+        self._point(views)
+        try:
+            yield
+        except BaseException:
+            self._point(self._kept_views if self.gradients is not None else {})
+            raise
+        if self.gradients is None:
+            self.gradients = buffer
+        else:
+            self.gradients.add_(buffer)
+            self._point(self._kept_views)
+
+    def clear(self) -> None:
+        """Forget the gradients. Their memory is kept for the next."""
+        self.gradients = None
+        self._point({})
+
+    def _point(self, views: Mapping[str, Tensor]) -> None:
+        """Let ``backward`` add into these views; where there is none, a parameter has no gradient."""
+        for name, parameter in self.parameters.items():
+            parameter.grad = views.get(name)
+
+
+@torch.no_grad()
+def lay_out(parameters: Sequence[nn.Parameter]) -> list[Tensor]:
+    """Move values into one buffer for each type, without gaps, and make the parameters views of it.
+
+    Those of two and more dimensions come first, the others after them, each in the order given: matrices that a model
+    applies to one input (queries, keys and values) so lie as one matrix, and their biases as one bias.
+    """
+    buffers = []
+    for dtype in dict.fromkeys(parameter.dtype for parameter in parameters):
+        chosen = [parameters[place] for place in _order(parameters) if parameters[place].dtype == dtype]
+        buffer = torch.empty(sum(p.numel() for p in chosen), dtype=dtype, device=chosen[0].device)
+        for parameter, part in zip(chosen, torch.split(buffer, [p.numel() for p in chosen]), strict=True):
+            # One at a time, so that each old tensor is let go before the next is copied.
+            parameter.data = part.view(parameter.shape).copy_(parameter)
+        buffers.append(buffer)
+    return buffers
+
+
+def _order(parameters: Sequence[nn.Parameter]) -> list[int]:
+    """The places of the matrices, then of the rest."""
+    return sorted(range(len(parameters)), key=lambda place: parameters[place].dim() < 2)
