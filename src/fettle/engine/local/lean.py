@@ -1,0 +1,192 @@
+"""Hand-written forwards without gradients, over the very weights of transformers' modules: few and large operations.
+
+They are equal to transformers' own within rounding. Each row of ``FAMILIES`` describes one; there is one arithmetic.
+"""
+
+import functools
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import PretrainedConfig, PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from fettle.engine.local.attention import Attention
+from fettle.engine.local.forward import Carried, Forward
+from fettle.engine.local.fusing import fused
+from fettle.engine.local.lean_adapters import Adapters, Product
+from fettle.engine.local.lean_families import ACTIVATIONS, FAMILIES, Family, lean_family, window
+from fettle.engine.local.lean_layers import LeanLayer, Norm, Rope, Rotation, applied, head_rms_norm, rms_norm
+from fettle.engine.local.model import LanguageModel
+
+__all__ = ["LeanForward", "lean_family", "lean_forward"]
+
+
+def lean_forward(model: LanguageModel, tensors: Mapping[str, Tensor] | None) -> Forward | None:
+    """The model's arithmetic with ``tensors`` in the place of its own by parameter name; None if it is not known.
+
+    Cheap to make, and made for one sampling call: weights that do not lie side by side are copied, and float32 weights
+    of a model that computes in bfloat16 are rounded, once.
+    """
+    family = FAMILIES.get(lean_family(model.module.config))
+    if family is None or type(model.module).__name__ != family.causal_lm or not model.head_is_one_matrix:
+        return None
+    weights = Weights(model.module, tensors or {}, torch.bfloat16 if model.precision == "bfloat16" else None)
+    return LeanForward(model.module, family, weights) if weights.plain(family) else None
+
+
+class LeanForward:
+    """Satisfies ``Forward``, of the weights at the time it was made, and of adapters as they were when first carried.
+
+    The caller need not turn on autocast.
+    """
+
+    def __init__(self, model: PreTrainedModel, family: Family, weights: "Weights") -> None:
+        config = model.config
+        trunk = model.get_submodule(family.trunk)
+        embedding = trunk.get_submodule(family.embedding)
+        self._embedding = weights.of(f"{family.trunk}.{family.embedding}.weight")
+        self._scale = embedding.embed_scale.to(self._embedding.dtype) if family.scaled_embedding else None
+        self._positions = weights.of(f"{family.trunk}.{family.positions}.weight") if family.positions else None
+        self._rope = None if family.positions else Rope(trunk.get_submodule("rotary_emb"), self._embedding)
+        layers = range(config.num_hidden_layers)
+        self._kinds = [config.layer_types[i] if family.rope_by_layer_type else None for i in layers]
+        self.layers = [_layer(config, family, weights, i) for i in layers]
+        self.final_norm = weights.norm(f"{family.trunk}.{family.final_norm}", config, family)
+        self._head = weights.product(("lm_head",))
+        self._adapters = Adapters(weights.products)
+
+    @torch.no_grad()
+    def logits(
+        self,
+        tokens: Tensor,
+        positions: Tensor,
+        attention: Attention,
+        *,
+        wanted: Tensor | None = None,
+        carried: Sequence[Carried] = (),
+    ) -> Tensor:
+        """See ``Forward``."""
+        x = self.embedded(tokens, positions)
+        rotations = self.rotations(positions)
+        beside = self._adapters.beside(carried, len(tokens), tokens.device)
+        for layer, rotation in zip(self.layers, rotations, strict=True):
+            attended = layer.attended(x, rotation, attention, beside)
+            if wanted is not None and layer is self.layers[-1]:  # nobody asks anything more of the others
+                x, attended = x.index_select(0, wanted), attended.index_select(0, wanted)
+                beside = None if beside is None else beside.of(wanted)
+            layer.finish(x, attended, beside)
+        return applied(self._head, self.final_norm(x), None)
+
+    def embedded(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        """The residual stream [N, hidden] before the first layer."""
+        x = functional.embedding(tokens, self._embedding)
+        if self._scale is not None:
+            x.mul_(self._scale)
+        if self._positions is not None:
+            x.add_(functional.embedding(positions, self._positions))
+        return x
+
+    def rotations(self, positions: Tensor) -> list[Rotation | None]:
+        """By layer; none where positions are learned."""
+        if self._rope is None:
+            return [None] * len(self.layers)
+        found = self._rope.at(positions, self._kinds)
+        return [found[kind] for kind in self._kinds]
+
+
+class Weights:
+    """The parameters of one model by the path of their module, each as it is or another value in its place."""
+
+    def __init__(self, model: PreTrainedModel, tensors: Mapping[str, Tensor], dtype: torch.dtype | None) -> None:
+        self.products: list[Product] = []
+        self._modules = dict(model.named_modules())
+        self._layers = model.config.num_hidden_layers
+        self._names = {id(parameter): name for name, parameter in model.named_parameters()}  # tied ones once
+        self._tensors = tensors
+        self._dtype = dtype
+
+    def plain(self, family: Family) -> bool:
+        """Whether all that is multiplied is a linear layer, not something put in its place."""
+        within = (*family.query_key_value, family.output, *family.widening, family.narrowing)
+        paths = [f"{family.trunk}.{family.layers}.{i}.{path}" for i in range(self._layers) for path in within]
+        return all(type(self._modules.get(path)) in (nn.Linear, Conv1D) for path in (*paths, "lm_head"))
+
+    def of(self, path: str) -> Tensor:
+        """A parameter's value."""
+        module, _, name = path.rpartition(".")
+        parameter = getattr(self._modules[module], name)
+        value: Tensor = self._tensors.get(self._names[id(parameter)], parameter)
+        return value.detach()
+
+    def scale(self, path: str) -> float:
+        """By which an attention multiplies products of queries and keys."""
+        return float(self._modules[path].scaling)
+
+    def product(self, paths: tuple[str, ...]) -> Product:
+        """Of linear layers that share their input, in the type that the model multiplies in."""
+        layers = [self._modules[path] for path in paths]
+        weights = [self.of(f"{path}.weight") for path in paths]
+        if isinstance(layers[0], Conv1D):
+            weights = [weight.t() for weight in weights]
+        biases = [self.of(f"{path}.bias") for path, layer in zip(paths, layers, strict=True) if layer.bias is not None]
+        weight, bias = fused(weights), fused(biases) if biases else None
+        dtype = self._dtype or weight.dtype
+        widths = tuple(len(each) for each in weights)
+        made = Product(len(self.products), weight.to(dtype), None if bias is None else bias.to(dtype), paths, widths)
+        self.products.append(made)
+        return made
+
+    def norm(self, path: str, config: PretrainedConfig, family: Family) -> Norm:
+        """One of the model's norms."""
+        weight, epsilon = self.of(f"{path}.weight"), float(getattr(config, family.epsilon))
+        if family.norm == "mean and variance":
+            bias = self.of(f"{path}.bias")
+            return functools.partial(
+                functional.layer_norm, normalized_shape=weight.shape, weight=weight, bias=bias, eps=epsilon
+            )
+        return functools.partial(rms_norm, weight=_multiplier(weight, family), epsilon=epsilon)
+
+    def head_norm(self, paths: Sequence[str], counts: Sequence[int], config: PretrainedConfig, family: Family) -> Norm:
+        """The norms of queries and of keys as one."""
+        weights = [_multiplier(self.of(f"{path}.weight"), family) for path in paths]
+        stacked = torch.cat([weight.expand(n, -1) for weight, n in zip(weights, counts, strict=True)])
+        return functools.partial(head_rms_norm, weight=stacked, epsilon=float(getattr(config, family.epsilon)))
+
+
+def _multiplier(weight: Tensor, family: Family) -> Tensor:
+    return weight.float() + 1 if family.norm == "rms from one" else weight
+
+
+def _layer(config: PretrainedConfig, family: Family, weights: Weights, number: int) -> LeanLayer:
+    prefix = f"{family.trunk}.{family.layers}.{number}."
+    heads = int(config.num_attention_heads)
+    key_heads = int(getattr(config, "num_key_value_heads", heads))
+
+    def product(*paths: str) -> Product:
+        return weights.product(tuple(prefix + path for path in paths))
+
+    def norm(path: str) -> Norm:
+        return weights.norm(prefix + path, config, family)
+
+    head_norms = [prefix + path for path in family.head_norms]
+    return LeanLayer(
+        number=number,
+        query_key_value=product(*family.query_key_value),
+        output=product(family.output),
+        widening=product(*family.widening),
+        narrowing=product(family.narrowing),
+        before_attention=norm(family.before_attention),
+        after_attention=norm(family.after_attention) if family.after_attention else None,
+        before_mlp=norm(family.before_mlp),
+        after_mlp=norm(family.after_mlp) if family.after_mlp else None,
+        head_norm=weights.head_norm(head_norms, (heads, key_heads), config, family) if head_norms else None,
+        activation=ACTIVATIONS[getattr(config, family.activation)],
+        gated=family.gated,
+        heads=heads,
+        key_heads=key_heads,
+        size=int(getattr(config, "head_dim", None) or config.hidden_size // heads),
+        scale=weights.scale(prefix + family.attention),
+        window=window(config, family, number),
+    )
