@@ -2,13 +2,14 @@
 
 import asyncio
 
+import numpy as np
 import pytest
 
 from fettle.broker import Broker, Operation, OpLog, digest
 from fettle.broker import oplog as module
 from fettle.config import AdamW
 from fettle.errors import EngineError, SequenceError
-from fettle.types import datum
+from fettle.types import Datum, ForwardResult, datum
 
 
 class Recorder:
@@ -89,6 +90,29 @@ async def test_an_answer_long_gone_is_refused_not_repeated(monkeypatch):
     assert recorder.done == [0, 1, 2, 3, 4]
 
 
+async def test_large_answers_make_room_for_newer_ones_and_the_newest_stay(monkeypatch):
+    monkeypatch.setattr(module, "RESULTS_BYTES", 10_000)
+    monkeypatch.setattr(module, "RESULTS_SURE", 2)
+    log = OpLog()
+
+    def operation(seq: int, tokens: int) -> Operation:
+        async def work() -> ForwardResult:
+            return ForwardResult(float(seq), {}, [np.zeros(tokens, np.float32)], tokens)
+
+        return Operation(0, seq, f"said {seq}", work)
+
+    tokens = [500, 1000, 1500, 9000]
+    for seq, count in enumerate(tokens[:3]):
+        await log.submit(operation(seq, count))
+    with pytest.raises(SequenceError, match="answer of operation 0 is no longer kept"):
+        log.submit(operation(0, 500))
+    assert (await log.submit(operation(1, 1000))).loss == 1
+    await log.submit(operation(3, 9000))
+    assert (await log.submit(operation(2, 1500))).loss == 2
+    with pytest.raises(SequenceError, match="answer of operation 1"):
+        log.submit(operation(1, 1000))
+
+
 def test_a_digest_depends_on_everything_a_call_says():
     one = datum([1, 2], [0, 1], advantages=[0, 1])
     calls = [
@@ -106,6 +130,18 @@ def test_a_digest_depends_on_everything_a_call_says():
     ]
     assert len(set(calls)) == len(calls)
     assert digest("forward", [datum([1, 2], [0, 1], advantages=[0, 1])], AdamW()) == calls[0]
+
+
+def test_a_digest_knows_where_one_array_ends_and_of_what_type_it_is():
+    def said(*rows: list[float], type: str = "f4") -> str:
+        tokens, mask = np.array([1, 2, 3], np.int32), np.array([0, 1, 1], np.float32)
+        streams = [{"advantages": np.array(row, type)} for row in rows]
+        return digest("forward", [Datum(tokens, mask, stream) for stream in streams])
+
+    assert said([0, 0, 1], [1, 0, 0]) != said([0, 0, 1], [0, 1, 0])
+    assert said([0, 0, 1]) != said([0, 0, 1], type="f8")
+    one, other = (datum([1, 2], [0, 1], **{first: [1, 2], second: [1, 2]}) for first, second in ("ab", "ba"))
+    assert digest("forward", [one]) == digest("forward", [other])
 
 
 async def test_a_caller_that_gives_up_does_not_take_the_answer_from_one_that_asks_again(tmp_path):

@@ -7,13 +7,25 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from fettle.errors import SequenceError
-from fettle.types import Datum
+from fettle.types import Datum, ForwardResult
 
 RESULTS_KEPT = 1024
 """Answers kept for callers that ask again; older ones are refused as no longer known."""
+
+RESULTS_BYTES = 64 << 20
+"""Beyond so many bytes of log-probabilities, values and scores, fewer answers are kept."""
+
+RESULTS_SURE = 16
+"""The newest answers, which are kept whatever their size."""
+
+
+DIGEST_LENGTH = 32
+"""Hexadecimal digits kept of a hash."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +41,19 @@ class Operation:
 
 
 class OpLog:
-    """Order and exactly-once for the operations of one policy, whatever order they arrive in."""
+    """Order and exactly-once for the operations of one policy, whatever order they arrive in.
+
+    An answer can be asked for again until ``RESULTS_KEPT`` newer ones are there, or, where batches are large, until
+    newer ones fill ``RESULTS_BYTES``; the newest ``RESULTS_SURE`` can be in any case.
+    """
 
     def __init__(self, *, incarnation: int = 0, next_seq: int = 0) -> None:
         self._incarnation = incarnation
         self._next = next_seq
         self._entries: dict[int, tuple[str, asyncio.Future[Any]]] = {}
         self._held: dict[int, Operation] = {}
+        self._sizes: dict[int, int] = {}
+        self._bytes = 0
 
     def submit(self, operation: Operation) -> asyncio.Future[Any]:
         """The future of the operation's answer; the same future for the same operation sent again.
@@ -78,8 +96,26 @@ class OpLog:
             operation = self._held.pop(self._next)
             _, future = self._entries[self._next]
             self._next += 1
-            asyncio.ensure_future(operation.work()).add_done_callback(functools.partial(_settle, future))
-            self._entries.pop(self._next - 1 - RESULTS_KEPT, None)
+            done = asyncio.ensure_future(operation.work())
+            done.add_done_callback(functools.partial(_settle, future))
+            done.add_done_callback(functools.partial(self._let_go, operation.seq))
+
+    def _let_go(self, newest: int, done: asyncio.Future[Any]) -> None:
+        """Drop the oldest answers, now that there is a new one."""
+        failed = done.cancelled() or done.exception() is not None
+        self._sizes[newest] = 0 if failed else _size(done.result())
+        self._bytes += self._sizes[newest]
+        while len(self._sizes) > RESULTS_KEPT or (self._bytes > RESULTS_BYTES and len(self._sizes) > RESULTS_SURE):
+            oldest = next(iter(self._sizes))
+            self._bytes -= self._sizes.pop(oldest)
+            del self._entries[oldest]
+
+
+def _size(answer: object) -> int:
+    """Bytes of what grows with a batch."""
+    if not isinstance(answer, ForwardResult):
+        return 0
+    return sum(row.nbytes for row in (*answer.logprobs, *answer.values)) + 8 * len(answer.scores)
 
 
 def _settle(answer: asyncio.Future[Any], done: asyncio.Future[Any]) -> None:
@@ -95,25 +131,31 @@ def _settle(answer: asyncio.Future[Any], done: asyncio.Future[Any]) -> None:
 
 
 def digest(kind: str, *parts: BaseModel | Sequence[Datum] | str | bool) -> str:
-    """A hash of a call's name and everything it says, the same on every machine."""
-    hasher = hashlib.blake2b(kind.encode(), digest_size=16)
+    """A hash of a call's name and everything it says, the same on every machine.
+
+    What is hashed begins with an outline that gives each array's name, type and length, so that no other call has the
+    same bytes.
+    """
+    outline: list[object] = [kind]
+    arrays: list[NDArray[Any]] = []
     for part in parts:
         if isinstance(part, BaseModel):
-            hasher.update(part.model_dump_json().encode())
+            outline.append(part.model_dump_json())
         elif isinstance(part, str | bool):
-            hasher.update(repr(part).encode())
+            outline.append(part)
         else:
-            for datum in part:
-                hasher.update(_bytes_of(datum))
-        hasher.update(b"\x1f")
-    return hasher.hexdigest()
+            outline.append([_outline(datum, arrays) for datum in part])
+    hasher = hashlib.sha256(repr(outline).encode())
+    for array in arrays:
+        hasher.update(np.ascontiguousarray(array).data)
+    return hasher.hexdigest()[:DIGEST_LENGTH]
 
 
-def _bytes_of(datum: Datum) -> bytes:
-    parts = [
-        f"{len(datum.tokens)}/{datum.temperature!r}/{datum.group}/{sorted(datum.scalars.items())}".encode(),
-        datum.tokens.tobytes(),
-    ]
-    for name, values in sorted({"loss_mask": datum.loss_mask, **datum.streams}.items()):
-        parts += [name.encode(), values.tobytes()]
-    return b"".join(parts)
+def _outline(datum: Datum, arrays: list[NDArray[Any]]) -> tuple[object, ...]:
+    """What a datum says but for its arrays, which are put to the others."""
+    names = sorted(datum.streams)
+    own = [datum.tokens, datum.loss_mask, *[datum.streams[name] for name in names]]
+    arrays += own
+    types = "".join([array.dtype.char for array in own])
+    scalars = sorted(datum.scalars.items()) if datum.scalars else ""
+    return len(datum.tokens), types, datum.temperature, datum.group, scalars, *names
