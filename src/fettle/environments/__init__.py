@@ -1,8 +1,19 @@
 """Where tasks and rewards come from."""
 
 from fettle.environments.base import Environment, Observation, StepResult, Suite
+from fettle.environments.scoring import ScoringThread
 from fettle.environments.sheltered import Sheltered
 from fettle.environments.single_turn import SingleTurn
 from fettle.environments.table import ENVIRONMENTS, suite
 
-__all__ = ["ENVIRONMENTS", "Environment", "Observation", "Sheltered", "SingleTurn", "StepResult", "Suite", "suite"]
+__all__ = [
+    "ENVIRONMENTS",
+    "Environment",
+    "Observation",
+    "ScoringThread",
+    "Sheltered",
+    "SingleTurn",
+    "StepResult",
+    "Suite",
+    "suite",
+]

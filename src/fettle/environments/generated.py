@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from random import Random
 
 from fettle.environments.base import Environment
+from fettle.environments.scoring import ScoringThread
 from fettle.environments.single_turn import SingleTurn
 from fettle.errors import ConfigError
 from fettle.randomness import key
@@ -39,6 +40,7 @@ class GeneratedSuite:
         self._draw = draw
         self._reward = reward
         self._component = component
+        self._thread = ScoringThread()
         self._seed = seed
         draws = (draw(Random(key(seed, "heldout", index))) for index in range(PROBES + 20 * heldout))
         self._heldout = distinct(draws, heldout)
@@ -66,7 +68,7 @@ class GeneratedSuite:
 
     def environment(self) -> Environment:
         """A new single-turn environment."""
-        return SingleTurn(self._component, self._reward)
+        return SingleTurn(self._component, self._reward, self._thread)
 
 
 def distinct(tasks: Iterable[Task], size: int) -> tuple[Task, ...]:

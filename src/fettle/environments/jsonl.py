@@ -8,6 +8,7 @@ from random import Random
 from fettle.config import JSONL
 from fettle.environments.base import Environment, Suite
 from fettle.environments.generated import distinct, prompt
+from fettle.environments.scoring import ScoringThread
 from fettle.environments.single_turn import SingleTurn
 from fettle.errors import DataError, nearest
 from fettle.randomness import key
@@ -27,6 +28,7 @@ class FileSuite:
         shuffled = sorted(tasks, key=lambda task: key(config.seed, "heldout", task.prompt))
         self.name = name
         self._reward = reward
+        self._thread = ScoringThread()
         self._config = config
         self._heldout = distinct(shuffled, config.heldout)
         kept = {task.prompt for task in self._heldout}
@@ -43,7 +45,7 @@ class FileSuite:
 
     def environment(self) -> Environment:
         """A new single-turn environment."""
-        return SingleTurn(self._config.reward, self._reward)
+        return SingleTurn(self._config.reward, self._reward, self._thread)
 
 
 @lru_cache(maxsize=16)

@@ -1,6 +1,9 @@
 """One question, one reply, one reward."""
 
+from functools import partial
+
 from fettle.environments.base import Observation, StepResult
+from fettle.environments.scoring import ScoringThread
 from fettle.errors import EnvironmentFault
 from fettle.rewards import RewardFunction, breakdown
 from fettle.types import Message, Task
@@ -9,10 +12,11 @@ from fettle.types import Message, Task
 class SingleTurn:
     """Shows a task's prompt, and pays what ``reward`` gives for the reply."""
 
-    def __init__(self, name: str, reward: RewardFunction) -> None:
-        """``name`` is what the reward is called in components and in faults."""
+    def __init__(self, name: str, reward: RewardFunction, thread: ScoringThread | None = None) -> None:
+        """``name`` is what the reward is called in components and in faults; without a ``thread`` it is called here."""
         self._name = name
         self._reward = reward
+        self._thread = thread
         self._task: Task | None = None
         self._over = False
 
@@ -34,7 +38,8 @@ class SingleTurn:
         if self._task is None or self._over:
             raise EnvironmentFault("there is no episode to step: reset a new environment with a task, and step it once")
         self._over = True
-        components = breakdown(self._name, self._reward, action.content, self._task)
+        score = partial(breakdown, self._name, self._reward, action.content, self._task)
+        components = score() if self._thread is None else await self._thread.run(score)
         return StepResult((), sum(components.values()), terminated=True, truncated=False, components=components)
 
     async def close(self) -> None:

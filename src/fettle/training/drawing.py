@@ -16,6 +16,7 @@ from fettle.errors import EnvironmentFault
 from fettle.randomness import key
 from fettle.rollouts import Group, group
 from fettle.training.learned import Scorer
+from fettle.training.timing import Busy, TimedSuite
 from fettle.types import Failed
 
 
@@ -30,7 +31,8 @@ class Batch:
     """Episodes that broke."""
     policy_version: int
     drawn_tokens: int
-    seconds: float
+    scoring: float
+    """The share of the drawing's seconds in which environments and rewards were at work, and not the sampler alone."""
 
 
 class Drawer:
@@ -63,26 +65,28 @@ class Drawer:
         Raises:
             EnvironmentFault: every episode of the step failed.
         """
-        started = time.perf_counter()
+        began, busy = time.perf_counter(), Busy()
         sampler = await self._policy.sampler()
-        drawn = await self._rounds(sampler, step)
+        drawn = await self._rounds(sampler, step, busy)
         return Batch(
             groups=self._chosen(drawn, step),
             uninformative=sum(not _informative(g) for g in drawn),
             failures=tuple(failure for g in drawn for failure in g.failures),
             policy_version=sampler.policy_version,
             drawn_tokens=sum(t.num_sampled for g in drawn for t in g.trajectories),
-            seconds=time.perf_counter() - started,
+            scoring=busy.seconds / (time.perf_counter() - began),
         )
 
-    async def _rounds(self, sampler: Sampler, step: int) -> list[Group]:
+    async def _rounds(self, sampler: Sampler, step: int, busy: Busy) -> list[Group]:
         """Groups until enough of them can teach, where dynamic sampling asks for that; one round otherwise."""
         rounds = self._run.dynamic_sampling.max_rounds if self._run.dynamic_sampling else 1
         wanted = self._run.groups_per_step
         drawn: list[Group] = []
         for number in range(rounds):
             first = (step * rounds + number) * wanted
-            drawn += await asyncio.gather(*(self._group(sampler, index) for index in range(first, first + wanted)))
+            drawn += await asyncio.gather(
+                *(self._group(sampler, index, busy) for index in range(first, first + wanted))
+            )
             if sum(map(_informative, drawn)) >= wanted:
                 break
         return drawn
@@ -99,9 +103,9 @@ class Drawer:
         wanted = self._run.groups_per_step
         return tuple(sorted(usable, key=lambda g: not _informative(g))[:wanted] if len(drawn) > wanted else usable)
 
-    async def _group(self, sampler: Sampler, index: int) -> Group:
+    async def _group(self, sampler: Sampler, index: int, busy: Busy) -> Group:
         weights = [config.weight for config in self._run.environments]
-        choice = random.Random(f"{self._run.seed}/suite/{index}").choices(self.suites, weights)[0]
+        choice = TimedSuite(random.Random(f"{self._run.seed}/suite/{index}").choices(self.suites, weights)[0], busy)
         drawn = await group(
             choice.training_task(index),
             choice,
@@ -111,7 +115,10 @@ class Drawer:
             params=self.params("rollout", index),
             name=f"{choice.name}/{index}",
         )
-        return drawn if self.scorer is None else await self.scorer.rewarded(drawn)
+        if self.scorer is None:
+            return drawn
+        with busy:
+            return await self.scorer.rewarded(drawn)
 
 
 def _informative(drawn: Group) -> bool:

@@ -1,6 +1,5 @@
 """What a batch does to the policy and its critic: shaped, scored, credited, and then the optimizer steps."""
 
-import time
 from collections.abc import Mapping, Sequence
 
 from fettle.config import RLRun
@@ -50,7 +49,6 @@ class Learner:
 
     async def learn(self, step: int, batch: Batch) -> dict[str, float]:
         """Learn from one batch; returns the step's metrics."""
-        started = time.perf_counter()
         run = with_kl_coefficient(self._run, self.state)
         new = len(batch.groups)
         recalled, row = self._recalled(step, batch)
@@ -68,7 +66,7 @@ class Learner:
             rehearsed = await self._rehearser.add(self.policy, step) if self._rehearser is not None else {}
             row |= {**rehearsed, **await self._policy_updated(step, data, run, drawn_by=batch.policy_version)}
         row |= self._controlled(row, episodes=sum(map(len, data[:new])))
-        return {**row, "time/sample": batch.seconds, "time/train": time.perf_counter() - started}
+        return row
 
     def _recalled(self, step: int, batch: Batch) -> tuple[list[Group], dict[str, float]]:
         """Groups of earlier steps, where they are learned from again."""

@@ -8,6 +8,7 @@ from fettle.config import PreferenceRun, RewardModelRun, SFTRun
 from fettle.errors import DataError
 from fettle.training.memory import context_of
 from fettle.training.schedule import learning_rate
+from fettle.training.timing import Stopwatch
 from fettle.training.updates import Outcome, Update
 from fettle.types import Datum, Message
 
@@ -65,10 +66,10 @@ def update(run: OfflineRun, data: Sequence[Datum], step: int) -> Update:
     return Update(data, run.optimizer.model_copy(update={"learning_rate": rate}))
 
 
-def step_row(update: Update, outcome: Outcome, told: Mapping[str, float], *, seconds: float) -> dict[str, float]:
-    """The metrics of one step; ``told`` is what the loop itself makes of the result."""
+def step_row(update: Update, outcome: Outcome, told: Mapping[str, float], watch: Stopwatch) -> dict[str, float]:
+    """The metrics of one step, which is then over; ``told`` is what the loop itself makes of the result."""
     result, stepped = outcome
-    tokens = sum(len(datum.tokens) for datum in update.data)
+    tokens, times = sum(len(datum.tokens) for datum in update.data), watch.row()
     return {
         "loss": result.loss,
         **told,
@@ -77,8 +78,8 @@ def step_row(update: Update, outcome: Outcome, told: Mapping[str, float], *, sec
         "policy/learning_rate": update.adam.learning_rate,
         "policy/version": float(stepped.policy_version),
         "progress/step_tokens": float(tokens),
-        "time/step": seconds,
-        "speed/tokens_per_second": tokens / seconds,
+        **times,
+        "speed/tokens_per_second": tokens / times["time/step"],
     }
 
 

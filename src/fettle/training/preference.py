@@ -2,7 +2,6 @@
 
 import asyncio
 import statistics
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -18,6 +17,7 @@ from fettle.training.compared import Example, Loss, Reply
 from fettle.training.evaluation import interval
 from fettle.training.offline import Order, check_lengths, due, step_row, update
 from fettle.training.session import Session, Summary
+from fettle.training.timing import Stopwatch
 from fettle.training.updates import submitted
 from fettle.types import Datum, Floats
 
@@ -40,8 +40,9 @@ async def train(
     seen = {index: examples[index] for index in order.of_run(run.steps, run.batch_size)}
     known = await asyncio.to_thread(_encoded, run, template, seen)
     kept = await asyncio.to_thread(_encoded, run, template, dict(enumerate(heldout)))
-    policy = await session.policy(engine, policy_spec(run))
-    reference = await _reference(run, engine)
+    watch = Stopwatch()
+    policy = watch.policy(await session.policy(engine, policy_spec(run)))
+    reference = await _reference(run, engine, watch)
     scored = await _compared(run.loss, list(kept.values()), reference)
     if session.progress.checkpoint is None:
         await _evaluate(run.loss, policy, scored, session, done=0)
@@ -50,16 +51,17 @@ async def train(
     async def batch(step: int) -> _Compared:
         return await _compared(run.loss, [known[at] for at in order.of_batch(step, run.batch_size)], reference)
 
+    watch.restart()
     async for step, drawn in stream(session.remaining, batch, ahead=1):
-        started = time.perf_counter()
         wanted = update(run, await _against_baseline(policy, drawn), step)
         outcome = await submitted(policy, wanted, run.loss)
         told = {f"policy/{name}": value for name, value in outcome[0].metrics.items()}
-        session.log(step + 1, step_row(wanted, outcome, told, seconds=time.perf_counter() - started))
+        session.log(step + 1, step_row(wanted, outcome, told, watch))
         if due(run, step + 1):
             await _evaluate(run.loss, policy, scored, session, done=step + 1)
         if await session.finish_step(policy, step + 1):
             break
+        watch.restart()
     await policy.close()
     return session.summary()
 
@@ -93,10 +95,10 @@ class _Compared:
     apart: Sequence[Datum]
 
 
-async def _reference(run: PreferenceRun | RewardModelRun, engine: Engine) -> Sampler | None:
+async def _reference(run: PreferenceRun | RewardModelRun, engine: Engine, watch: Stopwatch) -> Sampler | None:
     if not isinstance(run, PreferenceRun) or not reads_reference(run.loss):
         return None
-    return await engine.sampler(run.reference or str(run.policy.model))
+    return watch.sampler(await engine.sampler(run.reference or str(run.policy.model)))
 
 
 async def _compared(loss: Loss, examples: Sequence[tuple[Reply, ...]], reference: Sampler | None) -> _Compared:

@@ -1,12 +1,11 @@
 """Reinforcement learning: draw a batch, learn from it, evaluate. One loop for every engine and every preset."""
 
-import time
 from collections.abc import Sequence
 
 from fettle.chat import Template
 from fettle.config import RLRun
 from fettle.data import Conversation
-from fettle.engine import Engine
+from fettle.engine import Engine, Sampler
 from fettle.environments import Suite
 from fettle.rollouts import stream
 from fettle.tracking import Transcript
@@ -21,6 +20,7 @@ from fettle.training.off_policy import Memory
 from fettle.training.planning import Planner
 from fettle.training.rehearsal import Rehearser
 from fettle.training.session import Session, Summary
+from fettle.training.timing import Stopwatch
 from fettle.training.trust import pulls_to_reference
 from fettle.types import Trajectory
 
@@ -45,16 +45,19 @@ async def train(
         DataError: there is a rehearsal, and nothing to rehearse.
         EnvironmentFault: every episode of a step failed.
     """
-    policy = await session.policy(engine, policy_spec(run))
+    watch = Stopwatch()
+    policy = watch.policy(await session.policy(engine, policy_spec(run)))
     spec = critic_spec(run)
-    critic = await session.policy(engine, spec, part=PART) if spec is not None else None
+    critic = watch.policy(await session.policy(engine, spec, part=PART)) if spec is not None else None
     drawer = Drawer(run, suites, template, policy, scorer=await reward_model(run, engine))
     learner = Learner(
         run,
         policy,
         critic=critic,
-        reference=await engine.sampler(run.reference or str(run.policy.model)) if pulls_to_reference(run) else None,
-        teacher=await engine.sampler(run.teacher.model) if run.teacher is not None else None,
+        reference=await _read(engine, run.reference or str(run.policy.model), watch)
+        if pulls_to_reference(run)
+        else None,
+        teacher=await _read(engine, run.teacher.model, watch) if run.teacher is not None else None,
         planner=Planner(run.planning, template) if run.planning is not None else None,
         rehearser=Rehearser(run.rehearsal, rehearsed, template, seed=run.seed) if run.rehearsal is not None else None,
         memory=_memory(run, session),
@@ -64,13 +67,14 @@ async def train(
         await _evaluate(run, drawer, learner, session, done=0)
         await session.finish_step(policy, 0)
     ahead = run.max_staleness // (run.minibatches * run.epochs)
+    watch.restart()
     async for step, batch in stream(session.remaining, drawer.draw, ahead=ahead, barriers=session.barriers()):
-        started = time.perf_counter()
+        watch.received()
         row = await learner.learn(step, batch)
-        row["time/step"] = batch.seconds + time.perf_counter() - started
-        row["speed/tokens_per_second"] = batch.drawn_tokens / row["time/step"]
         row |= learned_row(batch.groups)
         row |= {f"engine/{name}": value for name, value in (await engine.statistics()).items()}
+        row |= watch.row(scoring=batch.scoring)
+        row["speed/tokens_per_second"] = batch.drawn_tokens / row["time/step"]
         session.log(step + 1, row)
         session.carry(learner.state)
         session.failures(step + 1, "training", batch.failures)
@@ -78,10 +82,16 @@ async def train(
             await _evaluate(run, drawer, learner, session, done=step + 1)
         if await session.finish_step(policy, step + 1):
             break
+        watch.restart()
     for model in (policy, critic):
         if model is not None:
             await model.close()
     return session.summary()
+
+
+async def _read(engine: Engine, weights: str, watch: Stopwatch) -> Sampler:
+    """What is asked for log-probabilities only."""
+    return watch.sampler(await engine.sampler(weights))
 
 
 def _memory(run: RLRun, session: Session) -> Memory | None:

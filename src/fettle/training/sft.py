@@ -1,7 +1,6 @@
 """Supervised fine-tuning: conversations in, what the assistant says trained on, or what it is answered."""
 
 import asyncio
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +16,7 @@ from fettle.rollouts import stream
 from fettle.training.measures import perplexity
 from fettle.training.offline import QUOTED, Order, check_lengths, due, step_row, update
 from fettle.training.session import Session, Summary
+from fettle.training.timing import Stopwatch
 from fettle.training.updates import submitted
 from fettle.types import Datum, Floats, Ints, Message
 
@@ -49,7 +49,8 @@ async def train(
     lessons = await asyncio.to_thread(lessons_of, run, template, seen)
     held = await asyncio.to_thread(lessons_of, run, template, dict(enumerate(heldout)))
     scored = batch_of(run.targets, list(held.values()))
-    policy = await session.policy(engine, run.policy)
+    watch = Stopwatch()
+    policy = watch.policy(await session.policy(engine, run.policy))
     if session.progress.checkpoint is None:
         await _evaluate(policy, scored, session, done=0)
         await session.finish_step(policy, 0)
@@ -58,16 +59,17 @@ async def train(
         indices = order.of_batch(step, run.batch_size)
         return batch_of(run.targets, [lessons[index] for index in indices], shares[indices])
 
+    watch.restart()
     async for step, data in stream(session.remaining, batch, ahead=1):
-        started = time.perf_counter()
         wanted = update(run, data, step)
         outcome = await submitted(policy, wanted, CausalLM())
         told = {"policy/entropy": outcome[0].metrics["entropy"]}
-        session.log(step + 1, step_row(wanted, outcome, told, seconds=time.perf_counter() - started))
+        session.log(step + 1, step_row(wanted, outcome, told, watch))
         if due(run, step + 1):
             await _evaluate(policy, scored, session, done=step + 1)
         if await session.finish_step(policy, step + 1):
             break
+        watch.restart()
     await policy.close()
     return session.summary()
 

@@ -1,0 +1,196 @@
+"""Where the seconds of a loop's steps go: parts that add up to the step."""
+
+import time
+from collections.abc import Mapping, Sequence
+
+from fettle.config import AdamW, LossConfig, SamplingParams
+from fettle.engine import Policy, Sampler
+from fettle.environments import Environment, Observation, StepResult, Suite
+from fettle.types import Checkpoint, Completion, Datum, ForwardResult, Message, OptimResult, Task, Tokens
+
+FORWARD, BACKWARD, OPTIMIZER = "forward", "backward", "optimizer"
+
+
+class Busy:
+    """A context that many may be in at once: the seconds in which anybody was."""
+
+    def __init__(self) -> None:
+        self._inside = 0
+        self._since = 0.0
+        self._before = 0.0
+
+    def __enter__(self) -> None:
+        if not self._inside:
+            self._since = time.perf_counter()
+        self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._inside -= 1
+        if not self._inside:
+            self._before += time.perf_counter() - self._since
+
+    @property
+    def seconds(self) -> float:
+        """Up to now."""
+        return self._before + (time.perf_counter() - self._since if self._inside else 0.0)
+
+
+class Stopwatch:
+    """Times one step after another: from ``restart``, over ``received`` where it waits for a batch, to ``row``.
+
+    What comes between a step's ``row`` and the next ``restart``, evaluations and checkpoints, belongs to no step.
+    """
+
+    def __init__(self) -> None:
+        self._reading = Busy()
+        self.restart()
+
+    def restart(self) -> None:
+        """A step begins, with the wait for its batch."""
+        self._began = self._received = time.perf_counter()
+        self._read = self._reading.seconds
+        self._engine = {FORWARD: 0.0, BACKWARD: 0.0, OPTIMIZER: 0.0}
+
+    def received(self) -> None:
+        """The batch is there."""
+        self._received = time.perf_counter()
+
+    def took(self, part: str, seconds: float) -> None:
+        """An engine has spent this on a call of this step."""
+        self._engine[part] += seconds
+
+    def policy(self, policy: Policy) -> "TimedPolicy":
+        """The policy, every call of which is timed by its engine."""
+        return TimedPolicy(policy, self)
+
+    def sampler(self, sampler: Sampler) -> "TimedSampler":
+        """A sampler that is asked for log-probabilities, timed from outside."""
+        return TimedSampler(sampler, self._reading)
+
+    def row(self, *, scoring: float | None = None) -> dict[str, float]:
+        """The step is over: its parts as metrics, which add up to ``time/step``.
+
+        ``scoring`` is the share of the drawing in which rewards were worked on; None where nothing is drawn.
+        """
+        waited, rest = self._received - self._began, time.perf_counter() - self._received
+        drawing = {} if scoring is None else {"sample": waited * (1 - scoring), "score": waited * scoring}
+        known = parts_within(self._engine, rest)
+        # A reading may have queued behind the step's other calls: only what those leave open can have been its own.
+        left = rest - sum(known.values())
+        read = min(self._reading.seconds - self._read, left)
+        parts = {**drawing, **known, FORWARD: known[FORWARD] + read, "wait": left - read}
+        return {**{f"time/{name}": seconds for name, seconds in parts.items()}, "time/step": sum(parts.values())}
+
+
+def parts_within(parts: Mapping[str, float], seconds: float) -> dict[str, float]:
+    """The parts, scaled to the seconds that passed where calls that ran side by side took more than that."""
+    total = sum(parts.values())
+    return {name: part * (min(1.0, seconds / total) if total else 1.0) for name, part in parts.items()}
+
+
+class TimedPolicy:
+    """Satisfies ``Policy``: another one, whose engine's seconds a stopwatch is told."""
+
+    def __init__(self, policy: Policy, watch: Stopwatch) -> None:
+        self._policy = policy
+        self._watch = watch
+
+    async def forward(self, data: Sequence[Datum], loss: LossConfig) -> ForwardResult:
+        """Timed."""
+        return self._told(await self._policy.forward(data, loss))
+
+    async def forward_backward(self, data: Sequence[Datum], loss: LossConfig) -> ForwardResult:
+        """Timed."""
+        return self._told(await self._policy.forward_backward(data, loss))
+
+    async def optim_step(self, optimizer: AdamW, *, undoable: bool = False) -> OptimResult:
+        """Timed."""
+        result = await self._policy.optim_step(optimizer, undoable=undoable)
+        self._watch.took(OPTIMIZER, result.seconds)
+        return result
+
+    async def undo(self) -> OptimResult:
+        """Timed, as an optimizer step."""
+        result = await self._policy.undo()
+        self._watch.took(OPTIMIZER, result.seconds)
+        return result
+
+    async def sampler(self) -> Sampler:
+        """The policy's own."""
+        return await self._policy.sampler()
+
+    async def save(self, name: str, *, optimizer: bool = True) -> Checkpoint:
+        """Not timed: no step saves."""
+        return await self._policy.save(name, optimizer=optimizer)
+
+    async def close(self) -> None:
+        """The policy's own."""
+        await self._policy.close()
+
+    def _told(self, result: ForwardResult) -> ForwardResult:
+        for part, seconds in result.seconds.items():
+            self._watch.took(part, seconds)
+        return result
+
+
+class TimedSampler:
+    """Satisfies ``Sampler``: another one, which is busy while anybody waits for it."""
+
+    def __init__(self, sampler: Sampler, busy: Busy) -> None:
+        self.policy_version = sampler.policy_version
+        self._sampler = sampler
+        self._busy = busy
+
+    async def sample(self, prompt: Tokens, n: int, params: SamplingParams) -> list[Completion]:
+        """Timed."""
+        with self._busy:
+            return await self._sampler.sample(prompt, n, params)
+
+    async def logprobs(self, tokens: Tokens, *, temperature: float = 1.0) -> list[float | None]:
+        """Timed."""
+        with self._busy:
+            return await self._sampler.logprobs(tokens, temperature=temperature)
+
+    async def score(self, tokens: Tokens) -> float:
+        """Timed."""
+        with self._busy:
+            return await self._sampler.score(tokens)
+
+
+class TimedSuite:
+    """Satisfies ``Suite``: another one, which is busy while any of its environments is."""
+
+    def __init__(self, suite: Suite, busy: Busy) -> None:
+        self.name = suite.name
+        self._suite = suite
+        self._busy = busy
+
+    def training_task(self, index: int) -> Task:
+        """The suite's own, timed."""
+        with self._busy:
+            return self._suite.training_task(index)
+
+    def heldout_tasks(self) -> Sequence[Task]:
+        """The suite's own."""
+        return self._suite.heldout_tasks()
+
+    def environment(self) -> Environment:
+        """The suite's own, timed."""
+        return _TimedEnvironment(self._suite.environment(), self._busy)
+
+
+class _TimedEnvironment:
+    def __init__(self, environment: Environment, busy: Busy) -> None:
+        self._environment = environment
+        self._busy = busy
+
+    async def reset(self, task: Task) -> Observation:
+        with self._busy:
+            return await self._environment.reset(task)
+
+    async def step(self, action: Message) -> StepResult:
+        with self._busy:
+            return await self._environment.step(action)
+
+    async def close(self) -> None:
+        await self._environment.close()

@@ -1,0 +1,88 @@
+"""Rewards on a thread of their own: in order, one at a time, each with its own answer or its own fault."""
+
+import asyncio
+import threading
+
+import pytest
+
+from fettle.environments import ScoringThread, SingleTurn
+from fettle.errors import EnvironmentFault
+from fettle.types import Message, Task
+
+TASK = Task((Message("user", "3 + 4 ="),), {"answer": "7"}, "sums")
+
+
+async def test_calls_of_one_turn_are_scored_in_order_on_one_thread_that_is_not_the_loop_s():
+    thread, seen, places = ScoringThread(), [], set()
+
+    def scored(number: int) -> dict[str, float]:
+        seen.append(number)
+        places.add(threading.get_ident())
+        return {"number": float(number)}
+
+    answers = await asyncio.gather(*(thread.run(lambda n=n: scored(n)) for n in range(128)))
+    assert [answer["number"] for answer in answers] == list(range(128)) == seen
+    assert len(places - {threading.get_ident()}) == len(places) == 1
+
+
+async def test_a_fault_is_of_its_own_call_alone():
+    thread = ScoringThread()
+
+    def reward(reply: str, task: Task) -> float:
+        return float(reply)
+
+    async def stepped(reply: str) -> float:
+        environment = SingleTurn("brittle", reward, thread)
+        await environment.reset(TASK)
+        return (await environment.step(Message("assistant", reply))).reward
+
+    first, fault, last = await asyncio.gather(*map(stepped, ("1", "seven", "3")), return_exceptions=True)
+    assert (first, last) == (1.0, 3.0)
+    assert isinstance(fault, EnvironmentFault)
+    assert fault.message.startswith(f"reward brittle raised on task {TASK.id}: ValueError")
+
+
+async def test_the_loop_goes_on_while_a_reward_is_at_work():
+    thread, answered = ScoringThread(), threading.Event()
+
+    def patient() -> dict[str, float]:
+        return {"heard": float(answered.wait(timeout=30))}
+
+    waiting = asyncio.ensure_future(thread.run(patient))
+    await asyncio.sleep(0)
+    asyncio.get_running_loop().call_soon(answered.set)
+    assert await waiting == {"heard": 1.0}
+
+
+async def test_what_nobody_waits_for_any_more_is_not_scored():
+    thread, began, goes_on, scored = ScoringThread(), threading.Event(), threading.Event(), []
+
+    def first() -> dict[str, float]:
+        began.set()
+        goes_on.wait(timeout=30)
+        return {}
+
+    def second() -> dict[str, float]:
+        scored.append("second")
+        return {}
+
+    calls = [asyncio.ensure_future(thread.run(call)) for call in (first, second)]
+    await asyncio.to_thread(began.wait, 30)
+    calls[1].cancel()
+    goes_on.set()
+    assert await calls[0] == {}
+    assert await thread.run(lambda: {"next": 1.0}) == {"next": 1.0}
+    assert scored == []
+
+
+async def test_what_is_no_fault_of_an_environment_is_raised_as_it_is():
+    def broken() -> dict[str, float]:
+        raise KeyError("no such thing")
+
+    with pytest.raises(KeyError, match="no such thing"):
+        await ScoringThread().run(broken)
+
+
+def test_a_thread_outlives_the_loop_that_first_used_it():
+    thread = ScoringThread()
+    assert [asyncio.run(thread.run(lambda n=n: {"n": n})) for n in (1.0, 2.0)] == [{"n": 1.0}, {"n": 2.0}]
