@@ -1,6 +1,6 @@
 # Every verb is one line over ./run, which makes the environment the first time.
 .DEFAULT_GOAL := help
-.PHONY: demo test check evidence setup clean help
+.PHONY: demo test check evidence bench setup clean help
 
 demo: ## a small language model learns while you watch
 	@./run demo
@@ -13,6 +13,9 @@ check: ## format, lint, types, layers, generated pages
 
 evidence: ## every algorithm on three seeds, about half an hour: writes docs/evidence.md
 	@./run python scripts/evidence.py
+
+bench: ## every row beside its peer, about an hour on a quiet machine: writes docs/benchmarks.md
+	@./run python -m benchmarks
 
 setup: ## make or mend the environment in .venv
 	@./run setup

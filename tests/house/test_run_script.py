@@ -65,7 +65,7 @@ def clone(root, tmp_path):
     return Clone(root, tmp_path)
 
 
-EVERYTHING = ["--upgrade pip", "--no-index --no-deps torch==2.13.0", "-e . --group dev", "-e .[gym]"]
+EVERYTHING = ["--upgrade pip", "--no-index --no-deps torch==2.13.0", "-e .[peers] --group dev", "-e .[gym]"]
 
 
 def test_help_lists_the_verbs_and_makes_nothing(clone):
