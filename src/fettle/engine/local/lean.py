@@ -17,7 +17,7 @@ from fettle.engine.local.forward import Carried, Forward
 from fettle.engine.local.fusing import fused
 from fettle.engine.local.lean_adapters import Adapters, Product
 from fettle.engine.local.lean_families import ACTIVATIONS, FAMILIES, Family, lean_family, window
-from fettle.engine.local.lean_layers import LeanLayer, Norm, Rope, Rotation, applied, head_rms_norm, rms_norm
+from fettle.engine.local.lean_layers import LeanLayer, Norm, Rope, Rotation, applied, rms_norm
 from fettle.engine.local.model import LanguageModel
 
 __all__ = ["LeanForward", "lean_family", "lean_forward"]
@@ -32,8 +32,8 @@ def lean_forward(model: LanguageModel, tensors: Mapping[str, Tensor] | None) -> 
     family = FAMILIES.get(lean_family(model.module.config))
     if family is None or type(model.module).__name__ != family.causal_lm or not model.head_is_one_matrix:
         return None
-    weights = Weights(model.module, tensors or {}, torch.bfloat16 if model.precision == "bfloat16" else None)
-    return LeanForward(model.module, family, weights) if weights.plain(family) else None
+    weights = Weights(model.module, family, tensors or {}, torch.bfloat16 if model.precision == "bfloat16" else None)
+    return LeanForward(model.module, family, weights) if weights.plain() else None
 
 
 class LeanForward:
@@ -53,7 +53,7 @@ class LeanForward:
         layers = range(config.num_hidden_layers)
         self._kinds = [config.layer_types[i] if family.rope_by_layer_type else None for i in layers]
         self.layers = [_layer(config, family, weights, i) for i in layers]
-        self.final_norm = weights.norm(f"{family.trunk}.{family.final_norm}", config, family)
+        self.final_norm = weights.norm(f"{family.trunk}.{family.final_norm}")
         self._head = weights.product(("lm_head",))
         self._adapters = Adapters(weights.products)
 
@@ -99,18 +99,22 @@ class LeanForward:
 class Weights:
     """The parameters of one model by the path of their module, each as it is or another value in its place."""
 
-    def __init__(self, model: PreTrainedModel, tensors: Mapping[str, Tensor], dtype: torch.dtype | None) -> None:
+    def __init__(
+        self, model: PreTrainedModel, family: Family, tensors: Mapping[str, Tensor], dtype: torch.dtype | None
+    ) -> None:
         self.products: list[Product] = []
         self._modules = dict(model.named_modules())
-        self._layers = model.config.num_hidden_layers
         self._names = {id(parameter): name for name, parameter in model.named_parameters()}  # tied ones once
+        self._config, self._family = model.config, family
         self._tensors = tensors
         self._dtype = dtype
+        self._epsilon = torch.tensor(float(getattr(model.config, family.epsilon)), device=model.device)
 
-    def plain(self, family: Family) -> bool:
+    def plain(self) -> bool:
         """Whether all that is multiplied is a linear layer, not something put in its place."""
+        family, layers = self._family, range(self._config.num_hidden_layers)
         within = (*family.query_key_value, family.output, *family.widening, family.narrowing)
-        paths = [f"{family.trunk}.{family.layers}.{i}.{path}" for i in range(self._layers) for path in within]
+        paths = [f"{family.trunk}.{family.layers}.{i}.{path}" for i in layers for path in within]
         return all(type(self._modules.get(path)) in (nn.Linear, Conv1D) for path in (*paths, "lm_head"))
 
     def of(self, path: str) -> Tensor:
@@ -138,25 +142,24 @@ class Weights:
         self.products.append(made)
         return made
 
-    def norm(self, path: str, config: PretrainedConfig, family: Family) -> Norm:
+    def norm(self, path: str) -> Norm:
         """One of the model's norms."""
-        weight, epsilon = self.of(f"{path}.weight"), float(getattr(config, family.epsilon))
-        if family.norm == "mean and variance":
-            bias = self.of(f"{path}.bias")
-            return functools.partial(
-                functional.layer_norm, normalized_shape=weight.shape, weight=weight, bias=bias, eps=epsilon
-            )
-        return functools.partial(rms_norm, weight=_multiplier(weight, family), epsilon=epsilon)
+        if self._family.norm != "mean and variance":
+            return self.head_norm((path,), (1,))
+        weight, bias = self.of(f"{path}.weight"), self.of(f"{path}.bias")
+        epsilon = float(getattr(self._config, self._family.epsilon))
+        return functools.partial(
+            functional.layer_norm, normalized_shape=weight.shape, weight=weight, bias=bias, eps=epsilon
+        )
 
-    def head_norm(self, paths: Sequence[str], counts: Sequence[int], config: PretrainedConfig, family: Family) -> Norm:
+    def head_norm(self, paths: Sequence[str], counts: Sequence[int]) -> Norm:
         """The norms of queries and of keys as one."""
-        weights = [_multiplier(self.of(f"{path}.weight"), family) for path in paths]
-        stacked = torch.cat([weight.expand(n, -1) for weight, n in zip(weights, counts, strict=True)])
-        return functools.partial(head_rms_norm, weight=stacked, epsilon=float(getattr(config, family.epsilon)))
-
-
-def _multiplier(weight: Tensor, family: Family) -> Tensor:
-    return weight.float() + 1 if family.norm == "rms from one" else weight
+        weights = [self.of(f"{path}.weight").expand(n, -1) for path, n in zip(paths, counts, strict=True)]
+        weight = torch.cat(weights) if len(weights) > 1 else weights[0][0]
+        dtype = weight.dtype
+        if self._family.norm == "rms from one":
+            weight = weight.float() + 1
+        return functools.partial(rms_norm, weight=weight, epsilon=self._epsilon, dtype=dtype)
 
 
 def _layer(config: PretrainedConfig, family: Family, weights: Weights, number: int) -> LeanLayer:
@@ -168,7 +171,7 @@ def _layer(config: PretrainedConfig, family: Family, weights: Weights, number: i
         return weights.product(tuple(prefix + path for path in paths))
 
     def norm(path: str) -> Norm:
-        return weights.norm(prefix + path, config, family)
+        return weights.norm(prefix + path)
 
     head_norms = [prefix + path for path in family.head_norms]
     return LeanLayer(
@@ -181,7 +184,7 @@ def _layer(config: PretrainedConfig, family: Family, weights: Weights, number: i
         after_attention=norm(family.after_attention) if family.after_attention else None,
         before_mlp=norm(family.before_mlp),
         after_mlp=norm(family.after_mlp) if family.after_mlp else None,
-        head_norm=weights.head_norm(head_norms, (heads, key_heads), config, family) if head_norms else None,
+        head_norm=weights.head_norm(head_norms, (heads, key_heads)) if head_norms else None,
         activation=ACTIVATIONS[getattr(config, family.activation)],
         gated=family.gated,
         heads=heads,
