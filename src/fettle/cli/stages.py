@@ -4,8 +4,8 @@ import asyncio
 import itertools
 import shutil
 import sys
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from fettle.broker import Broker
 from fettle.chat import Template, check_same_tokenizer, load_tokenizer
 from fettle.cli.invoked import FETTLE
+from fettle.cli.profiler import StepProfiler, middle_step
 from fettle.cli.sources import Prompt, comparisons_of, conversations_of, episodes_of, files_of
 from fettle.config import (
     Episodes,
@@ -41,9 +42,9 @@ from fettle.tracking import (
     RunFolder,
     read_metrics,
     tee,
+    write_profile,
     write_report,
 )
-from fettle.tracking.plots import draw_curves
 from fettle.training import Callback, Session, Summary, preference, rl, sft
 
 TEXTS_FOR_TOKENIZER = 2000
@@ -59,6 +60,7 @@ class Place:
     stop: asyncio.Event
     heldout: Collection[Prompt]
     callbacks: Sequence[Callback]
+    profiler: StepProfiler | None
 
 
 async def run_stage(
@@ -74,10 +76,24 @@ async def run_stage(
         folder.write_config(dump(config))
         threads = config.engine.threads or torch.get_num_threads()
         folder.write_provenance(sys.argv, threads=threads, data=files_of(config))
-        summary = await KINDS[type(config)](config, Place(files, folder, stop, heldout, callbacks))
-        draw_curves(read_metrics(folder.metrics_path), folder.curves_path)
+        every = config.evaluation.every
+        profiler = StepProfiler(middle_step(config.steps, evaluated_every=every)) if config.profile else None
+        heard = callbacks if profiler is None else (*callbacks, profiler)
+        summary = await KINDS[type(config)](config, Place(files, folder, stop, heldout, heard, profiler))
+        _draw(folder, summary, profiler)
         write_report(folder, summary, command=FETTLE)
     return summary
+
+
+def _draw(folder: RunFolder, summary: Summary, profiler: StepProfiler | None) -> None:
+    from fettle.tracking.plots import draw_curves, draw_profile  # only now: matplotlib is slow to import
+
+    rows = read_metrics(folder.metrics_path)
+    draw_curves(rows, folder.curves_path)
+    if profiler is not None:
+        write_profile(folder, seconds=summary.seconds, step=profiler.step, operators=profiler.operators)
+        slowed = {profiler.step} if profiler.operators else set()
+        draw_profile([row for row in rows if row["step"] not in slowed], folder.profile_chart_path)
 
 
 def materialized(spec: PolicySpec, folder: RunFolder, texts: Iterable[str]) -> PolicySpec:
@@ -108,7 +124,7 @@ async def _reinforced(config: RLRun, place: Place) -> Summary:
     template = Template(load_tokenizer(str(config.policy.model)))
     for companion in _companions(config):
         check_same_tokenizer(str(config.policy.model), companion)
-    with _session(config, place) as session, engine_of(config.engine, place.folder.checkpoints) as engine:
+    async with _parts(config, place) as (session, engine):
         stops = config.reward_model is not None and config.reward_model.monitor.stop
         evaluation, alarm = config.evaluation, HACKING if stops else None
         session.stop_when(patience=evaluation.patience, target=evaluation.target, alarm=alarm)
@@ -122,7 +138,7 @@ async def _supervised(config: SFTRun, place: Place) -> Summary:
     texts = (message.content for conversation in training for message in conversation)
     config = config.model_copy(update={"policy": materialized(config.policy, place.folder, texts)})
     template = Template(load_tokenizer(str(config.policy.model)))
-    with _session(config, place) as session, engine_of(config.engine, place.folder.checkpoints) as engine:
+    async with _parts(config, place) as (session, engine):
         session.stop_when(patience=config.evaluation.patience, lower_is_better=True)
         return await sft.train(
             config,
@@ -141,7 +157,7 @@ async def _compared(config: PreferenceRun | RewardModelRun, place: Place) -> Sum
     template = Template(load_tokenizer(str(config.policy.model)))
     if isinstance(config, PreferenceRun) and config.reference is not None:
         check_same_tokenizer(str(config.policy.model), config.reference)
-    with _session(config, place) as session, engine_of(config.engine, place.folder.checkpoints) as engine:
+    async with _parts(config, place) as (session, engine):
         session.stop_when(patience=config.evaluation.patience, target=config.evaluation.target)
         return await preference.train(
             config, engine=engine, examples=training, heldout=scored, template=template, session=session
@@ -181,6 +197,17 @@ def engine_of(settings: LocalEngine, checkpoints: Path) -> Iterator[Broker]:
         yield broker
     finally:
         broker.close()
+
+
+@asynccontextmanager
+async def _parts(config: StageConfig, place: Place) -> AsyncIterator[tuple[Session, Broker]]:
+    """What a loop runs with, ended with the block."""
+    with _session(config, place) as session, engine_of(config.engine, place.folder.checkpoints) as engine:
+        if place.profiler is None:
+            yield session, engine
+        else:
+            async with place.profiler.of(engine):
+                yield session, engine
 
 
 @contextmanager

@@ -76,6 +76,8 @@ class SFTRun(Frozen):
     """The loss on held-out conversations."""
     checkpoints: Checkpoints = Checkpoints()
     """When the policy is saved."""
+    profile: bool = False
+    """Write where each second of a step went into the run folder."""
 
     @model_validator(mode="after")
     def _no_head_is_trained(self) -> "SFTRun":
@@ -117,6 +119,8 @@ class Comparison(Frozen):
     """Accuracy on what is held out."""
     checkpoints: Checkpoints = Checkpoints()
     """When what is trained is saved."""
+    profile: bool = False
+    """Write where each second of a step went into the run folder."""
 
 
 class PreferenceRun(Comparison):

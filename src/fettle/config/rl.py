@@ -116,6 +116,8 @@ class RLRun(Frozen):
     """Scoring on held-out tasks."""
     checkpoints: Checkpoints = Checkpoints()
     """When the policy is saved."""
+    profile: bool = False
+    """Write where each second of a step went into the run folder."""
 
     @model_validator(mode="before")
     @classmethod

@@ -7,6 +7,7 @@ from fettle.tracking.failures import Phase, read_failures, record_failures
 from fettle.tracking.files import FileTracker, read_metrics
 from fettle.tracking.folder import RunFolder
 from fettle.tracking.hacking import FLAT, HACKING
+from fettle.tracking.profile import write_profile
 from fettle.tracking.report import Outcome, report, write_report
 from fettle.tracking.runs import RunSummary, list_runs
 from fettle.tracking.stages import StageOutcome, stages_table, write_stages_report
@@ -32,6 +33,7 @@ __all__ = [
     "stages_table",
     "tee",
     "write_atomically",
+    "write_profile",
     "write_report",
     "write_stages_report",
 ]

@@ -112,6 +112,16 @@ class RunFolder:
         return self.path / "curves.png"
 
     @property
+    def profile_path(self) -> Path:
+        """Where the seconds of its steps went; only there where a recipe asks for it."""
+        return self.path / "profile.json"
+
+    @property
+    def profile_chart_path(self) -> Path:
+        """The same, drawn."""
+        return self.path / "profile.png"
+
+    @property
     def checkpoints(self) -> Path:
         """One folder a checkpoint."""
         return self.path / "checkpoints"

@@ -12,11 +12,20 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 from fettle.tracking.atomic import write_atomically
+from fettle.tracking.profile import STEP, parts_of
 
 Row = Mapping[str, float]
 
 BLUE, ORANGE = "#2f6db3", "#d9731a"
 INK, FAINT_INK, GRID = "#30343b", "#8b919a", "#e4e6ea"
+PART_COLORS = {
+    "sample": "#2f6db3",
+    "score": "#7fb0de",
+    "forward": "#d9731a",
+    "backward": "#f0aa63",
+    "optimizer": "#5b8f4c",
+    "wait": "#c3c7cd",
+}
 SMOOTHED_FROM = 30
 """Points from which a noisy line is drawn faint, with its running mean over it."""
 
@@ -97,9 +106,33 @@ def draw_curves(rows: Sequence[Row], path: Path) -> None:
     """
     figure = curves(rows)
     if figure.axes:
-        png = io.BytesIO()
-        FigureCanvasAgg(figure).print_png(png)
-        write_atomically(path, png.getvalue())
+        _print(figure, path)
+
+
+def draw_profile(rows: Sequence[Row], path: Path) -> None:
+    """Leave a PNG of where the seconds of each step went, one part upon the other; rows of no step leave none.
+
+    Raises:
+        StorageError: it could not be written.
+    """
+    steps = {int(row["step"]): row for row in rows if STEP in row}
+    if steps:
+        _print(_stacked(steps), path)
+
+
+def _stacked(steps: Mapping[int, Row]) -> Figure:
+    figure = Figure(figsize=(10, 4.5), dpi=120, layout="constrained", facecolor="white")
+    axes = figure.add_subplot()
+    numbers, below = list(steps), [0.0] * len(steps)
+    for part in parts_of(list(steps.values())):
+        spent = [row[f"time/{part}"] for row in steps.values()]
+        axes.bar(numbers, spent, bottom=below, width=1.0, color=PART_COLORS[part], label=part)
+        below = [so_far + more for so_far, more in zip(below, spent, strict=True)]
+    _style(axes, "Where the seconds of a step went", "seconds", "{x:g}")
+    axes.set_xlabel("step", color=INK)
+    # From the top of the legend to the bottom as in the bars.
+    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=9, labelcolor=INK, reverse=True)
+    return figure
 
 
 def curves(rows: Sequence[Row]) -> Figure:
@@ -127,16 +160,7 @@ def _draw(axes: Axes, panel: Panel, rows: Sequence[Row]) -> None:
         points = _points(rows, *line.metrics)
         if points:
             (_draw_marked if line.marked else _draw_plain)(axes, line, points, rows)
-    axes.set_title(panel.title, loc="left", fontweight="bold", color=INK, fontsize=11)
-    axes.set_ylabel(panel.unit, color=INK)
-    axes.tick_params(colors=INK, labelsize=9)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
-    axes.yaxis.set_major_formatter(StrMethodFormatter(panel.ticks))
-    axes.grid(color=GRID, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.margins(x=0.02)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(FAINT_INK)
+    _style(axes, panel.title, panel.unit, panel.ticks)
     if panel.title == "Reward" and axes.dataLim.ymin >= 0 and axes.dataLim.ymax <= 1:
         axes.set_ylim(-0.02, 1.02)
     if panel.from_zero and axes.dataLim.ymin >= 0:
@@ -145,6 +169,25 @@ def _draw(axes: Axes, panel: Panel, rows: Sequence[Row]) -> None:
         # On the title's line, where it hides no curve.
         above = {"loc": "lower right", "bbox_to_anchor": (1.0, 0.99), "borderaxespad": 0.0, "ncols": len(panel.lines)}
         axes.legend(frameon=False, fontsize=9, labelcolor=INK, handlelength=1.5, **above)
+
+
+def _style(axes: Axes, title: str, unit: str, ticks: str) -> None:
+    axes.set_title(title, loc="left", fontweight="bold", color=INK, fontsize=11)
+    axes.set_ylabel(unit, color=INK)
+    axes.tick_params(colors=INK, labelsize=9)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    axes.yaxis.set_major_formatter(StrMethodFormatter(ticks))
+    axes.grid(color=GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.margins(x=0.02)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(FAINT_INK)
+
+
+def _print(figure: Figure, path: Path) -> None:
+    png = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(png)
+    write_atomically(path, png.getvalue())
 
 
 def _draw_marked(axes: Axes, line: Line, points: Mapping[int, float], rows: Sequence[Row]) -> None:

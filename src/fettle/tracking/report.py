@@ -16,6 +16,7 @@ from fettle.tracking.folder import RunFolder
 from fettle.tracking.hacking import hacked_at, hacking_advice, verdict
 from fettle.tracking.idle import advice, idle_beginning
 from fettle.tracking.pages import span
+from fettle.tracking.profile import profile_section
 from fettle.tracking.provenance import now
 
 MEASURES = {
@@ -110,6 +111,7 @@ def report(folder: RunFolder, outcome: Outcome, *, command: str = "fettle") -> s
     parts.append(_broken(folder))
     if folder.curves_path.is_file():
         parts.append(f"![Curves]({folder.curves_path.name})")
+    parts.append(profile_section(folder))
     parts += ["## What is here", "\n".join(_contents(folder, outcome)), "## What next", _next(folder, outcome, command)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -189,6 +191,7 @@ def _contents(folder: RunFolder, outcome: Outcome) -> Iterator[str]:
             yield f"- {title} checkpoint: `{_inside(folder, Path(checkpoint))}`"
     for path, what in (
         (folder.metrics_path, "every number, one JSON object a row"),
+        (folder.profile_path, "where the seconds of each step went, part by part"),
         (folder.config_path, "the recipe with every setting resolved; it replays the run"),
         (folder.provenance_path, "versions, source, data and command"),
     ):

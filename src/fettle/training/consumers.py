@@ -15,7 +15,7 @@ MODEL, TINY = "engine.local.policy", "engine.local.tiny"
 COMPARED: Mapping[str, str] = {
     **dict.fromkeys(("seed", "policy", "loss", "steps", "batch_size"), PREFERENCE),
     **dict.fromkeys(("max_tokens", "optimizer", "schedule", "evaluation"), OFFLINE),
-    **dict.fromkeys(("engine", "data", "checkpoints"), STAGES),
+    **dict.fromkeys(("engine", "data", "checkpoints", "profile"), STAGES),
     "name": "cli.build",
 }
 
@@ -40,12 +40,13 @@ CONSUMERS: Mapping[type[Frozen], Mapping[str, str]] = {
         "engine": STAGES,
         "evaluation": RL,
         "checkpoints": STAGES,
+        "profile": STAGES,
     },
     c.SFTRun: {
         **dict.fromkeys(("seed", "policy", "steps", "batch_size"), SFT),
         **dict.fromkeys(("max_tokens", "optimizer", "schedule", "evaluation"), OFFLINE),
         **dict.fromkeys(("targets", "weighting"), SFT),
-        **dict.fromkeys(("engine", "data", "checkpoints"), STAGES),
+        **dict.fromkeys(("engine", "data", "checkpoints", "profile"), STAGES),
         "name": "cli.build",
     },
     c.Targets: dict.fromkeys(("actions", "observations"), SFT),
