@@ -1,7 +1,11 @@
 """The torch backend: every operation of the seam, one at a time, in this process."""
 
+import threading
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -11,9 +15,12 @@ from fettle.config import AdamW, LocalEngine, LossConfig, PolicySpec
 from fettle.engine.base import Capabilities, SampleRequest
 from fettle.engine.local import reading
 from fettle.engine.local.decode import Decoder
+from fettle.engine.local.forward import Voice, hosted
 from fettle.engine.local.frozen import FrozenModels
 from fettle.engine.local.head import Head
+from fettle.engine.local.lean import lean_forward
 from fettle.engine.local.model import LanguageModel, Precision, load_model
+from fettle.engine.local.packing import packs
 from fettle.engine.local.policy import STATE, LocalPolicy, saved_state
 from fettle.engine.local.quantized import Quantization
 from fettle.errors import EngineError, FettleError, ModelError, NotFoundError
@@ -24,7 +31,11 @@ GIB = 1 << 30
 
 
 class LocalBackend:
-    """Satisfies ``Backend``. ``checkpoints`` is the folder that ``save`` writes into."""
+    """Satisfies ``Backend``. ``checkpoints`` is the folder that ``save`` writes into.
+
+    With ``sampling_threads``, ``sample`` may be called from a second thread beside everything else. Weights that are
+    pinned are then copied at once, and whoever runs a model's modules holds its ``turn``.
+    """
 
     def __init__(self, settings: LocalEngine, *, checkpoints: Path) -> None:
         self._settings = settings
@@ -32,6 +43,8 @@ class LocalBackend:
         self._device = _device(settings.device)
         if settings.threads is not None:
             torch.set_num_threads(settings.threads)
+        self._threads = torch.get_num_threads()
+        self._lookup = threading.RLock()  # of models and decoders, which both threads look up
         self._policies: dict[str, LocalPolicy] = {}
         self._bases: dict[tuple[str, str, str | None], LanguageModel] = {}
         self._frozen = FrozenModels(int(settings.frozen_gib * GIB))
@@ -45,65 +58,76 @@ class LocalBackend:
 
     def create_policy(self, policy: str, spec: PolicySpec) -> int:
         """Load the model and make what is trained in it."""
-        model = self._model_for(spec, _name(spec))
-        try:
-            self._policies[policy] = LocalPolicy(spec, model)
-        except FettleError:
-            self._drop_unused()
-            raise
+        with self._lookup:
+            model = self._model_for(spec, _name(spec))
+            try:
+                with model.turn:
+                    self._policies[policy] = LocalPolicy(spec, model)
+            except FettleError:
+                self._drop_unused()
+                raise
         return 0
 
     def load_policy(self, policy: str, checkpoint: str, *, optimizer: bool) -> int:
         """The policy as it was saved."""
         folder = Path(checkpoint)
         spec, version = saved_state(folder)
-        model = self._model_for(spec, _name(spec) if spec.lora else checkpoint)
-        try:
-            loaded = LocalPolicy(spec, model, version=version)
-            loaded.restore(folder, optimizer=optimizer)
-        except FettleError:
-            self._drop_unused()
-            raise
-        self._policies[policy] = loaded
+        with self._lookup:
+            model = self._model_for(spec, _name(spec) if spec.lora else checkpoint)
+            try:
+                with model.turn:
+                    loaded = LocalPolicy(spec, model, version=version)
+                    loaded.restore(folder, optimizer=optimizer)
+            except FettleError:
+                self._drop_unused()
+                raise
+            self._policies[policy] = loaded
         return version
 
     def forward(self, policy: str, data: Sequence[Datum], loss: LossConfig) -> ForwardResult:
         """No gradient."""
-        return self._policy(policy).forward(data, loss, budget=self._settings.train_tokens)
+        with self._learning(policy) as held:
+            return held.forward(data, loss, budget=self._settings.train_tokens)
 
     def forward_backward(self, policy: str, data: Sequence[Datum], loss: LossConfig) -> ForwardResult:
         """Accumulate."""
-        return self._policy(policy).forward_backward(data, loss, budget=self._settings.train_tokens)
+        with self._learning(policy) as held:
+            return held.forward_backward(data, loss, budget=self._settings.train_tokens)
 
     def optim_step(self, policy: str, optimizer: AdamW, *, undoable: bool = False) -> OptimResult:
         """Apply and clear."""
-        return self._policy(policy).optim_step(optimizer, undoable=undoable)
+        with self._learning(policy) as held:
+            return held.optim_step(optimizer, undoable=undoable)
 
     def undo(self, policy: str) -> OptimResult:
         """Take the last step back."""
-        return self._policy(policy).undo()
+        with self._learning(policy) as held:
+            return held.undo()
 
     def statistics(self) -> Mapping[str, float]:
         """Of the cache of frozen models."""
-        return self._frozen.statistics()
+        with self._lookup:
+            return self._frozen.statistics()
 
     def save(self, policy: str, name: str, *, optimizer: bool) -> Checkpoint:
         """Into the folder of checkpoints."""
-        return self._policy(policy).save(self._checkpoints / name, optimizer=optimizer)
+        with self._learning(policy) as held:
+            return held.save(self._checkpoints / name, optimizer=optimizer)
 
     def close_policy(self, policy: str) -> None:
         """Forget it, and its base once nobody uses that."""
         self._policy(policy)
-        gone = self._policies.pop(policy)
-        self._pinned = {name: owner for name, owner in self._pinned.items() if owner is not gone}
-        self._drop_unused()
+        with self._lookup:
+            gone = self._policies.pop(policy)
+            self._pinned = {name: owner for name, owner in self._pinned.items() if owner is not gone}
+            self._drop_unused()
 
     def pin(self, policy: str) -> tuple[str, int]:
         """A name for the weights as they are now."""
         owner = self._policy(policy)
         self._pins_made += 1
         name = f"{policy}@{owner.version}#{self._pins_made}"
-        owner.pin(name)
+        owner.pin(name, copied=self._settings.sampling_threads is not None)
         self._pinned[name] = owner
         return name, owner.version
 
@@ -117,14 +141,16 @@ class LocalBackend:
         return self._frozen_model(weights)[1]
 
     def sample(self, weights: Sequence[str], requests: Sequence[SampleRequest]) -> list[list[Completion]]:
-        """The requests of one model in one decode batch."""
+        """The requests of one model in one decode batch, adapters beside each other."""
+        self._count(self._settings.sampling_threads)
+        voiced = [self._voice(name) for name in weights]
         found: list[list[Completion]] = [[] for _ in requests]
-        for name in dict.fromkeys(weights):
-            own = [place for place, wanted in enumerate(weights) if wanted == name]
-            with torch.no_grad(), self._holding(name) as (model, version, _), model.arithmetic():
-                drawn = self._decoder(model).complete([requests[place] for place in own], version=version)
-            for place, completions in zip(own, drawn, strict=True):
-                found[place] = completions
+        for group in dict.fromkeys((id(model), id(voice.tensors)) for model, voice in voiced):
+            own = [i for i, (model, voice) in enumerate(voiced) if (id(model), id(voice.tensors)) == group]
+            decoder = self._decoder(voiced[own[0]][0])
+            drawn = decoder.complete([requests[i] for i in own], [voiced[i][1] for i in own])
+            for i, completions in zip(own, drawn, strict=True):
+                found[i] = completions
         return found
 
     def logprobs(self, weights: str, sequences: Sequence[Tokens], *, temperature: float) -> list[Floats]:
@@ -140,6 +166,19 @@ class LocalBackend:
                     f"{weights} has no reward head to score with: name a model that a reward_model run has trained"
                 )
             return reading.scores(model, head, sequences, budget=self._settings.train_tokens)
+
+    @contextmanager
+    def _learning(self, policy: str) -> Iterator[LocalPolicy]:
+        """The policy, while no other thread runs its model's modules."""
+        held = self._policy(policy)
+        self._count(self._threads)
+        with held.model.turn:
+            yield held
+
+    def _count(self, threads: int | None) -> None:
+        """The threads for arithmetic that is called for from this thread: torch knows a number for each of them."""
+        if self._settings.sampling_threads is not None and threads is not None and torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
 
     def _policy(self, policy: str) -> LocalPolicy:
         if policy not in self._policies:
@@ -159,18 +198,19 @@ class LocalBackend:
         self, source: str, precision: Precision, *, trained: bool = False, quantization: Quantization | None = None
     ) -> LanguageModel:
         model = load_model(source, device=self._device, precision=precision, trained=trained, quantization=quantization)
-        if self._settings.layout == "packed":
-            model.packed = True
-            model.check_packs()
+        model.packed = packs(model, self._settings.layout)
         return model
 
     def _frozen_model(self, weights: str) -> tuple[LanguageModel, int]:
         """A model to be sampled, in the precision of the policy that it is the checkpoint or the base of."""
-        before = set(self._frozen.names)
-        found = self._frozen.model(weights, self._opened)
-        if before - set(self._frozen.names):
-            self._drop_unused()
-        return found
+        if "@" in weights and "#" in weights:
+            raise NotFoundError(f"the sampler {weights} was released, or its policy was closed")
+        with self._lookup:
+            before = set(self._frozen.names)
+            found = self._frozen.model(weights, self._opened)
+            if before - set(self._frozen.names):
+                self._drop_unused()
+            return found
 
     def _opened(self, weights: str) -> tuple[LanguageModel, int]:
         folder = Path(weights)
@@ -186,26 +226,42 @@ class LocalBackend:
 
     def _drop_unused(self) -> None:
         """Let go of what no policy trains and nobody samples."""
-        used = {id(held.model) for held in self._policies.values()} | {id(model) for model in self._frozen.models}
-        self._bases = {key: base for key, base in self._bases.items() if id(base) in used}
-        self._decoders = {key: decoder for key, decoder in self._decoders.items() if key in used}
+        with self._lookup:
+            used = {id(held.model) for held in self._policies.values()} | {id(model) for model in self._frozen.models}
+            self._bases = {key: base for key, base in self._bases.items() if id(base) in used}
+            self._decoders = {key: decoder for key, decoder in self._decoders.items() if key in used}
 
     @contextmanager
     def _holding(self, weights: str) -> Iterator[tuple[LanguageModel, int, Head | None]]:
+        self._count(self._threads)
         owner = self._pinned.get(weights)
         if owner is None:
-            if "@" in weights and "#" in weights:
-                raise NotFoundError(f"the sampler {weights} was released, or its policy was closed")
             model, version = self._frozen_model(weights)
-            yield model, version, model.head
+            with model.turn:
+                yield model, version, model.head
         else:
-            with owner.as_pinned(weights) as version:
+            with owner.model.turn, owner.as_pinned(weights) as version:
                 yield owner.model, version, owner.head if owner.spec.head == "reward" else None
 
+    def _voice(self, weights: str) -> tuple[LanguageModel, Voice]:
+        """What is sampled, and the model that it is sampled from."""
+        owner = self._pinned.get(weights)
+        if owner is not None:
+            return owner.model, replace(owner.voice(weights), owner=weakref.ref(owner))
+        model, version = self._frozen_model(weights)
+        return model, Voice(version, owner=weights)
+
     def _decoder(self, model: LanguageModel) -> Decoder:
+        @contextmanager
+        def hosting(voice: Voice) -> Iterator[None]:
+            with model.turn, hosted(model.module, model.slots, voice), model.arithmetic():
+                yield
+
         if id(model) not in self._decoders:
             self._decoders[id(model)] = Decoder(
                 model.module,
+                lean=partial(lean_forward, model),
+                hosting=hosting,
                 end_token_ids=model.end_token_ids,
                 decode_text=model.tokenizer.decode,
                 token_budget=self._settings.sample_tokens,

@@ -1,9 +1,10 @@
 """A causal language model as the engine uses it: hidden states and head apart, limits known."""
 
 from collections.abc import Collection
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
+from threading import RLock
 from typing import Literal
 
 import torch
@@ -13,12 +14,14 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from fettle.engine.local import checkpoint
+from fettle.engine.local.attention import attending
 from fettle.engine.local.flat import lay_out
 from fettle.engine.local.head import Head, has_head
+from fettle.engine.local.layout import Laid
 from fettle.engine.local.logprobs import logprobs_of_logits, token_logprobs
 from fettle.engine.local.lora import ADAPTER_CONFIG, Slots, merge_adapter, read_layout
 from fettle.engine.local.quantized import Quantization, quantize, rounded
-from fettle.errors import ConfigError, LossInputError, ModelError
+from fettle.errors import LossInputError, ModelError
 
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
@@ -42,9 +45,11 @@ class LanguageModel:
     head_is_one_matrix: bool
     """Whether logits are ``hidden @ W.T + b`` and nothing else, so that they can be made in chunks."""
     packed: bool = False
-    """Whether sequences are run end to end in one row, rather than side by side."""
+    """Whether sequences are run as trees in one row, rather than side by side."""
     head: Head | None = None
     """The head that was saved with these weights, if they are frozen."""
+    turn: RLock = field(default_factory=RLock)
+    """Held by whoever runs the modules: hooks, and weights that stand in the parameters for a while, are one thread's."""
 
     @property
     def device(self) -> torch.device:
@@ -64,6 +69,7 @@ class LanguageModel:
 
     def outputs(
         self,
+        laid: Laid,
         tokens: Tensor,
         wanted: Tensor,
         temperature: Tensor,
@@ -75,77 +81,51 @@ class LanguageModel:
         """What the model says of tokens, zero where nothing is wanted.
 
         Args:
+            laid: how these sequences are run: each at least to before its last wanted token, and to its end for scores.
             tokens: [B, T], right-padded.
             wanted: [B, T], true where a token is spoken of; false in the first column.
             temperature: [B].
             read: of ``logprobs`` (and with them ``entropy``) [B, T]; ``values`` [B, T], what ``head`` makes of the
                 state before each wanted token; ``scores`` [B], what it makes of the state after the last token.
             head: needed for values and scores.
-            lengths: [B], how many tokens each sequence has; needed for scores, and where sequences are packed.
+            lengths: [B], how many tokens each sequence has; needed for scores.
         """
         rows, columns = wanted.nonzero(as_tuple=True)
-        targets = tokens[rows, columns]
+        places = laid.places(rows, columns - 1)
         said: dict[str, Tensor] = {}
         with self.arithmetic():
-            if "scores" not in read and tokens.shape[1] > 1:  # nobody asks what comes after the last token
-                tokens, lengths = tokens[:, :-1], None if lengths is None else lengths - 1
-            hidden, logits = self._states(tokens, lengths, logits="logprobs" in read)
-            before = hidden[rows, columns - 1]
+            hidden, logits = self._states(laid, logits="logprobs" in read)
+            before = hidden.index_select(0, places)
             if "logprobs" in read:
-                found = self._logprobs(before, logits, rows, columns, targets, temperature[rows])
+                found = self._logprobs(before, logits, places, tokens[rows, columns], temperature[rows])
                 said["logprobs"], said["entropy"] = (_scattered(x, rows, columns, wanted.shape) for x in found)
             if "values" in read and head is not None:
                 said["values"] = _scattered(head(before), rows, columns, wanted.shape)
             if "scores" in read and head is not None and lengths is not None:
-                said["scores"] = head(hidden[torch.arange(len(tokens), device=tokens.device), lengths - 1])
+                last = laid.places(torch.arange(len(tokens), device=tokens.device), lengths - 1)
+                said["scores"] = head(hidden.index_select(0, last))
         return said
 
-    def _states(self, tokens: Tensor, lengths: Tensor | None, *, logits: bool) -> tuple[Tensor, Tensor | None]:
-        """Hidden states [B, T, H], and logits [B, T, V] where the head's own arithmetic must make them."""
-        if self.packed and lengths is not None:
-            return self._packed_states(tokens, lengths, logits=logits)
-        if self.head_is_one_matrix or not logits:
-            return self.module.base_model(input_ids=tokens, use_cache=False).last_hidden_state, None
-        output = self.module(input_ids=tokens, use_cache=False, output_hidden_states=True)
-        return output.hidden_states[-1], output.logits
+    def states(self, laid: Laid) -> Tensor:
+        """Hidden states [M, H] of every token that is run."""
+        return self._states(laid, logits=False)[0]
 
-    def _packed_states(self, tokens: Tensor, lengths: Tensor, *, logits: bool) -> tuple[Tensor, Tensor | None]:
-        """The same from one row without padding: positions that begin anew keep the sequences apart."""
-        positions = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
-        real = positions < lengths[:, None]
-        row = {"input_ids": tokens[real][None], "position_ids": positions[real][None], "use_cache": False}
-        if self.head_is_one_matrix or not logits:
-            return _unpacked(self.module.base_model(**row).last_hidden_state[0], real), None
-        output = self.module(**row, output_hidden_states=True)
-        return _unpacked(output.hidden_states[-1][0], real), _unpacked(output.logits[0], real)
-
-    def check_packs(self) -> None:
-        """Look, on a few tokens, whether sequences that are run end to end are kept apart.
-
-        Raises:
-            ConfigError: they are not.
-        """
-        tokens = torch.arange(12, device=self.device).reshape(2, 6) % self.vocabulary
-        lengths = torch.tensor([6, 4], device=self.device)
-        with torch.no_grad(), self.arithmetic():
-            apart = self.module.base_model(input_ids=tokens[1:, :4], use_cache=False).last_hidden_state[0]
-            together = self._packed_states(tokens, lengths, logits=False)[0][1, :4]
-        if not torch.allclose(apart, together, atol=1e-2 * float(apart.abs().max())):
-            raise ConfigError(
-                f"engine.layout is packed, and {self.source} does not keep packed sequences apart: use padded"
-            )
+    def _states(self, laid: Laid, *, logits: bool) -> tuple[Tensor, Tensor | None]:
+        """The same, and logits [M, V] where the head's own arithmetic must make them."""
+        inputs = {"input_ids": laid.tokens, "use_cache": False}
+        if laid.positions is not None:
+            inputs["position_ids"] = laid.positions
+        with nullcontext() if laid.attention is None else attending(self.module, laid.attention):
+            if self.head_is_one_matrix or not logits:
+                return self.module.base_model(**inputs).last_hidden_state.flatten(0, 1), None
+            output = self.module(**inputs, output_hidden_states=True)
+        return output.hidden_states[-1].flatten(0, 1), output.logits.flatten(0, 1)
 
     def _logprobs(
-        self,
-        before: Tensor,
-        logits: Tensor | None,
-        rows: Tensor,
-        columns: Tensor,
-        targets: Tensor,
-        temperature: Tensor,
+        self, before: Tensor, logits: Tensor | None, places: Tensor, targets: Tensor, temperature: Tensor
     ) -> tuple[Tensor, Tensor]:
         if logits is not None:
-            return logprobs_of_logits(logits[rows, columns - 1], targets, temperature)
+            return logprobs_of_logits(logits.index_select(0, places), targets, temperature)
         head = self.module.get_output_embeddings()
         return token_logprobs(before, head.weight, head.bias, targets, temperature)
 
@@ -275,13 +255,6 @@ def _head_is_one_matrix(module: PreTrainedModel) -> bool:
     hook.remove()
     hidden = module.base_model(input_ids=tokens, use_cache=False).last_hidden_state
     return len(seen) == 1 and torch.equal(seen[0][1], logits) and torch.equal(seen[0][0], hidden)
-
-
-def _unpacked(states: Tensor, real: Tensor) -> Tensor:
-    """[B, T, H] from the states of the real tokens [N, H], zero at padding."""
-    return torch.zeros(*real.shape, states.shape[-1], device=states.device, dtype=states.dtype).masked_scatter(
-        real[..., None], states
-    )
 
 
 def _scattered(found: Tensor, rows: Tensor, columns: Tensor, shape: torch.Size) -> Tensor:

@@ -8,17 +8,18 @@ import torch
 from torch import Tensor
 
 from fettle.engine.local.head import Head
-from fettle.engine.local.layout import bins
+from fettle.engine.local.layout import Laid, layouts, padded
 from fettle.engine.local.model import LanguageModel
 from fettle.errors import ConfigError, LossInputError
-from fettle.types import Floats, Tokens
+from fettle.types import Floats, Ints, Tokens
 
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """Sequences to be read, right-padded."""
+    """Sequences to be read, right-padded, and how they are run."""
 
     indices: list[int]
+    laid: Laid
     tokens: Tensor  # [B, T]
     wanted: Tensor  # [B, T]
     lengths: Tensor  # [B]
@@ -34,9 +35,9 @@ def logprobs(model: LanguageModel, sequences: Sequence[Tokens], *, temperature: 
     if not temperature > 0:
         raise ConfigError(f"log-probabilities were asked for at temperature {temperature}: it must be above 0")
     found: list[Floats] = [np.zeros(len(sequence), np.float32) for sequence in sequences]
-    for batch in _batches(model, sequences, budget):
+    for batch in _batches(model, sequences, budget, last=False):
         tau = torch.full((len(batch.indices),), temperature, device=model.device)
-        said = model.outputs(batch.tokens, batch.wanted, tau, lengths=batch.lengths)["logprobs"]
+        said = model.outputs(batch.laid, batch.tokens, batch.wanted, tau)["logprobs"]
         for row, index in enumerate(batch.indices):
             found[index] = said[row, : len(sequences[index])].float().cpu().numpy()
     return found
@@ -49,25 +50,26 @@ def scores(model: LanguageModel, head: Head, sequences: Sequence[Tokens], *, bud
         LossInputError: a sequence is empty.
     """
     found = [0.0] * len(sequences)
-    for batch in _batches(model, sequences, budget):
+    for batch in _batches(model, sequences, budget, last=True):
         tau = torch.ones(len(batch.indices), device=model.device)
-        said = model.outputs(batch.tokens, batch.wanted, tau, read=("scores",), head=head, lengths=batch.lengths)
+        said = model.outputs(
+            batch.laid, batch.tokens, batch.wanted, tau, read=("scores",), head=head, lengths=batch.lengths
+        )
         for index, score in zip(batch.indices, said["scores"].tolist(), strict=True):
             found[index] = score
     return found
 
 
-def _batches(model: LanguageModel, sequences: Sequence[Tokens], budget: int) -> Iterator[_Read]:
+def _batches(model: LanguageModel, sequences: Sequence[Tokens], budget: int, *, last: bool) -> Iterator[_Read]:
+    """``last``: whether somebody asks what comes after the last token."""
     for index, sequence in enumerate(sequences):
         if not len(sequence):
             raise LossInputError(f"sequence {index} is empty: there is nothing to score")
         model.check_tokens(f"sequence {index}", min(sequence), max(sequence), len(sequence))
-    for indices in bins([len(sequence) for sequence in sequences], budget=budget):
-        longest = max(len(sequences[i]) for i in indices)
-        tokens = torch.zeros(len(indices), longest, dtype=torch.long)
-        wanted = torch.zeros(len(indices), longest, dtype=torch.bool)
-        for row, index in enumerate(indices):
-            tokens[row, : len(sequences[index])] = torch.as_tensor(sequences[index])
-            wanted[row, 1 : len(sequences[index])] = True
-        lengths = torch.tensor([len(sequences[i]) for i in indices], device=model.device)
-        yield _Read(indices, tokens.to(model.device), wanted.to(model.device), lengths)
+    rows: list[Ints] = [np.asarray(sequence, np.int32) for sequence in sequences]
+    needed = rows if last else [row[: max(len(row) - 1, 1)] for row in rows]
+    for indices, laid in layouts(needed, packed=model.packed, budget=budget, device=model.device):
+        tokens = padded([rows[i] for i in indices], np.int64, model.device)
+        lengths = torch.tensor([len(rows[i]) for i in indices], device=model.device)
+        columns = torch.arange(tokens.shape[1], device=model.device)
+        yield _Read(indices, laid, tokens, (columns > 0) & (columns < lengths[:, None]), lengths)

@@ -1,7 +1,10 @@
 """The training step: a call's data through the model, one micro-batch at a time, into gradients and metrics."""
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from time import perf_counter
 from types import MappingProxyType
 
 import numpy as np
@@ -11,13 +14,16 @@ from torch import Tensor
 from fettle import losses
 from fettle.config import LossConfig, Reading
 from fettle.engine.local.head import Head
-from fettle.engine.local.layout import MicroBatch, bins, micro_batch
+from fettle.engine.local.layout import MicroBatch, layouts, micro_batch
 from fettle.engine.local.model import LanguageModel
-from fettle.errors import LossInputError
-from fettle.types import Datum, Floats, ForwardResult
+from fettle.errors import EngineError, LossInputError
+from fettle.types import Datum, Floats, ForwardResult, Ints
 
 _EXTREMES: Mapping[str, Callable[[float, float], float]] = MappingProxyType({"_max": max, "_min": min})
 """How two micro-batches' metrics are joined that are no means, by the end of their names."""
+
+_REFUSED = re.compile(r"DefaultCPUAllocator|can't allocate memory|out of memory", re.IGNORECASE)
+"""How torch says, in a RuntimeError, that there is no memory."""
 
 
 class Totals:
@@ -30,6 +36,11 @@ class Totals:
         self._logprobs: list[Floats] = [np.zeros(0, np.float32)] * size
         self._values: list[Floats] = [np.zeros(0, np.float32)] * size
         self._scores = [0.0] * size
+        self._seconds: dict[str, float] = {}
+
+    def spent(self, name: str, seconds: float) -> None:
+        """Take in time by the host's clock: a device may still be at work."""
+        self._seconds[name] = self._seconds.get(name, 0.0) + seconds
 
     def add(self, batch: MicroBatch, said: Mapping[str, Tensor]) -> None:
         """Take in what the model said of one micro-batch."""
@@ -74,6 +85,7 @@ class Totals:
             sum(int(datum.loss_mask.sum()) for datum in data),
             cut(self._values) if "values" in read else [],
             self._scores if "scores" in read else [],
+            self._seconds,
         )
 
 
@@ -99,26 +111,51 @@ def run(
     totals, read = Totals(len(data)), losses.model_outputs(loss)
     streams, scalars = losses.required_inputs(loss), losses.required_scalars(loss)
     together = losses.pairs(data) if losses.unit_of(loss) == "pair" else None
-    for indices in bins([len(datum.tokens) for datum in data], budget=budget, together=together):
-        batch = micro_batch(data, indices, streams, model.device, scalars=scalars)
-        said = model.outputs(
-            batch.tokens, batch.loss_mask > 0, batch.temperature, read=read, head=head, lengths=batch.lengths
-        )
-        totals.add(batch, said)
-        if not isinstance(loss, Reading):
-            total, value = _evaluated(loss, batch, said, totals)
-            if not math.isfinite(value):
-                raise LossInputError(
-                    f"the loss {loss.type} is {value} on data {_some(indices)}: "
-                    "look for extreme log-probabilities or advantages there"
-                )
-            if backward is not None:
+    needed = [_needed(datum, read) for datum in data]
+    for indices, laid in layouts(needed, packed=model.packed, budget=budget, device=model.device, together=together):
+        batch = micro_batch(data, indices, laid, streams, scalars=scalars)
+        with _room(budget):
+            started = perf_counter()
+            said = model.outputs(
+                laid, batch.tokens, batch.loss_mask > 0, batch.temperature, read=read, head=head, lengths=batch.lengths
+            )
+            totals.add(batch, said)
+            total = None if isinstance(loss, Reading) else _evaluated(loss, batch, said, totals)
+            totals.spent("forward", perf_counter() - started)
+            if total is not None and backward is not None:
+                started = perf_counter()
                 backward(total)
+                totals.spent("backward", perf_counter() - started)
     return totals.result(data, read)
 
 
-def _evaluated(loss: LossConfig, batch: MicroBatch, said: dict[str, Tensor], totals: Totals) -> tuple[Tensor, float]:
-    """The weighted sum over one micro-batch, and its value."""
+def _needed(datum: Datum, read: Collection[str]) -> Ints:
+    """The tokens that are run: what stands after them, nobody asks, save where scores are read at the end."""
+    if "scores" in read:
+        return datum.tokens
+    trained = np.flatnonzero(datum.loss_mask)
+    return datum.tokens[: int(trained[-1]) if len(trained) else 1]
+
+
+@contextmanager
+def _room(budget: int) -> Iterator[None]:
+    """Inside, memory that runs out is our error, which names the setting to lower."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not (isinstance(error, torch.OutOfMemoryError | MemoryError) or _REFUSED.search(str(error))):
+            raise
+        raise EngineError(
+            f"memory ran out in a micro-batch of at most {budget} tokens: lower engine.train_tokens"
+        ) from error
+
+
+def _evaluated(loss: LossConfig, batch: MicroBatch, said: dict[str, Tensor], totals: Totals) -> Tensor:
+    """The weighted sum over one micro-batch.
+
+    Raises:
+        LossInputError: it is no finite number.
+    """
     values, metrics = losses.evaluate(loss, said, {"loss_mask": batch.loss_mask, **batch.streams, **batch.scalars})
     unit = losses.unit_of(loss)
     if unit == "token":
@@ -129,7 +166,13 @@ def _evaluated(loss: LossConfig, batch: MicroBatch, said: dict[str, Tensor], tot
         weights = batch.scalars["weight"][0::2] if unit == "pair" else batch.scalars["weight"]
         counted = torch.ones_like(weights)
     total = (values * weights).sum()
-    return total, totals.add_loss(total, metrics, counted)
+    value = totals.add_loss(total, metrics, counted)
+    if not math.isfinite(value):
+        raise LossInputError(
+            f"the loss {loss.type} is {value} on data {_some(batch.indices)}: "
+            "look for extreme log-probabilities or advantages there"
+        )
+    return total
 
 
 def _summed(name: str, values: Tensor, counted: Tensor) -> Tensor:
