@@ -1,6 +1,7 @@
 """Small models of many architectures, and a decoder over them."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 
 import torch
 import transformers
@@ -9,6 +10,7 @@ from transformers import PreTrainedModel
 from fettle.config import SamplingParams
 from fettle.engine.base import SampleRequest
 from fettle.engine.local.decode import Decoder
+from fettle.engine.local.forward import Voice
 from fettle.types import Completion
 
 VOCABULARY, CONTEXT, END = 61, 160, 7
@@ -37,7 +39,7 @@ MODELS: dict[str, Callable[[], PreTrainedModel]] = {
         transformers.MambaConfig(vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2, state_size=8)
     ),
 }
-SLAB, GENERIC = ("qwen3", "llama", "llama-eager", "gpt2"), ("mistral", "gemma3", "bloom", "mamba")
+DRIVEN, GENERIC = ("qwen3", "llama", "llama-eager", "gpt2"), ("mistral", "gemma3", "bloom", "mamba")
 PROMPTS = [[3, 14, 15], [9, 26, 5, 35, 8, 9, 7, 9, 32], [31], [4, 15, 9, 2, 6, 53]]
 
 
@@ -47,7 +49,20 @@ def make(name: str, seed: int = 0) -> PreTrainedModel:
 
 
 def decoder(model: PreTrainedModel, *, budget: int = 1 << 18, ends: frozenset[int] = frozenset()) -> Decoder:
-    return Decoder(model, end_token_ids=ends, decode_text=text_of, token_budget=budget, context=CONTEXT)
+    return Decoder(
+        model,
+        lean=lambda _: None,
+        hosting=lambda _: nullcontext(),
+        end_token_ids=ends,
+        decode_text=text_of,
+        token_budget=budget,
+        context=CONTEXT,
+    )
+
+
+def complete(decoder: Decoder, requests: Sequence[SampleRequest], *, version: int = 0) -> list[list[Completion]]:
+    """All drawn from the model's own weights."""
+    return decoder.complete(requests, [Voice(version)] * len(requests))
 
 
 def text_of(tokens: Sequence[int]) -> str:

@@ -1,8 +1,8 @@
 """The decode loop: what it draws, what it reports, what it computes, and what it refuses."""
 
-import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
@@ -15,7 +15,20 @@ from fettle.config import SamplingParams
 from fettle.engine.base import SampleRequest
 from fettle.errors import ModelError
 
-from .decoding import CONTEXT, END, MODELS, PROMPTS, SIZES, SLAB, decoder, make, requests, text_of, tokens_of
+from .decoding import (
+    CONTEXT,
+    DRIVEN,
+    END,
+    MODELS,
+    PROMPTS,
+    SIZES,
+    complete,
+    decoder,
+    make,
+    requests,
+    text_of,
+    tokens_of,
+)
 
 
 @torch.no_grad()
@@ -42,16 +55,30 @@ def shaped(logits: torch.Tensor, params: SamplingParams) -> torch.Tensor:
     return torch.stack(rows)
 
 
+@dataclass
+class Seen:
+    """What a model was run on."""
+
+    prompt_tokens: int = 0
+    steps: list[int] = field(default_factory=list)
+    """Rows of each step."""
+
+
 @contextmanager
-def watched(model: PreTrainedModel) -> Iterator[list[tuple[int, int]]]:
-    """The shapes of all inputs that the model is run on."""
-    shapes: list[tuple[int, int]] = []
+def watched(model: PreTrainedModel) -> Iterator[Seen]:
+    """Every pass of the model, on the driven path and on the generic one."""
+    seen = Seen()
 
     def note(_: torch.nn.Module, __: tuple[object, ...], inputs: dict[str, torch.Tensor]) -> None:
-        shapes.append(tuple(inputs["input_ids"].shape))  # type: ignore[arg-type]
+        rows, length = inputs["input_ids"].shape
+        packed = inputs.get("attention_mask") is None
+        if isinstance(inputs["logits_to_keep"], torch.Tensor) if packed else length > 1:
+            seen.prompt_tokens += length if packed else int(inputs["attention_mask"].sum())
+        else:
+            seen.steps.append(rows * length)
 
     hook = model.register_forward_pre_hook(note, with_kwargs=True)
-    yield shapes
+    yield seen
     hook.remove()
 
 
@@ -66,9 +93,9 @@ def test_greedy_tokens_are_those_of_generate(name: str) -> None:
     )[:, longest:].tolist()
     expected = [row[: row.index(END) + 1] if END in row else row for row in generated]
     sampling = decoder(model, ends=frozenset({END}))
-    found = sampling.complete(requests(temperature=0, max_tokens=20), version=0)
+    found = complete(sampling, requests(temperature=0, max_tokens=20))
     assert tokens_of(found) == [[row, row] for row in expected]
-    assert sampling.path == ("slab" if name in SLAB else "generic")
+    assert sampling.path == ("driven" if name in DRIVEN else "generic")
 
 
 @pytest.mark.parametrize("name", ["qwen3", "gpt2", "mistral", "mamba"])
@@ -79,7 +106,7 @@ def test_greedy_tokens_are_those_of_generate(name: str) -> None:
 )
 def test_log_probabilities_are_those_of_a_full_forward_pass(name: str, shape: dict[str, float]) -> None:
     model, params = make(name), SamplingParams(**shape, max_tokens=24, seed=5, untempered_logprobs=True)
-    found = decoder(model).complete([SampleRequest(prompt, 3, params) for prompt in PROMPTS], version=0)
+    found = complete(decoder(model), [SampleRequest(prompt, 3, params) for prompt in PROMPTS])
     worst = 0.0
     for prompt, completions in zip(PROMPTS, found, strict=True):
         for completion in completions:
@@ -96,7 +123,7 @@ def test_log_probabilities_are_those_of_a_full_forward_pass(name: str, shape: di
 
 def test_greedy_log_probabilities_are_the_models_own() -> None:
     model = make("qwen3")
-    completion = decoder(model).complete(requests(1, PROMPTS[:1], temperature=0, max_tokens=8), version=0)[0][0]
+    completion = complete(decoder(model), requests(1, PROMPTS[:1], temperature=0, max_tokens=8))[0][0]
     own = plain_logits(model, PROMPTS[0], completion.tokens).log_softmax(-1)
     assert completion.logprobs == pytest.approx(own.max(-1).values.tolist(), abs=1e-4)
 
@@ -110,7 +137,7 @@ def test_ten_thousand_draws_match_the_exact_distribution(shape: dict[str, float]
     torch.manual_seed(3)
     model = transformers.Qwen3ForCausalLM(transformers.Qwen3Config(**{**SIZES, "vocab_size": 16, "eos_token_id": None}))
     params = SamplingParams(**shape, max_tokens=1, seed=0)
-    found = decoder(model.eval()).complete([SampleRequest([3, 1, 4], 10_000, params)], version=0)
+    found = complete(decoder(model.eval()), [SampleRequest([3, 1, 4], 10_000, params)])
     counts = np.bincount([completion.tokens[0] for completion in found[0]], minlength=16)
     probs = shaped(plain_logits(model, [3, 1, 4], [0]), params)[0].exp().numpy()
     possible = probs > 0
@@ -127,8 +154,8 @@ def test_a_row_draws_the_same_tokens_alone_and_in_a_crowd(name: str) -> None:
     model = make(name)
     own = SampleRequest(PROMPTS[3], 2, SamplingParams(max_tokens=30, seed=42))
     crowd = requests(5, max_tokens=25, seed=1, temperature=0.8, top_k=30) + requests(3, max_tokens=40, seed=2)
-    alone = decoder(model).complete([own], version=0)[0]
-    among = decoder(model).complete([*crowd[:5], own, *crowd[5:]], version=0)[5]
+    alone = complete(decoder(model), [own])[0]
+    among = complete(decoder(model), [*crowd[:5], own, *crowd[5:]])[5]
     assert [row.tokens for row in among] == [row.tokens for row in alone]
     assert among[0].tokens != among[1].tokens
     for one, other in zip(among, alone, strict=True):
@@ -145,8 +172,8 @@ def test_requests_of_unlike_settings_are_answered_in_order_as_each_would_be_alon
         SampleRequest(PROMPTS[0], 2, SamplingParams(max_tokens=17, top_k=3, temperature=2.0)),
     ]
     sampling = decoder(model, ends=frozenset({END}))
-    together = sampling.complete(mixed, version=4)
-    assert tokens_of(together) == [tokens_of(sampling.complete([one], version=4))[0] for one in mixed]
+    together = complete(sampling, mixed, version=4)
+    assert tokens_of(together) == [tokens_of(complete(sampling, [one], version=4))[0] for one in mixed]
     assert [len(completions) for completions in together] == [2, 3, 0, 1, 2]
     assert {completion.policy_version for completions in together for completion in completions} == {4}
     untempered = [completion.untempered_logprobs for completions in together for completion in completions]
@@ -156,8 +183,8 @@ def test_requests_of_unlike_settings_are_answered_in_order_as_each_would_be_alon
 
 
 def test_no_requests_give_no_completions() -> None:
-    assert decoder(make("qwen3")).complete([], version=0) == []
-    assert decoder(make("qwen3")).complete(requests(0), version=0) == [[], [], [], []]
+    assert complete(decoder(make("qwen3")), []) == []
+    assert complete(decoder(make("qwen3")), requests(0)) == [[], [], [], []]
 
 
 @pytest.mark.parametrize("name", ["qwen3", "mistral"])
@@ -166,35 +193,34 @@ def test_identical_prompts_anywhere_in_the_call_are_run_once(name: str) -> None:
     sampling = decoder(model)
     assert sampling.path  # which is found out by running the model
     prompts = [PROMPTS[0], PROMPTS[1], PROMPTS[0], PROMPTS[3], PROMPTS[1]]
-    with watched(model) as shapes:
-        sampling.complete(requests(4, prompts, max_tokens=6), version=0)
-    assert sum(rows for rows, length in shapes if length > 1) == 3
-    assert [rows for rows, length in shapes if length == 1] == [20] * 5
+    with watched(model) as seen:
+        complete(sampling, requests(4, prompts, max_tokens=6))
+    assert seen.prompt_tokens == sum(len(PROMPTS[i]) for i in (0, 1, 3))
+    assert seen.steps == [20] * 5
 
 
 def test_a_prompt_is_run_once_even_if_its_rows_enter_one_after_another() -> None:
     model = make("qwen3")
     few, all_at_once = decoder(model, budget=5 * 29), decoder(model)
-    assert few.path == "slab"
+    assert few.path == "driven"
     crowd = [request for n in (9, 2, 1) for request in requests(n, max_tokens=20, seed=n, stop_token_ids=(3, 4, 5, 6))]
-    with watched(model) as shapes:
-        found = few.complete(crowd, version=0)
-    # A prompt of one token looks like a step, and is left out.
-    assert sum(rows for rows, length in shapes if length > 1) == 3
-    assert max(rows for rows, length in shapes if length == 1) <= 5
-    assert tokens_of(found) == tokens_of(all_at_once.complete(crowd, version=0))
+    with watched(model) as seen:
+        found = complete(few, crowd)
+    assert seen.prompt_tokens == sum(map(len, PROMPTS))
+    assert max(seen.steps) == 7  # 7 rows of 20 tokens, and the shortest prompts once
+    assert tokens_of(found) == tokens_of(complete(all_at_once, crowd))
 
 
 def test_finished_rows_leave_the_batch() -> None:
     model = make("qwen3")
     sampling = decoder(model, ends=frozenset({END, 8, 9, 10}))
-    assert sampling.path == "slab"
-    with watched(model) as shapes:
-        found = sampling.complete(requests(8, PROMPTS[:2], max_tokens=40), version=0)
+    assert sampling.path == "driven"
+    with watched(model) as seen:
+        found = complete(sampling, requests(8, PROMPTS[:2], max_tokens=40))
     lengths = [len(completion.tokens) for completions in found for completion in completions]
     assert len(set(lengths)) > 5
     # The first token of a row comes from its prompt, and each later one takes one row of one step.
-    assert sum(rows for rows, length in shapes if length == 1) == sum(lengths) - len(lengths)
+    assert sum(seen.steps) == sum(lengths) - len(lengths)
 
 
 @pytest.mark.parametrize("name", ["qwen3", "mistral"])
@@ -202,13 +228,13 @@ def test_finished_rows_leave_the_batch() -> None:
 def test_waiting_rows_enter_as_the_budget_allows_and_draw_what_they_would_have(name: str, rows_at_once: int) -> None:
     model = make(name)
     crowd = requests(4, max_tokens=30, seed=8, stop_token_ids=(1, 2, 3))
-    capacity = max(map(len, PROMPTS)) + 30
-    sampling = decoder(model, budget=rows_at_once * capacity)
+    budget = rows_at_once * (max(map(len, PROMPTS)) + 30)
+    sampling = decoder(model, budget=budget)
     assert sampling.path
-    with watched(model) as shapes:
-        found = sampling.complete(crowd, version=0)
-    assert max(rows for rows, length in shapes if length == 1) <= rows_at_once
-    assert tokens_of(found) == tokens_of(decoder(model).complete(crowd, version=0))
+    with watched(model) as seen:
+        found = complete(sampling, crowd)
+    assert max(seen.steps) <= (budget - 1) // 30  # prompts are counted once on the one path, with each row on the other
+    assert tokens_of(found) == tokens_of(complete(decoder(model), crowd))
 
 
 def test_a_waiting_row_enters_as_soon_as_another_leaves() -> None:
@@ -216,14 +242,14 @@ def test_a_waiting_row_enters_as_soon_as_another_leaves() -> None:
     sampling = decoder(model, budget=4 * (9 + 30))
     assert sampling.path
     long, short = requests(1, [PROMPTS[0]], max_tokens=30), requests(8, [PROMPTS[1]], max_tokens=3)
-    with watched(model) as shapes:
-        sampling.complete([*short, *long], version=0)
-    assert [rows for rows, length in shapes if length == 1] == [4] * 4 + [3] * 2 + [1] * 23
+    with watched(model) as seen:
+        complete(sampling, [*short, *long])
+    assert seen.steps == [4] * 4 + [3] * 2 + [1] * 23
 
 
 def test_rows_that_outgrow_their_memory_keep_what_it_holds() -> None:
     model = make("llama")
-    found = decoder(model).complete(requests(2, max_tokens=CONTEXT), version=0)
+    found = complete(decoder(model), requests(2, max_tokens=CONTEXT))
     for prompt, completions in zip(PROMPTS, found, strict=True):
         for row in completions:
             assert len(row.tokens) == CONTEXT - len(prompt)
@@ -236,28 +262,28 @@ def test_rows_that_outgrow_their_memory_keep_what_it_holds() -> None:
 def test_a_second_call_reuses_memory_and_draws_the_same() -> None:
     sampling = decoder(make("qwen3"))
     long, short = requests(6, max_tokens=50, seed=1), requests(2, PROMPTS[:2], max_tokens=5, seed=2)
-    first = [tokens_of(sampling.complete(call, version=0)) for call in (short, long)]
-    again = [tokens_of(sampling.complete(call, version=0)) for call in (short, long)]
+    first = [tokens_of(complete(sampling, call)) for call in (short, long)]
+    again = [tokens_of(complete(sampling, call)) for call in (short, long)]
     assert first == again
 
 
 def test_weights_may_change_between_calls() -> None:
     model, other = make("qwen3"), make("qwen3", seed=1)
     sampling = decoder(model)
-    before = tokens_of(sampling.complete(requests(max_tokens=12), version=0))
+    before = tokens_of(complete(sampling, requests(max_tokens=12)))
     model.load_state_dict(other.state_dict())
-    after = tokens_of(sampling.complete(requests(max_tokens=12), version=1))
-    assert before != after == tokens_of(decoder(other).complete(requests(max_tokens=12), version=1))
+    after = tokens_of(complete(sampling, requests(max_tokens=12), version=1))
+    assert before != after == tokens_of(complete(decoder(other), requests(max_tokens=12), version=1))
 
 
 def test_a_stop_string_ends_a_row_with_the_token_that_completes_it() -> None:
     sampling = decoder(make("qwen3"))
-    whole = sampling.complete(requests(3, max_tokens=24, seed=6), version=0)
+    whole = complete(sampling, requests(3, max_tokens=24, seed=6))
     for prompt, completions in zip(PROMPTS, whole, strict=True):
         text = text_of(completions[1].tokens)
         for start, size in ((4, 2), (5, 2), (7, 5), (10, 1), (20, 9)):
             stop = text[start : start + size]  # it begins or ends within a token, or spans several
-            found = sampling.complete(requests(3, [prompt], max_tokens=24, seed=6, stop=("zzzz", stop)), version=0)[0]
+            found = complete(sampling, requests(3, [prompt], max_tokens=24, seed=6, stop=("zzzz", stop)))[0]
             for row, unstopped in zip(found, completions, strict=True):
                 holding = [n for n in range(1, 25) if stop in text_of(unstopped.tokens[:n])]
                 assert row.tokens == unstopped.tokens[: holding[0] if holding else 24]
@@ -266,10 +292,10 @@ def test_a_stop_string_ends_a_row_with_the_token_that_completes_it() -> None:
 
 def test_end_and_stop_tokens_end_a_row_and_are_its_last_token() -> None:
     model = make("llama")
-    free = decoder(model).complete(requests(4, max_tokens=9, seed=3), version=0)
+    free = complete(decoder(model), requests(4, max_tokens=9, seed=3))
     some = sorted({completion.tokens[4] for completions in free for completion in completions})
     ends, stops = frozenset(some[:2]), tuple(some[2:4])
-    found = decoder(model, ends=ends).complete(requests(4, max_tokens=9, seed=3, stop_token_ids=stops), version=0)
+    found = complete(decoder(model, ends=ends), requests(4, max_tokens=9, seed=3, stop_token_ids=stops))
     reasons = set()
     for completions, unstopped in zip(found, free, strict=True):
         for row, whole in zip(completions, unstopped, strict=True):
@@ -281,7 +307,7 @@ def test_end_and_stop_tokens_end_a_row_and_are_its_last_token() -> None:
 
 
 def test_a_completion_may_be_one_token() -> None:
-    found = decoder(make("gpt2")).complete(requests(2, max_tokens=1), version=0)
+    found = complete(decoder(make("gpt2")), requests(2, max_tokens=1))
     assert {len(completion.tokens) for completions in found for completion in completions} == {1}
     assert {completion.stop_reason for completions in found for completion in completions} == {"length"}
 
@@ -289,7 +315,7 @@ def test_a_completion_may_be_one_token() -> None:
 @pytest.mark.parametrize("name", ["gpt2", "mistral"])
 def test_the_context_ends_a_completion(name: str) -> None:
     prompts = [[5] * (CONTEXT - 1), [6] * (CONTEXT - 4), [7] * 3]
-    found = decoder(make(name)).complete(requests(2, prompts, max_tokens=1000), version=0)
+    found = complete(decoder(make(name)), requests(2, prompts, max_tokens=1000))
     assert [len(completions[0].tokens) for completions in found] == [1, 4, CONTEXT - 3]
     assert {completion.stop_reason for completions in found for completion in completions} == {"length"}
 
@@ -297,7 +323,7 @@ def test_the_context_ends_a_completion(name: str) -> None:
 def test_bfloat16_arithmetic_on_float32_weights() -> None:
     model = make("qwen3")
     with torch.autocast("cpu", torch.bfloat16):
-        found = decoder(model).complete(requests(3, max_tokens=12), version=0)
+        found = complete(decoder(model), requests(3, max_tokens=12))
         worst = 0.0
         for prompt, completions in zip(PROMPTS, found, strict=True):
             for row in completions:
@@ -310,12 +336,11 @@ def test_bfloat16_arithmetic_on_float32_weights() -> None:
 
 
 def test_the_generic_path_says_why(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO, logger="fettle"):
-        assert decoder(make("mistral")).path == "generic"
-        assert decoder(make("bloom")).path == "generic"
-    by_config, by_trial = (record.getMessage() for record in caplog.records)
-    assert by_config == "MistralForCausalLM is sampled on the generic path: its cache needs DynamicSlidingWindowLayer"
-    assert by_trial.startswith("BloomForCausalLM is sampled on the generic path: it fails (ValueError")
+    assert decoder(make("mistral")).path == "generic"
+    assert decoder(make("bloom")).path == "generic"
+    by_window, by_interface = (record.getMessage() for record in caplog.records)
+    assert by_window.startswith("MistralForCausalLM is sampled on the generic path, which is slower: one of its layers")
+    assert by_interface.endswith("BloomForCausalLM has an attention of its own, which cannot be replaced")
 
 
 def test_a_model_that_keeps_its_state_outside_the_cache_is_refused() -> None:
@@ -324,4 +349,4 @@ def test_a_model_that_keeps_its_state_outside_the_cache_is_refused() -> None:
         **{**SIZES, "num_hidden_layers": 3}, lru_width=32, attention_window_size=5
     )
     with pytest.raises(ModelError, match="RecurrentGemmaForCausalLM cannot be sampled: with a cache its logits differ"):
-        decoder(transformers.RecurrentGemmaForCausalLM(config).eval()).complete(requests(max_tokens=4), version=0)
+        complete(decoder(transformers.RecurrentGemmaForCausalLM(config).eval()), requests(max_tokens=4))

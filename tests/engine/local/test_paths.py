@@ -1,25 +1,8 @@
-"""How prompts share forward passes, and how a batch closes up."""
+"""How a batch closes up."""
 
 import numpy as np
-import pytest
 
-from fettle.engine.local.paths import PADDING, PREFILL_TOKENS, closed_up, prefill_groups
-
-
-@pytest.mark.parametrize(
-    "lengths", [[], [5], [30, 2, 30, 900, 31], [4096] * 5, list(range(1, 400)), [20_000, 20_000, 3]]
-)
-def test_every_prompt_is_in_one_pass_that_is_neither_too_large_nor_mostly_padding(lengths: list[int]) -> None:
-    groups = prefill_groups(lengths)
-    assert sorted(place for group in groups for place in group) == list(range(len(lengths)))
-    for group in groups:
-        own = [lengths[place] for place in group]
-        assert len(group) * max(own) <= PREFILL_TOKENS or len(group) == 1
-        assert len(group) * max(own) - sum(own) <= PADDING
-
-
-def test_prompts_of_like_length_share_a_pass() -> None:
-    assert prefill_groups([40, 44, 41, 39]) == [[1, 2, 0, 3]]
+from fettle.engine.local.paths import closed_up
 
 
 def test_a_batch_closes_up_with_as_few_moves_as_there_are_gaps() -> None:

@@ -4,6 +4,7 @@ transformers looks attention up by name at every call. Under ``attending`` that 
 queries, keys and values are handed to the attention of the forward pass at hand; outside it, nothing is changed.
 """
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -67,6 +68,8 @@ def undrivable(config: PretrainedConfig) -> str:
 
     Tried on a model without storage, so it costs no memory whatever the size. Weights play no part.
     """
+    config = copy.deepcopy(config)
+    config.pad_token_id = None  # some look for it among the tokens, which have no values here
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).eval()
     if not model._can_set_attn_implementation():

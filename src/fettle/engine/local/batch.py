@@ -1,5 +1,6 @@
 """The rows that are running: what each has drawn, and when it is finished."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -85,8 +86,8 @@ class Batch:
         self._uniforms = self._uniforms[order]
         self._settings = None
 
-    def completions(self, version: int) -> list[list[Completion]]:
-        """All that was drawn, by request and in the order of its completions."""
+    def completions(self, versions: Sequence[int]) -> list[list[Completion]]:
+        """All that was drawn, by request and in the order of its completions; ``versions`` are the voices'."""
         requests, roster = self._roster.requests, self._roster
         rows = np.concatenate(self._ledger.rows)
         order = np.argsort(rows, kind="stable")
@@ -102,7 +103,7 @@ class Batch:
                     tokens=tokens[start:end],
                     logprobs=logprobs[start:end],
                     stop_reason="stop" if self._stopped[row] else "length",
-                    policy_version=version,
+                    policy_version=versions[roster.voice[roster.prompt[row]]],
                     untempered_logprobs=untempered[start:end] if requests[request].params.untempered_logprobs else None,
                 )
             )

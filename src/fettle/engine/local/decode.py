@@ -6,28 +6,41 @@ with what else is in the batch, because matrix products of unlike size round dif
 """
 
 import logging
-from collections.abc import Callable, Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from functools import cached_property, partial
 from typing import Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from fettle.engine.base import SampleRequest
+from fettle.engine.local.attention import UnsuitedError, undrivable
 from fettle.engine.local.batch import Batch
-from fettle.engine.local.cache import SlabCache
-from fettle.engine.local.paths import GenericPath, Path, SlabPath, closed_up
-from fettle.engine.local.probe import difference, unlike_layers
+from fettle.engine.local.cache import Pool, Structure, structure
+from fettle.engine.local.forward import DrivenForward, Forward, Voice
+from fettle.engine.local.kept import KEPT_BYTES, Kept
+from fettle.engine.local.lora import Adapter
+from fettle.engine.local.paths import GenericPath, Path, closed_up
+from fettle.engine.local.probe import difference
 from fettle.engine.local.roster import Roster, roster
+from fettle.engine.local.shared import Memory, SharedPath, beyond
 from fettle.engine.local.stopping import Pieces
-from fettle.errors import ModelError
+from fettle.errors import EngineError, ModelError
 from fettle.types import Completion
 
 logger = logging.getLogger(__name__)
 
 SPARE_BYTES = 1 << 28
-"""Largest cache that is kept from one call to the next."""
+"""Most memory that nobody uses from one call to the next."""
+
+Way = Literal["lean", "driven", "generic"]
+Hosting = Callable[[Voice], AbstractContextManager[object]]
+"""The model's own modules with the weights of a voice in them."""
+Lean = Callable[[Mapping[str, Tensor] | None], Forward | None]
+"""A forward pass of its own for the model, with values in the place of its parameters; None where there is none."""
 
 
 class Decoder:
@@ -35,6 +48,8 @@ class Decoder:
 
     Args:
         model: any transformers causal LM in eval mode, on any device.
+        lean: its arithmetic without transformers' modules.
+        hosting: how a voice is run by transformers' modules.
         end_token_ids: tokens that end every completion.
         decode_text: tokens to text, for stop strings.
         token_budget: most tokens that the cache holds at once (``engine.sample_tokens``).
@@ -45,47 +60,68 @@ class Decoder:
         self,
         model: PreTrainedModel,
         *,
+        lean: Lean,
+        hosting: Hosting,
         end_token_ids: frozenset[int],
         decode_text: Callable[[Sequence[int]], str],
         token_budget: int,
         context: int,
     ) -> None:
         self._model = model
+        self._lean = lean
+        self._hosting = hosting
         self._end_token_ids = end_token_ids
         self._pieces = Pieces(decode_text)
         self._token_budget = token_budget
         self._context = context
-        self._spare: SlabCache | None = None
+        self._memory = Memory(Pool(SPARE_BYTES), Kept(KEPT_BYTES))
+        self._told: set[str] = set()
 
-    @cached_property
-    def path(self) -> Literal["slab", "generic"]:
+    @property
+    def path(self) -> Way:
         """How this model is run, found out by trying at first use.
 
         Raises:
-            ModelError: neither way gives what plain forward passes give.
+            ModelError: no way gives what plain forward passes give.
         """
-        reason = unlike_layers(self._model) or difference(SlabPath, self._model)
-        if not reason:
-            return "slab"
+        return self._found[0]
+
+    @cached_property
+    def _found(self) -> tuple[Way, Structure | None]:
+        """The way, and on the shared path what a token leaves in the cache."""
         kind = type(self._model).__name__
-        logger.info("%s is sampled on the generic path: %s", kind, reason)
-        if reason := difference(GenericPath, self._model):
-            raise ModelError(f"{kind} cannot be sampled: with a cache {reason}; use another architecture")
-        return "generic"
+        lean = self._lean(None)
+        if lean is not None:
+            reason = self._unlike(lean)
+            if not reason:
+                return "lean", structure(lean, self._model.device)
+            logger.warning("%s is sampled through transformers' modules, which is slower: %s", kind, reason)
+        driven = DrivenForward(self._model)
+        reason = undrivable(self._model.config) or self._unlike(driven)
+        if reason:
+            self._tell_generic(reason)
+            return "generic", None
+        with self._hosting(Voice(0)):
+            return "driven", structure(driven, self._model.device)
 
     @torch.no_grad()
-    def complete(self, requests: Sequence[SampleRequest], *, version: int) -> list[list[Completion]]:
-        """For each request its ``n`` completions, in order.
+    def complete(self, requests: Sequence[SampleRequest], voices: Sequence[Voice]) -> list[list[Completion]]:
+        """For each request its ``n`` completions, in order; ``voices[i]`` is whose weights request ``i`` is drawn from.
 
-        A drawn end or stop token is the last of its completion's tokens, and so is the token that completes a stop
-        string. Log-probabilities are those of the distribution that was drawn from; greedy rows: see ``drawing``.
+        Voices have the same ``tensors``, and may have unlike adapters. A drawn end or stop token is the last of its
+        completion's tokens, and so is the token that completes a stop string. Log-probabilities are those of the
+        distribution that was drawn from; greedy rows: see ``drawing``.
 
         Raises:
             ModelError: a prompt does not fit the model, the logits are not finite, or the model cannot use a cache.
             ConfigError: a stop string is empty, or one completion alone may outgrow the token budget.
+            EngineError: there is not enough memory.
         """
+        distinct = {voice.whose: voice for voice in voices}
+        numbers = {whose: number for number, whose in enumerate(distinct)}
         wanted = roster(
             requests,
+            [numbers[voice.whose] for voice in voices],
             vocabulary=self._model.get_input_embeddings().num_embeddings,
             context=self._context,
             token_budget=self._token_budget,
@@ -93,12 +129,57 @@ class Decoder:
         )
         if not len(wanted):
             return [[] for _ in requests]
-        if self.path == "generic":
-            return self._ran(wanted, GenericPath(self._model, wanted, self._token_budget)).completions(version)
-        path = SlabPath(self._model, wanted, self._token_budget, spare=self._spare)
-        self._spare = None  # whatever goes wrong now leaves no numbers behind that are none
-        found = self._ran(wanted, path).completions(version)
-        self._spare = path.cache if path.cache.nbytes <= SPARE_BYTES else None
+        if len(distinct) > 1 and self._way(wanted)[0] != "lean":
+            return self._voice_by_voice(requests, voices, list(distinct.values()))
+        try:
+            with enough_memory():
+                return self._completed(wanted, list(distinct.values()))
+        except BaseException:
+            self._memory.pool.clear()  # whatever went wrong leaves no numbers behind that are none
+            raise
+
+    def _voice_by_voice(
+        self, requests: Sequence[SampleRequest], voices: Sequence[Voice], distinct: Sequence[Voice]
+    ) -> list[list[Completion]]:
+        """Transformers' modules hold the weights of one voice at a time."""
+        found: list[list[Completion]] = [[] for _ in requests]
+        for voice in distinct:
+            own = [place for place, each in enumerate(voices) if each.whose == voice.whose]
+            drawn = self.complete([requests[place] for place in own], [voice] * len(own))
+            for place, completions in zip(own, drawn, strict=True):
+                found[place] = completions
+        return found
+
+    def _completed(self, wanted: Roster, voices: Sequence[Voice]) -> list[list[Completion]]:
+        way, like = self._way(wanted)
+        if like is None:
+            versions = [voice.version for voice in voices]
+            with self._hosting(voices[0]):
+                return self._ran(wanted, GenericPath(self._model, wanted, self._token_budget)).completions(versions)
+        self._memory.kept.outgrown(voices)
+        if way == "lean" and (lean := self._lean(voices[0].tensors)) is not None:
+            return self._shared(wanted, lean, like, voices, [voice.adapter for voice in voices])
+        with self._hosting(voices[0]):
+            return self._shared(wanted, DrivenForward(self._model), like, voices, [None])
+
+    def _shared(
+        self,
+        wanted: Roster,
+        forward: Forward,
+        like: Structure,
+        voices: Sequence[Voice],
+        adapters: Sequence[Adapter | None],
+    ) -> list[list[Completion]]:
+        memory = self._memory
+        path = SharedPath(forward, like, wanted, self._token_budget, voices=voices, adapters=adapters, memory=memory)
+        batch = self._ran(wanted, path)
+        path.release()
+        found = batch.completions([voice.version for voice in voices])
+        for row, stretch in sorted(path.finished.items()):
+            drawn = found[wanted.request[row]][wanted.index[row]].tokens
+            prompt = int(wanted.prompt[row])
+            tokens = np.array([*wanted.prompts[prompt], *drawn[:-1]])  # the last was drawn, and not yet run
+            memory.kept.add(voices[wanted.voice[prompt]], tokens, stretch)
         return found
 
     def _ran(self, wanted: Roster, path: Path) -> Batch:
@@ -121,3 +202,53 @@ class Decoder:
                 path.keep(order)
                 batch.keep(order)
         return batch
+
+    def _way(self, wanted: Roster) -> tuple[Way, Structure | None]:
+        """How these rows are run: generically where some are longer than a layer sees."""
+        way, like = self._found
+        if like is not None and (reason := beyond(like, wanted)):
+            self._tell_generic(reason)
+            return "generic", None
+        return way, like
+
+    def _unlike(self, forward: Forward) -> str:
+        """How the shared path over this forward differs from plain forward passes."""
+
+        def kind(trial: Roster, token_budget: int) -> SharedPath:
+            like, memory = structure(forward, self._model.device), Memory(Pool(0), Kept(0))
+            if reason := beyond(like, trial):
+                raise UnsuitedError(reason)
+            return SharedPath(forward, like, trial, token_budget, voices=[Voice(0)], adapters=[None], memory=memory)
+
+        return difference(kind, self._model)
+
+    def _tell_generic(self, reason: str) -> None:
+        """Once for each reason.
+
+        Raises:
+            ModelError: this way does not give what plain forward passes give either.
+        """
+        if reason in self._told:
+            return
+        self._told.add(reason)
+        kind = type(self._model).__name__
+        logger.warning("%s is sampled on the generic path, which is slower: %s", kind, reason)
+        if wrong := difference(partial(GenericPath, self._model), self._model):
+            raise ModelError(f"{kind} cannot be sampled: with a cache {wrong}; use another architecture")
+
+
+@contextmanager
+def enough_memory() -> Iterator[None]:
+    """
+    Raises:
+        EngineError: what is inside runs out of memory.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        # torch has a type of its own for GPUs only.
+        if type(error) is RuntimeError and "can't allocate memory" not in str(error):
+            raise
+        raise EngineError(
+            "there is not enough memory to sample: lower engine.sample_tokens, and sequences that do not fit wait"
+        ) from error

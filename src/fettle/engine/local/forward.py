@@ -1,6 +1,7 @@
 """Running tokens through a model with an attention that the caller brings: what every way of sampling is built on."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -8,7 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from fettle.engine.local.attention import Attention, attending
-from fettle.engine.local.lora import Adapter
+from fettle.engine.local.lora import Adapter, Slots
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,13 @@ class Voice:
     adapter: Adapter | None = None
     tensors: Mapping[str, Tensor] | None = None
     """Values by parameter name, in the place of the model's own: a policy as it was."""
+    owner: Hashable | None = None
+    """Voices of one owner and version have the same weights; with none, nothing that is computed is kept."""
+
+    @property
+    def whose(self) -> tuple[Hashable, int]:
+        """What tells its weights from those of others."""
+        return (id(self.adapter) if self.owner is None else self.owner), self.version
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,3 +88,18 @@ class DrivenForward:
                 logits_to_keep=0 if wanted is None else wanted,
             ).logits
         return output[0]
+
+
+@contextmanager
+def hosted(module: PreTrainedModel, slots: Slots, voice: Voice) -> Iterator[None]:
+    """Transformers' own modules with the weights of a voice in them."""
+    parameters = dict(module.named_parameters()) if voice.tensors else {}
+    own = {name: parameters[name].data for name in voice.tensors or {} if name in parameters}
+    try:
+        for name in own:
+            parameters[name].data = (voice.tensors or {})[name]
+        with slots.holding(voice.adapter):
+            yield
+    finally:
+        for name, value in own.items():
+            parameters[name].data = value

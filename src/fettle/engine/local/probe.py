@@ -1,34 +1,23 @@
-"""Which path suits a model: asked of its configuration, then tried out against plain forward passes."""
+"""Whether a path suits a model: tried out against plain forward passes."""
 
 from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
-from transformers.cache_utils import DynamicLayer
+from transformers import PreTrainedModel
 
 from fettle.config import SamplingParams
 from fettle.engine.base import SampleRequest
+from fettle.engine.local.attention import UnsuitedError
 from fettle.engine.local.paths import Path, closed_up
 from fettle.engine.local.roster import Roster, roster
 from fettle.errors import ModelError
 
-PathKind = Callable[[PreTrainedModel, Roster, int], Path]
+PathKind = Callable[[Roster, int], Path]
 
 REFUSALS = (RuntimeError, ValueError, TypeError, LookupError, AttributeError)
 """How a model's code answers to inputs that it was not written for."""
-
-
-def unlike_layers(model: PreTrainedModel) -> str:
-    """The layers that are not plain full attention, in words; empty where there are none.
-
-    transformers' own cache knows what each layer of an architecture must remember.
-    """
-    kinds = {
-        type(layer).__name__ for layer in DynamicCache(config=model.config).layers if type(layer) is not DynamicLayer
-    }
-    return f"its cache needs {', '.join(sorted(kinds))}" if kinds else ""
 
 
 @torch.no_grad()
@@ -42,11 +31,14 @@ def difference(kind: PathKind, model: PreTrainedModel) -> str:
     with torch.autocast(model.device.type, enabled=False):
         try:
             found, expected = _logits(kind, model)
+        except UnsuitedError as reason:
+            return str(reason)
         except REFUSALS as error:
             return f"it fails ({type(error).__name__}: {error})"
     if not torch.isfinite(expected).all():
         raise ModelError(f"the logits of this {type(model).__name__} are not finite: its weights are broken")
-    tolerance = 1e-4 if model.dtype == torch.float32 else 5e-2
+    tolerance = 1e-4 if found.dtype == torch.float32 else 5e-2
+    found, expected = found.float(), expected.float()
     scale, apart = float(expected.abs().max()), float((found - expected).abs().max())
     return "" if apart <= tolerance * scale else f"its logits differ by {apart:.1e} from those without one"
 
@@ -63,8 +55,8 @@ def _logits(kind: PathKind, model: PreTrainedModel) -> tuple[Tensor, Tensor]:
         SampleRequest(prompts[0], n=1, params=SamplingParams(max_tokens=2)),
         SampleRequest(prompts[1], n=2, params=SamplingParams(max_tokens=3)),
     ]
-    trial = roster(requests, vocabulary=vocabulary, context=8, token_budget=24, end_token_ids=frozenset())
-    path = kind(model, trial, 24)
+    trial = roster(requests, [0, 0], vocabulary=vocabulary, context=8, token_budget=24, end_token_ids=frozenset())
+    path = kind(trial, 24)
     found: list[Tensor] = []
     expected: list[Tensor] = []
     running: list[tuple[int, list[int]]] = []  # rows of the trial, and their tokens
@@ -84,7 +76,7 @@ def _logits(kind: PathKind, model: PreTrainedModel) -> tuple[Tensor, Tensor]:
         order = closed_up(np.array([len(text) >= trial.capacity[row] for row, text in running]))
         path.keep(order)
         running = [running[place] for place in order]
-    return torch.cat(found).float(), torch.stack(expected).float()
+    return torch.cat(found), torch.stack(expected)
 
 
 def _plain(model: PreTrainedModel, tokens: list[int]) -> Tensor:

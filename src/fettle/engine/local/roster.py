@@ -20,7 +20,9 @@ class Roster:
 
     requests: Sequence[SampleRequest]
     prompts: list[tuple[int, ...]]
-    """The distinct prompts."""
+    """The distinct prompts of each voice."""
+    voice: NDArray[np.int64]
+    """Of each of ``prompts``, by its number."""
     prompt: NDArray[np.int64]
     """Index into ``prompts``."""
     request: NDArray[np.int64]
@@ -47,13 +49,14 @@ class Roster:
 
 def roster(
     requests: Sequence[SampleRequest],
+    voices: Sequence[int],
     *,
     vocabulary: int,
     context: int,
     token_budget: int,
     end_token_ids: frozenset[int],
 ) -> Roster:
-    """The rows of ``requests``.
+    """The rows of ``requests``, the i-th of which is drawn by the voice of number ``voices[i]``.
 
     Raises:
         ModelError: a prompt is empty, fills the context, or holds a token id outside the vocabulary.
@@ -61,16 +64,18 @@ def roster(
     """
     for at, request in enumerate(requests):
         _check(request, f"request {at}", vocabulary=vocabulary, context=context)
-    prompts = sorted(dict.fromkeys(tuple(request.prompt) for request in requests), key=len)
-    places = {prompt: place for place, prompt in enumerate(prompts)}
-    prompt_of = np.array([places[tuple(request.prompt)] for request in requests], dtype=np.int64)
+    keys = [(voice, tuple(request.prompt)) for voice, request in zip(voices, requests, strict=True)]
+    distinct = sorted(dict.fromkeys(keys), key=lambda key: len(key[1]))
+    places = {key: place for place, key in enumerate(distinct)}
+    prompt_of = np.array([places[key] for key in keys], dtype=np.int64)
     order = np.argsort(prompt_of, kind="stable")
     counts = np.array([request.n for request in requests], dtype=np.int64)[order]
     row_request = np.repeat(order, counts)
     limits = np.array([min(r.params.max_tokens, context - len(r.prompt)) for r in requests], dtype=np.int64)
     made = Roster(
         requests=requests,
-        prompts=prompts,
+        prompts=[prompt for _, prompt in distinct],
+        voice=np.array([voice for voice, _ in distinct], dtype=np.int64),
         prompt=prompt_of[row_request],
         request=row_request,
         index=np.concatenate([np.arange(count) for count in counts]) if len(requests) else row_request,
