@@ -9,9 +9,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from fettle.config import LoRA
+from fettle.engine.local.flat import lay_out
 from fettle.engine.local.forward import Carried, DrivenForward
 from fettle.engine.local.fusing import fused
 from fettle.engine.local.lean import LeanForward, lean_family, lean_forward
+from fettle.engine.local.lean_adapters import owned
 from fettle.engine.local.lean_families import FAMILIES
 from fettle.engine.local.lora import Adapter, Slots
 from fettle.engine.local.model import LanguageModel
@@ -192,6 +194,14 @@ def test_sequences_end_to_end_give_what_the_driven_modules_give(variant):
     close(lean(model).logits(TOKENS, positions, attention, wanted=wanted), expected, 1e-5)
 
 
+def test_tables_of_rotations_grow_with_the_positions():
+    model, kept = made("gemma3"), lean(made("gemma3"))
+    for start in (0, 40, 3):
+        positions = POSITIONS + start
+        expected = DrivenForward(model.module).logits(TOKENS, positions, ONE)
+        close(kept.logits(TOKENS, positions, ONE), expected, 1e-5)
+
+
 def test_every_family_is_verified():
     assert {lean_family(config_of(family, **unusual)) for family, unusual in CONFIGS.values()} == set(FAMILIES)
 
@@ -205,6 +215,7 @@ def test_every_family_is_verified():
         ("Gemma3", {"final_logit_softcapping": 30.0}),
         ("Gemma3", {"attn_logit_softcapping": 50.0}),
         ("Gemma3", {"use_bidirectional_attention": True}),
+        ("Qwen3", {"layer_types": ["full_attention", "chunked_attention", "full_attention"]}),
         ("GPT2", {"add_cross_attention": True}),
         ("Gemma2", {}),
         ("Qwen3Moe", {}),
@@ -222,9 +233,12 @@ def test_a_model_in_few_bits_is_refused():
     assert lean_forward(model, None) is None
 
 
+class Other(transformers.LlamaForCausalLM):
+    """Whose arithmetic may be another."""
+
+
 def test_a_model_of_another_class_is_refused():
-    other = transformers.LlamaForSequenceClassification(config_of("Llama"))
-    assert lean_forward(model_of(other), None) is None
+    assert lean_forward(model_of(Other(config_of("Llama"))), None) is None
 
 
 @pytest.mark.parametrize("variant", ["llama", "qwen3, one key head, tied", "gpt2"])
@@ -299,6 +313,14 @@ def test_adapters_of_unlike_ranks_and_targets_serve_their_own_tokens_in_one_pass
         close(logits_of(*some)[theirs], expected[theirs], 1e-5)
 
 
+def test_tokens_that_lie_mixed_are_brought_together_by_adapter():
+    mixed = torch.tensor([1, 0, -1, 1, 0, -1, 1])
+    assert owned(((), ()), mixed).runs == ((-1, 2), (0, 2), (1, 3))
+    together = owned(((), ()), torch.tensor([1, 1, -1, -1, 0]))
+    assert together.runs == ((1, 2), (-1, 2), (0, 1))
+    assert together.order is None
+
+
 def test_an_adapter_in_bfloat16_is_as_near_as_bfloat16_is():
     model = made("qwen3", precision="bfloat16")
     adapter = adapter_of(model, ("all-linear",), 1)
@@ -315,6 +337,17 @@ def test_matrices_that_lie_side_by_side_are_one_without_a_copy():
     assert torch.equal(both, torch.cat([first, second]))
     second.fill_(7)
     assert (both[3:] == 7).all()
+
+
+@pytest.mark.parametrize("variant", ["llama, every bias", "qwen2", "gemma3", "gpt2", "phi3"])
+def test_weights_that_the_engine_has_laid_out_are_not_copied(variant):
+    model = made(variant)
+    (buffer,) = lay_out(list(model.parameters.values()))
+    for layer in lean(model).layers:
+        for product in (layer.query_key_value, layer.output, layer.widening, layer.narrowing):
+            assert product.weight.untyped_storage().data_ptr() == buffer.data_ptr()
+            assert product.bias is None or product.bias.untyped_storage().data_ptr() == buffer.data_ptr()
+    close(lean(model).logits(TOKENS, POSITIONS, ONE), states_of_transformers(model, TOKENS)[-1], 1e-5)
 
 
 @pytest.mark.parametrize(

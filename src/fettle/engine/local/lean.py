@@ -145,15 +145,15 @@ class Weights:
     def norm(self, path: str) -> Norm:
         """One of the model's norms."""
         if self._family.norm != "mean and variance":
-            return self.head_norm((path,), (1,))
+            return self.rms((path,), (1,))
         weight, bias = self.of(f"{path}.weight"), self.of(f"{path}.bias")
         epsilon = float(getattr(self._config, self._family.epsilon))
         return functools.partial(
             functional.layer_norm, normalized_shape=weight.shape, weight=weight, bias=bias, eps=epsilon
         )
 
-    def head_norm(self, paths: Sequence[str], counts: Sequence[int]) -> Norm:
-        """The norms of queries and of keys as one."""
+    def rms(self, paths: Sequence[str], counts: Sequence[int]) -> Norm:
+        """Several norms by the root mean square as one, each of as many heads as is said."""
         weights = [self.of(f"{path}.weight").expand(n, -1) for path, n in zip(paths, counts, strict=True)]
         weight = torch.cat(weights) if len(weights) > 1 else weights[0][0]
         dtype = weight.dtype
@@ -184,7 +184,7 @@ def _layer(config: PretrainedConfig, family: Family, weights: Weights, number: i
         after_attention=norm(family.after_attention) if family.after_attention else None,
         before_mlp=norm(family.before_mlp),
         after_mlp=norm(family.after_mlp) if family.after_mlp else None,
-        head_norm=weights.head_norm(head_norms, (heads, key_heads)) if head_norms else None,
+        head_norm=weights.rms(head_norms, (heads, key_heads)) if head_norms else None,
         activation=ACTIVATIONS[getattr(config, family.activation)],
         gated=family.gated,
         heads=heads,

@@ -114,6 +114,9 @@ ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = MappingProxyType(
 ROPES = frozenset({"default", "linear", "llama3", "yarn"})
 """Rotations whose angle at a position depends on nothing else: not on how long the sequence is."""
 
+WINDOWED = frozenset({"full_attention", "sliding_attention"})
+"""Kinds of layers that a window tells apart."""
+
 UNHANDLED = (
     "attn_logit_softcapping",
     "final_logit_softcapping",
@@ -131,6 +134,8 @@ def lean_family(config: PretrainedConfig) -> str:
     if family is None or any(getattr(config, setting, None) for setting in UNHANDLED):
         return ""
     if getattr(config, family.activation) not in ACTIVATIONS:
+        return ""
+    if family.window == "by layer" and not WINDOWED.issuperset(config.layer_types):
         return ""
     return name if family.positions or _rotates_plainly(config, family) else ""
 
