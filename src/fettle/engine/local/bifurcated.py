@@ -64,34 +64,37 @@ class PromptAttention:
 class Seating:
     """Which rows read which shelf. All its prompts have as many seats; empty ones read for no one."""
 
-    shelves: list[Shelf]
-    bounds: list[int]
-    """Where each shelf's begin in ``seated``, and the end."""
+    read: list[tuple[Shelf, slice]]
+    """The shelves that are read, and where in ``seated`` their seats are."""
     seated: Tensor  # [seats, heads]: the row and key head of each seat and key head, in the order that a shelf is read
     seat: Tensor  # [B]: of each row, among all seats
 
     @classmethod
     def of(cls, prompts: NDArray[np.int64], shelves: list[Shelf], like: Structure) -> "Seating":
         """For a batch whose row b reads ``prompts[b]`` [B], which is on a shelf."""
-        seat = np.empty(len(prompts), dtype=np.int64)
-        by_prompt = {int(p): np.flatnonzero(prompts == p) for p in np.unique(prompts)}
-        read, seated, first = [], [], 0
-        heads = np.arange(like.heads)[:, None]
+        rows, counts = np.arange(len(prompts)), np.bincount(prompts, minlength=1 + max(max(s.prompts) for s in shelves))
+        order = prompts.argsort(kind="stable")
+        rank = np.empty_like(rows)  # among the rows of its prompt
+        rank[order] = rows - (counts.cumsum() - counts)[prompts[order]]
+        first, shapes, seats = np.empty_like(counts), [], 0  # of each prompt its first seat
         for shelf in shelves:
-            rows = [by_prompt.get(prompt, np.zeros(0, np.int64)) for prompt in shelf.prompts]
-            most = max(map(len, rows))
-            if not most:
-                continue
-            table = np.zeros((len(rows), most), dtype=np.int64)
-            for place, own in enumerate(rows):
-                table[place, : len(own)] = own
-                seat[own] = first + place * most + np.arange(len(own))
-            first += table.size
-            read.append(shelf)
-            seated.append((table[:, None, :] * like.heads + heads).ravel())  # [P, heads, most]
-        bounds = np.cumsum([0, *(len(index) for index in seated)]).tolist()
-        index = torch.from_numpy(np.concatenate(seated)).to(like.device)
-        return cls(read, bounds, index, torch.from_numpy(seat).to(like.device))
+            most = int(counts[shelf.prompts].max())
+            first[shelf.prompts] = seats + most * np.arange(len(shelf.prompts))
+            shapes.append((len(shelf.prompts), most))
+            seats += len(shelf.prompts) * most
+        seat = first[prompts] + rank
+        row_of = np.zeros(seats, dtype=np.int64)
+        row_of[seat] = rows
+        starts = np.cumsum([0, *(count * most for count, most in shapes)])
+        heads = np.arange(like.heads)[:, None]
+        tables = [
+            (row_of[start : start + count * most].reshape(count, 1, most) * like.heads + heads).ravel()
+            for start, (count, most) in zip(starts.tolist(), shapes, strict=False)
+        ]
+        bounds = (starts * like.heads).tolist()
+        read = [(shelf, slice(*bounds[i : i + 2])) for i, shelf in enumerate(shelves) if shapes[i][1]]
+        seated = torch.from_numpy(np.concatenate(tables)).to(like.device)
+        return cls(read, seated, torch.from_numpy(seat).to(like.device))
 
 
 class StepAttention:
@@ -130,10 +133,9 @@ class StepAttention:
         seating, (rows, heads, repeats, size) = self._seating, folded.shape
         seated = folded.reshape(rows * heads, repeats * size).index_select(0, seating.seated)
         found = []
-        for shelf, start, end in zip(seating.shelves, seating.bounds, seating.bounds[1:], strict=False):
-            query = seated[start:end].view(len(shelf.prompts), heads, -1, size)
-            keys, values = shelf.keys[layer].transpose(1, 2), shelf.values[layer].transpose(1, 2)
-            found.append(part(query, keys, values, scale=scale, mask=shelf.mask))
+        for shelf, seats in seating.read:
+            query = seated[seats].view(len(shelf.prompts), heads, -1, size)
+            found.append(part(query, *shelf.views[layer], scale=scale, mask=shelf.mask))
         out, logsumexp = (
             torch.cat([tensor.reshape(-1, repeats, *tensor.shape[2:]) for tensor in tensors])
             for tensors in zip(*found, strict=True)

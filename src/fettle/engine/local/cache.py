@@ -13,7 +13,7 @@ from fettle.engine.local.kept import Stretch
 
 HEADROOM = 64
 """Columns that slabs are widened by at least: widening copies them."""
-CALL = 64
+CALL = 128
 """Columns of padding that cost about as much as one more call of the attention kernel."""
 
 
@@ -150,6 +150,8 @@ class Shelf:
         shape = (like.layers, len(prompts), max(lengths), like.heads)
         self.keys = pool.taken((*shape, like.key_size), like)  # [layers, P, L, heads, size]
         self.values = pool.taken((*shape, like.value_size), like)
+        self.views = list(zip(*(slab.transpose(2, 3).unbind() for slab in (self.keys, self.values)), strict=True))
+        """Keys and values of each layer, [P, heads, L, size]."""
         width = torch.tensor(lengths)[:, None, None, None]
         beyond = torch.arange(max(lengths)) >= width  # [P, 1, 1, L]
         mask = torch.zeros(beyond.shape, dtype=like.dtype).masked_fill_(beyond, float("-inf"))

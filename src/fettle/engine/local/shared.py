@@ -36,8 +36,6 @@ class _Origin:
 
     shelf: Shelf
     place: int
-    left: int
-    """Rows that are not finished."""
     stretch: Stretch | None
     """Of its beginning; of all of it, once a row of it was kept."""
     whole: bool = False
@@ -72,6 +70,8 @@ class SharedPath:
         self._held: dict[int, Tensor] = {}  # logits [V] after the prompt some of whose rows wait
         self._seating: Seating | None = None
         self._carried: list[Carried] = []
+        self._unfinished = np.bincount(roster.prompt, minlength=len(roster.prompts))  # rows of each prompt
+        self._continues = np.array([request.params.continued for request in roster.requests])
         self._kept_bytes = 0
         self.finished: dict[int, Stretch] = {}
         """By row of the roster: what was computed for it, if its conversation is to be kept."""
@@ -124,15 +124,21 @@ class SharedPath:
 
     def keep(self, order: NDArray[np.int64]) -> None:
         """Rows that change places are copied; a prompt goes with its last row."""
-        for place in np.setdiff1d(np.arange(len(self._rows)), order).tolist():
-            self._leave(place)
+        gone = np.ones(len(self._rows), dtype=np.bool_)
+        gone[order] = False
+        left = np.flatnonzero(gone)
+        for place in left[self._continues[self._roster.request[self._rows[left]]]].tolist():
+            self._keep_for_later(place)
+        prompts = self._roster.prompt[self._rows[left]]
+        np.subtract.at(self._unfinished, prompts, 1)
         moved = np.flatnonzero(order != np.arange(len(order)))
         width = int(self._own[order[moved]].max(initial=0))
         if width:
             self._slabs.move(self._tensor(order[moved]), self._tensor(moved), width)
         self._rows, self._own = self._rows[order], self._own[order]
         self._seating = None
-        self._clear()
+        if not self._unfinished[prompts].all():
+            self._clear()
 
     def release(self) -> None:
         """Leave all memory to the next call; every row is finished."""
@@ -150,8 +156,7 @@ class SharedPath:
                 tokens = np.array(self._roster.prompts[prompt])
                 stretch = self._memory.kept.longest(self._voices[self._roster.voice[prompt]], tokens)
                 past = 0 if stretch is None else shelf.put(place, stretch)
-                left = int((self._roster.prompt == prompt).sum())
-                self._origins[prompt] = _Origin(shelf, place, left, stretch)
+                self._origins[prompt] = _Origin(shelf, place, stretch)
                 segments.append(Segment(prompt, shelf, place, past))
         return segments
 
@@ -185,13 +190,11 @@ class SharedPath:
             if adapter is not None
         ]
 
-    def _leave(self, place: int) -> None:
-        """A row is finished."""
+    def _keep_for_later(self, place: int) -> None:
+        """What was computed for a finished row whose conversation may go on."""
         row, own = int(self._rows[place]), int(self._own[place])
         origin = self._origins[int(self._roster.prompt[row])]
-        origin.left -= 1
-        voice = self._voices[self._roster.voice[self._roster.prompt[row]]]
-        if voice.owner is None or not self._roster.requests[self._roster.request[row]].params.continued:
+        if self._voices[self._roster.voice[self._roster.prompt[row]]].owner is None:
             return
         new = own if origin.whole else own + origin.shelf.lengths[origin.place]
         if self._kept_bytes + new * self._like.bytes_per_token > self._memory.kept.most_bytes:
@@ -203,7 +206,7 @@ class SharedPath:
 
     def _clear(self) -> None:
         """Let go of prompts that have no rows left; a shelf is copied when half of it is empty."""
-        self._origins = {prompt: origin for prompt, origin in self._origins.items() if origin.left}
+        self._origins = {prompt: origin for prompt, origin in self._origins.items() if self._unfinished[prompt]}
         remaining = []
         for shelf in self._shelves:
             live = [place for place, prompt in enumerate(shelf.prompts) if prompt in self._origins]
