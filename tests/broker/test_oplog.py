@@ -7,7 +7,8 @@ import pytest
 
 from fettle.broker import Broker, Operation, OpLog, digest
 from fettle.broker import oplog as module
-from fettle.config import AdamW
+from fettle.config import AdamW, LocalEngine
+from fettle.engine.local import LocalBackend
 from fettle.errors import EngineError, SequenceError
 from fettle.types import Datum, ForwardResult, datum
 
@@ -146,7 +147,7 @@ def test_a_digest_knows_where_one_array_ends_and_of_what_type_it_is():
 
 async def test_a_caller_that_gives_up_does_not_take_the_answer_from_one_that_asks_again(tmp_path):
     """Through the broker's own door, as a server's handler whose client went away."""
-    broker, recorder, release = Broker(None), Recorder(), asyncio.Event()
+    broker, recorder, release = Broker(LocalBackend(LocalEngine(), checkpoints=tmp_path)), Recorder(), asyncio.Event()
     broker._logs["policy"] = OpLog()
 
     async def slow() -> int:

@@ -23,7 +23,11 @@ def local(folder: Path) -> Broker:
     return Broker(LocalBackend(LocalEngine(threads=1), checkpoints=folder))
 
 
-ENGINES: dict[str, Callable[[Path], Broker]] = {"local": local}
+def local_beside(folder: Path) -> Broker:
+    return Broker(LocalBackend(LocalEngine(threads=1, sampling_threads=1), checkpoints=folder))
+
+
+ENGINES: dict[str, Callable[[Path], Broker]] = {"local": local, "local, sampling beside": local_beside}
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ DRIVER = Path(__file__).with_name("resume_driver.py")
 RL = """
 type: rl
 policy: {model: {type: tiny, hidden: 32, layers: 1, heads: 2}%(lora)s}
-engine: {threads: 1}
+engine: {threads: 1, sampling_threads: %(beside)s}
 environments: [{type: arithmetic, digits: 1, heldout: 8, system: null}]
 steps: 12
 groups_per_step: 4
@@ -26,6 +26,8 @@ optimizer: {learning_rate: 1e-3}
 evaluation: {every: 4, tasks: 8}
 checkpoints: {every: 3}
 """
+
+LORA = ", lora: {rank: 4, dropout: 0.1}"
 
 CRITIC = """
 type: rl
@@ -106,8 +108,9 @@ def outcomes(recipe: str, tmp_path: Path, kills: int) -> list[dict]:
 @pytest.mark.parametrize(
     ("name", "recipe", "kills"),
     [
-        ("on-policy, all weights", RL % {"lora": "", "minibatches": 1, "staleness": 0}, 10),
-        ("off-policy, adapters", RL % {"lora": ", lora: {rank: 4, dropout: 0.1}", "minibatches": 2, "staleness": 2}, 4),
+        ("on-policy, all weights", RL % {"lora": "", "minibatches": 1, "staleness": 0, "beside": "null"}, 10),
+        ("off-policy, sampling beside", RL % {"lora": "", "minibatches": 1, "staleness": 2, "beside": 1}, 4),
+        ("off-policy, adapters", RL % {"lora": LORA, "minibatches": 2, "staleness": 2, "beside": "null"}, 4),
         (
             "a critic of its own, undone steps",
             CRITIC % {"place": "model", "warmup": 1, "region": "{type: hard, limit: 0.006}"},

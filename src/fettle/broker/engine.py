@@ -1,9 +1,10 @@
-"""An ``Engine`` over any backend: order, exactly-once, one thread, and batches."""
+"""An ``Engine`` over any backend: order, exactly-once, a thread or two, and batches."""
 
 import asyncio
 import itertools
 import weakref
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
@@ -17,15 +18,29 @@ from fettle.types import Checkpoint, Completion, Datum, Floats, ForwardResult, O
 Result = TypeVar("Result")
 
 
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """One call of a sampler."""
+
+    owner: str
+    """The policy that the weights are of, or the model."""
+    weights: str
+    request: SampleRequest
+
+
 class Broker:
-    """Satisfies ``Engine``. ``submit`` is the same door for callers that bring their own numbers."""
+    """Satisfies ``Engine``. ``submit`` is the same door for callers that bring their own numbers.
+
+    A backend that samples beside training gets a thread for each, and all but ``sample`` is called on the first.
+    """
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self._worker = Worker()
+        self._drawing = Worker() if backend.capabilities().sampling_beside else self._worker
         self._logs: dict[str, OpLog] = {}
         self._names = itertools.count()
-        self._draw: Gatherer[tuple[str, SampleRequest], list[Completion]] = Gatherer(self._worker, self._drawn)
+        self._draw: Gatherer[Draw, list[Completion]] = Gatherer(self._drawing, self._drawn)
 
     async def create_policy(self, spec: PolicySpec) -> "BrokerPolicy":
         """A policy with the weights of ``spec.model``."""
@@ -38,7 +53,7 @@ class Broker:
     async def sampler(self, weights: str) -> "BrokerSampler":
         """A sampler of a model or of a saved checkpoint."""
         version = await self._worker.run(lambda: self._backend.open(weights))
-        return BrokerSampler(self._backend, self._worker, self._draw, weights, version)
+        return BrokerSampler(self._backend, self._worker, self._draw, weights, version, owner=weights)
 
     async def capabilities(self) -> Capabilities:
         """What the backend can do."""
@@ -64,10 +79,13 @@ class Broker:
         """One call on the backend's thread."""
         return await self._worker.run(call)
 
-    def pinned(self, weights: str, version: int) -> "BrokerSampler":
-        """A sampler of pinned weights, which are let go with it."""
-        sampler = BrokerSampler(self._backend, self._worker, self._draw, weights, version)
-        weakref.finalize(sampler, self._worker.post, partial(self._backend.unpin, weights))
+    def pinned(self, policy: str, weights: str, version: int) -> "BrokerSampler":
+        """A sampler of weights that a policy has pinned, which are let go with it and after its last call."""
+        sampler = BrokerSampler(self._backend, self._worker, self._draw, weights, version, owner=policy)
+        unpin: Callable[[], object] = partial(self._backend.unpin, weights)
+        if self._drawing is not self._worker:
+            unpin = partial(self._worker.post, unpin)
+        weakref.finalize(sampler, self._drawing.post, unpin)
         return sampler
 
     async def forget(self, policy: str) -> None:
@@ -76,11 +94,22 @@ class Broker:
         self._logs.pop(policy, None)
 
     def close(self) -> None:
-        """Finish what is queued and end the thread."""
+        """Finish what is queued and end the threads."""
+        self._drawing.close()
         self._worker.close()
 
-    def _drawn(self, calls: Sequence[tuple[str, SampleRequest]]) -> list[list[Completion]]:
-        return self._backend.sample([weights for weights, _ in calls], [request for _, request in calls])
+    def _drawn(self, calls: Sequence[Draw]) -> list[list[Completion]]:
+        """Samplers of several policies share a batch, and those of one policy have each their own.
+
+        A loop that draws ahead or evaluates beside holds several samplers of one policy. Whether their calls meet in
+        one turn depends on how fast the threads are, and what a row shares its batch with shows in its last bits.
+        """
+        found: dict[int, list[Completion]] = {}
+        for places in _apart(calls):
+            batch = [calls[place] for place in places]
+            drawn = self._backend.sample([call.weights for call in batch], [call.request for call in batch])
+            found |= zip(places, drawn, strict=True)
+        return [found[place] for place in range(len(calls))]
 
     async def _opened(self, open_policy: Callable[[str], int]) -> "BrokerPolicy":
         name = f"policy-{next(self._names)}"
@@ -120,7 +149,7 @@ class BrokerPolicy:
     async def sampler(self) -> "BrokerSampler":
         """A sampler of the weights after every call issued so far."""
         weights, version = await self._submit(digest("sampler"), lambda: self._backend.pin(self.name))
-        return self._broker.pinned(weights, version)
+        return self._broker.pinned(self.name, weights, version)
 
     async def save(self, name: str, *, optimizer: bool = True) -> Checkpoint:
         """Write a checkpoint."""
@@ -138,27 +167,30 @@ class BrokerPolicy:
 
 
 class BrokerSampler:
-    """Satisfies ``Sampler``. Calls issued together are drawn in one batch, those of other samplers among them."""
+    """Satisfies ``Sampler``. Calls issued together are drawn in one batch, those of other policies among them."""
 
     def __init__(
         self,
         backend: Backend,
         worker: Worker,
-        draw: Gatherer[tuple[str, SampleRequest], list[Completion]],
+        draw: Gatherer[Draw, list[Completion]],
         weights: str,
         version: int,
+        *,
+        owner: str,
     ) -> None:
         self.policy_version = version
         self._backend = backend
         self._worker = worker
         self._weights = weights
+        self._owner = owner
         self._draw = draw
         self._logprobs: dict[float, Gatherer[Tokens, Floats]] = {}
         self._score: Gatherer[Tokens, float] = Gatherer(worker, partial(backend.scores, weights))
 
     async def sample(self, prompt: Tokens, n: int, params: SamplingParams) -> list[Completion]:
         """Draw ``n`` completions of one prompt."""
-        return await self._draw((self._weights, SampleRequest(prompt, n, params)))
+        return await self._draw(Draw(self._owner, self._weights, SampleRequest(prompt, n, params)))
 
     async def logprobs(self, tokens: Tokens, *, temperature: float = 1.0) -> list[float | None]:
         """The log-probability of each token after those before it."""
@@ -171,3 +203,13 @@ class BrokerSampler:
     async def score(self, tokens: Tokens) -> float:
         """What the reward head says of a sequence."""
         return await self._score(tokens)
+
+
+def _apart(calls: Sequence[Draw]) -> list[list[int]]:
+    """Places of calls that may share a batch: of each owner, those of one sampler."""
+    samplers: dict[str, dict[str, int]] = {}
+    batches: dict[int, list[int]] = {}
+    for place, call in enumerate(calls):
+        own = samplers.setdefault(call.owner, {})
+        batches.setdefault(own.setdefault(call.weights, len(own)), []).append(place)
+    return list(batches.values())

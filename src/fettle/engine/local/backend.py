@@ -1,5 +1,6 @@
 """The torch backend: every operation of the seam, one at a time, in this process."""
 
+import logging
 import threading
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,6 +27,8 @@ from fettle.engine.local.quantized import Quantization
 from fettle.errors import EngineError, FettleError, ModelError, NotFoundError
 from fettle.losses import LOSSES
 from fettle.types import Checkpoint, Completion, Datum, Floats, ForwardResult, OptimResult, Tokens
+
+logger = logging.getLogger(__name__)
 
 GIB = 1 << 30
 
@@ -257,17 +260,21 @@ class LocalBackend:
             with model.turn, hosted(model.module, model.slots, voice), model.arithmetic():
                 yield
 
-        if id(model) not in self._decoders:
-            self._decoders[id(model)] = Decoder(
-                model.module,
-                lean=partial(lean_forward, model),
-                hosting=hosting,
-                end_token_ids=model.end_token_ids,
-                decode_text=model.tokenizer.decode,
-                token_budget=self._settings.sample_tokens,
-                context=model.context,
-            )
-        return self._decoders[id(model)]
+        with self._lookup:
+            if id(model) not in self._decoders:
+                decoder = Decoder(
+                    model.module,
+                    lean=partial(lean_forward, model),
+                    hosting=hosting,
+                    end_token_ids=model.end_token_ids,
+                    decode_text=model.tokenizer.decode,
+                    token_budget=self._settings.sample_tokens,
+                    context=model.context,
+                )
+                with model.turn:  # which path it is takes trying, through the model's own modules
+                    logger.debug("%s is sampled on the %s path", model.source, decoder.path)
+                self._decoders[id(model)] = decoder
+            return self._decoders[id(model)]
 
 
 def capabilities(settings: LocalEngine) -> Capabilities:

@@ -62,8 +62,9 @@ class Slot:
         if self.dropout and self.random is not None:
             keep = torch.empty_like(x).bernoulli_(1 - self.dropout, generator=self.random)
             x = x * keep / (1 - self.dropout)
-        update = nn.functional.linear(nn.functional.linear(x, self.down), self.up)
-        return output + (self.scale * update).to(output.dtype)
+        inner = nn.functional.linear(x, self.down)
+        added = torch.addmm(output.flatten(0, -2), inner.flatten(0, -2), self.up.t(), alpha=self.scale)
+        return added.view_as(output)
 
 
 @dataclass(slots=True)

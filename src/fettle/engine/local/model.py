@@ -49,7 +49,7 @@ class LanguageModel:
     head: Head | None = None
     """The head that was saved with these weights, if they are frozen."""
     turn: RLock = field(default_factory=RLock)
-    """Held by whoever runs the modules: hooks, and weights that stand in the parameters for a while, are one thread's."""
+    """Held by whoever runs the modules: their hooks and what stands in their parameters are one thread's at a time."""
 
     @property
     def device(self) -> torch.device:
