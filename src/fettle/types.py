@@ -77,7 +77,7 @@ class Datum:
             if not np.isfinite(values).all():
                 at = int(np.flatnonzero(~np.isfinite(values))[0])
                 raise LossInputError(f"{name}[{at}] is {values[at]}: every value must be a finite number")
-        if not np.isin(self.loss_mask, (0, 1)).all():
+        if not ((self.loss_mask == 0) | (self.loss_mask == 1)).all():
             raise LossInputError("loss_mask holds other numbers than 0 and 1: put those into a stream named weights")
         if self.loss_mask[0] != 0:
             raise LossInputError(

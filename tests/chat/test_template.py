@@ -348,3 +348,15 @@ def episode(template: Template, question: Message, sampled: list[list[int]], hea
         turns.append(Turn(observation, Completion(drawn, [-1.0] * len(drawn), "stop", 0), 0.0))
         observation = template.continuation(drawn, [heard])
     return Trajectory(Task((question,), {}, "test"), tuple(turns), (), terminated=True, truncated=False)
+
+
+# -- nothing is written twice
+
+
+def test_a_prompt_is_written_once_however_many_ask_it_and_whoever_has_it_may_change_it(templates, monkeypatch):
+    template = templates("chatml")
+    first = template.prompt([USER])
+    first.append(7)
+    with monkeypatch.context() as patched:
+        patched.setattr(template, "_text", None)  # there is nothing left to call
+        assert template.prompt([USER]) == first[:-1]

@@ -23,6 +23,8 @@ LONGEST_CHARACTER = 4
 
 DECODED = 2**16
 """Short runs of tokens whose text is remembered."""
+PROMPTED = 2**10
+"""Prompts whose tokens are remembered: the members of a group share theirs, and every evaluation asks the same."""
 REPLY = Message("assistant", MARK)
 
 
@@ -48,6 +50,7 @@ class Template:
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
         self._decoded = functools.lru_cache(maxsize=DECODED)(self._decode)
+        self._prompted = functools.lru_cache(maxsize=PROMPTED)(self._asked)
         self._name = tokenizer.name_or_path or "this model"
         try:
             self._opening = self._text([QUESTION], generation_prompt=True)
@@ -69,7 +72,7 @@ class Template:
         Raises:
             DataError: there are no messages, or the template refuses them.
         """
-        return self._encoded(self._text(messages, generation_prompt=True))
+        return list(self._prompted(tuple(messages)))
 
     def continuation(self, sampled: Sequence[int], new: Sequence[Message]) -> list[int]:
         """What to append to sampled tokens: the end of their turn if they lack it, ``new``, and the next prompt.
@@ -244,6 +247,9 @@ class Template:
                 "give the model a chat_template.jinja that keeps replies"
             )
         return head + mark, tail
+
+    def _asked(self, messages: Sequence[Message]) -> list[int]:
+        return self._encoded(self._text(messages, generation_prompt=True))
 
     def _text(self, messages: Sequence[Message], *, generation_prompt: bool = False) -> str:
         if not messages:

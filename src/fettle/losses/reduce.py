@@ -24,7 +24,8 @@ def token_mean(loss_masks: Sequence[Floats]) -> list[Floats]:
 def sequence_mean(loss_masks: Sequence[Floats]) -> list[Floats]:
     """``1 / (N |y_i|)``: each sequence counts the same, and each token the same within it (GRPO, arXiv:2402.03300)."""
     lengths = _lengths(loss_masks)
-    return _spread(loss_masks, [1 / (_count(lengths) * max(length, 1)) for length in lengths])
+    count = _count(lengths)
+    return _spread(loss_masks, [1 / (count * max(length, 1)) for length in lengths])
 
 
 def sequence_sum(loss_masks: Sequence[Floats]) -> list[Floats]:
