@@ -17,7 +17,7 @@ from benchmarks import flops, models
 from benchmarks.figures import ratio
 from benchmarks.harness import CACHE, Outcome, Row, Settings, in_fresh_process, in_turn, main, told
 from benchmarks.machine import Floor
-from benchmarks.models import ASSISTANT, END, FRAME, USER
+from benchmarks.models import FRAME, framed
 from benchmarks.workload import GROUP, MAX_TOKENS, PROMPTS
 
 ROW = Row(
@@ -95,11 +95,6 @@ def prompts() -> list[str]:
     rng = Random("questions")
     lengths = [rng.randint(16, 128) - FRAME for _ in range(ASKED)]
     return ["".join(rng.choices(string.ascii_lowercase, k=length)) for length in lengths]
-
-
-def framed(prompt: str) -> str:
-    """A prompt as the template writes it."""
-    return f"{USER}{prompt}{END}{ASSISTANT}"
 
 
 def tasks() -> Path:

@@ -57,7 +57,7 @@ def folder(size: str, *, ends: float | None = ENDS) -> str:
     stream is kept constant, and the end token's row of the (tied) head reads it.
     """
     recipe = {"size": asdict(SIZES[size]), "ends": ends, "seed": 0}
-    return cached(size, recipe, lambda place: _make(SIZES[size], ends, place))
+    return cached(size, recipe, lambda place: make(SIZES[size], ends, place))
 
 
 def cached(name: str, recipe: Mapping[str, Any], make: Callable[[Path], None]) -> str:
@@ -96,7 +96,13 @@ def tokenizer(vocabulary: int, context: int) -> Any:
     return made
 
 
-def _make(size: Size, ends: float | None, place: Path) -> None:
+def framed(prompt: str) -> str:
+    """A prompt as the template writes it."""
+    return f"{USER}{prompt}{END}{ASSISTANT}"
+
+
+def make(size: Size, ends: float | None, place: Path) -> None:
+    """Write a model and its tokenizer."""
     import torch
     from transformers import Qwen3Config, Qwen3ForCausalLM
 

@@ -102,9 +102,9 @@ def engine(settings: Settings, model: str, **spec: Any) -> Iterator[LocalBackend
         backend.close_policy(POLICY)
 
 
-def drawn(backend: LocalBackend, work: Workload, *, seed: int) -> list[int]:
+def drawn(backend: LocalBackend, work: Workload, *, seed: int, policy: str = POLICY) -> list[int]:
     """The lengths of the completions that the engine draws for a workload."""
-    weights, _ = backend.pin(POLICY)
+    weights, _ = backend.pin(policy)
     requests = [
         SampleRequest(prompt, work.group, SamplingParams(max_tokens=work.max_tokens, seed=seed * 1000 + index))
         for index, prompt in enumerate(work.prompts)
