@@ -1,8 +1,6 @@
 """The decode loop: what it draws, what it reports, what it computes, and what it refuses."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -17,10 +15,10 @@ from fettle.errors import ModelError
 
 from .decoding import (
     CONTEXT,
-    DRIVEN,
     END,
     MODELS,
     PROMPTS,
+    SHARED,
     SIZES,
     complete,
     decoder,
@@ -28,7 +26,8 @@ from .decoding import (
     requests,
     text_of,
     tokens_of,
-)
+    watched,
+)  # fmt: skip
 
 
 @torch.no_grad()
@@ -55,35 +54,9 @@ def shaped(logits: torch.Tensor, params: SamplingParams) -> torch.Tensor:
     return torch.stack(rows)
 
 
-@dataclass
-class Seen:
-    """What a model was run on."""
-
-    prompt_tokens: int = 0
-    steps: list[int] = field(default_factory=list)
-    """Rows of each step."""
-
-
-@contextmanager
-def watched(model: PreTrainedModel) -> Iterator[Seen]:
-    """Every pass of the model, on the driven path and on the generic one."""
-    seen = Seen()
-
-    def note(_: torch.nn.Module, __: tuple[object, ...], inputs: dict[str, torch.Tensor]) -> None:
-        rows, length = inputs["input_ids"].shape
-        packed = inputs.get("attention_mask") is None
-        if isinstance(inputs["logits_to_keep"], torch.Tensor) if packed else length > 1:
-            seen.prompt_tokens += length if packed else int(inputs["attention_mask"].sum())
-        else:
-            seen.steps.append(rows * length)
-
-    hook = model.register_forward_pre_hook(note, with_kwargs=True)
-    yield seen
-    hook.remove()
-
-
+@pytest.mark.parametrize("lean", [True, False], ids=["lean", "modules"])
 @pytest.mark.parametrize("name", MODELS)
-def test_greedy_tokens_are_those_of_generate(name: str) -> None:
+def test_greedy_tokens_are_those_of_generate(name: str, lean: bool) -> None:
     model = make(name)
     longest = max(map(len, PROMPTS))
     ids = torch.tensor([[0] * (longest - len(prompt)) + prompt for prompt in PROMPTS])
@@ -92,10 +65,11 @@ def test_greedy_tokens_are_those_of_generate(name: str) -> None:
         ids, attention_mask=mask, do_sample=False, max_new_tokens=20, eos_token_id=END, pad_token_id=0
     )[:, longest:].tolist()
     expected = [row[: row.index(END) + 1] if END in row else row for row in generated]
-    sampling = decoder(model, ends=frozenset({END}))
+    sampling = decoder(model, ends=frozenset({END}), lean=lean)
     found = complete(sampling, requests(temperature=0, max_tokens=20))
     assert tokens_of(found) == [[row, row] for row in expected]
-    assert sampling.path == ("driven" if name in DRIVEN else "generic")
+    shared = "lean" if lean else "driven"
+    assert sampling.path == (shared if name in SHARED else "generic")
 
 
 @pytest.mark.parametrize("name", ["qwen3", "gpt2", "mistral", "mamba"])
