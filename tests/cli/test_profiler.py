@@ -10,7 +10,9 @@ import torch
 from fettle.broker import Broker
 from fettle.cli.build import new_folder, run
 from fettle.cli.profiler import StepProfiler, middle_step
+from fettle.config import LocalEngine
 from fettle.config.load import load
+from fettle.engine.local import LocalBackend
 from fettle.engine.local.profiling import OperatorProfile
 from fettle.tracking import RunFolder
 
@@ -63,12 +65,8 @@ def test_the_step_is_from_the_middle_and_has_no_evaluation_before_it_where_that_
     assert middle_step(1, evaluated_every=1) == 0
 
 
-class Idle:
-    """A backend that is asked for nothing."""
-
-
-async def test_a_run_that_ends_within_the_step_leaves_no_profiler_at_work():
-    broker, profiler = Broker(Idle()), StepProfiler(2)
+async def test_a_run_that_ends_within_the_step_leaves_no_profiler_at_work(tmp_path):
+    broker, profiler = Broker(LocalBackend(LocalEngine(threads=1), checkpoints=tmp_path)), StepProfiler(2)
     async with profiler.of(broker):
         profiler.after_step(1, {})
         await asyncio.sleep(0)  # what a step issues comes after a turn of the loop
