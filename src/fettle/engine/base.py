@@ -116,7 +116,7 @@ class SampleRequest:
 
 
 class Backend(Protocol):
-    """The synchronous half of an engine, called from one thread.
+    """The synchronous half of an engine, called from one thread; ``sample`` from another if it can sample beside.
 
     A call that raises leaves the policy as it was. ``weights`` names what is sampled: a model, a
     checkpoint's folder, or what ``pin`` gave.
@@ -145,7 +145,10 @@ class Backend(Protocol):
     def close_policy(self, policy: str) -> None: ...
 
     def pin(self, policy: str) -> tuple[str, int]:
-        """The weights as they are now, by a name, and their version; copied only if a step comes before ``unpin``."""
+        """The weights as they are now, by a name, and their version.
+
+        They are copied if a step comes before ``unpin``, or at once where they are sampled beside training.
+        """
         ...
 
     def unpin(self, weights: str) -> None: ...

@@ -174,7 +174,10 @@ def test_bfloat16_and_few_bits_are_packed_too(quantization, tiny):
     model = load_model(tiny, device=device, precision="bfloat16", trained=False, quantization=quantization)
     spec = PolicySpec(model=tiny, precision="bfloat16", lora=LoRA(rank=2), quantization=quantization)
     padded, packed = (found(model, spec, PPO(), groups(), on) for on in (False, True))
-    same(packed, padded, 0.2)  # either is as far from the gradient in float32
+    # With adapters this large either is a fifth of its length away from the gradient in float32, and wrongly packed
+    # sequences would make another gradient altogether.
+    assert (packed[1] - padded[1]).norm() < 0.5 * padded[1].norm()
+    assert packed[0] == pytest.approx(padded[0], rel=0.1)
 
 
 @pytest.fixture

@@ -233,7 +233,9 @@ class Decoder:
         self._told.add(reason)
         kind = type(self._model).__name__
         logger.warning("%s is sampled on the generic path, which is slower: %s", kind, reason)
-        if wrong := difference(partial(GenericPath, self._model), self._model):
+        with self._hosting(Voice(0)):
+            wrong = difference(partial(GenericPath, self._model), self._model)
+        if wrong:
             raise ModelError(f"{kind} cannot be sampled: with a cache {wrong}; use another architecture")
 
 

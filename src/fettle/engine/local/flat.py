@@ -20,8 +20,8 @@ class Flat:
         """What the calls since the last ``clear`` have added; None where there was none."""
         names, held = list(self.parameters), list(self.parameters.values())
         self._shapes = {names[place]: held[place].shape for place in _order(held)}
-        self._kept = torch.empty_like(self.values)
-        self._kept_views = self.views(self._kept)
+        self._first = self._buffer()
+        self._later: tuple[Tensor, dict[str, Tensor]] | None = None
 
     def views(self, buffer: Tensor) -> dict[str, Tensor]:
         """By parameter name, the parts of a buffer [N] that lies as the values do."""
@@ -32,29 +32,33 @@ class Flat:
     def all_or_nothing(self) -> Iterator[None]:
         """Gradients made inside are added to those held before; if anything is raised, the old ones stay alone.
 
-        Only a call that finds gradients there pays for a second buffer, and for one addition.
+        Only calls that find gradients there pay: for an addition each, and until ``clear`` for a second buffer.
         """
-        buffer, views = self._kept, self._kept_views
+        buffer, views = self._first
         if self.gradients is not None:
-            buffer = torch.empty_like(self._kept)
-            views = self.views(buffer)
+            self._later = self._later or self._buffer()
+            buffer, views = self._later
         buffer.zero_()
         self._point(views)
         try:
             yield
         except BaseException:
-            self._point(self._kept_views if self.gradients is not None else {})
+            self._point({} if self.gradients is None else self._first[1])
             raise
         if self.gradients is None:
             self.gradients = buffer
         else:
             self.gradients.add_(buffer)
-            self._point(self._kept_views)
+            self._point(self._first[1])
 
     def clear(self) -> None:
-        """Forget the gradients. Their memory is kept for the next."""
-        self.gradients = None
+        """Forget the gradients. The memory of one buffer is kept for the next."""
+        self.gradients = self._later = None
         self._point({})
+
+    def _buffer(self) -> tuple[Tensor, dict[str, Tensor]]:
+        buffer = torch.empty_like(self.values)
+        return buffer, self.views(buffer)
 
     def _point(self, views: Mapping[str, Tensor]) -> None:
         """Let ``backward`` add into these views; where there is none, a parameter has no gradient."""
