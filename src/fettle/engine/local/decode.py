@@ -241,15 +241,16 @@ class Decoder:
 
 @contextmanager
 def enough_memory() -> Iterator[None]:
-    """
+    """What is done inside may run out of memory.
+
     Raises:
-        EngineError: what is inside runs out of memory.
+        EngineError: it did.
     """
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        # torch has a type of its own for GPUs only.
-        if type(error) is RuntimeError and "can't allocate memory" not in str(error):
+        # For memory of the CPU torch has no type of its own.
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
             raise
         raise EngineError(
             "there is not enough memory to sample: lower engine.sample_tokens, and sequences that do not fit wait"

@@ -68,10 +68,11 @@ class Kept:
 
     def longest(self, voice: Voice, prompt: NDArray[np.int64]) -> Stretch | None:
         """Of the longest conversation that ``prompt`` begins with and goes beyond."""
-        whose, marks = voice.whose, _marks(prompt)
-        for length in sorted(self._lengths[whose], reverse=True):
-            if length < len(prompt):
-                key = (whose, length, int(marks[length - 1]))
+        lengths = [length for length in self._lengths.get(voice.whose, ()) if length < len(prompt)]
+        if lengths:
+            marks = _marks(prompt)
+            for length in sorted(lengths, reverse=True):
+                key = (voice.whose, length, int(marks[length - 1]))
                 entry = self._entries.get(key)
                 if entry is not None and np.array_equal(entry.tokens, prompt[:length]):
                     self._entries.move_to_end(key)
@@ -104,6 +105,8 @@ class Kept:
     def _drop(self, key: tuple[_Whose, int, int]) -> None:
         whose, length, _ = key
         self._lengths[whose] -= Counter([length])
+        if not self._lengths[whose]:
+            del self._lengths[whose]
         for stretch in self._entries.pop(key).last.line:
             stretch.holders -= 1
             self.nbytes -= 0 if stretch.holders else stretch.nbytes
