@@ -41,6 +41,23 @@ def test_gradient_of_the_log_probability_alone():
     assert torch.autograd.gradcheck(lambda h, w: token_logprobs(h, w, None, targets, temperature)[0], (hidden, weight))
 
 
+@pytest.mark.parametrize("chunk", [11, 33, 1 << 20])
+@pytest.mark.parametrize("outputs", [slice(0, 1), slice(1, 2), slice(0, 2)], ids=["logprobs", "entropy", "both"])
+def test_under_a_frozen_head_gradients_are_the_same(monkeypatch, chunk, outputs):
+    monkeypatch.setattr(module, "CHUNK_ELEMENTS", chunk)
+    hidden, weight, bias, targets, temperature = case()
+    frozen = weight.detach(), bias.detach()
+    assert torch.autograd.gradcheck(lambda h: token_logprobs(h, *frozen, targets, temperature)[outputs], (hidden,))
+
+
+def test_under_a_frozen_head_the_backward_pass_makes_no_logits_again():
+    hidden, weight, _, targets, temperature = case(n=6)
+    logprobs, _ = token_logprobs(hidden, weight.detach(), None, targets, temperature)
+    with torch.profiler.profile() as seen:
+        logprobs.sum().backward()
+    assert not [event.name for event in seen.events() if event.name in ("aten::mm", "aten::exp_")]
+
+
 def test_a_frozen_head_gets_no_gradient():
     hidden, weight, _, targets, temperature = case()
     frozen = weight.detach()
@@ -51,7 +68,7 @@ def test_a_frozen_head_gets_no_gradient():
 
 def test_no_tensor_of_tokens_by_vocabulary_is_ever_held():
     """Counted, not timed: the largest tensor that forward and backward make, at a vocabulary of 150 000."""
-    n, vocabulary, width = 512, 150_000, 16
+    n, vocabulary, width = 1200, 150_000, 16
     random = torch.Generator().manual_seed(0)
     hidden = torch.randn(n, width, generator=random, requires_grad=True)
     weight = torch.randn(vocabulary, width, generator=random)

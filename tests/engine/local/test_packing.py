@@ -173,11 +173,9 @@ def test_bfloat16_and_few_bits_are_packed_too(quantization, tiny):
     device = torch.device("cpu")
     model = load_model(tiny, device=device, precision="bfloat16", trained=False, quantization=quantization)
     spec = PolicySpec(model=tiny, precision="bfloat16", lora=LoRA(rank=2), quantization=quantization)
-    padded, packed = (found(model, spec, PPO(), groups(), on) for on in (False, True))
-    # With adapters this large either is a fifth of its length away from the gradient in float32, and wrongly packed
-    # sequences would make another gradient altogether.
-    assert (packed[1] - padded[1]).norm() < 0.5 * padded[1].norm()
-    assert packed[0] == pytest.approx(padded[0], rel=0.1)
+    padded, packed = (found(model, spec, CausalLM(), groups(), on) for on in (False, True))
+    assert (packed[1] - padded[1]).norm() < 0.1 * padded[1].norm()  # another's tokens would turn it altogether
+    assert packed[0] == pytest.approx(padded[0], rel=0.01)
 
 
 @pytest.fixture
@@ -231,7 +229,7 @@ def found(
     if held._adapter is not None:
         for name, parameter in held._adapter.parameters.items():
             if "lora_B" in name:
-                parameter.data.normal_(generator=torch.Generator().manual_seed(1))
+                parameter.data.normal_(std=0.1, generator=torch.Generator().manual_seed(1))
     result = held.forward_backward(rows, loss, budget=budget)
     return result.loss, torch.cat([p.grad.flatten().clone() for p in held._parameters.values() if p.grad is not None])
 

@@ -14,10 +14,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fettle.engine.local.attention import Attention
-from fettle.engine.local.tree import Tree, forest, tree_bins
+from fettle.engine.local.tree import Tree, computed, forest, tree_bins
 from fettle.engine.local.tree_attention import Branches, TreeAttention
 from fettle.errors import ConfigError
 from fettle.types import Datum, Floats, Ints
+
+FULL = 2048
+"""Tokens in a micro-batch from which on a CPU is no faster for more, while activations would take more memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +74,21 @@ def layouts(
     """
     lengths = [len(sequence) for sequence in sequences]
     if packed:
-        groups = tree_bins(forest(sequences, together=together), lengths, budget=budget)
+        trees = forest(sequences, together=together)
+        full = max([computed(tree, lengths) for tree in trees], default=0)
+        groups = tree_bins(trees, lengths, budget=_filled(budget, full, device))
         return [
             ([i for tree in trees for i in tree.members], row_of_trees(trees, sequences, device)) for trees in groups
         ]
-    indices = bins(lengths, budget=budget, together=together)
+    units = together or [(i,) for i in range(len(lengths))]
+    full = max([len(unit) * max(lengths[i] for i in unit) for unit in units], default=0)
+    indices = bins(lengths, budget=_filled(budget, full, device), together=together)
     return [(rows, side_by_side([sequences[i] for i in rows], device)) for rows in indices]
+
+
+def _filled(budget: int, largest: int, device: torch.device) -> int:
+    """How far micro-batches are filled: on a CPU no further than speeds it up, or than the largest unit needs."""
+    return min(budget, max(FULL, largest)) if device.type == "cpu" else budget
 
 
 def bins(lengths: Sequence[int], *, budget: int, together: Sequence[Sequence[int]] | None = None) -> list[list[int]]:

@@ -11,8 +11,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-CHUNK_ELEMENTS = 1 << 23
-"""Logits held at a time, whatever the vocabulary: 32 MiB in float32."""
+CHUNK_ROWS = 256
+"""Tokens whose logits are held at a time: enough for a matrix product at full speed."""
+
+CHUNK_ELEMENTS = 1 << 25
+"""Logits held at a time, whatever the vocabulary: 128 MiB in float32."""
 
 
 def token_logprobs(
@@ -24,7 +27,7 @@ def token_logprobs(
 ) -> tuple[Float[Tensor, " N"], Float[Tensor, " N"]]:
     """``log softmax(h Wᵀ / τ)[target]`` and the entropy of that softmax, both differentiable.
 
-    Extra memory is a few chunks of ``CHUNK_ELEMENTS`` logits, not N by V.
+    Extra memory is two chunks of logits, of ``CHUNK_ROWS`` or ``CHUNK_ELEMENTS``, whichever is less; not N by V.
     """
     # Under autocast a product is made in its dtype; said outright, the backward pass makes the same one.
     kind = hidden.device.type
@@ -50,15 +53,28 @@ class _ChunkedLogprobs(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         dtype = torch.float32 if hidden.dtype in (torch.bfloat16, torch.float16) else hidden.dtype
         logprobs, entropy, normalizer = (hidden.new_empty(len(hidden), dtype=dtype) for _ in range(3))
+        tempered = bool((temperature != 1).any())
+        # ∂log p_y/∂h, where nothing but h is learned: then the backward pass need not make the logits again.
+        slope = torch.empty_like(hidden) if ctx.needs_input_grad[:3] == (True, False, False) else None
+        made, held = _buffers(hidden, weight)
+        weights_held = torch.empty_like(held)
         for rows in _chunks(len(hidden), len(weight)):
-            logits = _logits(hidden[rows], weight, bias, temperature[rows])  # [n, V]
-            z = torch.logsumexp(logits, -1)
-            normalizer[rows] = z
-            logprobs[rows] = logits.gather(1, targets[rows, None])[:, 0] - z
-            # H = z - Σ p x, with p = exp(x - z).
-            probabilities = torch.exp(logits - z[:, None])
-            entropy[rows] = z - torch.linalg.vecdot(probabilities, logits)
+            logits = _logits(hidden[rows], weight, bias, temperature[rows] if tempered else None, made, held)  # [n, V]
+            most = logits.amax(-1, keepdim=True)
+            above = logits.sub_(most)
+            target = above.gather(1, targets[rows, None])[:, 0]
+            # With e = exp(x - max x) and s = Σ e: log p_y = y - log s, and H = log s - Σ p x.
+            weights = torch.exp(above, out=weights_held[: len(above)])
+            total = weights.sum(-1)
+            log_total = total.log()
+            logprobs[rows] = target - log_total
+            normalizer[rows] = log_total + most[:, 0]
+            error = weights.div_(-total[:, None]).scatter_add_(1, targets[rows, None], torch.ones_like(most))  # 1_y - p
+            if slope is not None:
+                torch.mm(error if made is held else made[: len(error)].copy_(error), weight, out=slope[rows])
+            entropy[rows] = log_total - target + error.mul_(above).sum(-1)
         ctx.set_materialize_grads(False)
+        ctx.tempered, ctx.slope = tempered, slope
         ctx.save_for_backward(hidden, weight, bias, targets, temperature, normalizer, entropy)
         return logprobs, entropy
 
@@ -67,34 +83,57 @@ class _ChunkedLogprobs(torch.autograd.Function):
     def backward(ctx: Any, d_logprobs: Tensor | None, d_entropy: Tensor | None) -> tuple[Tensor | None, ...]:
         """``∂log p_y/∂x = 1_y - p`` and ``∂H/∂x = -p (log p + H)``, for logits x already divided by τ."""
         hidden, weight, bias, targets, temperature, normalizer, entropy = ctx.saved_tensors
+        if ctx.slope is not None and d_entropy is None and d_logprobs is not None:
+            return (d_logprobs / temperature).to(hidden.dtype)[:, None] * ctx.slope, None, None, None, None
         d_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         # Summed over chunks in float32, whatever they are made in.
         d_weight = _at_least_float32(torch.zeros_like(weight)) if ctx.needs_input_grad[1] else None
         d_bias = torch.zeros_like(bias) if ctx.needs_input_grad[2] else None
-        if d_logprobs is None:
-            d_logprobs = torch.zeros_like(entropy)
+        d_target = (torch.zeros_like(entropy) if d_logprobs is None else d_logprobs) / temperature
+        made, held = _buffers(hidden, weight)
+        scale_held = None if d_entropy is None else torch.empty_like(held)
         for rows in _chunks(len(hidden), len(weight)):
-            d_logits = _logits(hidden[rows], weight, bias, temperature[rows]).sub_(normalizer[rows, None])
-            if d_entropy is not None:
-                log_p = d_logits
-                scale = d_logprobs[rows, None] + d_entropy[rows, None] * (log_p + entropy[rows, None])
-                d_logits = log_p.exp().mul_(scale).neg_()
+            logits = _logits(hidden[rows], weight, bias, temperature[rows] if ctx.tempered else None, made, held)
+            log_p = logits.sub_(normalizer[rows, None])
+            scale = d_target[rows, None]
+            if d_entropy is None or scale_held is None:
+                d_logits = log_p.exp_().mul_(-scale)
             else:
-                d_logits.exp_().mul_(-d_logprobs[rows, None])
-            d_logits.scatter_add_(1, targets[rows, None], d_logprobs[rows, None])
-            d_logits = d_logits.div_(temperature[rows, None]).to(hidden.dtype)
+                of_entropy = (d_entropy[rows] / temperature[rows])[:, None]
+                scales = torch.add(log_p, entropy[rows, None], out=scale_held[: len(log_p)]).mul_(of_entropy)
+                d_logits = log_p.exp_().mul_(scales.add_(scale)).neg_()
+            d_logits.scatter_add_(1, targets[rows, None], scale)
+            if made is not held:
+                d_logits = made[: len(d_logits)].copy_(d_logits)
             if d_hidden is not None:
                 torch.mm(d_logits, weight, out=d_hidden[rows])
-            if d_weight is not None:
+            if d_weight is not None and d_weight.dtype == d_logits.dtype:
+                d_weight.addmm_(d_logits.t(), hidden[rows])
+            elif d_weight is not None:
                 d_weight += d_logits.t() @ hidden[rows]
             if d_bias is not None:
                 d_bias += d_logits.sum(0)
         return d_hidden, None if d_weight is None else d_weight.to(weight.dtype), d_bias, None, None
 
 
-def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: Tensor) -> Tensor:
-    logits = _at_least_float32(torch.nn.functional.linear(hidden, weight, bias))
-    return logits.div_(temperature[:, None])
+def _buffers(hidden: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """For one chunk of logits as the product makes them and in float32 at least; one and the same where they may be.
+
+    Made once for all chunks: memory that is new to a process costs more to touch than the arithmetic done in it.
+    """
+    rows = min(len(hidden), _chunk(len(weight)))
+    made = hidden.new_empty(rows, len(weight))
+    return made, _at_least_float32(made)
+
+
+def _logits(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: Tensor | None, made: Tensor, held: Tensor
+) -> Tensor:
+    product = torch.mm(hidden, weight.t(), out=made[: len(hidden)])
+    if bias is not None:
+        product += bias
+    logits = held[: len(hidden)] if made is held else held[: len(hidden)].copy_(product)
+    return logits if temperature is None else logits.div_(temperature[:, None])
 
 
 def _at_least_float32(logits: Tensor) -> Tensor:
@@ -102,5 +141,9 @@ def _at_least_float32(logits: Tensor) -> Tensor:
 
 
 def _chunks(rows: int, vocabulary: int) -> list[slice]:
-    size = max(1, CHUNK_ELEMENTS // vocabulary)
+    size = _chunk(vocabulary)
     return [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
+
+
+def _chunk(vocabulary: int) -> int:
+    return max(1, min(CHUNK_ROWS, CHUNK_ELEMENTS // vocabulary))
