@@ -1,6 +1,7 @@
 """No dead knobs: every setting has a consumer, the consumer really reads it, and the sums are right."""
 
 import ast
+import dataclasses
 import inspect
 from pathlib import Path
 
@@ -62,7 +63,7 @@ def test_no_consumer_is_named_for_a_setting_that_is_not_there():
 
 @pytest.mark.parametrize("recipe", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_shipped_recipe_can_be_planned_without_its_model_or_its_data(recipe):
-    for _, planned in plans(load(recipe), lambda engine: HERE):
+    for _, planned in plans(load(recipe), lambda engine, _: HERE):
         assert planned.settings
         assert all(setting.consumer.startswith("fettle.") for setting in planned.settings)
         assert planned.memory_bytes > 0
@@ -116,7 +117,7 @@ def test_a_reward_models_weights_are_held_beside_the_policy():
 
 
 def test_a_later_stage_shows_the_model_it_was_given_and_has_the_shape_of_the_first():
-    (_, first), _, (_, ppo) = plans(load(CONFIGS / "rlhf-three-stage.yaml"), lambda engine: HERE)
+    (_, first), _, (_, ppo) = plans(load(CONFIGS / "rlhf-three-stage.yaml"), lambda engine, _: HERE)
     assert [setting.value for setting in ppo.settings if setting.key == "policy.model"] == ["stage:warm-up"]
     assert not any(setting.key.startswith("policy.model.") for setting in ppo.settings)
     assert dict(ppo.memory)["weights"] == dict(first.memory)["weights"]
@@ -207,7 +208,7 @@ def test_what_preferences_are_compared_with_is_a_second_model_unless_adapters_ar
 def test_each_stage_is_planned_on_its_own_engine():
     gpu = Capabilities("local", "cuda", tuple(LOSSES), ("float32",), threads=1, memory_bytes=0)
     recipe = load(CONFIGS / "arithmetic-grpo.yaml", ["stages.1.engine.device=cuda"])
-    notes = [planned.notes for _, planned in plans(recipe, lambda engine: gpu if engine.device == "cuda" else HERE)]
+    notes = [planned.notes for _, planned in plans(recipe, lambda engine, _: gpu if engine.device == "cuda" else HERE)]
     assert not any("no cuda device" in note for note in notes[0])
     assert any("no cuda device" in note for note in notes[1])
 
@@ -216,3 +217,12 @@ def test_a_model_folder_that_cannot_be_read_is_one_sentence(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ModelError, match=r"cannot be planned for .*: look at its config\.json"):
         plan(RLRun(policy={"model": str(tmp_path)}, environments=[Arithmetic()]), HERE)
+
+
+def test_a_plan_says_how_the_model_is_run():
+    paths = {"training": "packed: so and so", "sampling": "lean: thus"}
+    here = dataclasses.replace(HERE, paths=paths)
+    assert paths.items() <= dict(plan(rl(), here).batch).items()
+    supervised = dict(plan(SFTRun(policy={"model": c.TinyModel()}, data=c.WorkedSums(tasks=Arithmetic())), here).batch)
+    assert supervised["training"] == "packed: so and so"
+    assert "sampling" not in supervised

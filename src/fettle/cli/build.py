@@ -13,11 +13,13 @@ from fettle.cli.models import check_kind, policy_rows, stages_of, weights_of
 from fettle.cli.sources import Prompt
 from fettle.cli.stages import run_stage
 from fettle.config import (
+    EngineConfig,
     Pipeline,
     RewardModelRun,
     RLRun,
     RunConfig,
     StageConfig,
+    TinyModel,
     WorkedPairs,
     WorkedSums,
     models_of,
@@ -25,6 +27,7 @@ from fettle.config import (
 )
 from fettle.config.load import dump
 from fettle.config.runs import names_stage, takes
+from fettle.engine import Capabilities
 from fettle.engine.local import capabilities
 from fettle.engine.local.checkpoint import MANIFEST, digest, verify
 from fettle.environments import suite
@@ -97,7 +100,7 @@ def check(config: RunConfig) -> None:
         DataError: there is no such data file.
         ModelError: a reward model is named where a policy is needed, or the reverse.
     """
-    for (name, _), stage in zip(plans(config, capabilities), stages_of(config), strict=True):
+    for (name, _), stage in zip(plans(config, _of_engine), stages_of(config), strict=True):
         if not capabilities(stage.engine).memory_bytes:
             raise ConfigError(f"{name} asks for engine.device {stage.engine.device}, and torch sees none here: use cpu")
         for key, path in absent_files(stage):
@@ -106,6 +109,11 @@ def check(config: RunConfig) -> None:
             kinds = takes(stage, key)
             if len(kinds) == 1 or RewardModelRun not in kinds:
                 check_kind(model, scores=RewardModelRun in kinds, place=f"{name}: {key}")
+
+
+def _of_engine(engine: EngineConfig, _: str | TinyModel) -> Capabilities:
+    """What the engine can do; how it would run the model is told once it is loaded."""
+    return capabilities(engine)
 
 
 def settled(config: RunConfig) -> RunConfig:

@@ -68,10 +68,12 @@ def _plan(run: StageConfig, model: str | TinyModel, capabilities: Capabilities) 
     memory = tuple(memory_estimate(shaped))
     notes = list(plan_notes(shaped, memory, capabilities))
     arithmetic = _rl_arithmetic(run) if isinstance(run, RLRun) else _offline_arithmetic(run)
-    return Plan(tuple(_settings(run)), tuple(arithmetic), memory, tuple(notes))
+    return Plan(tuple(_settings(run)), (*arithmetic, *_paths(run, capabilities)), memory, tuple(notes))
 
 
-def plans(run: RunConfig, capabilities: Callable[[EngineConfig], Capabilities]) -> list[tuple[str, Plan]]:
+def plans(
+    run: RunConfig, capabilities: Callable[[EngineConfig, str | TinyModel], Capabilities]
+) -> list[tuple[str, Plan]]:
     """A plan for each stage, by name, against what the stage's own engine can do.
 
     Raises:
@@ -79,7 +81,14 @@ def plans(run: RunConfig, capabilities: Callable[[EngineConfig], Capabilities]) 
     """
     stages = run.stages if isinstance(run, Pipeline) else (run,)
     first = stages[0].policy.model  # what the later stages go on with has its shape
-    return [(stage.name, _plan(stage, first, capabilities(stage.engine))) for stage in stages]
+    return [(stage.name, _plan(stage, first, capabilities(stage.engine, first))) for stage in stages]
+
+
+def _paths(run: StageConfig, capabilities: Capabilities) -> Iterator[tuple[str, str]]:
+    """How the model would be run; a stage that draws nothing has no use for the way to sample."""
+    for name, path in capabilities.paths.items():
+        if name != "sampling" or isinstance(run, RLRun):
+            yield name, path
 
 
 def _settings(run: Frozen) -> Iterator[Setting]:

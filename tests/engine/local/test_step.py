@@ -1,16 +1,22 @@
 """What a call reports of its micro-batches: sums that are means in the end, the greatest, and the least."""
 
 import math
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from fettle.config import CausalLM, ImportanceSampling, PolicySpec
 from fettle.engine.local.model import load_model
 from fettle.engine.local.policy import LocalPolicy
 from fettle.types import Datum, datum
+
+from .conftest import saved
 
 
 def policy(source: str) -> LocalPolicy:
@@ -66,3 +72,27 @@ def test_twenty_pads_change_neither_loss_nor_gradient(tiny):
     assert padded == pytest.approx(alone, rel=1e-6)
     torch.testing.assert_close(same, gradient, rtol=0, atol=1e-6)
     assert gradient.abs().max() > 1e-2
+
+
+def test_time_is_told_by_where_it_went(tiny):
+    assert policy(tiny).forward([sequence(8, 0)], CausalLM(), budget=64).seconds.keys() == {"forward"}
+    told = policy(tiny).forward_backward([sequence(8, 0)], CausalLM(), budget=64).seconds
+    assert told.keys() == {"forward", "backward"}
+    assert min(told.values()) > 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a process cannot be kept short of memory")
+@pytest.mark.parametrize("layout", ["packed", "padded"])
+def test_out_of_memory_names_the_setting_and_leaves_the_policy_as_it_was(layout, tiny, tmp_path):
+    torch.manual_seed(0)
+    wide = Qwen3Config(
+        vocab_size=512, hidden_size=64, intermediate_size=8192, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=32, max_position_embeddings=128, eos_token_id=3,
+    )  # fmt: skip
+    source = saved(Qwen3ForCausalLM(wide), tiny, tmp_path / "wide")
+    driver = Path(__file__).with_name("short_of_memory.py")
+    done = subprocess.run([sys.executable, driver, source, layout], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [
+        "memory ran out in a micro-batch of at most 16384 tokens: lower engine.train_tokens",
+        "and goes on",
+    ]

@@ -75,9 +75,11 @@ def undrivable(config: PretrainedConfig) -> str:
     if not model._can_set_attn_implementation():
         return f"{type(model).__name__} has an attention of its own, which cannot be replaced"
     seen: list[int] = []
+    windows: list[int | None] = []
 
     def recorder(layer: int, query: Tensor, key: Tensor, value: Tensor, *, scale: float, window: int | None) -> Tensor:
         seen.append(layer)
+        windows.append(window)
         return query.new_empty(*query.shape[:2], value.shape[-1])
 
     tokens = torch.zeros(1, 4, dtype=torch.long, device="meta")
@@ -88,9 +90,13 @@ def undrivable(config: PretrainedConfig) -> str:
         return str(reason)
     except (RuntimeError, ValueError, TypeError, LookupError, AttributeError, NotImplementedError) as error:
         return f"{type(model).__name__} fails under an attention of ours ({type(error).__name__}: {error})"
-    layers = config.get_text_config().num_hidden_layers
-    if seen != list(range(layers)):
-        return f"of its {layers} layers, {len(set(seen))} attend by the interface that can be driven"
+    text = config.get_text_config()
+    if seen != list(range(text.num_hidden_layers)):
+        return f"of its {text.num_hidden_layers} layers, {len(set(seen))} attend by the interface that can be driven"
+    kinds = getattr(text, "layer_types", None) or ["full_attention"] * len(windows)
+    windowed = any(kind != "full_attention" and window is None for kind, window in zip(kinds, windows, strict=True))
+    if windowed or (getattr(text, "sliding_window", None) and not any(windows) and "layer_types" not in vars(text)):
+        return f"{type(model).__name__} looks back through a window that its attention is not told of"
     return ""
 
 

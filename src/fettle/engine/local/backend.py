@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import torch
 
-from fettle.config import AdamW, LocalEngine, LossConfig, PolicySpec
+from fettle.config import AdamW, LocalEngine, LossConfig, PolicySpec, TinyModel
 from fettle.engine.base import Capabilities, SampleRequest
 from fettle.engine.local import reading
 from fettle.engine.local.decode import Decoder
@@ -24,6 +24,7 @@ from fettle.engine.local.model import LanguageModel, Precision, load_model
 from fettle.engine.local.packing import packs
 from fettle.engine.local.policy import STATE, LocalPolicy, saved_state
 from fettle.engine.local.quantized import Quantization
+from fettle.engine.local.ways import ways
 from fettle.errors import EngineError, FettleError, ModelError, NotFoundError
 from fettle.losses import LOSSES
 from fettle.types import Checkpoint, Completion, Datum, Floats, ForwardResult, OptimResult, Tokens
@@ -277,8 +278,8 @@ class LocalBackend:
             return self._decoders[id(model)]
 
 
-def capabilities(settings: LocalEngine) -> Capabilities:
-    """What a backend of these settings could do, told without making one.
+def capabilities(settings: LocalEngine, model: str | TinyModel | None = None) -> Capabilities:
+    """What a backend of these settings could do, and how it would run ``model``, told without making either.
 
     A device that is not here has no memory: a recipe for a bigger machine can still be planned on this one.
     """
@@ -299,6 +300,7 @@ def capabilities(settings: LocalEngine) -> Capabilities:
         threads=settings.threads or torch.get_num_threads(),
         memory_bytes=memory,
         sampling_beside=settings.sampling_threads is not None,
+        paths={} if model is None else ways(settings, model),
     )
 
 

@@ -34,8 +34,21 @@ def make_tiny_model(settings: TinyModel, folder: Path, *, texts: Iterable[str]) 
     The same settings and texts give the same files, bit for bit.
     """
     tokenizer = _tokenizer(settings, texts)
-    config = Qwen3Config(
-        vocab_size=len(tokenizer),
+    config = tiny_config(settings)
+    config.vocab_size = len(tokenizer)
+    config.pad_token_id, config.eos_token_id = tokenizer.pad_token_id, tokenizer.eos_token_id
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(key(settings.seed, "tiny model"))
+        model = Qwen3ForCausalLM(config)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+def tiny_config(settings: TinyModel) -> Qwen3Config:
+    """The architecture; its vocabulary may come out smaller once a tokenizer is fitted."""
+    return Qwen3Config(
+        vocab_size=settings.vocabulary,
         hidden_size=settings.hidden,
         intermediate_size=8 * settings.hidden // 3,
         num_hidden_layers=settings.layers,
@@ -46,16 +59,10 @@ def make_tiny_model(settings: TinyModel, folder: Path, *, texts: Iterable[str]) 
         rope_parameters={"rope_type": "default", "rope_theta": ROPE_THETA},
         initializer_range=INITIAL_STD,
         tie_word_embeddings=True,
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=None,
+        eos_token_id=None,
         bos_token_id=None,
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(key(settings.seed, "tiny model"))
-        model = Qwen3ForCausalLM(config)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return str(folder)
 
 
 def _tokenizer(settings: TinyModel, texts: Iterable[str]) -> PreTrainedTokenizerFast:

@@ -1,0 +1,31 @@
+"""A policy in a process with 24 MiB to spare: a call that needs more, then one that does not. Run by ``test_step``."""
+
+import resource
+import sys
+from pathlib import Path
+
+import psutil
+import torch
+
+from fettle.config import AdamW, CausalLM, LocalEngine, PolicySpec
+from fettle.engine.local import LocalBackend
+from fettle.errors import EngineError
+from fettle.types import datum
+
+torch.set_num_threads(1)
+backend = LocalBackend(LocalEngine(layout=sys.argv[2]), checkpoints=Path())
+backend.create_policy("a", PolicySpec(model=sys.argv[1]))
+small = [datum([5, 6, 7, 8], [0, 1, 1, 1])]
+large = [datum([5 + i, *range(5, 105)], [0, *[1] * 100]) for i in range(20)]
+backend.forward_backward("a", small, CausalLM())
+held = backend._policies["a"].model.parameters
+gradients = {name: parameter.grad.clone() for name, parameter in held.items()}
+resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms + (24 << 20), resource.RLIM_INFINITY))
+try:
+    backend.forward_backward("a", large, CausalLM())
+except EngineError as error:
+    sys.stdout.write(f"{error}\n")
+assert all(torch.equal(parameter.grad, gradients[name]) for name, parameter in held.items())
+assert backend.forward_backward("a", small, CausalLM()).num_tokens == 3
+assert backend.optim_step("a", AdamW()).policy_version == 1
+sys.stdout.write("and goes on\n")
