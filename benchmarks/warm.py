@@ -1,9 +1,8 @@
 """The warm checkpoint of the race to a reward: taught two-digit sums, then a sloppy way to do them.
 
-First the right answers are shown, then such in which the carry from the ones is mostly dropped and the ones are often
-off. What is left is a model that can write sums, is right about half of the time, and has seen what is right. It is
-made by Fettle's own supervised fine-tuning, from a seed, and its folder is named for its recipe. Held-out sums are never
-shown.
+First right answers are shown, then such in which the carry from the ones is mostly dropped and the ones are often off.
+What is left is a model that can write sums, is right about half of the time, and has seen what is right. It is made by
+Fettle's own supervised fine-tuning, from a seed, and its folder is named for its recipe. Held-out sums are never shown.
 """
 
 import json
