@@ -21,6 +21,7 @@ def test_memory_is_used_again_by_whatever_fits_and_is_finite() -> None:
     first = pool.taken((10, 5), LIKE)
     assert not first.any()
     pool.give(first)
+    pool.taken((4, 0), LIKE)  # which needs none
     again = pool.taken((7, 7), LIKE)
     assert again.data_ptr() == first.data_ptr()
     assert pool.taken((2,), LIKE).data_ptr() != first.data_ptr()  # it is in use

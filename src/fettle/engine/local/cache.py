@@ -75,7 +75,7 @@ class Pool:
     def taken(self, shape: Sequence[int], like: Structure) -> Tensor:
         """A tensor of this shape, which ``give`` takes back."""
         size = int(np.prod(shape))
-        fitting = [buffer for buffer in self._spare if buffer.numel() >= size and buffer.dtype == like.dtype]
+        fitting = [buffer for buffer in self._spare if buffer.numel() >= size > 0 and buffer.dtype == like.dtype]
         if not fitting:
             return torch.zeros(size, dtype=like.dtype, device=like.device).view(*shape)
         best = min(fitting, key=Tensor.numel)
@@ -84,7 +84,8 @@ class Pool:
 
     def give(self, tensor: Tensor) -> None:
         """Its memory may be used again."""
-        self._spare.append(tensor.new_empty(0).set_(tensor.untyped_storage()))
+        if tensor.numel():
+            self._spare.append(tensor.new_empty(0).set_(tensor.untyped_storage()))
         while sum(buffer.nbytes for buffer in self._spare) > self.most_bytes:
             self._spare.pop(0)
 
