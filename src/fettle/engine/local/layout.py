@@ -20,7 +20,7 @@ from fettle.errors import ConfigError
 from fettle.types import Datum, Floats, Ints
 
 FULL = 2048
-"""Tokens in a micro-batch from which on a CPU is no faster for more, while activations would take more memory."""
+"""Tokens in a micro-batch beyond which a CPU gets no faster, while activations take more memory."""
 
 
 @dataclass(frozen=True, slots=True)
