@@ -26,7 +26,6 @@ ROW = Row(
     better="lower",
     unit="ms",
 )
-SEQUENCES = 16
 
 
 def measured(settings: Settings, floor: Floor) -> Outcome:
@@ -36,7 +35,7 @@ def measured(settings: Settings, floor: Floor) -> Outcome:
 
 async def _measured(settings: Settings) -> Outcome:
     work = workload(settings, size="tiny")
-    data = training_data(work, completions(work))[:SEQUENCES]
+    data = training_data(work, completions(work))
     with tempfile.TemporaryDirectory() as folder:
         chosen = LocalEngine(device=settings.device, threads=settings.threads)
         backend = LocalBackend(chosen, checkpoints=Path(folder))

@@ -50,7 +50,10 @@ def sampled(settings: Settings, floor: Floor, work: Workload, *, continuous: boo
     if not continuous or settings.device != "cpu":
         return Outcome(ratio, ours, peer)
     lengths: list[int] = []
-    batching = _rate(lambda: batched(settings, work), settings, lengths)
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(work.model).eval()  # its own: the manager changes its attention
+    batching = _rate(lambda: batched(model, work), settings, lengths)
     rate = [batching() for _ in range(1 if settings.quick else CONTINUOUS_REPETITIONS)]
     peer["continuous_batching_tokens_per_second"] = spread(rate)
     faster = statistics.median(found["ours"]) > statistics.median(rate)
@@ -111,11 +114,10 @@ def generated(settings: Settings, work: Workload, *, seed: int) -> list[int]:
 
 
 @torch.no_grad()
-def batched(settings: Settings, work: Workload) -> list[int]:
+def batched(model: Any, work: Workload) -> list[int]:
     """The lengths that transformers' continuous batching draws."""
-    from transformers import AutoModelForCausalLM, GenerationConfig
+    from transformers import GenerationConfig
 
-    model = AutoModelForCausalLM.from_pretrained(work.model).eval()  # its own: the manager changes its attention
     drawing = GenerationConfig(
         max_new_tokens=work.max_tokens, do_sample=True, temperature=1.0, top_k=0, top_p=1.0,
         pad_token_id=PAD_ID, eos_token_id=END_ID,

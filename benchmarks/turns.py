@@ -4,6 +4,7 @@ Sixteen conversations begin with 256 tokens; then they take turns, 16 tokens dra
 the same number on both sides: the model hardly ever ends a reply by itself.
 """
 
+from itertools import count
 from random import Random
 
 from benchmarks import models
@@ -22,6 +23,8 @@ ROW = Row(
     peer="the conversation read anew at each turn",
     target=1.0,
 )
+FRESH = count()
+"""Every playing has conversations of its own: what one side has kept must not serve the other."""
 CONVERSATIONS, FIRST, DRAWN, ANSWERED = 16, 256, 16, 32
 
 
@@ -39,7 +42,7 @@ def measured(settings: Settings, floor: Floor) -> Outcome:
 
 def played(backend: LocalBackend, turns: int, *, kept: bool) -> None:
     """All conversations, a turn of all at a time."""
-    rng, vocabulary = Random("turns"), SIZES["small"].vocabulary
+    rng, vocabulary = Random(f"turns {next(FRESH)}"), SIZES["small"].vocabulary
     talks = [[rng.randrange(FIRST_ID, vocabulary) for _ in range(FIRST)] for _ in range(CONVERSATIONS)]
     weights, _ = backend.pin(POLICY)
     for turn in range(turns):

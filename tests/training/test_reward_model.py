@@ -103,8 +103,9 @@ async def test_pairs_that_cannot_be_told_apart_leave_accuracy_at_chance(model, t
     assert done.last["heldout/margin"] == pytest.approx(0, abs=1e-6)
 
 
-async def test_whatever_head_a_recipe_names_a_reward_model_has_its_own(model, tmp_path):
-    run = small(RewardModelRun, model, policy={"model": model, "head": "value"}, steps=1)
+@pytest.mark.parametrize("head", [None, "reward"])
+async def test_a_reward_model_has_its_head_whether_or_not_the_recipe_names_it(model, tmp_path, head):
+    run = small(RewardModelRun, model, policy={"model": model, "head": head}, steps=1)
     done = await trained(run, tmp_path)
     assert len(await scores(done.summary.checkpoint, [[1, 2, 3]])) == 1
 
