@@ -26,7 +26,7 @@ class Recorder:
                 raise EngineError(f"operation {seq} broke")
             return seq * 10
 
-        return Operation(incarnation, seq, said or f"said {seq}", work)
+        return Operation(incarnation, seq, lambda: said or f"said {seq}", work)
 
 
 async def test_operations_run_in_the_order_of_their_numbers_whatever_order_they_come_in():
@@ -100,7 +100,7 @@ async def test_large_answers_make_room_for_newer_ones_and_the_newest_stay(monkey
         async def work() -> ForwardResult:
             return ForwardResult(float(seq), {}, [np.zeros(tokens, np.float32)], tokens)
 
-        return Operation(0, seq, f"said {seq}", work)
+        return Operation(0, seq, lambda: f"said {seq}", work)
 
     tokens = [500, 1000, 1500, 9000]
     for seq, count in enumerate(tokens[:3]):
@@ -155,7 +155,7 @@ async def test_a_caller_that_gives_up_does_not_take_the_answer_from_one_that_ask
         recorder.done.append(0)
         return 7
 
-    operation = Operation(0, 0, "said 0", slow)
+    operation = Operation(0, 0, lambda: "said 0", slow)
     first = asyncio.ensure_future(broker.submit("policy", operation))
     await asyncio.sleep(0.01)
     first.cancel()

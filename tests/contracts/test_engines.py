@@ -136,8 +136,8 @@ async def test_an_operation_sent_twice_takes_effect_once(engine, spec):
             return engine.run(lambda: backend.optim_step(policy.name, ADAM))
 
         operations = [
-            Operation(0, 0, digest("forward_backward", data, CausalLM()), fb),
-            Operation(0, 1, digest("optim_step", ADAM), step),
+            Operation(0, 0, lambda: digest("forward_backward", data, CausalLM()), fb),
+            Operation(0, 1, lambda: digest("optim_step", ADAM), step),
         ]
         sent = [asyncio.ensure_future(engine.submit(policy.name, o)) for o in operations for _ in range(times)]
         answers = await asyncio.gather(*sent)

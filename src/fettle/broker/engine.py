@@ -79,6 +79,10 @@ class Broker:
         """One call on the backend's thread."""
         return await self._worker.run(call)
 
+    def start(self, call: Callable[[], Result]) -> asyncio.Future[Result]:
+        """The same, queued before this returns."""
+        return self._worker.start(call)
+
     def pinned(self, policy: str, weights: str, version: int) -> "BrokerSampler":
         """A sampler of weights that a policy has pinned, which are let go with it and after its last call."""
         sampler = BrokerSampler(self._backend, self._worker, self._draw, weights, version, owner=policy)
@@ -129,40 +133,45 @@ class BrokerPolicy:
 
     async def forward(self, data: Sequence[Datum], loss: LossConfig) -> ForwardResult:
         """The loss and log-probabilities, with no gradient."""
-        said = digest("forward", data, loss)
-        return await self._submit(said, lambda: self._backend.forward(self.name, data, loss))
+        said = partial(digest, "forward", data, loss)
+        return await self._submit(said, lambda: self._backend.forward(self.name, data, loss), data)
 
     async def forward_backward(self, data: Sequence[Datum], loss: LossConfig) -> ForwardResult:
         """Accumulate the gradient of the weighted sum."""
-        said = digest("forward_backward", data, loss)
-        return await self._submit(said, lambda: self._backend.forward_backward(self.name, data, loss))
+        said = partial(digest, "forward_backward", data, loss)
+        return await self._submit(said, lambda: self._backend.forward_backward(self.name, data, loss), data)
 
     async def optim_step(self, optimizer: AdamW, *, undoable: bool = False) -> OptimResult:
         """Apply the accumulated gradients."""
-        said = digest("optim_step", optimizer, undoable)
+        said = partial(digest, "optim_step", optimizer, undoable)
         return await self._submit(said, lambda: self._backend.optim_step(self.name, optimizer, undoable=undoable))
 
     async def undo(self) -> OptimResult:
         """Take the last step back."""
-        return await self._submit(digest("undo"), lambda: self._backend.undo(self.name))
+        return await self._submit(partial(digest, "undo"), lambda: self._backend.undo(self.name))
 
     async def sampler(self) -> "BrokerSampler":
         """A sampler of the weights after every call issued so far."""
-        weights, version = await self._submit(digest("sampler"), lambda: self._backend.pin(self.name))
+        pinned = self._submit(partial(digest, "sampler"), lambda: self._backend.pin(self.name))
+        weights, version = await pinned
         return self._broker.pinned(self.name, weights, version)
 
     async def save(self, name: str, *, optimizer: bool = True) -> Checkpoint:
         """Write a checkpoint."""
-        said = digest("save", name, optimizer)
+        said = partial(digest, "save", name, optimizer)
         return await self._submit(said, lambda: self._backend.save(self.name, name, optimizer=optimizer))
 
     async def close(self) -> None:
         """Give its memory back once every call issued so far is done."""
-        await self._submit(digest("close"), lambda: None)
+        await self._submit(partial(digest, "close"), lambda: None)
         await self._broker.forget(self.name)
 
-    def _submit(self, said: str, call: Callable[[], Result]) -> Awaitable[Result]:
-        operation = Operation(0, next(self._numbers), said, lambda: self._broker.run(call))
+    def _submit(
+        self, said: Callable[[], str], call: Callable[[], Result], data: Sequence[Datum] = ()
+    ) -> Awaitable[Result]:
+        # Nobody else has these numbers, so what a call says is hashed only if that ever proves wrong.
+        nbytes = sum(datum.tokens.nbytes * (2 + len(datum.streams)) for datum in data)
+        operation = Operation(0, next(self._numbers), said, lambda: self._broker.start(call), nbytes)
         return self._broker.submit(self.name, operation)
 
 

@@ -18,7 +18,7 @@ RESULTS_KEPT = 1024
 """Answers kept for callers that ask again; older ones are refused as no longer known."""
 
 RESULTS_BYTES = 64 << 20
-"""Beyond so many bytes of log-probabilities, values and scores, fewer answers are kept."""
+"""Beyond so many bytes of batches and what came of them, fewer answers are kept."""
 
 RESULTS_SURE = 16
 """The newest answers, which are kept whatever their size."""
@@ -35,9 +35,11 @@ class Operation:
     incarnation: int
     """Which holder of the policy sends it; a newer holder shuts out the older ones."""
     seq: int
-    digest: str
-    """A hash of everything the call says."""
+    digest: Callable[[], str]
+    """A hash of everything the call says, asked for only where its number comes a second time."""
     work: Callable[[], Awaitable[Any]]
+    nbytes: int = 0
+    """Memory that ``digest`` holds on to."""
 
 
 class OpLog:
@@ -50,8 +52,8 @@ class OpLog:
     def __init__(self, *, incarnation: int = 0, next_seq: int = 0) -> None:
         self._incarnation = incarnation
         self._next = next_seq
-        self._entries: dict[int, tuple[str, asyncio.Future[Any]]] = {}
-        self._held: dict[int, Operation] = {}
+        self._entries: dict[int, tuple[Operation, asyncio.Future[Any]]] = {}
+        self._held: set[int] = set()
         self._sizes: dict[int, int] = {}
         self._bytes = 0
 
@@ -71,8 +73,8 @@ class OpLog:
                 f"incarnation {self._incarnation} holds it now: load the policy again"
             )
         if operation.seq in self._entries:
-            digest, future = self._entries[operation.seq]
-            if digest != operation.digest:
+            before, future = self._entries[operation.seq]
+            if before.digest() != operation.digest():
                 raise SequenceError(
                     f"operation {operation.seq} was sent before with different contents: use the next number"
                 )
@@ -80,8 +82,8 @@ class OpLog:
         if operation.seq < self._next:
             raise SequenceError(f"the answer of operation {operation.seq} is no longer kept")
         future = asyncio.get_running_loop().create_future()
-        self._entries[operation.seq] = (operation.digest, future)
-        self._held[operation.seq] = operation
+        self._entries[operation.seq] = (operation, future)
+        self._held.add(operation.seq)
         self._run_what_is_due()
         return future
 
@@ -93,18 +95,19 @@ class OpLog:
     def _run_what_is_due(self) -> None:
         # The journal's place is here: an operation is written down before it is carried out and answered.
         while self._next in self._held:
-            operation = self._held.pop(self._next)
-            _, future = self._entries[self._next]
+            self._held.remove(self._next)
+            operation, future = self._entries[self._next]
             self._next += 1
             done = asyncio.ensure_future(operation.work())
             done.add_done_callback(functools.partial(_settle, future))
-            done.add_done_callback(functools.partial(self._let_go, operation.seq))
+            done.add_done_callback(functools.partial(self._let_go, operation))
 
-    def _let_go(self, newest: int, done: asyncio.Future[Any]) -> None:
+    def _let_go(self, newest: Operation, done: asyncio.Future[Any]) -> None:
         """Drop the oldest answers, now that there is a new one."""
         failed = done.cancelled() or done.exception() is not None
-        self._sizes[newest] = 0 if failed else _size(done.result())
-        self._bytes += self._sizes[newest]
+        size = newest.nbytes + (0 if failed else _size(done.result()))
+        self._sizes[newest.seq] = size
+        self._bytes += size
         while len(self._sizes) > RESULTS_KEPT or (self._bytes > RESULTS_BYTES and len(self._sizes) > RESULTS_SURE):
             oldest = next(iter(self._sizes))
             self._bytes -= self._sizes.pop(oldest)

@@ -23,11 +23,17 @@ class Worker:
         Raises:
             EngineError: the worker was closed.
         """
+        return await self.start(call)
+
+    def start(self, call: Callable[[], Result]) -> asyncio.Future[Result]:
+        """The same, queued before this returns."""
+        loop = asyncio.get_running_loop()
         try:
-            answer = asyncio.get_running_loop().run_in_executor(self._thread, call)
-        except RuntimeError as error:
-            raise EngineError("this engine was closed: make a new one") from error
-        return await answer
+            return loop.run_in_executor(self._thread, call)
+        except RuntimeError:
+            closed: asyncio.Future[Result] = loop.create_future()
+            closed.set_exception(EngineError("this engine was closed: make a new one"))
+            return closed
 
     def post(self, call: Callable[[], object]) -> None:
         """Queue a call nobody waits for; after ``close`` it is dropped."""
