@@ -23,15 +23,19 @@ def text(rng: Random, length: int) -> str:
     return "".join(rng.choices(string.ascii_lowercase, k=length))
 
 
-def compared(module: str, settings: Settings, floor: Floor, *, flops: float) -> Outcome:
-    """Whole steps of ``ours`` and ``peer`` of a module, which take ``warm_up`` and ``steps``; the peer also ``amp``."""
+def compared(
+    module: str, settings: Settings, floor: Floor, *, flops: float, ways: Sequence[Mapping[str, Any]]
+) -> Outcome:
+    """Whole steps of ``ours`` and ``peer`` of a module, which take ``warm_up`` and ``steps``.
+
+    The peer also takes what a way says; the fastest of ``ways``, by its steps, is measured.
+    """
     steps = {"warm_up": 1, "steps": 2 if settings.quick else 5}
-    ways: list[Mapping[str, Any]] = [{"amp": False}] if settings.quick else [{"amp": False}, {"amp": True}]
-    tried = [{**way, **in_fresh_process(f"{module}:peer", settings, warm_up=1, steps=2, **way)} for way in ways]
-    amp = min(tried, key=lambda each: float(each["seconds"]))["amp"]
+    tried = [(in_fresh_process(f"{module}:peer", settings, warm_up=1, steps=2, **way)["seconds"], way) for way in ways]
+    chosen = min(tried, key=lambda each: float(each[0]))[1]
     sides = {
         "ours": lambda: in_fresh_process(f"{module}:ours", settings, **steps),
-        "peer": lambda: in_fresh_process(f"{module}:peer", settings, **steps, amp=amp),
+        "peer": lambda: in_fresh_process(f"{module}:peer", settings, **steps, **chosen),
     }
     found = in_turn(sides, settings.repetitions)
     times = {name: [run["seconds"] for run in runs] for name, runs in found.items()}
@@ -39,7 +43,7 @@ def compared(module: str, settings: Settings, floor: Floor, *, flops: float) -> 
     return Outcome(
         ratio(times["peer"], times["ours"]),
         sides_told["ours"],
-        {**sides_told["peer"], "chosen": {"amp": amp}, "tried": tried},
+        {**sides_told["peer"], "chosen": chosen, "tried": [{**way, "seconds": seconds} for seconds, way in tried]},
     )
 
 

@@ -1,6 +1,7 @@
 """The SFT step: forward, backward and optimizer on eight conversations of mixed lengths, against TRL's ``SFTTrainer``.
 
-Every step learns from the same eight sequences on both sides, so that the work is the same. TRL is given tokens.
+Every step learns from the same eight sequences on both sides, so that the work is the same. TRL is given tokens, and
+is tried with and without bfloat16 autocast.
 """
 
 from random import Random
@@ -27,7 +28,8 @@ def measured(settings: Settings, floor: Floor) -> Outcome:
     """The row."""
     lengths = [len(prompt) + FRAME + len(reply) + 1 for prompt, reply in conversations()]
     work = flops.trained(SIZES["small"], [0] * BATCH, 1, lengths)
-    return compared("benchmarks.sft", settings, floor, flops=work)
+    ways = [{"amp": False}, {"amp": True}]
+    return compared("benchmarks.sft", settings, floor, flops=work, ways=ways[:1] if settings.quick else ways)
 
 
 def conversations() -> list[tuple[str, str]]:
