@@ -45,7 +45,7 @@ FAIRNESS = """\
 
 - Sides take turns, each repetition begins with another of them, after a warm-up that is not counted; whole trainers and
   whatever memory is measured run in fresh processes. Times are wall times.
-- Both sides run with the same number of threads, `OMP_WAIT_POLICY=PASSIVE`, float32 weights, and the same weights: the
+- Both sides run with the same number of threads, `OMP_WAIT_POLICY=PASSIVE` and `GOMP_SPINCOUNT=10000`, float32 weights, and the same weights: the
   models are made here, of random numbers. Where completions end by themselves, the likelihood of the end token is in
   the weights (1 in 20 wherever a token is drawn), so that every program that runs them sees it.
 - Lengths that were drawn are told for both sides. Tokens a second count useful tokens only.

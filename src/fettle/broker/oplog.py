@@ -5,7 +5,7 @@ import functools
 import hashlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +21,7 @@ RESULTS_BYTES = 64 << 20
 """Beyond so many bytes of batches and what came of them, fewer answers are kept."""
 
 RESULTS_SURE = 16
-"""The newest answers, which are kept whatever their size."""
-
+"""The newest answers, which are kept whatever their size; of the batches of all but the last, the hashes are."""
 
 DIGEST_LENGTH = 32
 """Hexadecimal digits kept of a hash."""
@@ -42,6 +41,13 @@ class Operation:
     """Memory that ``digest`` holds on to."""
 
 
+class _Entry(NamedTuple):
+    """What is left of an operation, for those that send it again."""
+
+    digest: Callable[[], str]
+    answer: asyncio.Future[Any]
+
+
 class OpLog:
     """Order and exactly-once for the operations of one policy, whatever order they arrive in.
 
@@ -52,10 +58,10 @@ class OpLog:
     def __init__(self, *, incarnation: int = 0, next_seq: int = 0) -> None:
         self._incarnation = incarnation
         self._next = next_seq
-        self._entries: dict[int, tuple[Operation, asyncio.Future[Any]]] = {}
-        self._held: set[int] = set()
-        self._sizes: dict[int, int] = {}
-        self._bytes = 0
+        self._entries: dict[int, _Entry] = {}
+        self._waiting: dict[int, Operation] = {}
+        self._sizes: dict[int, int] = {}  # of what came of those that are done
+        self._said: dict[int, int] = {}  # and of what those hold on to that are not hashed yet
 
     def submit(self, operation: Operation) -> asyncio.Future[Any]:
         """The future of the operation's answer; the same future for the same operation sent again.
@@ -73,8 +79,8 @@ class OpLog:
                 f"incarnation {self._incarnation} holds it now: load the policy again"
             )
         if operation.seq in self._entries:
-            before, future = self._entries[operation.seq]
-            if before.digest() != operation.digest():
+            digest_before, future = self._entries[operation.seq]
+            if digest_before() != operation.digest():
                 raise SequenceError(
                     f"operation {operation.seq} was sent before with different contents: use the next number"
                 )
@@ -82,8 +88,8 @@ class OpLog:
         if operation.seq < self._next:
             raise SequenceError(f"the answer of operation {operation.seq} is no longer kept")
         future = asyncio.get_running_loop().create_future()
-        self._entries[operation.seq] = (operation, future)
-        self._held.add(operation.seq)
+        self._entries[operation.seq] = _Entry(operation.digest, future)
+        self._waiting[operation.seq] = operation
         self._run_what_is_due()
         return future
 
@@ -94,24 +100,35 @@ class OpLog:
 
     def _run_what_is_due(self) -> None:
         # The journal's place is here: an operation is written down before it is carried out and answered.
-        while self._next in self._held:
-            self._held.remove(self._next)
-            operation, future = self._entries[self._next]
+        while self._next in self._waiting:
+            operation = self._waiting.pop(self._next)
+            answer = self._entries[self._next].answer
             self._next += 1
             done = asyncio.ensure_future(operation.work())
-            done.add_done_callback(functools.partial(_settle, future))
+            done.add_done_callback(functools.partial(_settle, answer))
             done.add_done_callback(functools.partial(self._let_go, operation))
 
     def _let_go(self, newest: Operation, done: asyncio.Future[Any]) -> None:
-        """Drop the oldest answers, now that there is a new one."""
+        """Drop the oldest answers, now that there is a new one, and then the oldest batches."""
         failed = done.cancelled() or done.exception() is not None
-        size = newest.nbytes + (0 if failed else _size(done.result()))
-        self._sizes[newest.seq] = size
-        self._bytes += size
-        while len(self._sizes) > RESULTS_KEPT or (self._bytes > RESULTS_BYTES and len(self._sizes) > RESULTS_SURE):
+        self._sizes[newest.seq] = 0 if failed else _size(done.result())
+        self._said[newest.seq] = newest.nbytes
+        while len(self._sizes) > RESULTS_KEPT or (self._bytes() > RESULTS_BYTES and len(self._sizes) > RESULTS_SURE):
             oldest = next(iter(self._sizes))
-            self._bytes -= self._sizes.pop(oldest)
-            del self._entries[oldest]
+            del self._sizes[oldest], self._entries[oldest]
+            self._said.pop(oldest, None)
+        while self._bytes() > RESULTS_BYTES and len(self._said) > 1:
+            oldest = next(iter(self._said))
+            del self._said[oldest]
+            entry = self._entries[oldest]
+            self._entries[oldest] = entry._replace(digest=_always(entry.digest()))
+
+    def _bytes(self) -> int:
+        return sum(self._sizes.values()) + sum(self._said.values())
+
+
+def _always(said: str) -> Callable[[], str]:
+    return lambda: said
 
 
 def _size(answer: object) -> int:
@@ -134,7 +151,7 @@ def _settle(answer: asyncio.Future[Any], done: asyncio.Future[Any]) -> None:
 
 
 def digest(kind: str, *parts: BaseModel | Sequence[Datum] | str | bool) -> str:
-    """A hash of a call's name and everything it says, the same on every machine.
+    """A hash of a call's name and everything it says, whatever the byte order of the machine.
 
     What is hashed begins with an outline that gives each array's name, type and length, so that no other call has the
     same bytes.
@@ -150,7 +167,7 @@ def digest(kind: str, *parts: BaseModel | Sequence[Datum] | str | bool) -> str:
             outline.append([_outline(datum, arrays) for datum in part])
     hasher = hashlib.sha256(repr(outline).encode())
     for array in arrays:
-        hasher.update(np.ascontiguousarray(array).data)
+        hasher.update(np.ascontiguousarray(array, array.dtype.newbyteorder("<")).data)
     return hasher.hexdigest()[:DIGEST_LENGTH]
 
 

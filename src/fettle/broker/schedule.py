@@ -5,10 +5,13 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, TypeVar
 
-from fettle.errors import EngineError
+from fettle.errors import ConfigError, DataError, EngineError, LossInputError, ModelError, NotFoundError
 
 Result = TypeVar("Result")
 Item = TypeVar("Item")
+
+FAULTS_OF_A_CALL = (ConfigError, DataError, LossInputError, ModelError, NotFoundError)
+"""What is wrong with what was asked, and will be when it is asked again."""
 
 
 class Worker:
@@ -50,7 +53,9 @@ class Worker:
 class Gatherer(Generic[Item, Result]):
     """Joins calls that are issued in one turn of the event loop into one backend call.
 
-    The turn, not a clock, decides what is joined, so a loop that issues the same calls gets the same batches.
+    The turn, not a clock, decides what is joined, so a loop that issues the same calls gets the same batches. A call
+    that is at fault gets its own error, and the others are joined as if it had not been there; what the backend itself
+    fails at, such as memory, everybody is told.
     """
 
     def __init__(self, worker: Worker, call: Callable[[Sequence[Item]], Sequence[Result]]) -> None:
@@ -73,16 +78,29 @@ class Gatherer(Generic[Item, Result]):
         if not batch:
             return
         joint = await self._outcome([item for item, _ in batch])
-        # One bad call must not fail its neighbours: apart, each gets its own answer or its own error.
-        apart = len(batch) > 1 and isinstance(joint, BaseException)
-        for index, (item, future) in enumerate(batch):
-            answer = await self._outcome([item]) if apart else joint
+        if len(batch) > 1 and isinstance(joint, FAULTS_OF_A_CALL):
+            batch = await self._without_faults(batch)
+            joint = await self._outcome([item for item, _ in batch]) if batch else []
+        for index, (_, future) in enumerate(batch):
             if future.done():
                 continue
-            if isinstance(answer, BaseException):
-                future.set_exception(answer)
+            if isinstance(joint, BaseException):
+                future.set_exception(joint)
             else:
-                future.set_result(answer[0 if apart else index])
+                future.set_result(joint[index])
+
+    async def _without_faults(
+        self, batch: Sequence[tuple[Item, asyncio.Future[Result]]]
+    ) -> list[tuple[Item, asyncio.Future[Result]]]:
+        """The calls that are not at fault, once those that are have been told."""
+        faultless = []
+        for item, future in batch:
+            alone = await self._outcome([item])
+            if not isinstance(alone, FAULTS_OF_A_CALL):
+                faultless.append((item, future))
+            elif not future.done():
+                future.set_exception(alone)
+        return faultless
 
     async def _outcome(self, items: Sequence[Item]) -> Sequence[Result] | BaseException:
         done = asyncio.ensure_future(self._worker.run(lambda: self._call(items)))

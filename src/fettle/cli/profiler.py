@@ -15,7 +15,7 @@ class StepProfiler:
     def __init__(self, step: int) -> None:
         self.step = step
         self.operators: list[Operator] = []
-        """None before the step is done, and none where it never is."""
+        """Empty until the step is done."""
         self._engine: Broker | None = None
         self._profile: OperatorProfile | None = None
         self._queued: list[asyncio.Task[None]] = []
@@ -24,14 +24,20 @@ class StepProfiler:
 
     @asynccontextmanager
     async def of(self, engine: Broker) -> AsyncIterator[None]:
-        """For as long as the block lasts, the thread of this engine; a profile that is still going on ends with it."""
+        """For as long as the block lasts, the thread of this engine; a profile that is still going on ends with it.
+
+        Raises:
+            RuntimeError: torch's profiler failed, and the block did not.
+        """
         self._engine = engine
         try:
             yield
         finally:
             self._queue(self._stop)
-            await asyncio.gather(*self._queued)
+            ends = await asyncio.gather(*self._queued, return_exceptions=True)
             self._engine = None
+        for failed in filter(None, ends):
+            raise failed
 
     def after_step(self, step: int, row: Mapping[str, float]) -> bool:
         """Begins and ends where it should, and never ends the run."""

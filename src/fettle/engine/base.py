@@ -30,7 +30,12 @@ class Capabilities:
 
 
 class Sampler(Protocol):
-    """Something that generates, from weights that do not change under it."""
+    """Something that generates, from weights that do not change under it.
+
+    What else is drawn in one batch with a call shows in the last bits of its log-probabilities, and calls on samplers
+    of several policies may share a batch: two loops on one engine agree with themselves from run to run only as far as
+    their calls meet alike. Calls on one policy's samplers meet no others of that policy.
+    """
 
     policy_version: int
 

@@ -124,7 +124,10 @@ class LocalBackend:
         with self._lookup:
             gone = self._policies.pop(policy)
             self._pinned = {name: owner for name, owner in self._pinned.items() if owner is not gone}
+            decoder = self._decoders.get(id(gone.model))
             self._drop_unused()
+        if decoder is not None:
+            decoder.forget(weakref.ref(gone))
 
     def pin(self, policy: str) -> tuple[str, int]:
         """A name for the weights as they are now."""
@@ -272,8 +275,9 @@ class LocalBackend:
                     token_budget=self._settings.sample_tokens,
                     context=model.context,
                 )
-                with model.turn:  # which path it is takes trying, through the model's own modules
-                    logger.debug("%s is sampled on the %s path", model.source, decoder.path)
+                with model.turn:
+                    path = decoder.path  # found out here, by trying, through the model's own modules
+                logger.debug("%s is sampled on the %s path", model.source, path)
                 self._decoders[id(model)] = decoder
             return self._decoders[id(model)]
 

@@ -63,9 +63,6 @@ class Kept:
         self._entries: OrderedDict[tuple[_Whose, int, int], _Entry] = OrderedDict()  # by length and mark
         self._lengths: defaultdict[_Whose, Counter[int]] = defaultdict(Counter)
 
-    def __len__(self) -> int:
-        return len(self._entries)
-
     def longest(self, voice: Voice, prompt: NDArray[np.int64]) -> Stretch | None:
         """Of the longest conversation that ``prompt`` begins with and goes beyond."""
         lengths = [length for length in self._lengths.get(voice.whose, ()) if length < len(prompt)]
@@ -101,6 +98,11 @@ class Kept:
             oldest = min(voice.version for voice in voices if voice.owner == owner)
             for key in [key for key in self._entries if key[0][0] == owner and key[0][1] < oldest]:
                 self._drop(key)
+
+    def forget(self, owner: Hashable) -> None:
+        """Drop all that is of this owner."""
+        for key in [key for key in self._entries if key[0][0] == owner]:
+            self._drop(key)
 
     def _drop(self, key: tuple[_Whose, int, int]) -> None:
         whose, length, _ = key
