@@ -1,8 +1,8 @@
 """Many adapters: sixteen LoRA adapters trained in turn through the broker, against one that sees the same tokens.
 
 Each call is a small one, of 8 sequences of 24 tokens, followed by a step of the optimizer; calls are issued without
-waiting for the one before, as the engine allows. The one adapter gets the same calls, and then all tokens in one call.
-The ratio is to the better of the two.
+waiting for the one before, as the engine allows. The one adapter gets the same calls, and the ratio is to these. Told
+beside it is how it fares with the same tokens in a single call: what small calls cost, which is no cost of adapters.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from fettle.types import Datum, datum
 ROW = Row(
     name="adapters",
     work="16 LoRA adapters trained in turn through the broker, calls of 8 x 24 tokens, 17 M",
-    peer="one adapter, same total tokens",
+    peer="one adapter, the same calls",
     target=0.9,
     unit="of its throughput",
 )
@@ -57,9 +57,18 @@ async def _measured(settings: Settings) -> Outcome:
     rates = {name: [tokens / seconds for seconds in times] for name, times in found.items()}
     ratios = {name: ratio(rates["ours"], rates[name]) for name in ("same_calls", "one_call")}
     return Outcome(
-        min(ratios.values()),
-        {"tokens_per_second": spread(rates["ours"]), **{f"ratio_to_{name}": value for name, value in ratios.items()}},
-        {f"{name}_tokens_per_second": spread(rates[name]) for name in ratios},
+        ratios["same_calls"],
+        {"tokens_per_second": spread(rates["ours"])},
+        {
+            "tokens_per_second": spread(rates["same_calls"]),
+            "further_figures": {"all_tokens_in_one_call": {"tokens_per_second": spread(rates["one_call"])}},
+        },
+        notes=[
+            f"Beside one adapter that makes the same small calls, sixteen have {ratios['same_calls']:.3g} of its "
+            f"throughput; beside one that is given all tokens in a single call, {ratios['one_call']:.3g}. The second "
+            "is the cost of small calls, which give threads little to do at a time: one adapter pays it as sixteen "
+            "do, and it is no cost of adapters."
+        ],
     )
 
 

@@ -1,7 +1,7 @@
 """The broker's overhead: one operation through it, against the same call of the backend itself.
 
-The operation is a forward pass of the tiny model on 16 sequences with everything that a policy gradient reads, so that
-what is hashed for exactly-once is what is hashed in a run.
+The operation is a forward pass of the tiny model on the whole batch of the workload, 128 sequences with everything that
+a policy gradient reads, so that what the broker does with data is what it does with them in a run.
 """
 
 import asyncio

@@ -17,7 +17,7 @@ from benchmarks.offline import RATE, compared, median_step, text, written
 ROW = Row(
     name="dpo",
     work="DPO step: 8 pairs, prompts of 64 tokens, replies of 16 to 64, all of 17 M weights",
-    peer="TRL DPOTrainer at its fastest settings here",
+    peer="TRL DPOTrainer at the fastest of the settings tried",
     target=1.5,
 )
 PAIRS, PROMPT, SHORTEST, LONGEST = 8, 64, 16, 64

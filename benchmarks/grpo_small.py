@@ -7,7 +7,7 @@ from benchmarks.machine import Floor
 ROW = Row(
     name="grpo_small",
     work="the same step, 17 M",
-    peer="TRL GRPOTrainer at its fastest settings here",
+    peer="TRL GRPOTrainer at the fastest of the settings tried",
     target=5.0,
 )
 

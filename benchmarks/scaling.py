@@ -2,7 +2,9 @@
 
 A step draws completions, learns from them and moves the weights; every point is a fresh process with the tiny model.
 Exponents are slopes in log-log over the upper part of the line. None may be worse than linear, or than the arithmetic
-itself where attention makes that grow faster; how much each exceeds that is the figure of the row.
+itself where attention makes that grow faster; how much each exceeds that is the figure of the row. Peak memory is over
+that of the process before it has a model, so the model itself, which every point holds, is part of it and flattens its
+line; the peaks are told beside the exponents.
 """
 
 import statistics
@@ -57,7 +59,8 @@ def measured(settings: Settings, floor: Floor) -> Outcome:
             "exponent_of_memory": slopes["peak_mib"],
             "exponent_of_arithmetic": needed,
         }
-    return Outcome(max(excess), found, {})
+    note = "peak memory includes the model, which every point of an axis holds and which flattens its exponent"
+    return Outcome(max(excess), found, {}, notes=[note])
 
 
 def step(
