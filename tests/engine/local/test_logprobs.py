@@ -68,7 +68,7 @@ def test_a_frozen_head_gets_no_gradient():
 
 def test_no_tensor_of_tokens_by_vocabulary_is_ever_held():
     """Counted, not timed: the largest tensor that forward and backward make, at a vocabulary of 150 000."""
-    n, vocabulary, width = 1200, 150_000, 16
+    n, vocabulary, width = 2048, 150_000, 16
     random = torch.Generator().manual_seed(0)
     hidden = torch.randn(n, width, generator=random, requires_grad=True)
     weight = torch.randn(vocabulary, width, generator=random)
