@@ -1,7 +1,7 @@
 """All rows: ``python -m benchmarks`` measures them one after another and writes ``docs/benchmarks.md``.
 
 Records are kept in ``runs/benchmarks``, one a row, so that ``--page`` can write the page anew and ``--only`` can
-measure some rows again.
+measure some rows again; those of a GPU, of another precision, or of a quick look are kept apart.
 """
 
 import argparse
@@ -10,11 +10,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.harness import CACHE, ROOT
+from benchmarks.harness import CACHE, ROOT, Settings
 from benchmarks.page import ROWS, page, records
 
 PAGE = ROOT / "docs" / "benchmarks.md"
-KEPT = CACHE / "records"
 
 
 def main() -> None:
@@ -23,22 +22,33 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=ROWS, default=ROWS, metavar="ROW", help=", ".join(ROWS))
     parser.add_argument("--page", action="store_true", help="measure nothing: write the page from the kept records")
     parser.add_argument("--to", type=Path, default=PAGE, help="where the page is written")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--dtype", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--quick", action="store_true", help="few repetitions: to see that all rows work")
     asked = parser.parse_args()
-    kept = KEPT.with_name("records-quick") if asked.quick else KEPT
+    settings = Settings(asked.device, asked.dtype, asked.threads, asked.quick)
+    kept = folder(settings)
     kept.mkdir(parents=True, exist_ok=True)
-    failed = [] if asked.page else [name for name in asked.only if not measured(name, kept, asked.threads, asked.quick)]
+    failed = [] if asked.page else [name for name in asked.only if not measured(name, kept, settings)]
     asked.to.write_text(page(records(kept)), encoding="utf-8")
     print(f"wrote {asked.to}")
     if failed:
         sys.exit(f"failed: {', '.join(failed)}")
 
 
-def measured(name: str, kept: Path, threads: int, quick: bool) -> bool:
+def folder(settings: Settings) -> Path:
+    """Where the records of such a measurement are kept."""
+    usual = Settings()
+    apart = [said for said in (settings.device, settings.dtype) if said not in (usual.device, usual.dtype)]
+    return CACHE / "-".join(["records", *apart, *(["quick"] if settings.quick else [])])
+
+
+def measured(name: str, kept: Path, settings: Settings) -> bool:
     """Run one row in a process of its own, keep its record, and say in a line what it found."""
-    command = [sys.executable, "-m", f"benchmarks.{name}", "--json", "--threads", str(threads)]
-    result = subprocess.run([*command, *(["--quick"] if quick else [])], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, "-m", f"benchmarks.{name}", "--json", "--threads", str(settings.threads)]
+    command += ["--device", settings.device, "--dtype", settings.dtype, *(["--quick"] if settings.quick else [])]
+    result = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     if result.returncode:
         print(f"{name:20} failed", flush=True)
         return False

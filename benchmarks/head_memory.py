@@ -7,6 +7,7 @@ processes; times are taken in turn in one.
 import statistics
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -45,7 +46,7 @@ def measured(settings: Settings, floor: Floor) -> Outcome:
     return Outcome(max(memory), sides["ours"], sides["peer"], further=times)
 
 
-def _one(settings: Settings, floor: Floor, width: int) -> dict[str, dict[str, dict[str, float]]]:
+def _one(settings: Settings, floor: Floor, width: int) -> dict[str, dict[str, Any]]:
     runs = {
         side: lambda side=side: in_fresh_process("benchmarks.head_memory:extra", settings, side=side, width=width)
         for side in SIDES
@@ -59,7 +60,7 @@ def _one(settings: Settings, floor: Floor, width: int) -> dict[str, dict[str, di
         side: {
             "seconds": spread(times[side]),
             "extra_mib": spread([found["extra_mib"] for found in memory[side]]),
-            "floor": {"multiple": statistics.median(times[side]) / floor.seconds(needed, settings.dtype)},
+            "floor_multiple": statistics.median(times[side]) / floor.seconds(needed, settings.dtype),
         }
         for side in SIDES
     }

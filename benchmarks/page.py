@@ -2,7 +2,7 @@
 
 import importlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,38 +36,54 @@ INTRODUCTION = """\
 # Benchmarks
 
 Fettle beside what one would use instead: same machine, model, task and batch, both sides in one run and in turn. This
-page is written by `make bench`, row by row what `python -m benchmarks.NAME --json` prints; nothing in it is typed by
-hand. A ratio is of medians; brackets hold quartiles.
+page is written by `make bench`, from what each row prints (`./run python -m benchmarks.NAME`); nothing in it is typed
+by hand.
+"""
+
+FLOORS = """\
+## Floors
+
+No program is faster than the machine's arithmetic: its rate in a large matrix product, measured before and after each
+row. Below is how many times as long each side took as that rate needs for the least arithmetic of the work: no padding,
+each prompt once, nothing twice. Other rows have no such count.
 """
 
 FAIRNESS = """\
-## How it is kept fair
+## Notes
 
-- Sides take turns, each repetition begins with another of them, after a warm-up that is not counted; whole trainers and
-  whatever memory is measured run in fresh processes. Times are wall times.
-- Both sides run with the same number of threads, `OMP_WAIT_POLICY=PASSIVE` and `GOMP_SPINCOUNT=10000`, float32 weights, and the same weights: the
-  models are made here, of random numbers. Where completions end by themselves, the likelihood of the end token is in
-  the weights (1 in 20 wherever a token is drawn), so that every program that runs them sees it.
+How it is kept fair:
+
+- Sides take turns, and each repetition begins with another of them. A warm-up is not counted; trainers are whole
+  programs in fresh processes, and so is whatever memory is measured of. Times are wall times, a ratio is of medians.
+- Both sides run with the same number of threads, `OMP_WAIT_POLICY=PASSIVE` and `GOMP_SPINCOUNT=10000`, float32 weights,
+  and the same weights: the models are made here, of random numbers. Where completions end by themselves, the likelihood
+  of the end token is in the weights (1 in 20 wherever a token is drawn), so that every program that runs them sees it.
 - Lengths that were drawn are told for both sides. Tokens a second count useful tokens only.
 - TRL runs with no gradient checkpointing, no KL term, nothing saved or reported, one optimizer step a batch and the
-  fused optimizer. Whether bfloat16 autocast, micro-batches of 8 or the whole batch, and a static cache make it faster
-  is tried first, and it keeps the fastest.
+  fused optimizer. What more was tried for it, of which it keeps the fastest: in `grpo` and `grpo_small` bfloat16
+  autocast, micro-batches of 8 or the whole batch, and a static cache; in `time_to_reward` autocast and two learning
+  rates, with the whole batch as one micro-batch; in `sft` autocast; in `dpo` autocast, and the reference read
+  beforehand, outside of the measured time. `generate` was tried with a growing and with a static cache.
 - In the race to a reward both start from one warm checkpoint and are scored by the same code on the same 200 held-out
   sums, with the clock stopped; each has the learning rate, of the same list, that serves it best.
-- The floor is the rate of a large matrix product and of a copy, measured before and after each row. A side's multiple
-  of it is its time over that of the least arithmetic that the work needs: no padding, each prompt once, nothing twice.
+
+Row by row, what each side did: medians, in brackets quartiles, and of how many.
 """
 
 GPU = """\
 ## On a GPU
 
-No GPU was at hand when these figures were taken, so there are none. The same rows run there; the model is then a Qwen3
-of 1.5 billion random weights, with 64 prompts of 512 tokens x 8 completions of at most 512:
+No GPU was at hand when these figures were taken, so there are none. The rows run there, one or all:
 
 ```bash
-./run python -m benchmarks.rollouts --device cuda --dtype bf16 --json
-./run python -m benchmarks.training_step --device cuda --dtype bf16 --json
+./run python -m benchmarks.training_step --device cuda --dtype bf16
+./run python -m benchmarks --device cuda --dtype bf16 --to gpu.md
 ```
+
+`rollouts`, `rollouts_long`, `training_step`, `training_step_long`, `bf16`, `broker` and `optimizer` then grow to a
+Qwen3 of 1.5 billion random weights, with 64 prompts of 512 tokens x 8 completions of at most 512. The others stay at
+the sizes that the table names; the held-out scores of `time_to_reward` are taken on the CPU, and `startup` runs
+wherever the demo runs by itself.
 """
 
 
@@ -87,8 +103,9 @@ def page(found: Sequence[Record]) -> str:
     """The whole page."""
     if not found:
         return f"{INTRODUCTION}\nNothing was measured yet: run `make bench`.\n\n{FAIRNESS}\n{GPU}"
-    parts = [INTRODUCTION, *_machine(found), *_table(found), FAIRNESS, *_details(found), GPU]
-    return "\n".join(parts)
+    parts = [INTRODUCTION, *_machine(found), *_table(found), *_unmet(found), *_floors(found), FAIRNESS, *_notes(found)]
+    on_gpu = any(record["settings"]["device"] == "cuda" for record in found)
+    return "\n".join(parts if on_gpu else [*parts, GPU])
 
 
 def _machine(found: Sequence[Record]) -> list[str]:
@@ -97,9 +114,10 @@ def _machine(found: Sequence[Record]) -> list[str]:
     packages = ", ".join(f"{name} {version}" for name, version in newest["versions"].items())
     days = sorted({str(record["date"])[:10] for record in found})
     busiest = max(record["load"]["before"] for record in found)
+    gpu = f"{machine['gpu']}; " if machine["gpu"] else ""
     return [
         "## The machine\n",
-        f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']:.0f} GiB of memory, "
+        f"{gpu}{machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']:.0f} GiB of memory, "
         f"{', '.join(machine['bf16']) or 'no bfloat16 arithmetic'}; {machine['system']}, Python {machine['python']}. "
         f"{settings['threads']} threads, {settings['dtype']}. Measured "
         f"{' to '.join(dict.fromkeys((days[0], days[-1])))}; the load before a row was at most {busiest:.1f}.\n",
@@ -113,39 +131,88 @@ def _table(found: Iterable[Record]) -> list[str]:
         row = row_of(record["benchmark"])
         sign = "≥" if row.better == "higher" else "≤"
         met = record["not_applicable"] or ("yes" if record["met"] else "**no**")
-        further = "".join(f"; {name}: {'yes' if held else '**no**'}" for name, held in record["further"].items())
         target = f"{sign} {row.target:g} {row.unit}"
-        value = f"{record['ratio']:.3g} {row.unit}{further}"
-        lines.append(f"| `{row.name}` | {row.work} | {row.peer} | {target} | {value} | {met} |")
+        value = "" if record["not_applicable"] else f"{_number(record['ratio'])} {row.unit}"
+        lines.append(f"| [`{row.name}`](#{row.name}) | {row.work} | {row.peer} | {target} | {value} | {met} |")
     return [*lines, ""]
 
 
-def _details(found: Iterable[Record]) -> list[str]:
-    lines = ["## Row by row\n"]
+def _unmet(found: Iterable[Record]) -> list[str]:
+    """A sentence for each row that is not met; one, if all are."""
+    lines = []
     for record in found:
-        floor, load = record["floor"], record["load"]
-        lines += [
-            f"### {record['benchmark']}\n",
-            f"- Fettle: {_said(record['ours'])}",
-            f"- peer: {_said(record['peer'])}",
-            f"- floor: float32 {floor['fp32_gflops']:.0f} GFLOP/s, bfloat16 {floor['bf16_gflops']:.0f} GFLOP/s, copy "
-            f"{floor['copy_gbps']:.1f} GB/s; load {load['before']:.1f} before, {load['after']:.1f} after; "
-            f"{record['settings']['repetitions']} repetitions",
-            *(f"- {note}" for note in record["notes"]),
-            "",
-        ]
+        if record["not_applicable"] or record["met"]:
+            continue
+        row = row_of(record["benchmark"])
+        reasons = [f'"{name}" does not hold' for name, held in record["further"].items() if not held]
+        if not row.met(record["ratio"]):
+            least = "at least" if row.better == "higher" else "at most"
+            reasons.insert(0, f"{_number(record['ratio'])} {row.unit}, where {least} {row.target:g} was the target")
+        lines.append(f"**`{row.name}` is not met**: {'; '.join(reasons)}.\n")
+    return lines or ["Every row that was measured is met.\n"]
+
+
+def _floors(found: Sequence[Record]) -> list[str]:
+    floors = {name: [record["floor"][name] for record in found] for name in ("fp32_gflops", "bf16_gflops", "copy_gbps")}
+    low, high = ({name: _number(end(values)) for name, values in floors.items()} for end in (min, max))
+    lines = [
+        FLOORS,
+        f"From row to row float32 products ran at {low['fp32_gflops']} to {high['fp32_gflops']} GFLOP/s, bfloat16 ones "
+        f"at {low['bf16_gflops']} to {high['bf16_gflops']}, and a copy moved {low['copy_gbps']} to {high['copy_gbps']} "
+        "GB/s.\n",
+        "| row | Fettle | peer |",
+        "|---|---|---|",
+    ]
+    for record in found:
+        peer = dict(_multiples(record["peer"]))
+        for where, multiple in _multiples(record["ours"]):
+            other = f"{_number(peer[where])} x" if where in peer else ""
+            lines.append(f"| `{record['benchmark']}`{where} | {_number(multiple)} x | {other} |")
+    return [*lines, ""]
+
+
+def _multiples(side: Mapping[str, Any], where: str = "") -> Iterator[tuple[str, float]]:
+    """Every multiple of the floor that a side tells, and of what."""
+    for name, value in side.items():
+        if name == "floor_multiple":
+            yield where, value
+        elif isinstance(value, Mapping):
+            yield from _multiples(value, f"{where}, {name.replace('_', ' ')}")
+
+
+def _notes(found: Iterable[Record]) -> list[str]:
+    lines = []
+    for record in found:
+        lines += [f"### {record['benchmark']}\n", f"- Fettle: {_said(record['ours'])}"]
+        lines += [f"- peer: {_said(record['peer'])}"] if record["peer"] else []
+        lines += [f"- {name}: {_value(held)}" for name, held in record["further"].items()]
+        lines += [f"- {note}" for note in record["notes"]]
+        lines.append("")
     return lines
 
 
 def _said(side: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name.replace('_', ' ')} {_value(value)}" for name, value in side.items()) or "nothing"
+    told = {name: value for name, value in side.items() if name != "floor_multiple"}
+    return ", ".join(f"{name.replace('_', ' ')} {_value(value)}" for name, value in told.items()) or "nothing"
 
 
 def _value(value: Any) -> str:
     if isinstance(value, Mapping) and "median" in value:
-        return f"{value['median']:.4g} [{value['q1']:.4g}, {value['q3']:.4g}]"
+        if value["n"] == 1:
+            return _number(value["median"])
+        quartiles = f"{_number(value['q1'])}, {_number(value['q3'])}"
+        return f"{_number(value['median'])} [{quartiles}] of {value['n']}"
     if isinstance(value, Mapping):
         return "(" + _said(value) + ")"
     if isinstance(value, list):
-        return "; ".join(_value(each) for each in value)
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+        return "; ".join(map(_value, value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return _number(value) if isinstance(value, float) else str(value)
+
+
+def _number(value: float | None) -> str:
+    """Three digits, and thousands whole; a rate that was written of an infinity is none."""
+    if value is None:
+        return "unknown"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
