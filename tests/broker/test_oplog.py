@@ -1,6 +1,8 @@
 """The op log: in order, exactly once, and a refused call uses up its number."""
 
 import asyncio
+import gc
+import weakref
 
 import numpy as np
 import pytest
@@ -112,6 +114,41 @@ async def test_large_answers_make_room_for_newer_ones_and_the_newest_stay(monkey
     assert (await log.submit(operation(2, 1500))).loss == 2
     with pytest.raises(SequenceError, match="answer of operation 1"):
         log.submit(operation(1, 1000))
+
+
+async def test_of_large_batches_only_the_newest_is_held_and_the_answers_are_as_they_were(monkeypatch):
+    monkeypatch.setattr(module, "RESULTS_BYTES", 10_000)
+    log, held = OpLog(), []
+
+    class Batch:
+        """What a digest and a call hold on to."""
+
+    def operation(seq: int, said: str = "") -> Operation:
+        batch = Batch()
+        held.append(weakref.ref(batch))
+
+        async def work(batch: Batch = batch) -> int:
+            return seq * 10
+
+        def told(batch: Batch = batch) -> str:
+            return said or f"said {seq}"
+
+        return Operation(0, seq, told, work, nbytes=6000)
+
+    for seq in range(4):
+        assert await log.submit(operation(seq)) == seq * 10
+    gc.collect()
+    assert [batch() is not None for batch in held] == [False, False, False, True]
+    assert [await log.submit(operation(seq)) for seq in range(4)] == [0, 10, 20, 30]
+    with pytest.raises(SequenceError, match="operation 1 was sent before with different contents"):
+        log.submit(operation(1, said="something else"))
+
+
+def test_a_digest_is_of_numbers_not_of_the_order_of_their_bytes():
+    def said(order: str) -> str:
+        return digest("forward", [Datum(np.array([1, 2], f"{order}i4"), np.array([0, 1], f"{order}f4"), {})])
+
+    assert said("<") == said(">")
 
 
 def test_a_digest_depends_on_everything_a_call_says():

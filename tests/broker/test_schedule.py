@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from fettle.broker.schedule import Gatherer, Worker
-from fettle.errors import EngineError, LossInputError
+from fettle.errors import EngineError, LossInputError, ModelError
 
 
 @pytest.fixture
@@ -43,8 +43,11 @@ async def test_calls_of_one_turn_share_a_batch_and_each_gets_its_own_answer(work
     assert batches == [[0, 1, 2, 3, 4], [9]]
 
 
-async def test_one_bad_call_does_not_fail_its_neighbours(worker):
+async def test_one_bad_call_does_not_fail_its_neighbours_which_are_joined_as_if_it_had_not_been_there(worker):
+    batches: list[list[int]] = []
+
     def checked(items):
+        batches.append(list(items))
         if 3 in items:
             raise LossInputError("three is refused")
         return [2 * item for item in items]
@@ -54,6 +57,27 @@ async def test_one_bad_call_does_not_fail_its_neighbours(worker):
     assert answers[:3] == [0, 2, 4]
     assert isinstance(answers[3], LossInputError)
     assert answers[4] == 8
+    assert batches[-1] == [0, 1, 2, 4]
+
+
+async def test_calls_that_are_all_bad_get_each_their_own_error(worker):
+    def refused(items):
+        raise ModelError(f"{items[0]} is refused")
+
+    gather = Gatherer(worker, refused)
+    answers = await asyncio.gather(gather(1), gather(2), return_exceptions=True)
+    assert [str(answer) for answer in answers] == ["1 is refused", "2 is refused"]
+
+
+async def test_what_the_engine_fails_at_is_told_and_not_tried_again_in_smaller_pieces(worker):
+    def short_of_memory(items):
+        if len(items) > 1:
+            raise EngineError("lower engine.sample_tokens")
+        return items
+
+    gather = Gatherer(worker, short_of_memory)
+    answers = await asyncio.gather(gather(1), gather(2), return_exceptions=True)
+    assert [str(answer) for answer in answers] == ["lower engine.sample_tokens"] * 2
 
 
 async def test_a_fault_of_the_backend_reaches_every_waiter(worker):

@@ -82,6 +82,28 @@ async def test_a_run_that_ends_within_the_step_leaves_no_profiler_at_work(tmp_pa
         assert "aten::mm" in {each.name for each in found.operators}
 
 
+async def test_a_profiler_that_fails_does_not_hide_what_the_run_failed_of(tmp_path, monkeypatch):
+    def fails(self: OperatorProfile) -> None:
+        raise RuntimeError("no profiler")
+
+    monkeypatch.setattr(OperatorProfile, "start", fails)
+    monkeypatch.setattr(OperatorProfile, "stop", lambda self: [])
+    broker = Broker(LocalBackend(LocalEngine(threads=1), checkpoints=tmp_path))
+
+    async def profiled(fault: str) -> None:
+        profiler = StepProfiler(2)
+        async with profiler.of(broker):
+            profiler.after_step(1, {})
+            if fault:
+                raise ValueError(fault)
+
+    with pytest.raises(ValueError, match="of the run"):
+        await profiled("of the run")
+    with pytest.raises(RuntimeError, match="no profiler"):
+        await profiled("")
+    broker.close()
+
+
 def test_operators_are_those_of_the_thread_that_was_looked_at_the_most_expensive_first():
     operators = OperatorProfile()
     operators.start()

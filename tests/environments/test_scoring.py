@@ -1,6 +1,9 @@
 """Rewards on a thread of their own: in order, one at a time, each with its own answer or its own fault."""
 
 import asyncio
+import gc
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -86,3 +89,48 @@ async def test_what_is_no_fault_of_an_environment_is_raised_as_it_is():
 def test_a_thread_outlives_the_loop_that_first_used_it():
     thread = ScoringThread()
     assert [asyncio.run(thread.run(lambda n=n: {"n": n})) for n in (1.0, 2.0)] == [{"n": 1.0}, {"n": 2.0}]
+
+
+HANGING = """
+import asyncio, threading
+from fettle.environments import ScoringThread
+
+async def interrupted():
+    thread, began = ScoringThread(), threading.Event()
+
+    def hanging():
+        began.set()
+        threading.Event().wait()
+
+    waiting = asyncio.ensure_future(thread.run(hanging))
+    await asyncio.to_thread(began.wait)
+    waiting.cancel()
+
+asyncio.run(interrupted())
+"""
+
+
+def test_a_process_ends_while_a_reward_is_still_at_work():
+    subprocess.run([sys.executable, "-c", HANGING], check=True, timeout=60)
+
+
+async def test_what_belongs_to_a_loop_that_is_gone_keeps_nobody_else_waiting():
+    thread, goes_on = ScoringThread(), threading.Event()
+
+    async def leaves() -> None:
+        await asyncio.wait([asyncio.ensure_future(thread.run(lambda: {"waited": goes_on.wait(30)}))], timeout=0.01)
+
+    await asyncio.to_thread(asyncio.run, leaves())
+    goes_on.set()
+    assert await thread.run(lambda: {"next": 1.0}) == {"next": 1.0}
+
+
+async def test_the_thread_ends_with_what_it_belongs_to():
+    before = set(threading.enumerate())
+    thread = ScoringThread()
+    await thread.run(dict)
+    (worker,) = set(threading.enumerate()) - before
+    del thread
+    gc.collect()
+    await asyncio.to_thread(worker.join, 30)
+    assert not worker.is_alive()

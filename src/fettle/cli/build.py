@@ -15,11 +15,11 @@ from fettle.cli.stages import run_stage
 from fettle.config import (
     EngineConfig,
     Pipeline,
+    PolicySpec,
     RewardModelRun,
     RLRun,
     RunConfig,
     StageConfig,
-    TinyModel,
     WorkedPairs,
     WorkedSums,
     models_of,
@@ -111,8 +111,8 @@ def check(config: RunConfig) -> None:
                 check_kind(model, scores=RewardModelRun in kinds, place=f"{name}: {key}")
 
 
-def _of_engine(engine: EngineConfig, _: str | TinyModel) -> Capabilities:
-    """What the engine can do; how it would run the model is told once it is loaded."""
+def _of_engine(engine: EngineConfig, _: PolicySpec) -> Capabilities:
+    """What the engine can do; how it would run the policy is told once it is loaded."""
     return capabilities(engine)
 
 

@@ -26,7 +26,7 @@ class Capabilities:
     sampling_beside: bool = False
     """Whether sampling has a thread of its own, beside the one that trains."""
     paths: Mapping[str, str] = field(default_factory=dict)
-    """How a given model would be run, in words: ``training`` and ``sampling``; empty where no model was named."""
+    """How a given policy would be run, in words: ``training`` and ``sampling``; empty where none was given."""
 
 
 class Sampler(Protocol):
@@ -34,7 +34,7 @@ class Sampler(Protocol):
 
     What else is drawn in one batch with a call shows in the last bits of its log-probabilities, and calls on samplers
     of several policies may share a batch: two loops on one engine agree with themselves from run to run only as far as
-    their calls meet alike. Calls on one policy's samplers meet no others of that policy.
+    their calls meet alike. Samplers of one policy never share one with each other.
     """
 
     policy_version: int

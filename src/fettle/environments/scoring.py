@@ -1,8 +1,12 @@
 """A thread for rewards, so that a slow one keeps nobody waiting but those who need its answer."""
 
 import asyncio
+import threading
+import weakref
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from queue import SimpleQueue
+from typing import NamedTuple
 
 from fettle.errors import EnvironmentFault
 
@@ -10,16 +14,25 @@ Score = dict[str, float]
 Call = Callable[[], Score]
 
 
+class _Crossing(NamedTuple):
+    """The calls of one turn of a loop, and who waits for each."""
+
+    loop: asyncio.AbstractEventLoop
+    calls: list[tuple[Call, "asyncio.Future[Score]"]]
+
+
 class ScoringThread:
     """Runs calls one at a time, in the order given, off the event loop.
 
     Those that are issued in one turn of the loop cross to the thread in one go, and their answers come back in one
     turn: a batch of cheap rewards pays for a single crossing, and whatever is joined after them is joined the same
-    however long they took.
+    however long they took. A process that ends does not wait for a reward that is still at work.
     """
 
     def __init__(self) -> None:
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="fettle-scoring")
+        self._queue: SimpleQueue[_Crossing | None] = SimpleQueue()
+        threading.Thread(target=_work, args=(self._queue,), name="fettle-scoring", daemon=True).start()
+        weakref.finalize(self, self._queue.put, None)
         self._issued: dict[asyncio.AbstractEventLoop, list[tuple[Call, asyncio.Future[Score]]]] = {}
 
     async def run(self, call: Call) -> Score:
@@ -33,15 +46,23 @@ class ScoringThread:
         return await future
 
     def _cross(self, loop: asyncio.AbstractEventLoop) -> None:
-        calls = self._issued.pop(loop)
-        futures = [future for _, future in calls]
-        crossing = loop.run_in_executor(self._thread, _answers, calls)
-        crossing.add_done_callback(lambda done: _hand_out(done, futures))
+        self._queue.put(_Crossing(loop, self._issued.pop(loop)))
 
 
-def _answers(calls: Sequence[tuple[Call, "asyncio.Future[Score]"]]) -> list[Score | EnvironmentFault]:
-    # For callers that gave up meanwhile nothing is scored, so that an ended run need not wait for their rewards.
-    return [{} if future.cancelled() else _answer(call) for call, future in calls]
+def _work(queue: "SimpleQueue[_Crossing | None]") -> None:
+    """What the thread does until it is told of an end."""
+    while (crossing := queue.get()) is not None:
+        answers = _answers(crossing.calls)
+        with suppress(RuntimeError):  # the loop was closed, and nobody waits there
+            crossing.loop.call_soon_threadsafe(_hand_out, crossing.calls, answers)
+
+
+def _answers(calls: Sequence[tuple[Call, "asyncio.Future[Score]"]]) -> list[Score | BaseException]:
+    try:
+        # For callers that gave up meanwhile nothing is scored, so that nobody waits for their rewards.
+        return [{} if future.cancelled() else _answer(call) for call, future in calls]
+    except BaseException as broken:  # noqa: BLE001  it is raised where the answers are waited for
+        return [broken] * len(calls)
 
 
 def _answer(call: Call) -> Score | EnvironmentFault:
@@ -51,12 +72,8 @@ def _answer(call: Call) -> Score | EnvironmentFault:
         return fault
 
 
-def _hand_out(
-    done: "asyncio.Future[list[Score | EnvironmentFault]]", futures: Sequence["asyncio.Future[Score]"]
-) -> None:
-    broken = done.exception()
-    answers = [broken] * len(futures) if broken is not None else done.result()
-    for future, answer in zip(futures, answers, strict=True):
+def _hand_out(calls: Sequence[tuple[Call, "asyncio.Future[Score]"]], answers: Sequence[Score | BaseException]) -> None:
+    for (_, future), answer in zip(calls, answers, strict=True):
         if future.done():
             continue
         if isinstance(answer, BaseException):

@@ -9,6 +9,7 @@ from fettle.config import (
     EngineConfig,
     Frozen,
     Pipeline,
+    PolicySpec,
     PreferenceRun,
     Ratings,
     RewardModelRun,
@@ -64,16 +65,14 @@ def plan(run: StageConfig, capabilities: Capabilities) -> Plan:
 def _plan(run: StageConfig, model: str | TinyModel, capabilities: Capabilities) -> Plan:
     """A run, with what ``model`` tells of the shape of its policy."""
     _check(run, capabilities)
-    shaped = run.model_copy(update={"policy": run.policy.model_copy(update={"model": model})})
-    memory = tuple(memory_estimate(shaped))
+    shaped = run.model_copy(update={"policy": _shaped(run.policy, model)})
+    memory = tuple(memory_estimate(shaped, device=capabilities.device))
     notes = list(plan_notes(shaped, memory, capabilities))
     arithmetic = _rl_arithmetic(run) if isinstance(run, RLRun) else _offline_arithmetic(run)
     return Plan(tuple(_settings(run)), (*arithmetic, *_paths(run, capabilities)), memory, tuple(notes))
 
 
-def plans(
-    run: RunConfig, capabilities: Callable[[EngineConfig, str | TinyModel], Capabilities]
-) -> list[tuple[str, Plan]]:
+def plans(run: RunConfig, capabilities: Callable[[EngineConfig, PolicySpec], Capabilities]) -> list[tuple[str, Plan]]:
     """A plan for each stage, by name, against what the stage's own engine can do.
 
     Raises:
@@ -81,7 +80,13 @@ def plans(
     """
     stages = run.stages if isinstance(run, Pipeline) else (run,)
     first = stages[0].policy.model  # what the later stages go on with has its shape
-    return [(stage.name, _plan(stage, first, capabilities(stage.engine, first))) for stage in stages]
+    return [
+        (stage.name, _plan(stage, first, capabilities(stage.engine, _shaped(stage.policy, first)))) for stage in stages
+    ]
+
+
+def _shaped(policy: PolicySpec, model: str | TinyModel) -> PolicySpec:
+    return policy.model_copy(update={"model": model})
 
 
 def _paths(run: StageConfig, capabilities: Capabilities) -> Iterator[tuple[str, str]]:

@@ -61,3 +61,18 @@ def test_a_conversation_goes_on_under_a_pin_whose_policy_has_learned(tiny: str, 
     ((expected,),) = other.sample([other.pin("a")[0]], [SampleRequest(prompt, 1, anew)])
     assert found.tokens == expected.tokens
     np.testing.assert_allclose(found.logprobs, expected.logprobs, atol=1e-5)
+
+
+def test_a_closed_policy_leaves_no_conversations(tiny: str, tmp_path: Path) -> None:
+    backend = LocalBackend(LocalEngine(), checkpoints=tmp_path)
+    kept = {}
+    for name in ("a", "b"):
+        backend.create_policy(name, PolicySpec(model=tiny, lora=LoRA(rank=4, alpha=16)))
+        drawn(backend, [backend.pin(name)[0]], continued=True)
+        kept[name] = backend._decoder(backend._policies[name].model)._memory.kept
+    assert kept["a"] is kept["b"]
+    both = kept["a"].nbytes
+    backend.close_policy("a")
+    assert 0 < kept["a"].nbytes < both
+    backend.close_policy("b")
+    assert kept["b"].nbytes == 0

@@ -100,7 +100,19 @@ def test_what_conversations_share_is_counted_once() -> None:
         memory.add(OWNED, np.append(np.arange(25), number), stretch(6, common))
     assert memory.nbytes == 80 * (20 + 4 * 6)
     memory.outgrown([Voice(4, owner="policy")])
-    assert memory.nbytes == len(memory) == 0
+    assert memory.nbytes == 0
+
+
+def test_an_owner_that_is_gone_leaves_nothing() -> None:
+    memory = Kept(most_bytes=10_000)
+    common = stretch(20)
+    for number, owner in enumerate(("policy", "another", "policy")):
+        memory.add(Voice(number, owner=owner), np.append(np.arange(25), number), stretch(6, common))
+    memory.forget("policy")
+    assert memory.nbytes == 80 * (20 + 6)
+    assert memory.longest(Voice(1, owner="another"), np.array([*range(25), 1, 0])) is not None
+    memory.forget("another")
+    assert memory.nbytes == 0
 
 
 def test_one_call_keeps_no_more_than_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:

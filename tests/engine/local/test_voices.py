@@ -8,11 +8,14 @@ import torch
 import transformers
 
 from fettle.config import LoRA
-from fettle.engine.local import bifurcated
+from fettle.engine.local import bifurcated, paths
+from fettle.engine.local.batch import Batch
 from fettle.engine.local.forward import Voice
 from fettle.engine.local.lora import Adapter
 from fettle.engine.local.model import LanguageModel
 from fettle.engine.local.parts import Part, plain
+from fettle.engine.local.roster import Roster
+from fettle.engine.local.shared import SharedPath
 from fettle.errors import EngineError
 
 from .decoding import CONTEXT, PROMPTS, SIZES, complete, decoder, decoder_of, language_model, make, requests, tokens_of
@@ -102,6 +105,36 @@ def test_sequences_beyond_a_layers_window_take_the_generic_path(caplog: pytest.L
     assert sampling.path == "driven"
     (warning,) = (record.getMessage() for record in caplog.records)
     assert warning.endswith("one of its layers sees 16 tokens back, and sequences of 39 are asked for")
+
+
+@pytest.mark.parametrize("lean", [False, True])
+def test_only_what_may_outgrow_a_layers_window_leaves_the_fast_path(lean: bool) -> None:
+    torch.manual_seed(0)
+    model = transformers.MistralForCausalLM(transformers.MistralConfig(**SIZES, sliding_window=16)).eval()
+    sampling, plain_path = decoder(model, lean=lean), decoder(model)
+    plain_path._found = ("generic", None)
+    asked = [*requests(max_tokens=6), *requests(max_tokens=30)]
+    expected = tokens_of(complete(plain_path, asked))
+    ran: list[tuple[type, int]] = []
+    through = sampling._ran
+
+    def noted(wanted: Roster, path: paths.Path) -> Batch:
+        ran.append((type(path), len(wanted)))
+        return through(wanted, path)
+
+    sampling._ran = noted
+    assert tokens_of(complete(sampling, asked)) == expected
+    assert sorted(ran, key=str) == [(paths.GenericPath, 8), (SharedPath, 8)]
+
+
+def test_weights_without_a_lean_forward_are_not_drawn_from_others() -> None:
+    model = language_model(make("qwen3"))
+    sampling = decoder_of(model)
+    assert sampling.path == "lean"
+    model.head_is_one_matrix = False
+    voices = [Voice(0, owner="one"), Voice(0, owner="two")]
+    with pytest.raises(EngineError, match="was changed since it was first sampled"):
+        sampling.complete(requests()[:2], voices)
 
 
 def test_running_out_of_memory_names_the_setting_and_leaves_a_smaller_call_possible() -> None:

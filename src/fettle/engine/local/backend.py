@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import torch
 
-from fettle.config import AdamW, LocalEngine, LossConfig, PolicySpec, TinyModel
+from fettle.config import AdamW, LocalEngine, LossConfig, PolicySpec
 from fettle.engine.base import Capabilities, SampleRequest
 from fettle.engine.local import reading
 from fettle.engine.local.decode import Decoder
@@ -282,8 +282,8 @@ class LocalBackend:
             return self._decoders[id(model)]
 
 
-def capabilities(settings: LocalEngine, model: str | TinyModel | None = None) -> Capabilities:
-    """What a backend of these settings could do, and how it would run ``model``, told without making either.
+def capabilities(settings: LocalEngine, policy: PolicySpec | None = None) -> Capabilities:
+    """What a backend of these settings could do, and how it would run ``policy``, told without making either.
 
     A device that is not here has no memory: a recipe for a bigger machine can still be planned on this one.
     """
@@ -304,7 +304,7 @@ def capabilities(settings: LocalEngine, model: str | TinyModel | None = None) ->
         threads=settings.threads or torch.get_num_threads(),
         memory_bytes=memory,
         sampling_beside=settings.sampling_threads is not None,
-        paths={} if model is None else ways(settings, model),
+        paths={} if policy is None else ways(settings, policy),
     )
 
 

@@ -6,7 +6,8 @@ with what else is in the batch, because matrix products of unlike size round dif
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property, partial
 from typing import Literal
@@ -76,6 +77,7 @@ class Decoder:
         self._context = context
         self._memory = Memory(Pool(SPARE_BYTES), Kept(KEPT_BYTES))
         self._told: set[str] = set()
+        self._drawing = threading.Lock()
 
     @property
     def path(self) -> Way:
@@ -115,7 +117,7 @@ class Decoder:
         Raises:
             ModelError: a prompt does not fit the model, the logits are not finite, or the model cannot use a cache.
             ConfigError: a stop string is empty, or one completion alone may outgrow the token budget.
-            EngineError: there is not enough memory.
+            EngineError: there is not enough memory, or the model's layers were replaced since it was first sampled.
         """
         distinct = {voice.whose: voice for voice in voices}
         numbers = {whose: number for number, whose in enumerate(distinct)}
@@ -129,24 +131,43 @@ class Decoder:
         )
         if not len(wanted):
             return [[] for _ in requests]
-        if len(distinct) > 1 and self._way(wanted)[0] != "lean":
-            return self._voice_by_voice(requests, voices, list(distinct.values()))
+        parts = self._parts(wanted, voices)
+        if len(parts) > 1:
+            return self._part_by_part(requests, voices, parts)
         try:
-            with enough_memory():
+            with self._drawing, enough_memory():
                 return self._completed(wanted, list(distinct.values()))
         except BaseException:
             self._memory.pool.clear()  # whatever went wrong leaves no numbers behind that are none
             raise
 
-    def _voice_by_voice(
-        self, requests: Sequence[SampleRequest], voices: Sequence[Voice], distinct: Sequence[Voice]
+    def forget(self, owner: Hashable) -> None:
+        """Let go of the conversations that are kept for this owner, once no call is at work."""
+        with self._drawing:
+            self._memory.kept.forget(owner)
+
+    def _parts(self, wanted: Roster, voices: Sequence[Voice]) -> list[list[int]]:
+        """Places of the requests that are run together: those that a layer may see too little of apart from others.
+
+        Where transformers' modules are used, each voice is apart as well: they hold the weights of one at a time.
+        """
+        way, like = self._found
+        outgrowing = np.zeros(len(voices), dtype=np.bool_)
+        if like is not None and like.window is not None:
+            outgrowing[wanted.request[wanted.capacity > like.window]] = True
+        parts: dict[tuple[bool, Hashable], list[int]] = {}
+        for place, (voice, outgrows) in enumerate(zip(voices, outgrowing.tolist(), strict=True)):
+            whose = None if way == "lean" and not outgrows else voice.whose
+            parts.setdefault((outgrows, whose), []).append(place)
+        return list(parts.values())
+
+    def _part_by_part(
+        self, requests: Sequence[SampleRequest], voices: Sequence[Voice], parts: Sequence[Sequence[int]]
     ) -> list[list[Completion]]:
-        """Transformers' modules hold the weights of one voice at a time."""
         found: list[list[Completion]] = [[] for _ in requests]
-        for voice in distinct:
-            own = [place for place, each in enumerate(voices) if each.whose == voice.whose]
-            drawn = self.complete([requests[place] for place in own], [voice] * len(own))
-            for place, completions in zip(own, drawn, strict=True):
+        for part in parts:
+            drawn = self.complete([requests[place] for place in part], [voices[place] for place in part])
+            for place, completions in zip(part, drawn, strict=True):
                 found[place] = completions
         return found
 
@@ -157,10 +178,18 @@ class Decoder:
             with self._hosting(voices[0]):
                 return self._ran(wanted, GenericPath(self._model, wanted, self._token_budget)).completions(versions)
         self._memory.kept.outgrown(voices)
-        if way == "lean" and (lean := self._lean(voices[0].tensors)) is not None:
-            return self._shared(wanted, lean, like, voices, [voice.adapter for voice in voices])
+        if way == "lean":
+            return self._shared(wanted, self._lean_of(voices[0]), like, voices, [voice.adapter for voice in voices])
         with self._hosting(voices[0]):
             return self._shared(wanted, DrivenForward(self._model), like, voices, [None])
+
+    def _lean_of(self, voice: Voice) -> Forward:
+        lean = self._lean(voice.tensors)
+        if lean is None:
+            raise EngineError(
+                f"{type(self._model).__name__} was changed since it was first sampled: load it again into a new engine"
+            )
+        return lean
 
     def _shared(
         self,
@@ -204,7 +233,7 @@ class Decoder:
         return batch
 
     def _way(self, wanted: Roster) -> tuple[Way, Structure | None]:
-        """How these rows are run: generically where some are longer than a layer sees."""
+        """How these rows are run: generically where they are longer than a layer sees."""
         way, like = self._found
         if like is not None and (reason := beyond(like, wanted)):
             self._tell_generic(reason)
