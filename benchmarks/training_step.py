@@ -163,6 +163,7 @@ def trained_by_peer(model: Any, batch: Mapping[str, Tensor], settings: Settings)
 
 def gradients(backend: LocalBackend) -> dict[str, Tensor | None]:
     """Of the policy's weights, by transformers' names."""
+    # Nothing public has them: gradients never leave an engine, and only this comparison asks for them.
     return {name: p.grad for name, p in backend._policies[POLICY].model.parameters.items()}
 
 
