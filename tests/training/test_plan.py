@@ -15,6 +15,7 @@ from fettle.engine import Capabilities
 from fettle.errors import ConfigError, ModelError
 from fettle.losses import LOSSES
 from fettle.losses.evaluation import TERMS
+from fettle.training.memory import ACTIVATIONS, memory_estimate
 from fettle.training.plan import CONSUMERS, plan, plans
 
 SOURCE = Path(fettle.__file__).parent
@@ -145,15 +146,36 @@ def test_settings_that_cannot_act_are_pointed_out():
 
 def test_too_little_memory_names_the_settings_to_lower():
     small = Capabilities("local", "cpu", tuple(LOSSES), ("float32",), threads=1, memory_bytes=10 * 2**20)
+    few = {"sample_tokens": 1024}
     for settings, mend in (
-        ({}, "lower engine.train_tokens, or train with policy.lora"),
-        ({"policy": {"model": c.TinyModel(), "lora": {}}}, "lower engine.train_tokens"),
+        ({"engine": few}, "lower engine.train_tokens below 2304, or train with policy.lora"),
+        ({"engine": few | {"train_tokens": 1024}}, "lower engine.train_tokens, or train with policy.lora"),
+        ({"engine": few, "policy": {"model": c.TinyModel(), "lora": {}}}, "lower engine.train_tokens below 2304"),
         ({"engine": {"train_tokens": 64, "sample_tokens": 65536}}, "lower engine.sample_tokens, or train with"),
     ):
         run = RLRun.model_validate({"policy": {"model": c.TinyModel()}, "environments": [Arithmetic()], **settings})
         [note] = [note for note in plan(run, small).notes if "GiB are needed" in note]
         assert mend in note
         assert ("policy.lora" in note) == (run.policy.lora is None)
+
+
+def test_a_cpus_micro_batches_are_planned_as_far_as_they_are_filled():
+    def activations(device: str, **settings) -> int:
+        return dict(memory_estimate(rl(**settings), device=device))[ACTIVATIONS]
+
+    assert activations("cuda") == activations("cuda", sampling={"max_tokens": 1024})
+    assert activations("cuda") == 8 * activations("cpu", sampling={"max_tokens": 16}), "2 048 tokens of 16 384"
+    assert activations("cpu", sampling={"max_tokens": 512}) > activations("cpu", sampling={"max_tokens": 16})
+
+
+def test_copies_for_a_sampler_beside_training_and_gradients_of_a_second_loss_are_counted():
+    copied, rehearsed = "weights copied for the sampler", "gradients of what is rehearsed"
+    plain = dict(plan(rl(), HERE).memory)
+    assert not {copied, rehearsed} & plain.keys()
+    beside = dict(plan(rl(engine={"sampling_threads": 1}, max_staleness=1), HERE).memory)
+    assert beside[copied] == 2 * plain["weights"]
+    second = dict(plan(rl(rehearsal={"data": {"type": "worked_sums"}}), HERE).memory)
+    assert second[rehearsed] == plain["gradients"]
 
 
 def test_a_reply_that_cannot_fit_the_context_is_pointed_out(tmp_path):

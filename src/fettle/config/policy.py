@@ -15,7 +15,8 @@ class LoRA(Frozen):
     alpha: Annotated[float, Field(gt=0)] = 32.0
     """The update is scaled by alpha / rank."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of an adapter's inputs dropped while training."""
+    """Share of an adapter's inputs dropped while training. Of a prompt that is run once for several sequences (see
+    ``engine.layout``), the same is dropped for all of them."""
     targets: Annotated[tuple[str, ...], Field(min_length=1)] = ("all-linear",)
     """Names of the linear layers that get an adapter (``q_proj``, ...); ``all-linear`` is all but the head."""
 
@@ -150,7 +151,8 @@ class LocalEngine(Frozen):
     threads: Annotated[int, Field(ge=1)] | None = None
     """Threads for arithmetic; null leaves torch's choice. Bits repeat only for a fixed number."""
     train_tokens: Annotated[int, Field(ge=16)] = 16384
-    """Most tokens, padding included, in one micro-batch; sequences of like length share one."""
+    """Most tokens, padding included, in one micro-batch; sequences of like length share one. On a CPU, where more are
+    no faster, it is filled to 2 048 at most, or to what sequences that go together need."""
     sample_tokens: Annotated[int, Field(ge=16)] = 262144
     """Most tokens that the sampler's cache holds at once; further sequences wait for room."""
     sampling_threads: Annotated[int, Field(ge=1)] | None = None

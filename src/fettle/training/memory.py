@@ -5,8 +5,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from fettle.config import EngineConfig, PolicySpec, PreferenceRun, RLRun, StageConfig, TinyModel
+from fettle.config import PolicySpec, PreferenceRun, RLRun, SFTRun, StageConfig, TinyModel
 from fettle.config.runs import names_stage
+from fettle.engine.filling import filled
 from fettle.errors import ModelError
 from fettle.losses import required_inputs
 from fettle.training.critic import critic_spec
@@ -18,7 +19,7 @@ ACTIVATIONS_PER_LAYER = 16
 
 
 ACTIVATIONS = "activations of one micro-batch, at most"
-"""What a micro-batch of ``engine.train_tokens`` needs; shorter ones need less."""
+"""What the longest micro-batch needs; shorter ones need less."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +70,12 @@ def context_of(model: str | TinyModel) -> int | None:
     return context
 
 
-def memory_estimate(run: StageConfig) -> list[tuple[str, int]]:
-    """Bytes by what needs them; empty where the model's shape cannot be known here."""
+def memory_estimate(run: StageConfig, *, device: str) -> list[tuple[str, int]]:
+    """Bytes of a kind of ``device`` by what needs them; empty where the model's shape cannot be known here.
+
+    Of what the sampler keeps from one call to the next, nothing is counted apart: spare memory was its cache, and
+    conversations are kept where episodes have several turns, which environments tell and recipes do not.
+    """
     shape = model_shape(run.policy.model)
     if shape is None:
         return []
@@ -78,8 +83,8 @@ def memory_estimate(run: StageConfig) -> list[tuple[str, int]]:
         *_of_weights(run.policy, shape),
         *_of_reference(run, shape),
         *(_of_credit(run, shape) if isinstance(run, RLRun) else []),
-        (ACTIVATIONS, _activations(run.engine, run.policy, shape)),
-        *([("sampler's cache", _cache(run, shape))] if isinstance(run, RLRun) else []),
+        (ACTIVATIONS, _activations(run, shape, device)),
+        *(_of_sampling(run, shape) if isinstance(run, RLRun) else []),
     ]
 
 
@@ -135,7 +140,7 @@ def _of_weights(spec: PolicySpec, shape: ModelShape) -> list[tuple[str, int]]:
 
 
 def _of_credit(run: RLRun, shape: ModelShape) -> list[tuple[str, int]]:
-    """A critic of its own, a reward model, a teacher, and what an undone step goes back to."""
+    """A critic of its own, a reward model, a teacher, what an undone step goes back to, and a second loss."""
     needs = []
     spec = critic_spec(run)
     if spec is not None:
@@ -148,6 +153,8 @@ def _of_credit(run: RLRun, shape: ModelShape) -> list[tuple[str, int]]:
         needs.append(("the teacher", _width(run.policy) * _shape_of(run.teacher.model, shape).parameters))
     if run.trust_region is not None and run.trust_region.type == "hard":
         needs.append(("weights and moments to go back to", 3 * FLOAT32 * _trained(run.policy, shape)))
+    if run.rehearsal is not None:
+        needs.append(("gradients of what is rehearsed", FLOAT32 * _trained(run.policy, shape)))
     return needs
 
 
@@ -175,9 +182,26 @@ def _of_reference(run: StageConfig, shape: ModelShape) -> list[tuple[str, int]]:
     return [(what, _width(run.policy) * shape.parameters)]
 
 
-def _activations(engine: EngineConfig, spec: PolicySpec, shape: ModelShape) -> int:
-    width = _width(spec)
-    return width * engine.train_tokens * shape.layers * ACTIVATIONS_PER_LAYER * shape.hidden
+def micro_batch_tokens(run: StageConfig, device: str) -> int:
+    """Tokens in the longest micro-batch, with prompts taken to be as long as replies."""
+    if isinstance(run, RLRun):
+        largest = run.sampling.max_tokens * (run.group_size + 1)
+    else:
+        largest = run.max_tokens if isinstance(run, SFTRun) else 2 * run.max_tokens
+    return filled(run.engine.train_tokens, device, largest=largest)
+
+
+def _activations(run: StageConfig, shape: ModelShape, device: str) -> int:
+    tokens = micro_batch_tokens(run, device)
+    return _width(run.policy) * tokens * shape.layers * ACTIVATIONS_PER_LAYER * shape.hidden
+
+
+def _of_sampling(run: RLRun, shape: ModelShape) -> list[tuple[str, int]]:
+    """The cache, and copies of weights that are sampled from while others are trained."""
+    ahead = run.max_staleness // (run.minibatches * run.epochs)
+    copies = ahead + (run.engine.sampling_threads is not None)
+    copied = [("weights copied for the sampler", copies * FLOAT32 * _trained(run.policy, shape))] if copies else []
+    return [*copied, ("sampler's cache", _cache(run, shape))]
 
 
 def _cache(run: RLRun, shape: ModelShape) -> int:

@@ -6,7 +6,7 @@ from pathlib import Path
 from fettle.config import RLRun, StageConfig
 from fettle.config.load import leaves
 from fettle.engine import Capabilities
-from fettle.training.memory import ACTIVATIONS, context_of
+from fettle.training.memory import ACTIVATIONS, context_of, micro_batch_tokens
 
 LOWERED_BY = {ACTIVATIONS: "engine.train_tokens", "sampler's cache": "engine.sample_tokens"}
 """The setting that each part of the memory estimate grows with."""
@@ -45,15 +45,18 @@ def _memory(run: StageConfig, memory: Memory, capabilities: Capabilities) -> Ite
         yield f"there is no {capabilities.device} device here: the plan is for a machine that has one"
     elif needed > capabilities.memory_bytes:
         held = capabilities.memory_bytes / 2**30
-        mend = _to_lower(run, memory)
+        mend = _to_lower(run, memory, capabilities.device)
         yield f"about {needed / 2**30:.1f} GiB are needed and {capabilities.device} has {held:.1f}: {mend}"
 
 
-def _to_lower(run: StageConfig, memory: Memory) -> str:
+def _to_lower(run: StageConfig, memory: Memory, device: str) -> str:
     """What takes the most and can be made smaller, in words."""
     most = max((each for each in memory if each[0] in LOWERED_BY), key=lambda each: each[1], default=memory[0])
     adapters = "" if run.policy.lora is not None else ", or train with policy.lora"
-    return f"lower {LOWERED_BY.get(most[0], 'engine.train_tokens')}{adapters}"
+    lowered = LOWERED_BY.get(most[0], "engine.train_tokens")
+    filled = micro_batch_tokens(run, device)
+    below = f" below {filled}" if lowered == "engine.train_tokens" and filled < run.engine.train_tokens else ""
+    return f"lower {lowered}{below}{adapters}"
 
 
 def _context(run: StageConfig) -> Iterator[str]:

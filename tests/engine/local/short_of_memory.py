@@ -1,4 +1,4 @@
-"""A policy in a process with 24 MiB to spare: a call that needs more, then one that does not. Run by ``test_step``."""
+"""A policy in a process with 24 MiB to spare: calls that need more, then one that does not. Run by ``test_step``."""
 
 import resource
 import sys
@@ -8,7 +8,7 @@ import psutil
 import torch
 
 from fettle.config import AdamW, CausalLM, LocalEngine, PolicySpec
-from fettle.engine.local import LocalBackend
+from fettle.engine.local import LocalBackend, reading
 from fettle.errors import EngineError
 from fettle.types import datum
 
@@ -23,6 +23,13 @@ gradients = {name: parameter.grad.clone() for name, parameter in held.items()}
 resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms + (24 << 20), resource.RLIM_INFINITY))
 try:
     backend.forward_backward("a", large, CausalLM())
+except EngineError as error:
+    sys.stdout.write(f"{error}\n")
+try:
+    with torch.no_grad():
+        reading.logprobs(
+            backend._policies["a"].model, [row.tokens.tolist() for row in large], temperature=1.0, budget=16384
+        )
 except EngineError as error:
     sys.stdout.write(f"{error}\n")
 assert all(torch.equal(parameter.grad, gradients[name]) for name, parameter in held.items())

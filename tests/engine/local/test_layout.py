@@ -32,6 +32,17 @@ def test_a_sequence_over_the_budget_is_named_with_the_setting():
         bins([3, 9], budget=8)
 
 
+@given(st.lists(st.integers(2, 50), max_size=40), st.integers(50, 300), st.integers(2, 50))
+def test_bins_hold_sequences_of_one_side_of_a_length(lengths, budget, steady):
+    for group in bins(lengths, budget=budget, steady=steady):
+        assert len({lengths[index] > steady for index in group}) == 1
+
+
+def test_a_pair_on_both_sides_of_a_length_is_refused():
+    with pytest.raises(ConfigError, match="data 1 and 0 are a pair, and only one is longer than 8 tokens"):
+        bins([3, 9], budget=50, together=[(1, 0)], steady=8)
+
+
 def test_padding_is_zero_and_untrained():
     data = [
         datum([1, 2], [0, 1], advantages=[0, 5]),

@@ -182,3 +182,8 @@ def test_a_step_can_be_taken_back_to_the_bit():
 def test_foreign_state_is_refused(name, shape):
     with pytest.raises(CheckpointError, match=f"{name} does not belong"):
         Optimizer(laid(w=[1.0])).restore({name: torch.zeros(shape)})
+
+
+def test_a_state_without_a_count_of_steps_is_refused():
+    with pytest.raises(CheckpointError, match="does not say how many steps were made"):
+        Optimizer(laid(w=[1.0])).restore({"exp_avg/w": torch.zeros(1)})

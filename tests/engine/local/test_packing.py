@@ -22,6 +22,7 @@ from transformers import (
     Qwen2Config,
     Qwen3Config,
 )
+from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from fettle.config import (
     DPO,
@@ -37,6 +38,7 @@ from fettle.config import (
 )
 from fettle.engine.local import LocalBackend, reading
 from fettle.engine.local.model import LanguageModel, load_model
+from fettle.engine.local.packing import packs
 from fettle.engine.local.policy import LocalPolicy
 from fettle.errors import ConfigError
 from fettle.types import Datum, datum
@@ -156,6 +158,36 @@ def test_a_model_that_cannot_be_packed_is_padded_with_a_warning_and_refused_on_r
         assert f"{source} is trained padded" in caplog.text
         with pytest.raises(ConfigError, match=r"engine.layout is packed, and .* cannot be: .*: use padded"):
             LocalBackend(LocalEngine(layout="packed"), checkpoints=tmp_path).open(source)
+
+
+def test_a_small_difference_is_seen_through_bfloat16_arithmetic(tiny):
+    device = torch.device("cpu")
+    model = load_model(tiny, device=device, precision="bfloat16", trained=True)
+    assert packs(model, "auto")
+
+    def leaks(module: torch.nn.Module, inputs: object, output: BaseModelOutputWithPast) -> None:
+        output.last_hidden_state += 0.01 * output.last_hidden_state.mean(1, keepdim=True)
+
+    model.module.base_model.register_forward_hook(leaks)
+    assert not packs(model, "auto")
+
+
+def test_what_the_longest_sequence_changes_is_changed_by_none_beside_it(tiny, tmp_path, caplog):
+    """Positions of other frequencies beyond 16 tokens, in a forward pass that has one so long."""
+    torch.manual_seed(0)
+    rope = {"rope_type": "longrope", "rope_theta": 1e4, "original_max_position_embeddings": 16}
+    config = LlamaConfig(**SHAPE, rope_parameters=rope | {"short_factor": [1.0] * 4, "long_factor": [9.0] * 4})
+    source = saved(AutoModelForCausalLM.from_config(config), tiny, tmp_path / "long")
+    model = load_model(source, device=torch.device("cpu"), precision="float32", trained=False)
+    assert not packs(model, "auto")
+    assert "longrope" in caplog.text
+    random = np.random.default_rng(0)
+    sequences = [random.integers(5, 300, length).tolist() for length in (12, 30, 17, 18, 9)]
+    with torch.no_grad():
+        together = reading.logprobs(model, sequences, temperature=1.0, budget=4096)
+        alone = [reading.logprobs(model, [each], temperature=1.0, budget=4096)[0] for each in sequences]
+    for one, other in zip(together, alone, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
 
 
 def test_a_head_that_caps_its_logits_is_packed_too(made, tmp_path, tiny, doubled):

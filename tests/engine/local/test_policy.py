@@ -248,6 +248,44 @@ def test_a_pin_may_be_copied_at_once(tiny):
     assert not held._past
 
 
+def test_a_step_that_memory_does_not_suffice_for_leaves_everything_as_it_was(tiny, monkeypatch):
+    held, other = policy(tiny), policy(tiny)
+    for each in (held, other):
+        each.forward_backward(batch(), PPO(), budget=4096)
+    before = gradients(held).clone()
+    sizes: list[int] = []
+
+    def short(values: torch.Tensor, **settings: object) -> torch.Tensor:
+        sizes.append(values.numel())
+        if len(sizes) == 2:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        return torch.empty_like(values, **settings).zero_()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(torch, "zeros_like", short)
+        with pytest.raises(EngineError, match="not enough memory for a step of the optimizer: train fewer weights"):
+            held.optim_step(AdamW(clip_norm=1e-6))
+    assert held.version == 0
+    assert torch.equal(gradients(held), before)
+    for each in (held, other):
+        each.optim_step(AdamW())
+    assert all(torch.equal(value, weights(other)[name]) for name, value in weights(held).items())
+
+
+def test_a_pin_that_memory_does_not_suffice_for_is_none(tiny, monkeypatch):
+    held = policy(tiny)
+
+    def short(values: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(torch.Tensor, "clone", short)
+        with pytest.raises(EngineError, match=r"for a copy of the weights that a sampler reads: .*sampling_threads"):
+            held.pin("p", copied=True)
+    held.pin("p", copied=True)
+    held.unpin("p")
+
+
 def test_a_step_says_how_long_it_took(tiny):
     held = policy(tiny)
     held.forward_backward(batch(), PPO(), budget=BUDGET)

@@ -65,20 +65,39 @@ def test_pairs_stay_together_in_their_order_within_the_budget(rows, budget):
     rows = [np.array(row) for row in rows]
     lengths = [len(row) for row in rows]
     together = [(2 * n + 1, 2 * n) for n in range(len(rows) // 2)]
-    bins = tree_bins(forest(rows, together=together), lengths, budget=budget)
+    bins = tree_bins(forest(rows, together=together), rows, budget=budget)
     assert sorted(unit for trees in bins for tree in trees for unit in tree.units) == sorted(together)
     assert all(sum(computed(tree, lengths) for tree in trees) <= budget for trees in bins)
 
 
 def test_a_tree_too_large_for_one_micro_batch_is_split_and_runs_its_beginning_again():
-    bins = tree_bins([Tree(((0,), (1,), (2,)), 10)], [14, 14, 14], budget=18)
+    bins = tree_bins([Tree(((0,), (1,), (2,)), 10)], beginning(10, 14, 14, 14), budget=18)
     assert bins == [[Tree(((2,),), 0)], [Tree(((0,), (1,)), 10)]] or bins == [
         [Tree(((0,), (1,)), 10)],
         [Tree(((2,),), 0)],
     ]
 
 
-@pytest.mark.parametrize("units", [((0,), (1,)), ((0, 1),)])
-def test_what_is_over_the_budget_is_named_with_its_length_and_the_setting(units):
-    with pytest.raises(ConfigError, match=r"datum 1 has 29 tokens.*engine.train_tokens allows 20"):
-        tree_bins([Tree(units, 10)], [12, 29], budget=20)
+def test_a_pair_too_large_with_what_all_begin_with_shares_what_it_begins_with_itself():
+    """Ten tokens are everybody's and twenty the first pair's: 10 + 20 + 20 of them do not fit, and 30 + 10 + 10 do."""
+    pair = [np.concatenate([row, np.full(10, last)]) for row, last in zip(beginning(30, 30, 30), (1, 2), strict=True)]
+    rows = [*pair, *(np.concatenate([np.arange(10), [7, last]]) for last in (1, 2))]
+    bins = tree_bins([Tree(((0, 1), (2, 3)), 10)], rows, budget=50)
+    assert sorted((*tree.units, tree.shared) for trees in bins for tree in trees) == [((0, 1), 30), ((2, 3), 10)]
+
+
+@pytest.mark.parametrize(
+    ("units", "message"),
+    [(((0,), (1,)), "datum 1 has 29 tokens to run"), (((0, 1),), "the pair of data 0 and 1 has 31 tokens to run")],
+)
+def test_what_is_over_the_budget_is_named_with_what_would_be_run_and_the_setting(units, message):
+    with pytest.raises(ConfigError, match=f"{message}, and engine.train_tokens allows 20"):
+        tree_bins([Tree(units, 10)], beginning(10, 12, 29), budget=20)
+
+
+def beginning(shared: int, *lengths: int) -> list[np.ndarray]:
+    """Sequences of these lengths that have their first tokens in common, and no others."""
+    return [
+        np.concatenate([np.arange(shared), 100 * (i + 1) + np.arange(length - shared)])
+        for i, length in enumerate(lengths)
+    ]

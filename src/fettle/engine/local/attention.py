@@ -15,10 +15,15 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from fettle.engine.local.positions import unsteady
+
 NAME = "fettle"
 
 EXTRAS = ("softcap", "s_aux", "position_bias")
 """What some architectures add to plain attention, which no path of ours computes."""
+
+FAILURES = (RuntimeError, ValueError, TypeError, LookupError, AttributeError)
+"""What transformers raises where an architecture does not suit."""
 
 
 class Attention(Protocol):
@@ -55,8 +60,8 @@ def attending(model: PreTrainedModel, attention: Attention) -> Iterator[None]:
     """Inside, every layer of ``model`` attends by ``attention``; its input is one row of N tokens."""
     before = model.config._attn_implementation
     token = _current.set(attention)
-    model.set_attn_implementation(NAME)
     try:
+        model.set_attn_implementation(NAME)
         yield
     finally:
         model.set_attn_implementation(before)
@@ -68,10 +73,16 @@ def undrivable(config: PretrainedConfig) -> str:
 
     Tried on a model without storage, so it costs no memory whatever the size. Weights play no part.
     """
+    if kind := unsteady(config):
+        return f"its positions ({kind}) depend on the longest sequence of a forward pass"
     config = copy.deepcopy(config)
-    config.pad_token_id = None  # some look for it among the tokens, which have no values here
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).eval()
+    # Some look for it among the tokens, which have no values here; some configs let nobody take it out.
+    vars(config)["pad_token_id"] = None
+    try:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).eval()
+    except (*FAILURES, ImportError) as error:
+        return f"no causal language model can be made of a {type(config).__name__} ({_first_line(error)})"
     if not model._can_set_attn_implementation():
         return f"{type(model).__name__} has an attention of its own, which cannot be replaced"
     seen: list[int] = []
@@ -88,8 +99,8 @@ def undrivable(config: PretrainedConfig) -> str:
             model(input_ids=tokens, position_ids=torch.arange(4, device="meta")[None], use_cache=False)
     except UnsuitedError as reason:
         return str(reason)
-    except (RuntimeError, ValueError, TypeError, LookupError, AttributeError, NotImplementedError) as error:
-        return f"{type(model).__name__} fails under an attention of ours ({type(error).__name__}: {error})"
+    except FAILURES as error:
+        return f"{type(model).__name__} fails under an attention of ours ({_first_line(error)})"
     text = config.get_text_config()
     if seen != list(range(text.num_hidden_layers)):
         return f"of its {text.num_hidden_layers} layers, {len(set(seen))} attend by the interface that can be driven"
@@ -98,6 +109,10 @@ def undrivable(config: PretrainedConfig) -> str:
     if windowed or (getattr(text, "sliding_window", None) and not any(windows) and "layer_types" not in vars(text)):
         return f"{type(model).__name__} looks back through a window that its attention is not told of"
     return ""
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
 
 
 def _attend(

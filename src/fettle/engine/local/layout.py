@@ -6,6 +6,7 @@ alone, so its bits do not depend on what else is being done.
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,14 +14,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fettle.engine.filling import filled
 from fettle.engine.local.attention import Attention
+from fettle.engine.local.memory import enough_memory
 from fettle.engine.local.tree import Tree, computed, forest, tree_bins
 from fettle.engine.local.tree_attention import Branches, TreeAttention
 from fettle.errors import ConfigError
 from fettle.types import Datum, Floats, Ints
-
-FULL = 2048
-"""Tokens in a micro-batch beyond which a CPU gets no faster, while activations take more memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,11 @@ class Laid:
         """[n]: which of the R·N states is that of token ``columns`` of sequence ``rows``."""
         past = columns - self.shared[rows]
         return torch.where(past < 0, self.shared_start[rows] + columns, self.own_start[rows] + past)
+
+    def enough_memory(self) -> AbstractContextManager[None]:
+        """These sequences are run inside, for which there may be too little memory."""
+        size = self.tokens.numel()
+        return enough_memory(f"for a micro-batch of {size} tokens", f"lower engine.train_tokens below {size}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,38 +71,43 @@ def layouts(
     budget: int,
     device: torch.device,
     together: Sequence[Sequence[int]] | None = None,
+    steady: int | None = None,
 ) -> list[tuple[list[int], Laid]]:
     """Micro-batches of at most ``budget`` computed tokens: which sequences, and how they are laid out.
 
+    Those longer than ``steady`` tokens are padded apart from the others (see ``positions.steady_length``).
+
     Raises:
-        ConfigError: one sequence or pair alone is longer than the budget.
+        ConfigError: one sequence or pair alone is longer than the budget, or a pair stands on both sides of that.
     """
     lengths = [len(sequence) for sequence in sequences]
     if packed:
         trees = forest(sequences, together=together)
         full = max([computed(tree, lengths) for tree in trees], default=0)
-        groups = tree_bins(trees, lengths, budget=_filled(budget, full, device))
+        groups = tree_bins(trees, sequences, budget=filled(budget, device.type, largest=full))
         return [
             ([i for tree in trees for i in tree.members], row_of_trees(trees, sequences, device)) for trees in groups
         ]
     units = together or [(i,) for i in range(len(lengths))]
     full = max([len(unit) * max(lengths[i] for i in unit) for unit in units], default=0)
-    indices = bins(lengths, budget=_filled(budget, full, device), together=together)
+    indices = bins(lengths, budget=filled(budget, device.type, largest=full), together=together, steady=steady)
     return [(rows, side_by_side([sequences[i] for i in rows], device)) for rows in indices]
 
 
-def _filled(budget: int, largest: int, device: torch.device) -> int:
-    """How far micro-batches are filled: on a CPU no further than speeds it up, or than the largest unit needs."""
-    return min(budget, max(FULL, largest)) if device.type == "cpu" else budget
-
-
-def bins(lengths: Sequence[int], *, budget: int, together: Sequence[Sequence[int]] | None = None) -> list[list[int]]:
+def bins(
+    lengths: Sequence[int],
+    *,
+    budget: int,
+    together: Sequence[Sequence[int]] | None = None,
+    steady: int | None = None,
+) -> list[list[int]]:
     """Indices in groups of like length, each with at most ``budget`` tokens, padding included.
 
-    What stands ``together`` (the two of a pair) is never parted, and keeps its order.
+    What stands ``together`` (the two of a pair) is never parted, and keeps its order. What is longer than
+    ``steady`` tokens is never in one group with what is not.
 
     Raises:
-        ConfigError: one sequence or pair alone is longer than the budget.
+        ConfigError: one sequence or pair alone is longer than the budget, or a pair stands on both sides of ``steady``.
     """
     units = [(index,) for index in range(len(lengths))] if together is None else [tuple(unit) for unit in together]
     order = sorted(units, key=lambda unit: (max(lengths[i] for i in unit), unit))
@@ -109,11 +119,19 @@ def bins(lengths: Sequence[int], *, budget: int, together: Sequence[Sequence[int
             "raise engine.train_tokens, or shorten the sequence"
         )
     groups: list[list[int]] = []
+    before = False
     for unit in order:
         longest = max(lengths[i] for i in unit)
-        if not groups or (len(groups[-1]) + len(unit)) * longest > budget:
+        past = steady is not None and longest > steady
+        if any((steady is not None and lengths[i] > steady) != past for i in unit):
+            raise ConfigError(
+                f"data {' and '.join(map(str, unit))} are a pair, and only one is longer than {steady} tokens, "
+                "beyond which this model's positions are others: shorten it"
+            )
+        if not groups or past != before or (len(groups[-1]) + len(unit)) * longest > budget:
             groups.append([])
         groups[-1] += unit
+        before = past
     return groups
 
 

@@ -20,6 +20,7 @@ from fettle.engine.local.head import Head, has_head
 from fettle.engine.local.layout import Laid
 from fettle.engine.local.logprobs import logprobs_of_logits, token_logprobs
 from fettle.engine.local.lora import ADAPTER_CONFIG, Slots, merge_adapter, read_layout
+from fettle.engine.local.positions import steady_length
 from fettle.engine.local.quantized import Quantization, quantize, rounded
 from fettle.errors import LossInputError, ModelError
 
@@ -56,6 +57,11 @@ class LanguageModel:
         """Where the weights are."""
         device: torch.device = self.module.device
         return device
+
+    @property
+    def steady(self) -> int | None:
+        """Tokens beyond which a sequence is not padded beside shorter ones: see ``positions.steady_length``."""
+        return steady_length(self.module.config)
 
     @property
     def parameters(self) -> dict[str, nn.Parameter]:

@@ -32,12 +32,14 @@ class Optimizer:
         """Clip, step and clear the gradients.
 
         Returns the global gradient norm before clipping, and whether the weights moved: a norm that is not
-        finite leaves weights and moments as they were.
+        finite leaves weights and moments as they were. Memory is all taken before anything is changed.
         """
         gradients = self._flat.gradients
         norm = 0.0 if gradients is None else _norm(gradients)
         moved = gradients is not None and math.isfinite(norm)
         if gradients is not None and moved:
+            if not self._state:
+                self.put_back(self._beginning())
             if settings.clip_norm is not None and norm > settings.clip_norm:
                 gradients.mul_(settings.clip_norm / norm)
             self._adam.param_groups[0].update(
@@ -67,7 +69,7 @@ class Optimizer:
         What it does not speak of begins at zero. Steps are counted together: the greatest count is everybody's.
 
         Raises:
-            CheckpointError: it names other parameters, or other shapes.
+            CheckpointError: it names other parameters, or other shapes, or does not say how many steps were made.
         """
         for full_name, value in state.items():
             key, _, name = full_name.partition("/")
@@ -77,13 +79,15 @@ class Optimizer:
         if not state:
             self.put_back({})
             return
-        found = {moment: torch.zeros_like(self._flat.values) for moment in MOMENTS}
-        for moment, buffer in found.items():
-            for name, part in self._flat.views(buffer).items():
+        steps = [value.float() for full_name, value in state.items() if full_name.startswith("step/")]
+        if not steps:
+            raise CheckpointError("the checkpoint's optimizer state does not say how many steps were made")
+        found = self._beginning()
+        for moment in MOMENTS:
+            for name, part in self._flat.views(found[moment]).items():
                 if f"{moment}/{name}" in state:
                     part.copy_(state[f"{moment}/{name}"])
-        steps = [value.float() for full_name, value in state.items() if full_name.startswith("step/")]
-        found["step"] = torch.stack(steps).max().to(self._flat.values.device)
+        found["step"].copy_(torch.stack(steps).max())
         self.put_back(found)
 
     def copy(self) -> dict[str, Tensor]:
@@ -93,6 +97,11 @@ class Optimizer:
     def put_back(self, state: dict[str, Tensor]) -> None:
         """Hold ``state`` itself, as :meth:`copy` gave it."""
         self._adam.state[self._whole] = state
+
+    def _beginning(self) -> dict[str, Tensor]:
+        """The state before the first step."""
+        moments = {moment: torch.zeros_like(self._flat.values) for moment in MOMENTS}
+        return {"step": torch.zeros((), device=self._flat.values.device), **moments}
 
     @property
     def _state(self) -> dict[str, Tensor]:

@@ -19,11 +19,6 @@ class Part(NamedTuple):
     out: Tensor  # [B, Q, H, size]
     logsumexp: Tensor  # [B, Q, H]
 
-    @property
-    def rows(self) -> "Part":
-        """The same with one row a query."""
-        return Part(self.out.flatten(0, 1), self.logsumexp.flatten(0, 1))
-
 
 def part(query: Tensor, key: Tensor, value: Tensor, *, scale: float, mask: Tensor | None = None) -> Part:
     """Attention of ``query`` [B, H, Q, size] over ``key`` and ``value`` [B, H, L, size].

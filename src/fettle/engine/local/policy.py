@@ -18,6 +18,7 @@ from fettle.engine.local.forward import Voice
 from fettle.engine.local.generators import generator
 from fettle.engine.local.head import Head, has_head
 from fettle.engine.local.lora import Adapter, read_adapter, write_adapter
+from fettle.engine.local.memory import enough_memory
 from fettle.engine.local.model import LanguageModel, new_head
 from fettle.engine.local.optimizer import Optimizer
 from fettle.errors import CheckpointError, ConfigError, EngineError
@@ -25,6 +26,9 @@ from fettle.types import Checkpoint, Datum, ForwardResult, OptimResult
 
 STATE = "policy.json"
 OPTIMIZER = "optimizer.safetensors"
+
+FEWER = "train fewer weights (policy.lora, a lower lora.rank), or a smaller model"
+"""What helps where weights, gradients and moments do not fit."""
 
 
 class LocalPolicy:
@@ -64,7 +68,11 @@ class LocalPolicy:
             raise ConfigError("reading is no loss, and has no gradient: use forward")
         random = generator(self.spec.seed, "dropout", self.version, self._calls, device=self.model.device)
 
-        with self._flat.all_or_nothing(), self.model.slots.holding(self._adapter, random=random):
+        with (
+            enough_memory("for gradients", FEWER),
+            self._flat.all_or_nothing(),
+            self.model.slots.holding(self._adapter, random=random),
+        ):
             result = step.run(self.model, data, loss, budget=budget, backward=Tensor.backward, head=self.head)
         self._calls += 1
         return result
@@ -75,14 +83,16 @@ class LocalPolicy:
         An ``undoable`` step keeps one copy of weights and moments, until the next step or until it is undone.
 
         Raises:
-            EngineError: no gradient was accumulated.
+            EngineError: no gradient was accumulated, or there is not enough memory; everything is as it was then.
         """
         if not self._calls:
             raise EngineError("optim_step has no gradient to apply: call forward_backward first")
         start = time.perf_counter()
-        self._keep_pinned()
-        self._before = (self._flat.values.clone(), self._optimizer.copy()) if undoable else None
-        norm, moved = self._optimizer.step(settings)
+        with enough_memory("for a step of the optimizer", FEWER):
+            self._keep_pinned()
+            before = (self._flat.values.clone(), self._optimizer.copy()) if undoable else None
+            norm, moved = self._optimizer.step(settings)
+        self._before = before
         self.version += 1
         self._calls = 0
         return OptimResult(self.version, norm, skipped=not moved, seconds=time.perf_counter() - start)
@@ -91,12 +101,14 @@ class LocalPolicy:
         """Put weights and moments back to before the last step. The version goes up: these are weights again, but anew.
 
         Raises:
-            EngineError: the last step was not undoable, or gradients were accumulated since.
+            EngineError: the last step was not undoable, or gradients were accumulated since, or there is not enough
+                memory; everything is as it was then.
         """
         if self._before is None or self._calls:
             raise EngineError("there is no step to undo: make it with undoable=True, and undo it before the next call")
         start = time.perf_counter()
-        self._keep_pinned()
+        with enough_memory("to undo a step", FEWER):
+            self._keep_pinned()
         weights, moments = self._before
         self._flat.values.copy_(weights)
         self._optimizer.put_back(moments)
@@ -127,10 +139,16 @@ class LocalPolicy:
         """Keep today's weights reachable as ``name``.
 
         They are copied when the next step comes; at once with ``copied``, so that another thread may read them.
+
+        Raises:
+            EngineError: there is not enough memory for a copy, and nothing is pinned.
         """
-        self._pins[name] = self.version
         if copied:
-            self._keep()
+            with enough_memory(
+                "for a copy of the weights that a sampler reads", f"{FEWER}, or unset engine.sampling_threads"
+            ):
+                self._keep()
+        self._pins[name] = self.version
 
     def unpin(self, name: str) -> None:
         """Let them go; a copy nobody else holds is dropped."""

@@ -31,13 +31,15 @@ def logprobs(model: LanguageModel, sequences: Sequence[Tokens], *, temperature: 
     Raises:
         ConfigError: the temperature is not above 0.
         LossInputError: a sequence is empty.
+        EngineError: there is not enough memory.
     """
     if not temperature > 0:
         raise ConfigError(f"log-probabilities were asked for at temperature {temperature}: it must be above 0")
     found: list[Floats] = [np.zeros(len(sequence), np.float32) for sequence in sequences]
     for batch in _batches(model, sequences, budget, last=False):
         tau = torch.full((len(batch.indices),), temperature, device=model.device)
-        said = model.outputs(batch.laid, batch.tokens, batch.wanted, tau)["logprobs"]
+        with batch.laid.enough_memory():
+            said = model.outputs(batch.laid, batch.tokens, batch.wanted, tau)["logprobs"]
         for row, index in enumerate(batch.indices):
             found[index] = said[row, : len(sequences[index])].float().cpu().numpy()
     return found
@@ -48,13 +50,15 @@ def scores(model: LanguageModel, head: Head, sequences: Sequence[Tokens], *, bud
 
     Raises:
         LossInputError: a sequence is empty.
+        EngineError: there is not enough memory.
     """
     found = [0.0] * len(sequences)
     for batch in _batches(model, sequences, budget, last=True):
         tau = torch.ones(len(batch.indices), device=model.device)
-        said = model.outputs(
-            batch.laid, batch.tokens, batch.wanted, tau, read=("scores",), head=head, lengths=batch.lengths
-        )
+        with batch.laid.enough_memory():
+            said = model.outputs(
+                batch.laid, batch.tokens, batch.wanted, tau, read=("scores",), head=head, lengths=batch.lengths
+            )
         for index, score in zip(batch.indices, said["scores"].tolist(), strict=True):
             found[index] = score
     return found
@@ -68,7 +72,8 @@ def _batches(model: LanguageModel, sequences: Sequence[Tokens], budget: int, *, 
         model.check_tokens(f"sequence {index}", min(sequence), max(sequence), len(sequence))
     rows: list[Ints] = [np.asarray(sequence, np.int32) for sequence in sequences]
     needed = rows if last else [row[: max(len(row) - 1, 1)] for row in rows]
-    for indices, laid in layouts(needed, packed=model.packed, budget=budget, device=model.device):
+    batches = layouts(needed, packed=model.packed, budget=budget, device=model.device, steady=model.steady)
+    for indices, laid in batches:
         tokens = padded([rows[i] for i in indices], np.int64, model.device)
         lengths = torch.tensor([len(rows[i]) for i in indices], device=model.device)
         columns = torch.arange(tokens.shape[1], device=model.device)

@@ -1,9 +1,7 @@
 """The training step: a call's data through the model, one micro-batch at a time, into gradients and metrics."""
 
 import math
-import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
 from time import perf_counter
 from types import MappingProxyType
 
@@ -16,14 +14,11 @@ from fettle.config import LossConfig, Reading
 from fettle.engine.local.head import Head
 from fettle.engine.local.layout import MicroBatch, layouts, micro_batch
 from fettle.engine.local.model import LanguageModel
-from fettle.errors import EngineError, LossInputError
+from fettle.errors import LossInputError
 from fettle.types import Datum, Floats, ForwardResult, Ints
 
 _EXTREMES: Mapping[str, Callable[[float, float], float]] = MappingProxyType({"_max": max, "_min": min})
 """How two micro-batches' metrics are joined that are no means, by the end of their names."""
-
-_REFUSED = re.compile(r"DefaultCPUAllocator|can't allocate memory|out of memory", re.IGNORECASE)
-"""How torch says, in a RuntimeError, that there is no memory."""
 
 
 class Totals:
@@ -104,6 +99,7 @@ def run(
         LossInputError: the data lacks what the loss reads, or holds token ids the model has no embedding for.
         ModelError: a sequence is longer than the model's context.
         ConfigError: a sequence is longer than the micro-batch budget.
+        EngineError: there is not enough memory.
     """
     losses.check_inputs(loss, data)
     for index, datum in enumerate(data):
@@ -112,9 +108,12 @@ def run(
     streams, scalars = losses.required_inputs(loss), losses.required_scalars(loss)
     together = losses.pairs(data) if losses.unit_of(loss) == "pair" else None
     needed = [_needed(datum, read) for datum in data]
-    for indices, laid in layouts(needed, packed=model.packed, budget=budget, device=model.device, together=together):
+    batches = layouts(
+        needed, packed=model.packed, budget=budget, device=model.device, together=together, steady=model.steady
+    )
+    for indices, laid in batches:
         batch = micro_batch(data, indices, laid, streams, scalars=scalars)
-        with _room(budget):
+        with laid.enough_memory():
             started = perf_counter()
             said = model.outputs(
                 laid, batch.tokens, batch.loss_mask > 0, batch.temperature, read=read, head=head, lengths=batch.lengths
@@ -135,19 +134,6 @@ def _needed(datum: Datum, read: Collection[str]) -> Ints:
         return datum.tokens
     trained = np.flatnonzero(datum.loss_mask)
     return datum.tokens[: int(trained[-1]) if len(trained) else 1]
-
-
-@contextmanager
-def _room(budget: int) -> Iterator[None]:
-    """Inside, memory that runs out is our error, which names the setting to lower."""
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        if not (isinstance(error, torch.OutOfMemoryError | MemoryError) or _REFUSED.search(str(error))):
-            raise
-        raise EngineError(
-            f"memory ran out in a micro-batch of at most {budget} tokens: lower engine.train_tokens"
-        ) from error
 
 
 def _evaluated(loss: LossConfig, batch: MicroBatch, said: dict[str, Tensor], totals: Totals) -> Tensor:

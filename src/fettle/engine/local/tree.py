@@ -41,7 +41,7 @@ def forest(sequences: Sequence[Ints], *, together: Sequence[Sequence[int]] | Non
     """
     units = [(index,) for index in range(len(sequences))] if together is None else [tuple(unit) for unit in together]
     order = sorted(units, key=lambda unit: (sequences[unit[0]].astype(">i4").tobytes(), unit))
-    within = [min(_common(sequences[unit[0]], sequences[i]) for i in unit) for unit in order]
+    within = [_beginning(unit, sequences) for unit in order]
     count = np.cumsum([0, *(len(unit) for unit in order)])
     saved = np.zeros(len(order) + 1)
     shared: NDArray[np.int64] = np.zeros(len(order), np.int64)  # by a stretch that begins at i and ends here
@@ -64,15 +64,14 @@ def forest(sequences: Sequence[Ints], *, together: Sequence[Sequence[int]] | Non
     return trees
 
 
-def tree_bins(trees: Sequence[Tree], lengths: Sequence[int], *, budget: int) -> list[list[Tree]]:
+def tree_bins(trees: Sequence[Tree], sequences: Sequence[Ints], *, budget: int) -> list[list[Tree]]:
     """Trees of like length in micro-batches of at most ``budget`` computed tokens; one that is larger is split.
-
-    ``lengths`` says how many tokens of each sequence are run.
 
     Raises:
         ConfigError: one sequence or pair alone is longer than the budget.
     """
-    parts = [part for tree in trees for part in _split(tree, lengths, budget)]
+    lengths = [len(sequence) for sequence in sequences]
+    parts = [part for tree in trees for part in _split(tree, sequences, lengths, budget)]
     order = sorted(parts, key=lambda tree: (max(lengths[i] for i in tree.members), tree.units))
     found: list[list[Tree]] = []
     room = 0
@@ -91,30 +90,38 @@ def computed(tree: Tree, lengths: Sequence[int]) -> int:
     return tree.shared + sum(lengths[i] - tree.shared for i in tree.members)
 
 
-def _split(tree: Tree, lengths: Sequence[int], budget: int) -> list[Tree]:
+def _split(tree: Tree, sequences: Sequence[Ints], lengths: Sequence[int], budget: int) -> list[Tree]:
     parts: list[list[Unit]] = []
+    apart: list[Tree] = []
     room = 0
     for unit in tree.units:
-        size = computed(Tree((unit,), tree.shared), lengths)
-        if size > budget:
-            raise _too_long(unit, lengths, budget)
-        own = size - tree.shared
+        own = computed(Tree((unit,), tree.shared), lengths) - tree.shared
+        if tree.shared + own > budget:  # the two of a pair may begin with more than all of the tree do
+            apart.append(Tree((unit,), _beginning(unit, sequences)))
+            if computed(apart[-1], lengths) > budget:
+                raise _too_long(apart[-1], lengths, budget)
+            continue
         if not parts or own > room:
             parts.append([])
             room = budget - tree.shared
         parts[-1].append(unit)
         room -= own
     alone = [len(part) == 1 and len(part[0]) == 1 for part in parts]
-    return [Tree(tuple(part), 0 if one else tree.shared) for part, one in zip(parts, alone, strict=True)]
+    return [*apart, *(Tree(tuple(part), 0 if one else tree.shared) for part, one in zip(parts, alone, strict=True))]
 
 
-def _too_long(unit: Unit, lengths: Sequence[int], budget: int) -> ConfigError:
-    longest = max(unit, key=lambda i: lengths[i])
-    alone = "a micro-batch" if len(unit) == 1 else "a micro-batch, which holds both of its pair"
+def _too_long(tree: Tree, lengths: Sequence[int], budget: int) -> ConfigError:
+    first, *others = tree.members
+    who = f"the pair of data {first} and {others[0]} has" if others else f"datum {first} has"
     return ConfigError(
-        f"datum {longest} has {lengths[longest]} tokens to run, and engine.train_tokens allows {budget} in {alone}: "
+        f"{who} {computed(tree, lengths)} tokens to run, and engine.train_tokens allows {budget} in a micro-batch: "
         "raise engine.train_tokens, or shorten the sequence"
     )
+
+
+def _beginning(unit: Unit, sequences: Sequence[Ints]) -> int:
+    """How many tokens all of a unit begin with."""
+    return min(_common(sequences[unit[0]], sequences[i]) for i in unit)
 
 
 def _common(a: Ints, b: Ints) -> int:
