@@ -26,7 +26,7 @@ from fettle.types import Datum, datum
 ROW = Row(
     name="adapters",
     work="16 LoRA adapters trained in turn through the broker, calls of 8 x 24 tokens, 17 M",
-    peer="one adapter, the same calls",
+    peer="one adapter, the same calls (all its tokens in one call: in the notes)",
     target=0.9,
     unit="of its throughput",
 )
