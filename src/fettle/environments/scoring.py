@@ -4,7 +4,7 @@ import asyncio
 import threading
 import weakref
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import NamedTuple
 
@@ -15,10 +15,10 @@ Call = Callable[[], Score]
 
 
 class _Crossing(NamedTuple):
-    """The calls of one turn of a loop, and who waits for each."""
+    """The calls of one turn of a loop with who waits for each, and where their answers are put."""
 
-    loop: asyncio.AbstractEventLoop
     calls: list[tuple[Call, "asyncio.Future[Score]"]]
+    answers: "Future[list[Score | EnvironmentFault]]"
 
 
 class ScoringThread:
@@ -46,23 +46,24 @@ class ScoringThread:
         return await future
 
     def _cross(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._queue.put(_Crossing(loop, self._issued.pop(loop)))
+        crossing = _Crossing(self._issued.pop(loop), Future())
+        self._queue.put(crossing)
+        futures = [future for _, future in crossing.calls]
+        asyncio.wrap_future(crossing.answers, loop=loop).add_done_callback(lambda done: _hand_out(done, futures))
 
 
 def _work(queue: "SimpleQueue[_Crossing | None]") -> None:
     """What the thread does until it is told of an end."""
     while (crossing := queue.get()) is not None:
-        answers = _answers(crossing.calls)
-        with suppress(RuntimeError):  # the loop was closed, and nobody waits there
-            crossing.loop.call_soon_threadsafe(_hand_out, crossing.calls, answers)
+        try:
+            crossing.answers.set_result(_answers(crossing.calls))
+        except BaseException as error:  # noqa: BLE001  it is raised where the answers are waited for
+            crossing.answers.set_exception(error)
 
 
-def _answers(calls: Sequence[tuple[Call, "asyncio.Future[Score]"]]) -> list[Score | BaseException]:
-    try:
-        # For callers that gave up meanwhile nothing is scored, so that nobody waits for their rewards.
-        return [{} if future.cancelled() else _answer(call) for call, future in calls]
-    except BaseException as broken:  # noqa: BLE001  it is raised where the answers are waited for
-        return [broken] * len(calls)
+def _answers(calls: Sequence[tuple[Call, "asyncio.Future[Score]"]]) -> list[Score | EnvironmentFault]:
+    # For callers that gave up meanwhile nothing is scored, so that nobody waits for their rewards.
+    return [{} if future.cancelled() else _answer(call) for call, future in calls]
 
 
 def _answer(call: Call) -> Score | EnvironmentFault:
@@ -72,8 +73,12 @@ def _answer(call: Call) -> Score | EnvironmentFault:
         return fault
 
 
-def _hand_out(calls: Sequence[tuple[Call, "asyncio.Future[Score]"]], answers: Sequence[Score | BaseException]) -> None:
-    for (_, future), answer in zip(calls, answers, strict=True):
+def _hand_out(
+    done: "asyncio.Future[list[Score | EnvironmentFault]]", futures: Sequence["asyncio.Future[Score]"]
+) -> None:
+    broken = done.exception()
+    answers = [broken] * len(futures) if broken is not None else done.result()
+    for future, answer in zip(futures, answers, strict=True):
         if future.done():
             continue
         if isinstance(answer, BaseException):
