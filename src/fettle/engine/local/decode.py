@@ -7,8 +7,8 @@ with what else is in the batch, because matrix products of unlike size round dif
 
 import logging
 import threading
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import cached_property, partial
 from typing import Literal
 
@@ -24,6 +24,7 @@ from fettle.engine.local.cache import Pool, Structure, structure
 from fettle.engine.local.forward import DrivenForward, Forward, Voice
 from fettle.engine.local.kept import KEPT_BYTES, Kept
 from fettle.engine.local.lora import Adapter
+from fettle.engine.local.memory import enough_memory
 from fettle.engine.local.paths import GenericPath, Path, closed_up
 from fettle.engine.local.probe import difference
 from fettle.engine.local.roster import Roster, roster
@@ -36,6 +37,9 @@ logger = logging.getLogger(__name__)
 
 SPARE_BYTES = 1 << 28
 """Most memory that nobody uses from one call to the next."""
+
+LESS = "lower engine.sample_tokens, and sequences that do not fit wait"
+"""What helps where the cache does not fit."""
 
 Way = Literal["lean", "driven", "generic"]
 Hosting = Callable[[Voice], AbstractContextManager[object]]
@@ -135,7 +139,7 @@ class Decoder:
         if len(parts) > 1:
             return self._part_by_part(requests, voices, parts)
         try:
-            with self._drawing, enough_memory():
+            with self._drawing, enough_memory("to sample", LESS):
                 return self._completed(wanted, list(distinct.values()))
         except BaseException:
             self._memory.pool.clear()  # whatever went wrong leaves no numbers behind that are none
@@ -266,21 +270,3 @@ class Decoder:
             wrong = difference(partial(GenericPath, self._model), self._model)
         if wrong:
             raise ModelError(f"{kind} cannot be sampled: with a cache {wrong}; use another architecture")
-
-
-@contextmanager
-def enough_memory() -> Iterator[None]:
-    """What is done inside may run out of memory.
-
-    Raises:
-        EngineError: it did.
-    """
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        # For memory of the CPU torch has no type of its own.
-        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
-            raise
-        raise EngineError(
-            "there is not enough memory to sample: lower engine.sample_tokens, and sequences that do not fit wait"
-        ) from error
