@@ -248,3 +248,16 @@ def test_a_plan_says_how_the_model_is_run():
     supervised = dict(plan(SFTRun(policy={"model": c.TinyModel()}, data=c.WorkedSums(tasks=Arithmetic())), here).batch)
     assert supervised["training"] == "packed: so and so"
     assert "sampling" not in supervised
+
+
+def test_each_stage_is_asked_about_with_its_own_policy_in_the_shape_of_the_first():
+    recipe = load(CONFIGS / "rlhf-three-stage.yaml", ["stages.2.policy.lora={}", "stages.2.policy.quantization=int8"])
+    asked = []
+
+    def noted(engine, policy):
+        asked.append(policy)
+        return HERE
+
+    plans(recipe, noted)
+    assert [policy.quantization for policy in asked] == [None, None, "int8"]
+    assert [policy.model for policy in asked] == [recipe.stages[0].policy.model] * 3
