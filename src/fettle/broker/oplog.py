@@ -21,7 +21,7 @@ RESULTS_BYTES = 64 << 20
 """Beyond so many bytes of batches and what came of them, fewer answers are kept."""
 
 RESULTS_SURE = 16
-"""The newest answers, which are kept whatever their size; of the batches of all but the last, the hashes are."""
+"""The newest answers, which are kept whatever their size; where batches are large, only the last is kept as it was."""
 
 DIGEST_LENGTH = 32
 """Hexadecimal digits kept of a hash."""
@@ -35,7 +35,7 @@ class Operation:
     """Which holder of the policy sends it; a newer holder shuts out the older ones."""
     seq: int
     digest: Callable[[], str]
-    """A hash of everything the call says, asked for only where its number comes a second time."""
+    """A hash of everything the call says, asked for only where its number comes a second time or batches are large."""
     work: Callable[[], Awaitable[Any]]
     nbytes: int = 0
     """Memory that ``digest`` holds on to."""
