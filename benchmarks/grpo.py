@@ -136,6 +136,7 @@ def recipe(settings: Settings, model: str, path: str, *, steps: int) -> dict[str
             }
         ],
         "preset": "grpo",
+        "loss": {"kl": None},  # as TRL is told: no reference
         "groups_per_step": PROMPTS,
         "group_size": GROUP,
         "sampling": {"max_tokens": MAX_TOKENS},

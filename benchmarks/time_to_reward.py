@@ -107,6 +107,7 @@ def ours(settings: Settings, *, folder: str, goal: float, rate: float, seed: int
         "seed": seed,
         "environments": [{"type": "jsonl", **warm.source(folder)}],
         "preset": "grpo",
+        "loss": {"kl": None},  # as TRL is told: no reference
         "groups_per_step": PROMPTS,
         "group_size": GROUP,
         "sampling": {"max_tokens": warm.MAX_TOKENS},
