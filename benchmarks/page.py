@@ -137,8 +137,8 @@ def _table(found: Iterable[Record]) -> list[str]:
     return [*lines, ""]
 
 
-def _unmet(found: Iterable[Record]) -> list[str]:
-    """A sentence for each row that is not met; one, if all are."""
+def _unmet(found: Sequence[Record]) -> list[str]:
+    """A sentence for each row that is not met; one, if all are; and one for those that were not measured."""
     lines = []
     for record in found:
         if record["not_applicable"] or record["met"]:
@@ -149,7 +149,9 @@ def _unmet(found: Iterable[Record]) -> list[str]:
             least = "at least" if row.better == "higher" else "at most"
             reasons.insert(0, f"{_number(record['ratio'])} {row.unit}, where {least} {row.target:g} was the target")
         lines.append(f"**`{row.name}` is not met**: {'; '.join(reasons)}.\n")
-    return lines or ["Every row that was measured is met.\n"]
+    missing = [f"`{name}`" for name in ROWS if name not in {record["benchmark"] for record in found}]
+    unmeasured = [f"Not measured by this commit: {', '.join(missing)}.\n"] if missing else []
+    return [*(lines or ["Every row that was measured is met.\n"]), *unmeasured]
 
 
 def _floors(found: Sequence[Record]) -> list[str]:
