@@ -111,7 +111,7 @@ asyncio.run(interrupted())
 
 
 def test_a_process_ends_while_a_reward_is_still_at_work():
-    subprocess.run([sys.executable, "-c", HANGING], check=True, timeout=60)
+    assert subprocess.run([sys.executable, "-c", HANGING], check=True, timeout=60).returncode == 0
 
 
 async def test_what_belongs_to_a_loop_that_is_gone_keeps_nobody_else_waiting():

@@ -142,6 +142,9 @@ def test_settings_that_cannot_act_are_pointed_out():
     assert not any("never clips" in note for note in plan(rl(preset="dapo", minibatches=2), HERE).notes)
     warm = SFTRun(policy={"model": c.TinyModel()}, data=c.WorkedSums(), steps=5, schedule={"warmup_steps": 5})
     assert any("never reaches its peak" in note for note in plan(warm, HERE).notes)
+    beside = c.LocalEngine(sampling_threads=1)
+    assert any("nothing without staleness" in note for note in plan(rl(engine=beside), HERE).notes)
+    assert not any("nothing without staleness" in note for note in plan(rl(engine=beside, max_staleness=1), HERE).notes)
 
 
 def test_too_little_memory_names_the_settings_to_lower():

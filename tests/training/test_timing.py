@@ -60,7 +60,7 @@ class Told:
     """A policy whose engine says that its calls took these seconds."""
 
     def __init__(self, forward: float, backward: float, optimizer: float) -> None:
-        self.result = ForwardResult(0.0, 1, {}, [], seconds={"forward": forward, "backward": backward})
+        self.result = ForwardResult(0.0, {}, [], 1, seconds={"forward": forward, "backward": backward})
         self.stepped = OptimResult(1, 0.0, seconds=optimizer)
 
     async def forward_backward(self, data, loss) -> ForwardResult:

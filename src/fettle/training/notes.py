@@ -32,6 +32,11 @@ def _idle(run: StageConfig) -> Iterator[str]:
         and run.loss.type in ("ppo", "gspo")
     ):
         yield "the loss never clips: with one minibatch and no staleness every ratio is 1 (use more minibatches)"
+    if run.engine.sampling_threads is not None and not (isinstance(run, RLRun) and run.max_staleness):
+        yield (
+            "engine.sampling_threads gains nothing without staleness: sampling waits for each step, and has only those "
+            "threads (set max_staleness, or leave it out)"
+        )
     optimizer_steps = run.steps * (run.minibatches * run.epochs if isinstance(run, RLRun) else 1)
     if run.schedule.warmup_steps >= optimizer_steps:
         yield "schedule.warmup_steps covers the whole run: the learning rate never reaches its peak"
