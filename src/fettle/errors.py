@@ -11,6 +11,15 @@
   + EnvironmentFault   an environment or a reward failed
   + StorageError       a file could not be written
   + EngineError        the engine failed; what it holds is as it was before the call
+  + AuthenticationError  no key, or one that is unknown, expired or revoked
+  + ForbiddenError     the key is known, and may not do this
+  + StateError         the run is paused, completed or otherwise not to be worked on
+  + BusyError          more work is waiting than the service takes in; ask again later
+  + BalanceError       the tenant's balance is used up
+  + TooLargeError      a request is larger than the service takes in
+  + CancelledError     the operation was cancelled before it was carried out
+  + UnreachableError   the service cannot be reached
+  + TimeoutError       an answer did not come in the time that was given for it
 
 ``code`` is the stable name that crosses the wire: a client raises the class the service raised.
 """
@@ -89,6 +98,64 @@ class EngineError(FettleError):
     """The engine failed; what it holds is as it was before the call."""
 
     code = "engine"
+
+
+class AuthenticationError(FettleError):
+    """No key, or one that is unknown, expired or revoked."""
+
+    code = "authentication"
+
+
+class ForbiddenError(FettleError):
+    """The key is known, and may not do this."""
+
+    code = "forbidden"
+
+
+class StateError(FettleError):
+    """The run is paused, completed or otherwise not to be worked on."""
+
+    code = "state"
+
+
+class BusyError(FettleError):
+    """More work is waiting than the service takes in; ``retry_after`` seconds from now there may be room."""
+
+    code = "busy"
+
+    def __init__(self, message: str, retry_after: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class BalanceError(FettleError):
+    """The tenant's balance is used up."""
+
+    code = "balance"
+
+
+class TooLargeError(FettleError):
+    """A request is larger than the service takes in."""
+
+    code = "too_large"
+
+
+class CancelledError(FettleError):
+    """The operation was cancelled before it was carried out."""
+
+    code = "cancelled"
+
+
+class UnreachableError(FettleError):
+    """The service cannot be reached."""
+
+    code = "unreachable"
+
+
+class TimeoutError(FettleError):
+    """An answer did not come in the time that was given for it; the operation may still be carried out."""
+
+    code = "timeout"
 
 
 def by_code(code: str) -> type[FettleError]:

@@ -58,6 +58,8 @@ class Datum:
     scalars: Mapping[str, float] = field(default_factory=dict)
     """One number a sequence, by name. ``weight``: what the loss of the sequence, or of its pair, is multiplied by;
     ``preferred``: 1 for a pair's chosen (or a good reply), 0 for the rejected (or a bad one)."""
+    targets: Ints | None = None
+    """[T]: at each place the token whose log-probability is taken after ``tokens[:t]``; absent, ``tokens`` itself."""
 
     def __post_init__(self) -> None:
         if self.tokens.ndim != 1 or self.tokens.dtype.kind not in "iu":
@@ -69,6 +71,9 @@ class Datum:
         if length < 2:
             raise LossInputError(f"a sequence needs at least 2 tokens to train on, and this one has {length}")
         self._check_finite_scalars()
+        if self.targets is not None and (self.targets.shape != (length,) or self.targets.dtype.kind not in "iu"):
+            what = f"shape {list(self.targets.shape)} and type {self.targets.dtype}"
+            raise LossInputError(f"targets have {what} beside {length} tokens: one whole number a token is needed")
         for name, values in {"loss_mask": self.loss_mask, **self.streams}.items():
             if values.shape != (length,):
                 raise LossInputError(
@@ -154,6 +159,27 @@ class Completion:
     policy_version: int
     untempered_logprobs: list[float] | None = None
     """Under the model's own distribution, before temperature, top-k and top-p; on request."""
+    top: list[list[tuple[int, float]]] | None = None
+    """At each token the likeliest ones with their log-probabilities under the model's own distribution, likeliest
+    first; on request."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PromptReading:
+    """What a model says at each place of a given sequence, of what stands before it; temperature 1."""
+
+    logprobs: Floats
+    """[T] of the tokens themselves; NaN for the first."""
+    top_tokens: Ints
+    """[T, k], likeliest first; 0 for the first place."""
+    top_logprobs: Floats
+    """[T, k]; NaN for the first place."""
+    target_logprobs: Floats
+    """[T, K] of the tokens asked about; 0 where nothing was asked."""
+    drawn_tokens: Ints
+    """[T, d] drawn at each place; 0 for the first."""
+    drawn_logprobs: Floats
+    """[T, d] of what was drawn; NaN for the first place."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -134,10 +134,14 @@ class SamplingParams(Frozen):
     """A completion ends with the token that completes one of these strings."""
     stop_token_ids: tuple[int, ...] = ()
     """A completion ends with one of these tokens, besides the model's own end tokens."""
+    end_tokens: bool = True
+    """Whether a completion ends with the model's own end tokens."""
     seed: int = 0
     """Draws depend on this and on the completion's index, and on nothing else in the batch."""
     untempered_logprobs: bool = False
     """Also return log-probabilities under the model's own distribution."""
+    top_logprobs: Annotated[int, Field(ge=0, le=128)] = 0
+    """Also return so many of the likeliest tokens at each place, with their log-probabilities."""
     continued: bool = False
     """Whether a prompt that goes on from this completion is to be expected: what was computed is kept for it."""
 

@@ -1,5 +1,15 @@
 """What computes: the seam, and in ``local`` the torch backend of this process."""
 
-from fettle.engine.base import Backend, Capabilities, Engine, Policy, Sampler, SampleRequest
+from fettle.engine.base import (
+    Backend,
+    Capabilities,
+    Engine,
+    Policy,
+    Pooling,
+    ReadRequest,
+    Sampler,
+    SampleRequest,
+    Watch,
+)
 
-__all__ = ["Backend", "Capabilities", "Engine", "Policy", "SampleRequest", "Sampler"]
+__all__ = ["Backend", "Capabilities", "Engine", "Policy", "Pooling", "ReadRequest", "SampleRequest", "Sampler", "Watch"]

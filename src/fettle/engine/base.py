@@ -4,12 +4,31 @@
 operations, one at a time and in order, with no queue and no network; ``broker`` makes an ``Engine`` of any.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from pathlib import Path
+from typing import Literal, Protocol
 
 from fettle.config import AdamW, LossConfig, PolicySpec, SamplingParams
-from fettle.types import Checkpoint, Completion, Datum, Floats, ForwardResult, OptimResult, Tokens
+from fettle.types import (
+    Checkpoint,
+    Completion,
+    Datum,
+    Floats,
+    ForwardResult,
+    Ints,
+    OptimResult,
+    PromptReading,
+    Tokens,
+)
+
+Watch = Callable[[int, int, float], bool]
+"""Told of each token as it is drawn: whose completion it is (its index), the token, its log-probability.
+
+Called from the thread that draws; once it returns False nothing more is drawn for the request."""
+
+Pooling = Literal["mean", "last_token", "cls_token"]
+"""How the states of a sequence become one: their mean, the last, or the first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +46,32 @@ class Capabilities:
     """Whether sampling has a thread of its own, beside the one that trains."""
     paths: Mapping[str, str] = field(default_factory=dict)
     """How a given policy would be run, in words: ``training`` and ``sampling``; empty where none was given."""
+
+
+@dataclass(frozen=True, slots=True)
+class SampleRequest:
+    """One call of ``Sampler.sample``, as a backend sees it beside others."""
+
+    prompt: Tokens
+    n: int
+    params: SamplingParams
+    watch: Watch | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ReadRequest:
+    """What is asked about one given sequence; see ``PromptReading``."""
+
+    tokens: Tokens
+    top: int = 0
+    """How many of the likeliest tokens at each place."""
+    targets: Ints | None = None
+    """[T, K]: tokens whose log-probabilities are asked for at each place; -1 asks nothing."""
+    draws: int = 0
+    """How many tokens to draw at each place."""
+    temperature: float = 1.0
+    """At which they are drawn; their log-probabilities are told at 1."""
+    seed: int = 0
 
 
 class Sampler(Protocol):
@@ -51,6 +96,14 @@ class Sampler(Protocol):
         """What the reward head of these weights says of a sequence."""
         ...
 
+    async def read(self, request: ReadRequest) -> PromptReading:
+        """What the model says at each place of a given sequence."""
+        ...
+
+    async def embed(self, tokens: Tokens, *, layer: int = -1, pooling: Pooling = "mean") -> Floats:
+        """The states [H] that one layer gives a sequence, as one; layer 0 is the embeddings, -1 the last."""
+        ...
+
 
 class Policy(Protocol):
     """One model being trained. Calls may be issued without awaiting the one before; they run in the order issued.
@@ -66,8 +119,11 @@ class Policy(Protocol):
         """Add the gradient of the weighted sum of ``loss`` over ``data``."""
         ...
 
-    async def optim_step(self, optimizer: AdamW, *, undoable: bool = False) -> OptimResult:
-        """Apply the accumulated gradients and clear them; ``undoable`` keeps what was before."""
+    async def optim_step(self, optimizer: AdamW, *, undoable: bool = False, empty: bool = False) -> OptimResult:
+        """Apply the accumulated gradients and clear them; ``undoable`` keeps what was before.
+
+        Without gradients it is refused, unless ``empty`` lets them be zeros.
+        """
         ...
 
     async def undo(self) -> OptimResult:
@@ -80,6 +136,10 @@ class Policy(Protocol):
 
     async def save(self, name: str, *, optimizer: bool = True) -> Checkpoint:
         """Write a checkpoint. Names are never reused."""
+        ...
+
+    async def restore(self, checkpoint: str, *, optimizer: bool) -> int:
+        """Take up the weights of a checkpoint of the same kind of policy; returns the version, which goes up."""
         ...
 
     async def close(self) -> None:
@@ -111,15 +171,6 @@ class Engine(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class SampleRequest:
-    """One call of ``Sampler.sample``, as a backend sees it beside others."""
-
-    prompt: Tokens
-    n: int
-    params: SamplingParams
-
-
 class Backend(Protocol):
     """The synchronous half of an engine, called from one thread; ``sample`` from another if it can sample beside.
 
@@ -141,16 +192,33 @@ class Backend(Protocol):
 
     def forward_backward(self, policy: str, data: Sequence[Datum], loss: LossConfig) -> ForwardResult: ...
 
-    def optim_step(self, policy: str, optimizer: AdamW, *, undoable: bool = False) -> OptimResult: ...
+    def optim_step(
+        self, policy: str, optimizer: AdamW, *, undoable: bool = False, empty: bool = False
+    ) -> OptimResult: ...
 
     def undo(self, policy: str) -> OptimResult: ...
 
     def save(self, policy: str, name: str, *, optimizer: bool) -> Checkpoint: ...
 
+    def restore(self, policy: str, checkpoint: str, *, optimizer: bool) -> int:
+        """In place; returns the policy version."""
+        ...
+
+    def snapshot(self, policy: str, folder: Path) -> None:
+        """Everything a policy is at this moment, gradients, what an undo needs and pinned weights included.
+
+        It is written into a folder that does not exist yet, and is whole and on the disk when this returns.
+        """
+        ...
+
+    def revive(self, policy: str, folder: Path) -> None:
+        """Make a policy anew from its snapshot: it goes on to the same bits, and its pins have their names."""
+        ...
+
     def close_policy(self, policy: str) -> None: ...
 
-    def pin(self, policy: str) -> tuple[str, int]:
-        """The weights as they are now, by a name, and their version.
+    def pin(self, policy: str, name: str | None = None) -> tuple[str, int]:
+        """The weights as they are now, by a name (one of the backend's own where none is given), and their version.
 
         They are copied if a step comes before ``unpin``, or at once where they are sampled beside training.
         """
@@ -172,6 +240,14 @@ class Backend(Protocol):
 
     def scores(self, weights: str, sequences: Sequence[Tokens]) -> list[float]:
         """For each sequence, what the reward head says of it."""
+        ...
+
+    def read(self, weights: str, requests: Sequence[ReadRequest]) -> list[PromptReading]:
+        """For each request, what the model says at each place of its sequence."""
+        ...
+
+    def embed(self, weights: str, sequences: Sequence[Tokens], *, layer: int, pooling: Pooling) -> list[Floats]:
+        """For each sequence [H]."""
         ...
 
     def statistics(self) -> Mapping[str, float]: ...

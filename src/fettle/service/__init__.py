@@ -1,0 +1,1 @@
+"""A broker over HTTP: runs, keys, checkpoints, and the faces that clients know."""
