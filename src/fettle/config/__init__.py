@@ -81,6 +81,7 @@ from fettle.config.policy import (
 from fettle.config.presets import PRESETS
 from fettle.config.rl import RLRun
 from fettle.config.runs import PREVIOUS, STAGE, Pipeline, RunConfig, StageConfig, models_of, with_models
+from fettle.config.service import Prices, ServedModel, ServiceConfig
 
 __all__ = [
     "CISPO",
@@ -136,6 +137,7 @@ __all__ = [
     "PreferenceLossConfig",
     "PreferenceRun",
     "Preferences",
+    "Prices",
     "QuadraticPenalty",
     "RLRun",
     "Ratings",
@@ -154,6 +156,8 @@ __all__ = [
     "Schedule",
     "SequenceMean",
     "SequenceSum",
+    "ServedModel",
+    "ServiceConfig",
     "SimPO",
     "StageConfig",
     "Targets",

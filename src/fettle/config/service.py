@@ -1,0 +1,105 @@
+"""The training service: what it serves, where it keeps things, and how much it takes in."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from fettle.config.base import Frozen
+from fettle.config.policy import LocalEngine
+
+ServedName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/\-]*$", max_length=200)]
+"""A name that stands in addresses as it is."""
+
+
+class ServedModel(Frozen):
+    """One base model that the service trains and samples."""
+
+    name: ServedName
+    """What clients call it."""
+    path: Annotated[str, Field(min_length=1)]
+    """A folder, or a hub name."""
+    aliases: tuple[ServedName, ...] = ()
+    """Further names for it, such as those that recipes written for another service use."""
+
+
+class Prices(Frozen):
+    """What a tenant is charged; a run is paused when its tenant's balance is used up."""
+
+    compute_hour: Annotated[float, Field(ge=0)] = 0.0
+    """Price of an hour of measured computing."""
+    million_trained_tokens: Annotated[float, Field(ge=0)] = 0.0
+    """Price of a million tokens that losses were computed on."""
+    million_sampled_tokens: Annotated[float, Field(ge=0)] = 0.0
+    """Price of a million tokens that were drawn or read."""
+    initial_balance: Annotated[float, Field(ge=0)] = 0.0
+    """What a new tenant begins with."""
+
+
+class ServiceConfig(Frozen):
+    """The training service."""
+
+    models: Annotated[tuple[ServedModel, ...], Field(min_length=1)]
+    """The base models that are served; the first is what ``/readyz`` tries."""
+    state: Annotated[str, Field(min_length=1)] = "fettle-service"
+    """Folder of everything that must outlive the process: the journal, snapshots, checkpoints, metrics."""
+    host: str = "127.0.0.1"
+    """Address to listen on; ``0.0.0.0`` is all of this machine's."""
+    port: Annotated[int, Field(ge=0, le=65535)] = 8700
+    """Port to listen on; 0 takes a free one."""
+    database_url: str | None = None
+    """SQLAlchemy's address of the catalogue (``postgresql+psycopg://...``); null: SQLite in the state folder."""
+    artifacts_url: str | None = None
+    """Where finished checkpoints are also kept (``s3://bucket/prefix``); null: in the state folder only."""
+    engine: LocalEngine = LocalEngine()
+    """The engine behind it."""
+    auth: Literal["keys", "none"] = "keys"
+    """Whether callers need a key; ``none`` is allowed on a loopback address only."""
+    tls_cert: str | None = None
+    """A certificate chain in PEM; with ``tls_key`` the service speaks HTTPS."""
+    tls_key: str | None = None
+    """The certificate's key in PEM."""
+    max_body_mib: Annotated[int, Field(ge=1)] = 64
+    """Largest request body, after decompression."""
+    request_timeout_s: Annotated[float, Field(gt=0)] = 60.0
+    """How long a request's body may take to arrive."""
+    max_rank: Annotated[int, Field(ge=1)] = 256
+    """Highest rank of an adapter."""
+    max_policies: Annotated[int, Field(ge=1)] = 64
+    """Most runs, of all tenants, that are neither completed nor failed."""
+    max_samplers: Annotated[int, Field(ge=1)] = 256
+    """Most samplers of pinned weights, of all tenants, that are kept; beyond it the least recently used are let go."""
+    session_timeout_s: Annotated[float, Field(gt=0)] = 900.0
+    """A session that is not heard of for so long is finished."""
+    prices: Prices | None = None
+    """What tenants are charged; null: usage is counted, and nothing is charged."""
+    stable_reinforce: bool = True
+    """Whether clients may name the loss ``stable_reinforce``, which is carried out as ``cispo``."""
+    otlp_endpoint: str | None = None
+    """Where traces go, over OTLP/HTTP (``http://host:4318/v1/traces``); null: nowhere."""
+    trusted_proxy: bool = False
+    """Whether the caller's address and scheme are read from a proxy's headers."""
+
+    @model_validator(mode="after")
+    def _no_name_stands_for_two(self) -> "ServiceConfig":
+        names = [name for model in self.models for name in (model.name, *model.aliases)]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"models name {name} twice: each name and alias stands for one model")
+        return self
+
+    @model_validator(mode="after")
+    def _only_loopback_goes_without_keys(self) -> "ServiceConfig":
+        if self.auth == "none" and not is_loopback(self.host):
+            raise ValueError(f"auth is none, and {self.host} can be reached from outside: use keys, or host 127.0.0.1")
+        return self
+
+    @model_validator(mode="after")
+    def _certificate_and_key_go_together(self) -> "ServiceConfig":
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("tls_cert and tls_key go together: give both, or neither")
+        return self
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address is one that only this machine can reach."""
+    return host in ("localhost", "::1") or (host.startswith("127.") and host.replace(".", "").isdigit())
