@@ -65,7 +65,9 @@ def clone(root, tmp_path):
     return Clone(root, tmp_path)
 
 
-EVERYTHING = ["--upgrade pip", "--no-index --no-deps torch==2.13.0", "-e . --group dev", "-e .[gym]", "-e .[peers]"]
+FOR_A_RUN = ["--upgrade pip", "--no-index --no-deps torch==2.13.0", "-e .[server]", "-e .[gym]"]
+TOOLS = ["-e .[server,s3,otel] --group dev", "-e .[peers]"]
+EVERYTHING = FOR_A_RUN + TOOLS
 
 
 def test_help_lists_the_verbs_and_makes_nothing(clone):
@@ -95,6 +97,20 @@ def test_the_second_run_sets_nothing_up(clone):
     clone.run("true")
     result = clone.run("true")
     assert (clone.asked, result.stdout) == ([], "")
+
+
+def test_a_run_needs_no_tools_and_they_are_added_when_they_are_asked_for(clone):
+    (clone.elsewhere / "fettle").write_text("#!/bin/sh\necho trained\n")
+    (clone.elsewhere / "fettle").chmod(0o755)
+    path = f"{clone.elsewhere}{os.pathsep}{os.environ['PATH']}"
+    assert clone.run("fettle", "train", PATH=path).stdout.splitlines()[-1] == "trained"
+    assert clone.asked == FOR_A_RUN
+    clone.run("fettle", "train", PATH=path)
+    assert clone.asked == []
+    clone.run("true")
+    assert clone.asked == TOOLS
+    clone.run("fettle", "train", PATH=path)
+    assert clone.asked == []
 
 
 @pytest.mark.parametrize("name", ["pyproject.toml", "constraints.txt"])
@@ -165,7 +181,7 @@ def test_without_anybody_to_compare_with_one_line_says_so_and_the_command_runs(c
 def test_a_step_that_fails_shows_the_end_of_the_log(clone):
     result = clone.run("echo", "ran", FAIL_AT="--group dev")
     assert result.returncode == 1
-    assert "set-up stopped at `fettle and its tools`" in result.stderr
+    assert "set-up stopped at `tools`" in result.stderr
     assert result.stderr.rstrip().endswith("no such thing")
     assert "ran" not in result.stdout.splitlines()
 
