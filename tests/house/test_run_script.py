@@ -100,9 +100,11 @@ def test_the_second_run_sets_nothing_up(clone):
 
 
 def test_a_run_needs_no_tools_and_they_are_added_when_they_are_asked_for(clone):
-    (clone.elsewhere / "fettle").write_text("#!/bin/sh\necho trained\n")
-    (clone.elsewhere / "fettle").chmod(0o755)
-    path = f"{clone.elsewhere}{os.pathsep}{os.environ['PATH']}"
+    command = clone.elsewhere / "bin" / "fettle"
+    command.parent.mkdir()
+    command.write_text("#!/bin/sh\necho trained\n")
+    command.chmod(0o755)
+    path = f"{command.parent}{os.pathsep}{os.environ['PATH']}"
     assert clone.run("fettle", "train", PATH=path).stdout.splitlines()[-1] == "trained"
     assert clone.asked == FOR_A_RUN
     clone.run("fettle", "train", PATH=path)
