@@ -30,8 +30,8 @@ ROW = Row(
 GOAL, QUICK_GOAL = 0.9, 0.5
 EVERY = 5
 """Steps between evaluations."""
-MOST_STEPS = 400
-RATES = (1e-4, 3e-4)
+MOST_STEPS = 250
+RATES = (3e-4, 1e-3)
 SEEDS = (0, 1, 2)
 
 
@@ -39,7 +39,7 @@ def measured(settings: Settings, floor: Floor) -> Outcome:
     """The row."""
     folder = warm.checkpoint()
     goal = QUICK_GOAL if settings.quick else GOAL
-    rates = RATES[-1:] if settings.quick else RATES
+    rates = RATES[:1] if settings.quick else RATES
     amps = (False,) if settings.quick else (False, True)
     asked = {"folder": folder, "goal": goal}
     tried = {
