@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from fettle.config.base import Frozen
 from fettle.config.policy import LocalEngine
+from fettle.config.prices import Prices
 
 ServedName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/\-]*$", max_length=200)]
 """A name that stands in addresses as it is."""
@@ -20,19 +21,6 @@ class ServedModel(Frozen):
     """A folder, or a hub name."""
     aliases: tuple[ServedName, ...] = ()
     """Further names for it, such as those that recipes written for another service use."""
-
-
-class Prices(Frozen):
-    """What a tenant is charged; a run is paused when its tenant's balance is used up."""
-
-    compute_hour: Annotated[float, Field(ge=0)] = 0.0
-    """Price of an hour of measured computing."""
-    million_trained_tokens: Annotated[float, Field(ge=0)] = 0.0
-    """Price of a million tokens that losses were computed on."""
-    million_sampled_tokens: Annotated[float, Field(ge=0)] = 0.0
-    """Price of a million tokens that were drawn or read."""
-    initial_balance: Annotated[float, Field(ge=0)] = 0.0
-    """What a new tenant begins with."""
 
 
 class ServiceConfig(Frozen):
