@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from fettle.config.base import Frozen
 from fettle.config.policy import LocalEngine
 from fettle.config.prices import Prices
+from fettle.config.scheduling import Scheduling
 
 ServedName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/\-]*$", max_length=200)]
 """A name that stands in addresses as it is."""
@@ -40,6 +41,8 @@ class ServiceConfig(Frozen):
     """Where finished checkpoints are also kept (``s3://bucket/prefix``); null: in the state folder only."""
     engine: LocalEngine = LocalEngine()
     """The engine behind it."""
+    scheduling: Scheduling = Scheduling(gather="free")
+    """How tenants share it."""
     auth: Literal["keys", "none"] = "keys"
     """Whether callers need a key; ``none`` is allowed on a loopback address only."""
     tls_cert: str | None = None
