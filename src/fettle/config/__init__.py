@@ -79,9 +79,11 @@ from fettle.config.policy import (
     TinyModel,
 )
 from fettle.config.presets import PRESETS
+from fettle.config.prices import Prices
 from fettle.config.rl import RLRun
 from fettle.config.runs import PREVIOUS, STAGE, Pipeline, RunConfig, StageConfig, models_of, with_models
-from fettle.config.service import Prices, ServedModel, ServiceConfig
+from fettle.config.scheduling import Scheduling
+from fettle.config.service import ServedModel, ServiceConfig
 
 __all__ = [
     "CISPO",
@@ -154,6 +156,7 @@ __all__ = [
     "Sampling",
     "SamplingParams",
     "Schedule",
+    "Scheduling",
     "SequenceMean",
     "SequenceSum",
     "ServedModel",
