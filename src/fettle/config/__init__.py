@@ -30,6 +30,7 @@ from fettle.config.data import (
     WorkedPairs,
     WorkedSums,
 )
+from fettle.config.durability import JournalSettings
 from fettle.config.environments import JSONL, Arithmetic, EnvironmentConfig, ReasoningGym
 from fettle.config.load import dump, leaves, load, load_as, schema
 from fettle.config.losses import (
@@ -121,6 +122,7 @@ __all__ = [
     "HeldoutLoss",
     "HeldoutPairs",
     "ImportanceSampling",
+    "JournalSettings",
     "KLControl",
     "LagrangianPenalty",
     "LearnedReward",

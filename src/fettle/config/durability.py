@@ -1,0 +1,22 @@
+"""What a broker writes down, how often, and for how long."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from fettle.config.base import Frozen
+
+
+class JournalSettings(Frozen):
+    """The journal of a broker: every operation that was taken in, and what it came to."""
+
+    snapshot_seconds: Annotated[float, Field(gt=0)] = 60.0
+    """A policy that has worked is written down whole at the latest after so long; recovery repeats what came since."""
+    snapshot_operations: Annotated[int, Field(ge=1)] = 256
+    """And at the latest after so many operations."""
+    segment_mib: Annotated[int, Field(ge=1)] = 64
+    """Size at which the next file of the journal is begun; files that nothing needs any longer are removed."""
+    answers_seconds: Annotated[float, Field(gt=0)] = 3600.0
+    """How long an answer that nobody acknowledged is kept."""
+    answers_mib: Annotated[int, Field(ge=1)] = 256
+    """Memory of the answers that are kept; beyond it the oldest go, of whoever has most."""
