@@ -30,6 +30,15 @@ def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def tokenizer_of(model: str) -> PreTrainedTokenizerBase:
+    """The tokenizer that lies with ``model``, whether or not it can write a conversation.
+
+    Raises:
+        ModelError: there is no such model, or its tokenizer cannot be read.
+    """
+    return _loaded(model)
+
+
 def check_same_tokenizer(model: str, other: str) -> None:
     """Refuse a pair of models that do not speak of the same tokens: one's log-probabilities say nothing to the other.
 

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from fettle.config.base import Frozen
+from fettle.config.durability import JournalSettings
 from fettle.config.policy import LocalEngine
 from fettle.config.prices import Prices
 from fettle.config.scheduling import Scheduling
@@ -41,6 +42,8 @@ class ServiceConfig(Frozen):
     """Where finished checkpoints are also kept (``s3://bucket/prefix``); null: in the state folder only."""
     engine: LocalEngine = LocalEngine()
     """The engine behind it."""
+    journal: JournalSettings = JournalSettings()
+    """How what was taken in outlives the process."""
     scheduling: Scheduling = Scheduling(gather="free")
     """How tenants share it."""
     auth: Literal["keys", "none"] = "keys"

@@ -1,0 +1,149 @@
+"""The wire: status codes, media types and bodies. Nothing else here knows them."""
+
+import json
+import math
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, NoReturn
+
+from fastapi import Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from fettle.errors import (
+    AuthenticationError,
+    BalanceError,
+    BusyError,
+    CancelledError,
+    DataError,
+    EngineError,
+    EnvironmentFault,
+    FettleError,
+    ForbiddenError,
+    NotFoundError,
+    SequenceError,
+    StateError,
+    StorageError,
+    TimeoutError,
+    TooLargeError,
+)
+from fettle.frames import MEDIA_TYPE, Tree, packed, plain, unpacked
+
+JSON = "application/json"
+
+STATUS: Mapping[type[FettleError], int] = MappingProxyType(
+    {
+        AuthenticationError: 401,
+        BalanceError: 402,
+        ForbiddenError: 403,
+        NotFoundError: 404,
+        TimeoutError: 408,
+        CancelledError: 409,
+        SequenceError: 409,
+        StateError: 409,
+        TooLargeError: 413,
+        BusyError: 429,
+        EngineError: 500,
+        EnvironmentFault: 500,
+        StorageError: 503,
+    }
+)
+"""Of errors; all others are faults of what was asked: 400."""
+
+STORAGE_RETRY_S = 5.0
+"""After which a full disk or an unreachable database is worth another try."""
+
+
+class Refused(HTTPException):
+    """An error of ours, where only the framework's own pass through."""
+
+    def __init__(self, error: FettleError) -> None:
+        super().__init__(status_of(error), error.message, {"Connection": "close"})
+        self.error = error
+
+
+def status_of(error: FettleError) -> int:
+    """The status code that says the error."""
+    return STATUS.get(type(error), 400)
+
+
+def error_tree(error: FettleError) -> dict[str, Tree]:
+    """The body that says the error."""
+    return _said(error.code, error.message)
+
+
+def error_response(error: FettleError, status: int | None = None) -> Response:
+    """The answer that says the error; ``status`` in the place of its own."""
+    headers = {}
+    retry_after = getattr(error, "retry_after", STORAGE_RETRY_S if isinstance(error, StorageError) else None)
+    if retry_after is not None:
+        headers = {"Retry-After": str(math.ceil(retry_after)), "Retry-After-Ms": str(math.ceil(1000 * retry_after))}
+    if isinstance(error, AuthenticationError):
+        headers["WWW-Authenticate"] = "Bearer"
+    return _json(error_tree(error), status or status_of(error), headers)
+
+
+def framework_error(error: HTTPException) -> Response:
+    """What the framework itself refuses: no such address, no such method."""
+    if isinstance(error, Refused):
+        answer = error_response(error.error)
+        answer.headers["Connection"] = "close"
+        return answer
+    codes = {401: "authentication", 403: "forbidden", 404: "not_found", 405: "method", 413: "too_large"}
+    sentence = {
+        404: "there is nothing at this address: see /openapi.json for what there is",
+        405: "this address does not take that method: see /openapi.json for those it takes",
+    }.get(error.status_code, str(error.detail))
+    return _json(_said(codes.get(error.status_code, "data"), sentence), error.status_code, dict(error.headers or {}))
+
+
+def invalid_request(error: RequestValidationError) -> Response:
+    """A body or a parameter that cannot be what it is; the places come first."""
+    wrong = [f"{'.'.join(str(part) for part in each['loc'])}: {each['msg']}" for each in error.errors()]
+    return _json(_said("data", "; ".join(wrong)), 422, {})
+
+
+def internal_error() -> Response:
+    """What nobody foresaw. The log has it, under the request's id."""
+    message = "the service failed at this request: look for its X-Request-Id in the service's log"
+    return _json(_said("internal", message), 500, {})
+
+
+def answer(request: Request, tree: Tree, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """The tree as the caller wants it: a frame where that is accepted, else JSON."""
+    if MEDIA_TYPE in request.headers.get("accept", ""):
+        return Response(packed(tree), status, headers, media_type=MEDIA_TYPE)
+    return _json(plain(tree), status, headers or {})
+
+
+async def body_tree(request: Request) -> Tree:
+    """What a request says, as JSON or as a frame; nothing said is an empty mapping.
+
+    Raises:
+        DataError: it is neither.
+    """
+    body = await request.body()
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == MEDIA_TYPE:
+        return unpacked(body)
+    if not body:
+        return {}
+    if kind != JSON:
+        raise DataError(f"the body's Content-Type is {kind or 'not given'}: send {JSON} or {MEDIA_TYPE}")
+    try:
+        return json.loads(body, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"the body is no JSON that can be read: {error}") from error
+
+
+def _no_constant(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no JSON")
+
+
+def _said(code: str, message: str) -> dict[str, Tree]:
+    return {"error": {"code": code, "message": message}, "detail": message}
+
+
+def _json(tree: Any, status: int, headers: Mapping[str, str]) -> Response:
+    text = json.dumps(tree, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return Response(text.encode("utf-8", "replace"), status, headers, media_type=JSON)
