@@ -121,7 +121,7 @@ def test_a_head_is_trained_saved_and_taken_up_again(tiny, tmp_path, lora):
     again = LocalPolicy(
         spec, load_model(source, device=CPU, precision="float32", trained=lora is None), version=version
     )
-    again.restore(tmp_path / "saved", optimizer=True)
+    again.load(tmp_path / "saved", optimizer=True)
     assert again.forward(pairs(), Reading(of="scores"), budget=BUDGET).scores == before
     for one in (held, again):
         one.forward_backward(pairs(), RewardModeling(), budget=BUDGET)

@@ -155,7 +155,7 @@ def test_saved_and_loaded_it_goes_on_to_the_same_bits(tiny, tmp_path, lora):
     source = tiny if lora else str(tmp_path / "two")
     model = load_model(source, device=CPU, precision="float32", trained=lora is None)
     resumed = LocalPolicy(spec, model, version=version)
-    resumed.restore(tmp_path / "two", optimizer=True)
+    resumed.load(tmp_path / "two", optimizer=True)
 
     for held in (straight, resumed):
         held.forward_backward(batch(seed=9), PPO(), budget=BUDGET)

@@ -3,18 +3,19 @@
 import logging
 import threading
 import weakref
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import psutil
 import torch
 
 from fettle.config import AdamW, LocalEngine, LossConfig, PolicySpec
 from fettle.engine.base import Capabilities, SampleRequest
-from fettle.engine.local import reading
+from fettle.engine.local import reading, snapshot
+from fettle.engine.local.capacity import capabilities, device_of, frozen_bytes, trained_bytes
 from fettle.engine.local.decode import Decoder
 from fettle.engine.local.forward import Voice, hosted
 from fettle.engine.local.frozen import FrozenModels
@@ -24,14 +25,15 @@ from fettle.engine.local.model import LanguageModel, Precision, load_model
 from fettle.engine.local.packing import packs
 from fettle.engine.local.policy import STATE, LocalPolicy, saved_state
 from fettle.engine.local.quantized import Quantization
-from fettle.engine.local.ways import ways
 from fettle.errors import EngineError, FettleError, ModelError, NotFoundError
-from fettle.losses import LOSSES
 from fettle.types import Checkpoint, Completion, Datum, Floats, ForwardResult, OptimResult, Tokens
 
 logger = logging.getLogger(__name__)
 
 GIB = 1 << 30
+
+RELEASED = 4096
+"""How many names of pins that were let go are remembered, so that they are not taken for models."""
 
 
 class LocalBackend:
@@ -44,7 +46,7 @@ class LocalBackend:
     def __init__(self, settings: LocalEngine, *, checkpoints: Path) -> None:
         self._settings = settings
         self._checkpoints = checkpoints
-        self._device = _device(settings.device)
+        self._device = device_of(settings.device)
         if settings.threads is not None:
             torch.set_num_threads(settings.threads)
         self._threads = torch.get_num_threads()
@@ -55,38 +57,66 @@ class LocalBackend:
         self._pinned: dict[str, LocalPolicy] = {}
         self._decoders: dict[int, Decoder] = {}
         self._pins_made = 0
+        self._released: deque[str] = deque(maxlen=RELEASED)
 
     def capabilities(self) -> Capabilities:
         """What this process can do."""
         return capabilities(self._settings)
 
+    def policy_bytes(self, spec: PolicySpec) -> int:
+        """How much memory a new policy would take: its weights, gradients and moments, and a base that is not here.
+
+        Told from the model's config; nothing is allocated.
+
+        Raises:
+            ModelError: the config is not on this machine.
+        """
+        own = trained_bytes(spec)
+        shared = spec.lora is None or (_name(spec), spec.precision, spec.quantization) in self._bases
+        return own if shared else own + frozen_bytes(spec)
+
     def create_policy(self, policy: str, spec: PolicySpec) -> int:
         """Load the model and make what is trained in it."""
-        with self._lookup:
-            model = self._model_for(spec, _name(spec))
-            try:
-                with model.turn:
-                    self._policies[policy] = LocalPolicy(spec, model)
-            except FettleError:
-                self._drop_unused()
-                raise
+        with self._making(spec, _name(spec)) as model:
+            self._policies[policy] = LocalPolicy(spec, model)
         return 0
 
     def load_policy(self, policy: str, checkpoint: str, *, optimizer: bool) -> int:
         """The policy as it was saved."""
         folder = Path(checkpoint)
         spec, version = saved_state(folder)
-        with self._lookup:
-            model = self._model_for(spec, _name(spec) if spec.lora else checkpoint)
-            try:
-                with model.turn:
-                    loaded = LocalPolicy(spec, model, version=version)
-                    loaded.restore(folder, optimizer=optimizer)
-            except FettleError:
-                self._drop_unused()
-                raise
+        with self._making(spec, _name(spec) if spec.lora else checkpoint) as model:
+            loaded = LocalPolicy(spec, model, version=version)
+            loaded.load(folder, optimizer=optimizer)
             self._policies[policy] = loaded
         return version
+
+    def restore(self, policy: str, checkpoint: str, *, optimizer: bool) -> int:
+        """A checkpoint in the place of what the policy is."""
+        with self._learning(policy) as held:
+            held.restore(Path(checkpoint), optimizer=optimizer)
+            return held.version
+
+    def snapshot(self, policy: str, folder: Path) -> None:
+        """All but the frozen base."""
+        with self._learning(policy) as held:
+            snapshot.write(held.moment(), folder)
+
+    def revive(self, policy: str, folder: Path) -> None:
+        """From the frozen base, which is loaded if it is not here, and the snapshot.
+
+        Raises:
+            CheckpointError: the snapshot is not whole, or its model has changed.
+            EngineError: there is a policy of that name, or not enough memory.
+        """
+        if policy in self._policies:
+            raise EngineError(f"there is a policy {policy!r} here: close it before it is revived")
+        moment = snapshot.read(folder, self._device)
+        with self._making(moment.spec, _name(moment.spec)) as model:
+            held = LocalPolicy(moment.spec, model)
+            held.go_on_from(moment, copied=self._settings.sampling_threads is not None)
+            self._policies[policy] = held
+            self._pinned |= dict.fromkeys(moment.pins, held)
 
     def forward(self, policy: str, data: Sequence[Datum], loss: LossConfig) -> ForwardResult:
         """No gradient."""
@@ -98,10 +128,10 @@ class LocalBackend:
         with self._learning(policy) as held:
             return held.forward_backward(data, loss, budget=self._settings.train_tokens)
 
-    def optim_step(self, policy: str, optimizer: AdamW, *, undoable: bool = False) -> OptimResult:
+    def optim_step(self, policy: str, optimizer: AdamW, *, undoable: bool = False, empty: bool = False) -> OptimResult:
         """Apply and clear."""
         with self._learning(policy) as held:
-            return held.optim_step(optimizer, undoable=undoable)
+            return held.optim_step(optimizer, undoable=undoable, empty=empty)
 
     def undo(self, policy: str) -> OptimResult:
         """Take the last step back."""
@@ -123,17 +153,24 @@ class LocalBackend:
         self._policy(policy)
         with self._lookup:
             gone = self._policies.pop(policy)
-            self._pinned = {name: owner for name, owner in self._pinned.items() if owner is not gone}
+            for name in [name for name, owner in self._pinned.items() if owner is gone]:
+                self._pinned.pop(name)
+                self._released.append(name)
             decoder = self._decoders.get(id(gone.model))
             self._drop_unused()
         if decoder is not None:
             decoder.forget(weakref.ref(gone))
 
-    def pin(self, policy: str) -> tuple[str, int]:
-        """A name for the weights as they are now."""
+    def pin(self, policy: str, name: str | None = None) -> tuple[str, int]:
+        """A name for the weights as they are now.
+
+        Raises:
+            EngineError: the name is another pin's, or there is not enough memory for a copy.
+        """
         owner = self._policy(policy)
-        self._pins_made += 1
-        name = f"{policy}@{owner.version}#{self._pins_made}"
+        name = self._pin_name(policy, owner.version) if name is None else name
+        if name in self._pinned:
+            raise EngineError(f"weights are pinned as {name!r} already: give these another name, or unpin those first")
         owner.pin(name, copied=self._settings.sampling_threads is not None)
         self._pinned[name] = owner
         return name, owner.version
@@ -142,6 +179,7 @@ class LocalBackend:
         """A policy closed meanwhile took its pins with it."""
         if weights in self._pinned:
             self._pinned.pop(weights).unpin(weights)
+            self._released.append(weights)
 
     def open(self, weights: str) -> int:
         """Load a model, or a checkpoint's, to be sampled."""
@@ -187,6 +225,26 @@ class LocalBackend:
         if self._settings.sampling_threads is not None and threads is not None and torch.get_num_threads() != threads:
             torch.set_num_threads(threads)
 
+    def _pin_name(self, policy: str, version: int) -> str:
+        """One that no pin has, those of a revived policy among them."""
+        while True:
+            self._pins_made += 1
+            name = f"{policy}@{version}#{self._pins_made}"
+            if name not in self._pinned:
+                return name
+
+    @contextmanager
+    def _making(self, spec: PolicySpec, source: str) -> Iterator[LanguageModel]:
+        """The model in which a policy is made, which is let go again if none is."""
+        with self._lookup:
+            model = self._model_for(spec, source)
+            try:
+                with model.turn:
+                    yield model
+            except FettleError:
+                self._drop_unused()
+                raise
+
     def _policy(self, policy: str) -> LocalPolicy:
         if policy not in self._policies:
             raise NotFoundError(f"there is no policy {policy!r} here: it was closed, or never made")
@@ -210,7 +268,7 @@ class LocalBackend:
 
     def _frozen_model(self, weights: str) -> tuple[LanguageModel, int]:
         """A model to be sampled, in the precision of the policy that it is the checkpoint or the base of."""
-        if "@" in weights and "#" in weights:
+        if weights in self._released:
             raise NotFoundError(f"the sampler {weights} was released, or its policy was closed")
         with self._lookup:
             before = set(self._frozen.names)
@@ -282,45 +340,7 @@ class LocalBackend:
             return self._decoders[id(model)]
 
 
-def capabilities(settings: LocalEngine, policy: PolicySpec | None = None) -> Capabilities:
-    """What a backend of these settings could do, and how it would run ``policy``, told without making either.
-
-    A device that is not here has no memory: a recipe for a bigger machine can still be planned on this one.
-    """
-    device = settings.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cpu":
-        memory = psutil.virtual_memory().total
-    elif torch.cuda.is_available():
-        memory = torch.cuda.get_device_properties(torch.device(device)).total_memory
-    else:
-        memory = psutil.virtual_memory().total if torch.backends.mps.is_available() else 0
-    return Capabilities(
-        engine="local",
-        device=device,
-        losses=tuple(LOSSES),
-        precisions=("float32", "bfloat16"),
-        threads=settings.threads or torch.get_num_threads(),
-        memory_bytes=memory,
-        sampling_beside=settings.sampling_threads is not None,
-        paths={} if policy is None else ways(settings, policy),
-    )
-
-
 def _name(spec: PolicySpec) -> str:
     if not isinstance(spec.model, str):
         raise ModelError("policy.model describes a tiny model: make it first with make_tiny_model, and name its folder")
     return spec.model
-
-
-def _device(wanted: str) -> torch.device:
-    if wanted == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise EngineError(
-            "engine.device is cuda, and torch sees no GPU here: use cpu, or install a CUDA build of torch"
-        )
-    if wanted == "mps" and not torch.backends.mps.is_available():
-        raise EngineError("engine.device is mps, and torch sees none here: use cpu")
-    return torch.device(wanted)

@@ -1,5 +1,6 @@
 """Parameters laid end to end: one buffer of values, and for what is trained one of gradients."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -19,14 +20,15 @@ class Flat:
         self.gradients: Tensor | None = None
         """What the calls since the last ``clear`` have added; None where there was none."""
         names, held = list(self.parameters), list(self.parameters.values())
-        self._shapes = {names[place]: held[place].shape for place in _order(held)}
+        self.shapes = {names[place]: tuple(held[place].shape) for place in _order(held)}
+        """In the order in which they lie."""
         self._first = self._buffer()
         self._later: tuple[Tensor, dict[str, Tensor]] | None = None
 
     def views(self, buffer: Tensor) -> dict[str, Tensor]:
         """By parameter name, the parts of a buffer [N] that lies as the values do."""
-        parts = torch.split(buffer, [shape.numel() for shape in self._shapes.values()])
-        return {name: part.view(shape) for (name, shape), part in zip(self._shapes.items(), parts, strict=True)}
+        parts = torch.split(buffer, [math.prod(shape) for shape in self.shapes.values()])
+        return {name: part.view(shape) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)}
 
     @contextmanager
     def all_or_nothing(self) -> Iterator[None]:
@@ -50,6 +52,12 @@ class Flat:
         else:
             self.gradients.add_(buffer)
             self._point(self._first[1])
+
+    def hold(self, gradients: Tensor) -> None:
+        """Take these [N] for what the calls since the last ``clear`` have added."""
+        buffer, views = self._first
+        self.gradients = buffer.copy_(gradients)
+        self._point(views)
 
     def clear(self) -> None:
         """Forget the gradients. The memory of one buffer is kept for the next."""

@@ -106,11 +106,11 @@ class Slots:
             ConfigError: ``targets`` names a layer that the model does not have.
         """
         adapter = Adapter(settings)
-        for path, layer in _targets(self._model, settings.targets).items():
+        for path, layer in targets(self._model, settings.targets).items():
             if path not in self._slots:
                 self._slots[path] = Slot()
                 layer.register_forward_hook(self._slots[path])
-            fan_in, fan_out = _fans(layer)
+            fan_in, fan_out = fans(layer)
             device = next(itertools.chain(layer.parameters(), layer.buffers())).device
             down = torch.empty(settings.rank, fan_in)
             bound = 1 / math.sqrt(fan_in)
@@ -218,7 +218,12 @@ def _faults(error: ValidationError) -> list[str]:
     return [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()]
 
 
-def _targets(model: nn.Module, names: tuple[str, ...]) -> Mapping[str, nn.Module]:
+def targets(model: nn.Module, names: tuple[str, ...]) -> Mapping[str, nn.Module]:
+    """The linear layers that ``names`` speak of, by path.
+
+    Raises:
+        ConfigError: one of them is no layer of the model.
+    """
     head = getattr(model, "get_output_embeddings", lambda: None)()
     linear = {p: m for p, m in model.named_modules() if isinstance(m, nn.Linear | Conv1D | Quantized) and m is not head}
     if names == ("all-linear",):
@@ -232,7 +237,8 @@ def _targets(model: nn.Module, names: tuple[str, ...]) -> Mapping[str, nn.Module
     return {path: layer for path, layer in linear.items() if path.rpartition(".")[2] in names}
 
 
-def _fans(layer: nn.Module) -> tuple[int, int]:
+def fans(layer: nn.Module) -> tuple[int, int]:
+    """How many numbers go into a linear layer, and come out of it."""
     if isinstance(layer, Quantized):
         return layer.in_features, layer.out_features
     weight = next(layer.parameters())

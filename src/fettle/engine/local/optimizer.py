@@ -38,7 +38,7 @@ class Optimizer:
         norm = 0.0 if gradients is None else _norm(gradients)
         moved = gradients is not None and math.isfinite(norm)
         if gradients is not None and moved:
-            if not self._state:
+            if not self.held:
                 self.put_back(self._beginning())
             if settings.clip_norm is not None and norm > settings.clip_norm:
                 gradients.mul_(settings.clip_norm / norm)
@@ -56,11 +56,11 @@ class Optimizer:
 
     def state(self) -> dict[str, Tensor]:
         """Moments and step counts by parameter name; empty before the first step."""
-        if not self._state:
+        if not self.held:
             return {}
-        named = {f"step/{name}": self._state["step"].clone() for name in self._flat.parameters}
+        named = {f"step/{name}": self.held["step"].clone() for name in self._flat.parameters}
         for moment in MOMENTS:
-            named |= {f"{moment}/{name}": part for name, part in self._flat.views(self._state[moment]).items()}
+            named |= {f"{moment}/{name}": part for name, part in self._flat.views(self.held[moment]).items()}
         return named
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
@@ -92,7 +92,7 @@ class Optimizer:
 
     def copy(self) -> dict[str, Tensor]:
         """Of the state as it is held, for :meth:`put_back`."""
-        return {key: value.clone() for key, value in self._state.items()}
+        return {key: value.clone() for key, value in self.held.items()}
 
     def put_back(self, state: dict[str, Tensor]) -> None:
         """Hold ``state`` itself, as :meth:`copy` gave it."""
@@ -104,8 +104,8 @@ class Optimizer:
         return {"step": torch.zeros((), device=self._flat.values.device), **moments}
 
     @property
-    def _state(self) -> dict[str, Tensor]:
-        """Two moments [N] and a step count; empty before the first step."""
+    def held(self) -> dict[str, Tensor]:
+        """The state itself: two moments [N] and a step count; empty before the first step."""
         held: dict[str, Tensor] = self._adam.state.get(self._whole, {})
         return held
 

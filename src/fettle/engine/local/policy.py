@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import safetensors.torch
 import torch
@@ -19,8 +20,9 @@ from fettle.engine.local.generators import generator
 from fettle.engine.local.head import Head, has_head
 from fettle.engine.local.lora import Adapter, read_adapter, write_adapter
 from fettle.engine.local.memory import enough_memory
-from fettle.engine.local.model import LanguageModel, new_head
+from fettle.engine.local.model import LanguageModel, load_model, new_head
 from fettle.engine.local.optimizer import Optimizer
+from fettle.engine.local.snapshot import Moment
 from fettle.errors import CheckpointError, ConfigError, EngineError
 from fettle.types import Checkpoint, Datum, ForwardResult, OptimResult
 
@@ -29,6 +31,13 @@ OPTIMIZER = "optimizer.safetensors"
 
 FEWER = "train fewer weights (policy.lora, a lower lora.rank), or a smaller model"
 """What helps where weights, gradients and moments do not fit."""
+
+
+class _Past(NamedTuple):
+    """Trained values as they were."""
+
+    buffer: Tensor  # [N]
+    views: dict[str, Tensor]
 
 
 class LocalPolicy:
@@ -48,7 +57,7 @@ class LocalPolicy:
         self._optimizer = Optimizer(self._flat)
         self._calls = 0
         self._pins: dict[str, int] = {}
-        self._past: dict[int, dict[str, Tensor]] = {}
+        self._past: dict[int, _Past] = {}
         self._before: tuple[Tensor, dict[str, Tensor]] | None = None
 
     def forward(self, data: Sequence[Datum], loss: LossConfig, *, budget: int) -> ForwardResult:
@@ -77,20 +86,24 @@ class LocalPolicy:
         self._calls += 1
         return result
 
-    def optim_step(self, settings: AdamW, *, undoable: bool = False) -> OptimResult:
+    def optim_step(self, settings: AdamW, *, undoable: bool = False, empty: bool = False) -> OptimResult:
         """Step. The version counts steps, skipped ones too, so that it is also the number of steps asked for.
 
-        An ``undoable`` step keeps one copy of weights and moments, until the next step or until it is undone.
+        An ``undoable`` step keeps one copy of weights and moments, until the next step or until it is undone. With
+        ``empty``, gradients that nobody made are zeros: moments and weights decay.
 
         Raises:
             EngineError: no gradient was accumulated, or there is not enough memory; everything is as it was then.
         """
-        if not self._calls:
+        if not self._calls and not empty:
             raise EngineError("optim_step has no gradient to apply: call forward_backward first")
         start = time.perf_counter()
         with enough_memory("for a step of the optimizer", FEWER):
             self._keep_pinned()
             before = (self._flat.values.clone(), self._optimizer.copy()) if undoable else None
+            if not self._calls:
+                with self._flat.all_or_nothing():  # adds zeros
+                    pass
             norm, moved = self._optimizer.step(settings)
         self._before = before
         self.version += 1
@@ -123,7 +136,8 @@ class LocalPolicy:
 
     def _keep(self) -> None:
         if self.version not in self._past:
-            self._past[self.version] = self._flat.views(self._flat.values.clone())
+            buffer = self._flat.values.clone()
+            self._past[self.version] = _Past(buffer, self._flat.views(buffer))
 
     def _check_head(self, loss: LossConfig) -> None:
         if isinstance(loss, Reading) and loss.of == "scores" and self.spec.head is not None:
@@ -161,14 +175,14 @@ class LocalPolicy:
         version = self._pins[name]
         past = self._past.get(version)
         if self._adapter is None:
-            return Voice(version, tensors=past)
-        return Voice(version, adapter=self._adapter if past is None else self._adapter.holding(past))
+            return Voice(version, tensors=None if past is None else past.views)
+        return Voice(version, adapter=self._adapter if past is None else self._adapter.holding(past.views))
 
     @contextmanager
     def as_pinned(self, name: str) -> Iterator[int]:
         """The model with the weights of ``name`` in it; yields their version."""
         version = self._pins[name]
-        past = self._past.get(version, {})
+        past = self._past[version].views if version in self._past else {}
         now = {name: self._parameters[name].data for name in past}
         try:
             for name, value in past.items():
@@ -203,7 +217,7 @@ class LocalPolicy:
             (scratch / STATE).write_text(json.dumps(state, indent=2) + "\n")
         return Checkpoint(folder.name, str(folder), self.version, checkpoint.digest(folder))
 
-    def restore(self, folder: Path, *, optimizer: bool) -> None:
+    def load(self, folder: Path, *, optimizer: bool) -> None:
         """Take up the adapter and the moments in ``folder``; a whole model's weights are in ``model`` already.
 
         Raises:
@@ -214,11 +228,101 @@ class LocalPolicy:
         if self.head is not None and has_head(folder):
             self.head.read(folder)
         if optimizer:
-            if not (folder / OPTIMIZER).is_file():
-                raise CheckpointError(
-                    f"the checkpoint {folder} was saved without its optimizer: load it with optimizer=False"
-                )
-            self._optimizer.restore(safetensors.torch.load_file(folder / OPTIMIZER))
+            self._optimizer.restore(_moments(folder))
+
+    def restore(self, folder: Path, *, optimizer: bool) -> None:
+        """Take up a checkpoint in the place of what is there: weights, and moments or none.
+
+        Gradients are dropped. The version goes up; what is pinned stays as it was.
+
+        Raises:
+            CheckpointError: it is of another kind of policy, or altered, or lacks an optimizer that is asked for;
+                everything is as it was then.
+            EngineError: there is not enough memory; everything is as it was then.
+        """
+        spec, _ = saved_state(folder)
+        _check_kind(self.spec, spec, folder)
+        with enough_memory("to take up a checkpoint", FEWER):
+            other = LocalPolicy(spec, self._twin(folder))
+            other.load(folder, optimizer=optimizer)
+            self._keep_pinned()
+        self._flat.values.copy_(other._flat.values)
+        self._flat.clear()
+        self._optimizer.put_back(other._optimizer.held)
+        self._before = None
+        self._calls = 0
+        self.version += 1
+
+    def _twin(self, folder: Path) -> LanguageModel:
+        """The model in which the policy saved in ``folder`` can be held."""
+        if self._adapter is not None:
+            return self.model
+        return load_model(str(folder), device=self.model.device, precision=self.model.precision, trained=True)
+
+    def moment(self) -> Moment:
+        """All that the calls so far have made of the policy. The tensors are its own."""
+        return Moment(
+            spec=self.spec,
+            version=self.version,
+            calls=self._calls,
+            pins=self._pins,
+            shapes=self._flat.shapes,
+            values=self._flat.values,
+            gradients=self._flat.gradients,
+            moments=self._optimizer.held,
+            before=self._before,
+            past={version: past.buffer for version, past in self._past.items()},
+        )
+
+    def go_on_from(self, moment: Moment, *, copied: bool) -> None:
+        """Be what the policy was at that moment, whose tensors are this one's from now on.
+
+        ``copied``: whether what is pinned must be a copy; see :meth:`pin`.
+
+        Raises:
+            CheckpointError: the model has other layers than it had then.
+            EngineError: there is not enough memory.
+        """
+        if list(moment.shapes.items()) != list(self._flat.shapes.items()):
+            raise CheckpointError(
+                f"the snapshot was taken of a policy with other layers than {self.model.source} gives it now: "
+                "put the model back that it was taken with"
+            )
+        with enough_memory("for a policy as it was", FEWER):
+            self._flat.values.copy_(moment.values)
+            if moment.gradients is not None:
+                self._flat.hold(moment.gradients)
+            self._optimizer.put_back(dict(moment.moments))
+            self._past = {version: _Past(buffer, self._flat.views(buffer)) for version, buffer in moment.past.items()}
+            self._before, self._pins = moment.before, dict(moment.pins)
+            self.version, self._calls = moment.version, moment.calls
+            if copied:
+                self._keep_pinned()
+
+
+def _moments(folder: Path) -> dict[str, Tensor]:
+    if not (folder / OPTIMIZER).is_file():
+        raise CheckpointError(f"the checkpoint {folder} was saved without its optimizer: load it with optimizer=False")
+    found: dict[str, Tensor] = safetensors.torch.load_file(folder / OPTIMIZER)
+    return found
+
+
+def _check_kind(own: PolicySpec, saved: PolicySpec, folder: Path) -> None:
+    """Refuse a checkpoint whose weights would mean something else here."""
+    here, there = _kind(own), _kind(saved)
+    names = [name for name in here | there if here.get(name) != there.get(name)]
+    unlike = [f"{name} {there.get(name)}, here {here.get(name)}" for name in names]
+    if unlike:
+        raise CheckpointError(
+            f"the checkpoint {folder} is of another kind of policy ({'; '.join(unlike)}): load it into one of its own"
+        )
+
+
+def _kind(spec: PolicySpec) -> dict[str, object]:
+    """What two policies must share for the weights of one to mean the same in the other."""
+    whole = spec.model_dump(include={"model", "head", "quantization"})
+    adapter = {} if spec.lora is None else spec.lora.model_dump(include={"rank", "alpha", "targets"})
+    return {**whole, "weights": "whole" if spec.lora is None else "adapter", **adapter}
 
 
 def saved_state(folder: Path) -> tuple[PolicySpec, int]:

@@ -16,7 +16,7 @@ LATER = "found out when the model is loaded: its config is not here"
 
 def ways(settings: LocalEngine, policy: PolicySpec) -> dict[str, str]:
     """``training`` and ``sampling``. At load a few tokens are run, and what they disprove is not done."""
-    config = _config_of(policy.model)
+    config = config_of(policy.model)
     found = {"training": LATER, "sampling": LATER}
     if config is not None:
         reason = undrivable(config)
@@ -48,13 +48,13 @@ def _window(config: PretrainedConfig) -> int | None:
     return tokens if kinds is None or "sliding_attention" in kinds else None
 
 
-def _config_of(model: str | TinyModel) -> PretrainedConfig | None:
-    """None where it is not on this machine, or is none that transformers knows."""
+def config_of(model: str | TinyModel) -> PretrainedConfig | None:
+    """A model's config; None where it is not on this machine, or is none that transformers knows."""
     if isinstance(model, TinyModel):
         return tiny_config(model)
     folder = Path(model)
     if (folder / ADAPTER_CONFIG).is_file():
-        return _config_of(read_layout(folder).base_model)
+        return config_of(read_layout(folder).base_model)
     try:
         config: PretrainedConfig = AutoConfig.from_pretrained(model, local_files_only=True)
     except (OSError, ValueError, KeyError):

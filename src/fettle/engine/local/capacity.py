@@ -1,0 +1,110 @@
+"""What an engine of given settings can do on this machine, and how much memory a policy would take."""
+
+import functools
+import math
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+import psutil
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM
+
+from fettle.config import LocalEngine, PolicySpec, TinyModel
+from fettle.engine.base import Capabilities
+from fettle.engine.local.lora import fans, targets
+from fettle.engine.local.quantized import BLOCK, Quantization
+from fettle.engine.local.ways import config_of, ways
+from fettle.errors import EngineError, ModelError
+from fettle.losses import LOSSES
+
+TRAINED_BYTES = 4 * 5
+"""Of each trained number, all in float32: itself, its gradient and what a further call adds to it, two moments."""
+
+ROW_BYTES: Mapping[Quantization, Callable[[int], int]] = MappingProxyType(
+    {"int8": lambda width: width + 4, "nf4": lambda width: math.ceil(width / BLOCK) * (BLOCK // 2 + 4)}
+)
+"""Of a row of so many weights in few bits, its scales with it."""
+
+
+def capabilities(settings: LocalEngine, policy: PolicySpec | None = None) -> Capabilities:
+    """What a backend of these settings could do, and how it would run ``policy``, told without making either.
+
+    A device that is not here has no memory: a recipe for a bigger machine can still be planned on this one.
+    """
+    device = settings.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cpu":
+        memory = psutil.virtual_memory().total
+    elif torch.cuda.is_available():
+        memory = torch.cuda.get_device_properties(torch.device(device)).total_memory
+    else:
+        memory = psutil.virtual_memory().total if torch.backends.mps.is_available() else 0
+    return Capabilities(
+        engine="local",
+        device=device,
+        losses=tuple(LOSSES),
+        precisions=("float32", "bfloat16"),
+        threads=settings.threads or torch.get_num_threads(),
+        memory_bytes=memory,
+        sampling_beside=settings.sampling_threads is not None,
+        paths={} if policy is None else ways(settings, policy),
+    )
+
+
+def device_of(wanted: str) -> torch.device:
+    """The device that ``engine.device`` names.
+
+    Raises:
+        EngineError: it is not here.
+    """
+    if wanted == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise EngineError(
+            "engine.device is cuda, and torch sees no GPU here: use cpu, or install a CUDA build of torch"
+        )
+    if wanted == "mps" and not torch.backends.mps.is_available():
+        raise EngineError("engine.device is mps, and torch sees none here: use cpu")
+    return torch.device(wanted)
+
+
+def trained_bytes(spec: PolicySpec) -> int:
+    """What a policy's own weights would take, with their gradients and moments.
+
+    Raises:
+        ModelError: the model's config is not on this machine.
+        ConfigError: ``lora.targets`` names a layer that the model does not have.
+    """
+    outline = _outline(spec.model)
+    if spec.lora is None:
+        return TRAINED_BYTES * _numbers(outline)
+    adapted = targets(outline, spec.lora.targets).values()
+    return TRAINED_BYTES * sum(spec.lora.rank * sum(fans(layer)) for layer in adapted)
+
+
+def frozen_bytes(spec: PolicySpec) -> int:
+    """What the frozen base of an adapter would take."""
+    outline = _outline(spec.model)
+    width = 2 if spec.precision == "bfloat16" else 4
+    if spec.quantization is None:
+        return width * _numbers(outline)
+    stored = [layer for layer in targets(outline, ("all-linear",)).values() if isinstance(layer, nn.Linear)]
+    rows = sum(layer.out_features * ROW_BYTES[spec.quantization](layer.in_features) for layer in stored)
+    return width * (_numbers(outline) - sum(layer.weight.numel() for layer in stored)) + rows
+
+
+@functools.lru_cache(maxsize=16)
+def _outline(model: str | TinyModel) -> nn.Module:
+    """The model without its weights."""
+    config = config_of(model)
+    if config is None:
+        raise ModelError(f"how large {model} is cannot be told: its config is not on this machine")
+    with torch.device("meta"):
+        outline: nn.Module = AutoModelForCausalLM.from_config(config)
+    return outline
+
+
+def _numbers(outline: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in outline.parameters())
