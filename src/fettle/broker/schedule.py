@@ -5,7 +5,7 @@ import logging
 import weakref
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
-from threading import Thread, current_thread
+from threading import Lock, Thread, current_thread
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from fettle.broker.turns import Turns
@@ -19,6 +19,8 @@ Item = TypeVar("Item")
 
 FAULTS_OF_A_CALL = (ConfigError, DataError, LossInputError, ModelError, NotFoundError)
 """What is wrong with what was asked, and will be when it is asked again."""
+
+CLOSED = "this engine was closed: make a new one"
 
 QUANTUM = Scheduling().quantum_tokens
 """Tokens of a turn, where nothing else is said."""
@@ -55,20 +57,25 @@ class Worker:
     def start(self, call: Callable[[], Result], *, flow: str = "", cost: int = 1) -> asyncio.Future[Result]:
         """The same, queued before this returns; once the future is cancelled, a call that has not begun never does."""
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        if self._end.alive:
-            self._inbox.put(_Queued(flow, cost, call, future))
+        if self.closed:
+            future.set_exception(EngineError(CLOSED))
         else:
-            future.set_exception(EngineError("this engine was closed: make a new one"))
+            self._inbox.put(_Queued(flow, cost, call, future))
         return future
 
     def post(self, call: Callable[[], object], *, flow: str = "", cost: int = 1) -> None:
         """Queue a call nobody waits for; after ``close`` it is dropped."""
-        if self._end.alive:
+        if not self.closed:
             self._inbox.put(_Queued(flow, cost, call, None))
 
     def charge(self, flow: str, tokens: int) -> None:
         """From within a call: what it costs beyond what it was queued with."""
         self._turns.charge(flow, tokens)
+
+    @property
+    def closed(self) -> bool:
+        """Whether it takes in nothing more."""
+        return not self._end.alive
 
     def close(self) -> None:
         """Finish what is queued, then end the thread."""
@@ -101,10 +108,14 @@ def _carry_out(call: Callable[[], Any], future: asyncio.Future[Any] | None) -> N
         answer = call()
     except BaseException as raised:  # noqa: BLE001  it is raised where the answer is waited for
         error = raised
-    if future is None:
-        if error is not None:
-            logger.error("a call that nobody waits for failed", exc_info=error)
-        return
+    if future is not None:
+        _tell(future, answer, error)
+    elif error is not None:
+        logger.error("a call that nobody waits for failed", exc_info=error)
+
+
+def _tell(future: asyncio.Future[Any], answer: Any, error: BaseException | None) -> None:
+    """Settle a future, from another thread than its own."""
     try:
         future.get_loop().call_soon_threadsafe(_settle, future, answer, error)
     except RuntimeError:  # The loop was closed, and with it whoever waited.
@@ -183,3 +194,107 @@ class Gatherer(Generic[Item, Result]):
         done = asyncio.ensure_future(self._worker.run(lambda: self._call(items)))
         await asyncio.wait([done])
         return done.exception() or done.result()
+
+
+class _Seat(NamedTuple):
+    """One who waits to be drawn for."""
+
+    item: Any
+    tenant: str
+    cost: int
+    future: asyncio.Future[Any]
+
+
+class WaitingRoom(Generic[Item, Result]):
+    """Joins all calls that wait when the worker comes to them into one backend call, up to a budget of tokens.
+
+    Tenants take turns for the places in it, and the room takes turns with the other flows of the worker. A call that is
+    cancelled before is not computed for. One that is at fault gets its own error, and what the backend itself fails at
+    is told to all of the batch.
+    """
+
+    def __init__(
+        self,
+        worker: Worker,
+        call: Callable[[Sequence[Item]], Sequence[Result]],
+        *,
+        budget: int,
+        flow: str = "drawing",
+        quantum: int = QUANTUM,
+        spent: Callable[[Item, Result], int] | None = None,
+    ) -> None:
+        self._worker = worker
+        self._call = call
+        self._budget = budget
+        self._flow = flow
+        self._spent = spent
+        self._seats: Turns[_Seat] = Turns(quantum)
+        self._lock = Lock()  # of the seats: they are taken on the event loop and left on the worker's thread
+
+    def __len__(self) -> int:
+        return len(self._seats)
+
+    async def __call__(self, item: Item, *, tenant: str = "", cost: int = 1) -> Result:
+        """The item's own share of the joint answer."""
+        return await self.start(item, tenant=tenant, cost=cost)
+
+    def start(self, item: Item, *, tenant: str = "", cost: int = 1) -> asyncio.Future[Result]:
+        """The same, with its place taken before this returns; ``cost`` is the most tokens it may come to."""
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        if self._worker.closed:
+            future.set_exception(EngineError(CLOSED))
+            return future
+        with self._lock:
+            self._seats.put(tenant, _Seat(item, tenant, cost, future), cost)
+        # As many turns are asked for as there are seats; those that find the room empty cost nothing.
+        self._worker.post(self._serve, flow=self._flow, cost=0)
+        return future
+
+    def _serve(self) -> None:
+        """On the worker's thread: the next batch."""
+        batch = self._batch()
+        if batch:
+            self._worker.charge(self._flow, sum(seat.cost for seat in batch))
+            self._answer(batch)
+
+    def _batch(self) -> list[_Seat]:
+        batch: list[_Seat] = []
+        tokens = 0
+        with self._lock:
+            while self._seats and tokens < self._budget:
+                seat = self._seats.take()
+                if seat.future.cancelled():
+                    self._seats.charge(seat.tenant, -seat.cost)
+                else:
+                    batch.append(seat)
+                    tokens += seat.cost
+        return batch
+
+    def _answer(self, batch: Sequence[_Seat]) -> None:
+        """Tell everyone of a batch; where one is at fault, halves are tried until it is alone."""
+        try:
+            results = self._call([seat.item for seat in batch])
+        except FAULTS_OF_A_CALL as error:
+            if len(batch) == 1:
+                _tell(batch[0].future, None, error)
+                return
+            middle = len(batch) // 2
+            self._answer(batch[:middle])
+            self._answer(batch[middle:])
+        except BaseException as error:  # noqa: BLE001  it is raised where the answers are waited for
+            for seat in batch:
+                _tell(seat.future, None, error)
+        else:
+            for seat, result in zip(batch, results, strict=True):
+                _tell(seat.future, result, None)
+            self._settle_up(batch, results)
+
+    def _settle_up(self, batch: Sequence[_Seat], results: Sequence[Result]) -> None:
+        """Give back what was charged and not used."""
+        if self._spent is None:
+            return
+        with self._lock:
+            for seat, result in zip(batch, results, strict=True):
+                unused = seat.cost - self._spent(seat.item, result)
+                self._seats.charge(seat.tenant, -unused)
+                self._worker.charge(self._flow, -unused)
