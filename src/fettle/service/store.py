@@ -2,11 +2,12 @@
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from sqlalchemy import URL, ColumnElement, Table, delete, event, func, make_url, select, text, update
@@ -23,7 +24,12 @@ from fettle.service.migrations import migrate
 CATALOGUE = "catalogue.sqlite3"
 """The file in the state folder."""
 
-DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
+DRIVERS = MappingProxyType(
+    {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
+)
+INSERTS: Mapping[str, Callable[[Table], sqlite.Insert | postgresql.Insert]] = MappingProxyType(
+    {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
+)
 BUSY_MS = 30_000
 CONNECT_S = 5
 POOL_S = 10
@@ -65,7 +71,7 @@ class Store:
     def __init__(self, engine: AsyncEngine, where: str) -> None:
         self._engine = engine
         self._reader = engine.execution_options(reading=True)
-        self._insert = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}[engine.dialect.name]
+        self._insert = INSERTS[engine.dialect.name]
         self._where = where
 
     @classmethod

@@ -1,0 +1,49 @@
+"""What is written down every second, beside everything else."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from fettle.errors import StorageError
+
+logger = logging.getLogger(__name__)
+
+INTERVAL_S = 1.0
+
+
+class Upkeep:
+    """Calls each of its tasks every second, and once more at the end. A store that is away is tried again."""
+
+    def __init__(self, *tasks: Callable[[], Awaitable[object]], interval_s: float = INTERVAL_S) -> None:
+        self._tasks = tasks
+        self._interval_s = interval_s
+        self._failing: set[int] = set()
+        self._running: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin."""
+        self._running = asyncio.create_task(self._go_on())
+
+    async def stop(self) -> None:
+        """End, with everything written that can be."""
+        if self._running is not None:
+            self._running.cancel()
+            await asyncio.wait([self._running])
+        await self.now()
+
+    async def now(self) -> None:
+        """Call each task."""
+        for number, task in enumerate(self._tasks):
+            try:
+                await task()
+            except StorageError as error:
+                if number not in self._failing:
+                    logger.warning("%s; it is tried again every second", error.message)
+                self._failing.add(number)
+            else:
+                self._failing.discard(number)
+
+    async def _go_on(self) -> None:
+        while True:
+            await asyncio.sleep(self._interval_s)
+            await self.now()
