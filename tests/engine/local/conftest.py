@@ -1,5 +1,6 @@
 """Small models made in code, for every test of the local engine."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,14 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A Qwen3-architecture model of random weights."""
     folder = tmp_path_factory.mktemp("models") / "tiny"
     return make_tiny_model(TinyModel(hidden=32, layers=2, heads=2, context=128), folder, texts=TEXTS)
+
+
+@pytest.fixture
+def doubled() -> Iterator[None]:
+    """Adapters and heads made inside are float64 too."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
 
 
 def saved(model: torch.nn.Module, tokenizer_from: str, folder: Path) -> str:

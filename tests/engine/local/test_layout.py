@@ -49,7 +49,7 @@ def test_padding_is_zero_and_untrained():
         datum([3, 4, 5], [0, 1, 1], advantages=[0, 6, 7], temperature=0.5),
     ]
     batch = micro_batch(data, [0, 1], beside(data), ["advantages"])
-    assert batch.tokens.tolist() == [[1, 2, 0], [3, 4, 5]]
+    assert batch.targets.tolist() == [[1, 2, 0], [3, 4, 5]]
     assert batch.loss_mask.tolist() == [[0, 1, 0], [0, 1, 1]]
     assert batch.streams["advantages"].tolist() == [[0, 5, 0], [0, 6, 7]]
     assert batch.temperature.tolist() == [1.0, 0.5]

@@ -1,7 +1,7 @@
 """Packed sequences: the numbers of padded ones, whatever the architecture and the loss; else refused."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import MappingProxyType
 
@@ -208,14 +208,6 @@ def test_bfloat16_and_few_bits_are_packed_too(quantization, tiny):
     padded, packed = (found(model, spec, CausalLM(), groups(), on) for on in (False, True))
     assert (packed[1] - padded[1]).norm() < 0.1 * padded[1].norm()  # another's tokens would turn it altogether
     assert packed[0] == pytest.approx(padded[0], rel=0.01)
-
-
-@pytest.fixture
-def doubled() -> Iterator[None]:
-    """Adapters and heads made inside are float64 too."""
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
 
 
 @pytest.fixture

@@ -55,7 +55,7 @@ class MicroBatch:
     indices: list[int]
     """Which of the call's data these are."""
     laid: Laid
-    tokens: Tensor  # [B, T]
+    targets: Tensor  # [B, T]
     loss_mask: Tensor  # [B, T]
     weights: Tensor  # [B, T]
     temperature: Tensor  # [B]
@@ -186,7 +186,7 @@ def micro_batch(
     return MicroBatch(
         indices=indices,
         laid=laid,
-        tokens=padded([row.tokens for row in rows], np.int64, device),
+        targets=padded([row.tokens if row.targets is None else row.targets for row in rows], np.int64, device),
         loss_mask=padded([row.loss_mask for row in rows], np.float32, device),
         weights=padded([row.weights * row.loss_mask for row in rows], np.float32, device),
         temperature=torch.tensor([row.temperature for row in rows], device=device),

@@ -76,7 +76,7 @@ class LanguageModel:
     def outputs(
         self,
         laid: Laid,
-        tokens: Tensor,
+        targets: Tensor,
         wanted: Tensor,
         temperature: Tensor,
         *,
@@ -88,8 +88,8 @@ class LanguageModel:
 
         Args:
             laid: how these sequences are run: each at least to before its last wanted token, and to its end for scores.
-            tokens: [B, T], right-padded.
-            wanted: [B, T], true where a token is spoken of; false in the first column.
+            targets: [B, T], right-padded: the token that is spoken of at each place, after what stands before it.
+            wanted: [B, T], true where one is; false in the first column.
             temperature: [B].
             read: of ``logprobs`` (and with them ``entropy``) [B, T]; ``values`` [B, T], what ``head`` makes of the
                 state before each wanted token; ``scores`` [B], what it makes of the state after the last token.
@@ -103,12 +103,12 @@ class LanguageModel:
             hidden, logits = self._states(laid, logits="logprobs" in read)
             before = hidden.index_select(0, places)
             if "logprobs" in read:
-                found = self._logprobs(before, logits, places, tokens[rows, columns], temperature[rows])
+                found = self._logprobs(before, logits, places, targets[rows, columns], temperature[rows])
                 said["logprobs"], said["entropy"] = (_scattered(x, rows, columns, wanted.shape) for x in found)
             if "values" in read and head is not None:
                 said["values"] = _scattered(head(before), rows, columns, wanted.shape)
             if "scores" in read and head is not None and lengths is not None:
-                last = laid.places(torch.arange(len(tokens), device=tokens.device), lengths - 1)
+                last = laid.places(torch.arange(len(lengths), device=lengths.device), lengths - 1)
                 said["scores"] = head(hidden.index_select(0, last))
         return said
 

@@ -102,9 +102,9 @@ def run(
         EngineError: there is not enough memory.
     """
     losses.check_inputs(loss, data)
-    for index, datum in enumerate(data):
-        model.check_tokens(f"datum {index}", int(datum.tokens.min()), int(datum.tokens.max()), len(datum.tokens))
     totals, read = Totals(len(data)), losses.model_outputs(loss)
+    for index, datum in enumerate(data):
+        _check_tokens(model, f"datum {index}", datum, read)
     streams, scalars = losses.required_inputs(loss), losses.required_scalars(loss)
     together = losses.pairs(data) if losses.unit_of(loss) == "pair" else None
     needed = [_needed(datum, read) for datum in data]
@@ -116,7 +116,7 @@ def run(
         with laid.enough_memory():
             started = perf_counter()
             said = model.outputs(
-                laid, batch.tokens, batch.loss_mask > 0, batch.temperature, read=read, head=head, lengths=batch.lengths
+                laid, batch.targets, batch.loss_mask > 0, batch.temperature, read=read, head=head, lengths=batch.lengths
             )
             totals.add(batch, said)
             total = None if isinstance(loss, Reading) else _evaluated(loss, batch, said, totals)
@@ -126,6 +126,14 @@ def run(
                 backward(total)
                 totals.spent("backward", perf_counter() - started)
     return totals.result(data, read)
+
+
+def _check_tokens(model: LanguageModel, name: str, datum: Datum, read: Collection[str]) -> None:
+    """Where targets are given, the last token only stands for a place: it need not fit into the context."""
+    length, last = len(datum.tokens), 0 if datum.targets is None or "scores" in read else 1
+    model.check_tokens(name, int(datum.tokens.min()), int(datum.tokens.max()), length - last)
+    if datum.targets is not None:
+        model.check_tokens(f"targets of {name}", int(datum.targets[1:].min()), int(datum.targets[1:].max()), 0)
 
 
 def _needed(datum: Datum, read: Collection[str]) -> Ints:
