@@ -256,7 +256,7 @@ class Store:
         await connection.execute(self._insert(tables.tenants).values(values).on_conflict_do_nothing())
 
     async def add_to(self, connection: AsyncConnection, table: Table, values: dict[str, Any], *sums: str) -> None:
-        """A row, or, where its key is taken, the row there: ``sums`` are added to, the rest is replaced."""
+        """A row; where its key is taken, the row there changes: ``sums`` are added to, the rest is replaced."""
         row = self._insert(table).values(values)
         key = [column.name for column in table.primary_key]
         changed = {

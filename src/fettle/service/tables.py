@@ -93,7 +93,6 @@ catalogue = MetaData(
         "pk": "pk_%(table_name)s",
         "fk": "fk_%(table_name)s_%(column_0_name)s",
         "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-        "uq": "uq_%(table_name)s_%(column_0_name)s",
     }
 )
 
@@ -217,15 +216,14 @@ usage = Table(
 marks = Table("marks", catalogue, _text("policy", key=True), _number("incarnation"), _number("seq"))
 """The last operation of each policy that is counted in ``usage``."""
 
-batches = Table("batches", catalogue, _id(), _moment("at"))
-"""What was written into ``usage``, ``marks`` and ``ledger`` in one go, so that trying again writes it once."""
+writers = Table("writers", catalogue, _id(), _number("batch"))
+"""The last batch of each service in ``usage``, ``marks`` and ``ledger``, so that trying again writes it once."""
 
 ledger = Table(
     "ledger",
     catalogue,
-    Column("number", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    _text("key", key=True),
     _owner(),
-    Column("key", String, nullable=False, unique=True),
     _text("kind"),
     Column("amount", Money, nullable=False),
     _moment("at"),

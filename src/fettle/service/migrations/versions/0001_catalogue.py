@@ -90,14 +90,12 @@ def _usage() -> None:
     named = ("tenant", "run", "kind", "day")
     op.create_table("usage", *_texts(*named), *counted, _key("usage", *named))
     op.create_table("marks", *_texts("policy"), _number("incarnation"), _number("seq"), _key("marks", "policy"))
-    op.create_table("batches", _id(), _moment("at"), _key("batches", "id"))
+    op.create_table("writers", _id(), _number("batch"), _key("writers", "id"))
 
 
 def _ledger() -> None:
-    columns = [_counter(), *_texts("tenant", "key", "kind"), _number("amount"), _moment("at"), *_texts("note")]
-    op.create_table(
-        "ledger", *columns, _owner("ledger"), _key("ledger", "number"), sa.UniqueConstraint("key", name="uq_ledger_key")
-    )
+    columns = [*_texts("key", "tenant", "kind"), _number("amount"), _moment("at"), *_texts("note")]
+    op.create_table("ledger", *columns, _owner("ledger"), _key("ledger", "key"))
     op.create_index("ix_ledger_tenant", "ledger", ["tenant"])
 
 
