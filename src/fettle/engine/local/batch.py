@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fettle.engine.local.drawing import Drawn, Settings, draw, uniforms
+from fettle.engine.local.drawing import Drawn, Settings, Top, draw, uniforms
 from fettle.engine.local.roster import Roster
 from fettle.engine.local.stopping import Pieces, StopStrings
 from fettle.types import Completion
@@ -22,14 +22,25 @@ class Ledger:
     tokens: list[NDArray[np.int64]] = field(default_factory=list)
     logprobs: list[Tensor] = field(default_factory=list)
     untempered: list[Tensor] = field(default_factory=list)
+    top: list[tuple[NDArray[np.int64], Top]] = field(default_factory=list)
 
-    def add(self, rows: NDArray[np.int64], tokens: NDArray[np.int64], drawn: Drawn) -> None:
+    def add(self, rows: NDArray[np.int64], tokens: NDArray[np.int64], drawn: Drawn, settings: Settings) -> None:
         """One token for each of ``rows``."""
         self.rows.append(rows)
         self.tokens.append(tokens)
         self.logprobs.append(drawn.logprobs)
         if drawn.untempered is not None:
             self.untempered.append(drawn.untempered)
+        if drawn.top is not None and settings.top is not None:
+            self.top.append((rows[settings.top.rows], drawn.top))
+
+    def likeliest(self, size: int) -> list[list[list[tuple[int, float]]]]:
+        """By row of ``size`` rows: at each token the likeliest ones, as many as the greediest row asked for."""
+        found: list[list[list[tuple[int, float]]]] = [[] for _ in range(size)]
+        for rows, top in self.top:
+            for row, tokens, logprobs in zip(rows.tolist(), top.tokens.tolist(), top.logprobs.tolist(), strict=True):
+                found[row].append(list(zip(tokens, logprobs, strict=True)))
+        return found
 
 
 class Batch:
@@ -42,9 +53,12 @@ class Batch:
         self._rows = np.zeros(0, dtype=np.int64)
         self._counts = np.zeros(0, dtype=np.int64)
         self._uniforms = np.zeros((0, int(roster.limit.max())))  # [B, longest limit]
-        self._watches: dict[int, StopStrings] = {}  # by row of the roster
+        self._stop_strings: dict[int, StopStrings] = {}  # by row of the roster
         self._settings: Settings | None = None
         self._stopped = np.zeros(len(roster), dtype=np.bool_)  # over all rows of the roster
+        self._watched = np.array([request.watch is not None for request in roster.requests])
+        self._watching = bool(self._watched.any())
+        self._unwanted = np.zeros(len(roster.requests), dtype=np.bool_)  # whose watch has said that it is enough
         self._ledger = Ledger()
         self.tokens = np.zeros(0, dtype=np.int64)
         """The token that each row drew last."""
@@ -60,7 +74,7 @@ class Batch:
             limit = int(self._roster.limit[row])
             numbers[:limit] = uniforms(params.seed, int(self._roster.index[row]), limit)
             if params.stop:
-                self._watches[row] = StopStrings(params.stop, self._pieces)
+                self._stop_strings[row] = StopStrings(params.stop, self._pieces)
         self._rows = np.concatenate([self._rows, rows])
         self._counts = np.concatenate([self._counts, np.zeros_like(rows)])
         self.tokens = np.concatenate([self.tokens, np.zeros_like(rows)])
@@ -68,17 +82,18 @@ class Batch:
         self._settings = None
 
     def extend(self, logits: Tensor, *, since: int) -> NDArray[np.bool_]:
-        """Draw a token for each row from place ``since`` on; which of all B rows are finished."""
-        rows = self._rows[since:]
-        numbers = self._uniforms[np.arange(since, len(self)), self._counts[since:]]
-        drawn = draw(logits.to(self._device), self._drawn_by(since), torch.from_numpy(numbers).to(self._device))
-        tokens = drawn.tokens.cpu().numpy()
-        self._ledger.add(rows, tokens, drawn)
-        self.tokens[since:] = tokens
-        self._counts[since:] += 1
-        self._stopped[rows] = self._stops(rows, tokens)
+        """Draw a token for each row from place ``since`` on; which of all B rows are finished.
+
+        Rows that enter when their request's watch has had enough draw nothing.
+        """
+        places = np.arange(since, len(self))
+        if self._watching and (unwanted := self._unwanted[self._roster.request[self._rows[since:]]]).any():
+            places = places[~unwanted]
+            logits = logits[torch.from_numpy(places - since).to(logits.device)]
+        if len(places):
+            self._draw(logits, places)
         finished: NDArray[np.bool_] = self._stopped[self._rows] | (self._counts == self._roster.limit[self._rows])
-        return finished
+        return finished | self._unwanted[self._roster.request[self._rows]] if self._watching else finished
 
     def keep(self, order: NDArray[np.int64]) -> None:
         """Go on with the rows at these places, in this order."""
@@ -96,31 +111,59 @@ class Batch:
         untempered = torch.cat(self._ledger.untempered).cpu().numpy()[order].tolist() if self._ledger.untempered else []
         ends = np.bincount(rows, minlength=len(roster)).cumsum().tolist()
         found: list[list[Completion]] = [[] for _ in requests]
+        likeliest = self._ledger.likeliest(len(roster)) if self._ledger.top else []
         for row, (start, end) in enumerate(zip([0, *ends], ends, strict=False)):
             request = int(roster.request[row])
+            params = requests[request].params
+            k = params.top_logprobs
             found[request].append(
                 Completion(
                     tokens=tokens[start:end],
                     logprobs=logprobs[start:end],
                     stop_reason="stop" if self._stopped[row] else "length",
                     policy_version=versions[roster.voice[roster.prompt[row]]],
-                    untempered_logprobs=untempered[start:end] if requests[request].params.untempered_logprobs else None,
+                    untempered_logprobs=untempered[start:end] if params.untempered_logprobs else None,
+                    top=[place[:k] for place in likeliest[row]] if k else None,
                 )
             )
         return found
 
-    def _drawn_by(self, since: int) -> Settings:
-        if since:
-            return self._roster.settings.settings(self._roster.request[self._rows[since:]], self._device)
+    def _draw(self, logits: Tensor, places: NDArray[np.int64]) -> None:
+        rows = self._rows[places]
+        numbers = self._uniforms[places, self._counts[places]]
+        settings = self._drawn_by(rows)
+        drawn = draw(logits.to(self._device), settings, torch.from_numpy(numbers).to(self._device))
+        tokens = drawn.tokens.cpu().numpy()
+        self._ledger.add(rows, tokens, drawn, settings)
+        self.tokens[places] = tokens
+        self._counts[places] += 1
+        self._stopped[rows] = self._stops(rows, tokens)
+        if self._watching:
+            self._tell(rows, tokens, drawn.logprobs.cpu().numpy())
+
+    def _drawn_by(self, rows: NDArray[np.int64]) -> Settings:
+        """Those of all rows of the batch are kept until it changes."""
+        if len(rows) < len(self):
+            return self._roster.settings.settings(self._roster.request[rows], self._device)
         if self._settings is None:
-            self._settings = self._roster.settings.settings(self._roster.request[self._rows], self._device)
+            self._settings = self._roster.settings.settings(self._roster.request[rows], self._device)
         return self._settings
 
     def _stops(self, rows: NDArray[np.int64], tokens: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Whether the token just drawn ends its row, by itself or because it completes a stop string."""
         stops: NDArray[np.bool_] = (tokens[:, None] == self._roster.stop_ids[self._roster.request[rows]]).any(axis=1)
-        if self._watches:
+        if self._stop_strings:
             for place, row in enumerate(rows.tolist()):
-                if row in self._watches and self._watches[row].completed_by(int(tokens[place])):
+                if row in self._stop_strings and self._stop_strings[row].completed_by(int(tokens[place])):
                     stops[place] = True
         return stops
+
+    def _tell(self, rows: NDArray[np.int64], tokens: NDArray[np.int64], logprobs: NDArray[np.float32]) -> None:
+        """Tell the watches of requests what their rows drew, until one says that it is enough."""
+        requests = self._roster.request[rows]
+        for place in np.flatnonzero(self._watched[requests]).tolist():
+            request = int(requests[place])
+            watch = self._roster.requests[request].watch
+            if watch is not None and not self._unwanted[request]:
+                index = int(self._roster.index[rows[place]])
+                self._unwanted[request] = not watch(index, int(tokens[place]), float(logprobs[place]))

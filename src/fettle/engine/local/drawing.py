@@ -40,6 +40,13 @@ class Limits(NamedTuple):
     """The largest ``top_k``."""
 
 
+class Asked(NamedTuple):
+    """The rows that ask for the likeliest tokens, and for how many the greediest of them."""
+
+    rows: NDArray[np.int64]  # [b] of the batch's B rows
+    widest: int
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """How the rows of a batch are drawn; None where no row asks."""
@@ -49,6 +56,14 @@ class Settings:
     greedy: Tensor | None  # [B] of bool
     untempered: bool
     """Whether log-probabilities under the model's own distribution are wanted besides."""
+    top: Asked | None
+
+
+class Top(NamedTuple):
+    """The likeliest tokens under the model's own distribution, likeliest first, with their log-probabilities."""
+
+    tokens: Tensor  # [b, k]
+    logprobs: Tensor  # [b, k]
 
 
 class Drawn(NamedTuple):
@@ -57,6 +72,8 @@ class Drawn(NamedTuple):
     tokens: Tensor  # [B]
     logprobs: Tensor  # [B], of the distribution that was drawn from
     untempered: Tensor | None  # [B], under the model's own distribution
+    top: Top | None
+    """Of the rows that ask."""
 
 
 class SettingsTable:
@@ -71,6 +88,7 @@ class SettingsTable:
         self._top_p = np.where(self._greedy, np.inf, top_p)
         self._limited = (self._top_k < vocabulary) | np.isfinite(self._top_p)
         self._untempered = any(p.untempered_logprobs for p in params)
+        self._top = np.array([min(p.top_logprobs, vocabulary) for p in params])
 
     def settings(self, requests: NDArray[np.int64], device: torch.device) -> Settings:
         """Those of a batch whose rows belong to ``requests`` [B]."""
@@ -84,11 +102,13 @@ class SettingsTable:
         if rows.size:
             top_k, top_p = self._top_k[requests[rows]], self._top_p[requests[rows]]
             limits = Limits(tensor(rows), tensor(top_k), tensor(top_p), int(top_k.max()))
+        asking = np.flatnonzero(self._top[requests])
         return Settings(
             temperatures=tensor(temperatures[:, None]) if (temperatures != 1).any() else None,
             limits=limits,
             greedy=tensor(greedy) if greedy.any() else None,
             untempered=self._untempered,
+            top=Asked(asking, int(self._top[requests].max())) if asking.size else None,
         )
 
 
@@ -117,7 +137,14 @@ def draw(logits: Tensor, settings: Settings, uniform: Tensor) -> Drawn:
     untempered = None
     if settings.untempered:
         untempered = logprobs if shaped is own else own.gather(1, tokens[:, None])[:, 0] - own.logsumexp(-1)
-    return Drawn(tokens, logprobs, untempered)
+    return Drawn(tokens, logprobs, untempered, None if settings.top is None else likeliest(own, settings.top))
+
+
+def likeliest(logits: Tensor, asked: Asked) -> Top:
+    """Of the rows of ``logits`` [B, V] that ask."""
+    own = logits[torch.from_numpy(asked.rows).to(logits.device)]
+    values, tokens = own.topk(asked.widest)
+    return Top(tokens, values - own.logsumexp(-1, keepdim=True))
 
 
 def limited(logits: Tensor, limits: Limits) -> Tensor:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fettle.config import SamplingParams
 from fettle.engine.base import SampleRequest
 from fettle.engine.local.drawing import SettingsTable
 from fettle.errors import ConfigError, ModelError
@@ -80,7 +81,7 @@ def roster(
         request=row_request,
         index=np.concatenate([np.arange(count) for count in counts]) if len(requests) else row_request,
         limit=limits[row_request],
-        stop_ids=_padded([end_token_ids | set(request.params.stop_token_ids) for request in requests]),
+        stop_ids=_padded([_stop_ids(request.params, end_token_ids) for request in requests]),
         settings=SettingsTable([request.params for request in requests], vocabulary),
     )
     if len(made) and made.capacity.max() > token_budget:
@@ -112,7 +113,11 @@ def _check(request: SampleRequest, name: str, *, vocabulary: int, context: int) 
         raise ConfigError(f"a stop string of {name} is empty, and every text contains that: leave it out")
 
 
-def _padded(sets: Sequence[set[int] | frozenset[int]]) -> NDArray[np.int64]:
+def _stop_ids(params: SamplingParams, end_token_ids: frozenset[int]) -> frozenset[int]:
+    return (end_token_ids if params.end_tokens else frozenset()) | set(params.stop_token_ids)
+
+
+def _padded(sets: Sequence[frozenset[int]]) -> NDArray[np.int64]:
     table = np.full((len(sets), max(map(len, sets), default=0)), NO_TOKEN, dtype=np.int64)
     for row, members in zip(table, sets, strict=True):
         row[: len(members)] = sorted(members)
