@@ -13,10 +13,11 @@ from typing import Any, TypeVar
 from sqlalchemy import URL, ColumnElement, Table, delete, event, func, make_url, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DataError as ValueRefused
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from fettle.errors import ConfigError, NotFoundError, StorageError
+from fettle.errors import ConfigError, DataError, NotFoundError, StorageError
 from fettle.service import tables
 from fettle.service.entries import AuditRow, CheckpointEntry, Key, Run, SamplerRow, Session, Tenant
 from fettle.service.migrations import migrate
@@ -124,6 +125,10 @@ class Store:
             yield
         except (OperationalError, InterfaceError, PoolTimeoutError, OSError) as error:
             raise StorageError(self._away(error)) from error
+        except (ValueRefused, UnicodeEncodeError) as error:
+            raise DataError(
+                "a text or a number here is none that a database can keep: leave out NUL characters"
+            ) from error
 
     def _away(self, error: Exception) -> str:
         cause = error.orig if isinstance(error, DBAPIError) else error
