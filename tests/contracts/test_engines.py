@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fettle.broker import Broker, Operation, digest
+from fettle.broker import Broker
+from fettle.calls import Create, Forward, ForwardBackward, OptimStep
 from fettle.config import PPO, AdamW, CausalLM, LocalEngine, LoRA, PolicySpec, SamplingParams, TinyModel
 from fettle.engine.local.backend import LocalBackend
 from fettle.engine.local.tiny import make_tiny_model
@@ -126,23 +127,13 @@ async def test_an_operation_sent_twice_takes_effect_once(engine, spec):
     data = [datum(list(range(4, 12)), [0] + [1] * 7)]
     weights = []
     for times in (1, 2):
-        policy = await engine.create_policy(spec)
-        backend = engine._backend
-
-        def fb(policy=policy, backend=backend):
-            return engine.run(lambda: backend.forward_backward(policy.name, data, CausalLM()))
-
-        def step(policy=policy, backend=backend):
-            return engine.run(lambda: backend.optim_step(policy.name, ADAM))
-
-        operations = [
-            Operation(0, 0, lambda: digest("forward_backward", data, CausalLM()), fb),
-            Operation(0, 1, lambda: digest("optim_step", ADAM), step),
-        ]
-        sent = [asyncio.ensure_future(engine.submit(policy.name, o)) for o in operations for _ in range(times)]
-        answers = await asyncio.gather(*sent)
+        name = f"sent {times} times".replace(" ", "-")
+        engine.open(name, Create(spec))
+        calls = [ForwardBackward(data, CausalLM()), OptimStep(ADAM)]
+        sent = [engine.submit(name, 0, seq, call) for seq, call in enumerate(calls) for _ in range(times)]
+        answers = await asyncio.gather(*(promise.result() for promise in sent))
         assert answers[-1].policy_version == 1
-        weights.append(await engine.run(lambda b=backend, p=policy: b.forward(p.name, data, CausalLM()).logprobs[0]))
+        weights.append((await engine.submit(name, 0, 2, Forward(data, CausalLM())).result()).logprobs[0])
     assert np.array_equal(*weights)
 
 

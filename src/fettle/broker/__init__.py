@@ -1,6 +1,8 @@
-"""An engine over any backend: orders, batches, and the place where the journal will stand."""
+"""An engine over any backend: orders, batches, and the journal of what was taken in."""
 
-from fettle.broker.engine import Broker, BrokerPolicy, BrokerSampler
-from fettle.broker.oplog import Operation, OpLog, digest
+from fettle.broker.engine import Broker
+from fettle.broker.policies import BrokerPolicy, PolicyInfo
+from fettle.broker.promises import Promise
+from fettle.broker.samplers import BrokerSampler
 
-__all__ = ["Broker", "BrokerPolicy", "BrokerSampler", "OpLog", "Operation", "digest"]
+__all__ = ["Broker", "BrokerPolicy", "BrokerSampler", "PolicyInfo", "Promise"]

@@ -1,0 +1,161 @@
+"""What a broker gives for a call that it took in: the promise of an answer."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from fettle.calls import Call, call_digest, kind_of
+from fettle.errors import FettleError, TimeoutError
+from fettle.types import Completion, ForwardResult, PromptReading
+
+ENTRY_BYTES = 256
+"""What an answer costs that holds no arrays."""
+
+
+@dataclass(frozen=True, slots=True)
+class Keeping:
+    """What a promise asks of the broker that gave it."""
+
+    durable: Callable[["Promise"], Awaitable[None]]
+    cancelled: Callable[["Promise"], bool]
+    acknowledged: Callable[["Promise"], None]
+
+
+class Promise:
+    """An operation or a draw that was taken in, and the answer that it will have."""
+
+    def __init__(self, id: str, *, policy: str, tenant: str, kind: str, tokens: int, keeping: Keeping) -> None:
+        self.id = id
+        self.policy = policy
+        """Whose operation it is; empty for a draw."""
+        self.tenant = tenant
+        self.kind = kind
+        self.tokens = tokens
+        """Computed or drawn, once it is done; before, what is expected."""
+        self.seconds = 0.0
+        """Of computing, once it is done."""
+        self.position = 0
+        """Where in the journal the last record of it ends."""
+        self.segment = 0
+        """And in which file."""
+        self.answered_at = 0.0
+        self.acknowledged = False
+        self.said: Callable[[], str] | str = ""
+        """A hash of everything the call says, or how to come by it."""
+        self._ticket = [None]
+        self._answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._keeping = keeping
+
+    @property
+    def done(self) -> bool:
+        """Whether the answer is there."""
+        return self._answer.done()
+
+    @property
+    def digest(self) -> str:
+        """A hash of everything the call says, worked out when it is first asked for."""
+        if not isinstance(self.said, str):
+            self.said = self.said()
+        return self.said
+
+    @property
+    def answer(self) -> Any:
+        """The result, or the error itself, of a promise that is done."""
+        return self._answer.exception() or self._answer.result()
+
+    async def durable(self) -> None:
+        """Return once it is in the journal, on the disk; at once where none is kept.
+
+        Raises:
+            StorageError: the journal can no longer be written.
+        """
+        await self._keeping.durable(self)
+
+    async def result(self, timeout: float | None = None) -> Any:  # noqa: ASYNC109  who gives up cancels nothing
+        """The answer; an operation that failed raises its own error. Who gives up cancels nothing.
+
+        Raises:
+            TimeoutError: it did not come in ``timeout`` seconds.
+        """
+        if not self._answer.done():
+            await asyncio.wait([self._answer], timeout=timeout)
+        if not self._answer.done():
+            raise TimeoutError(f"{self.kind} {self.id} has no answer yet after {timeout:g} s: ask again")
+        return self._answer.result()
+
+    def cancel(self) -> bool:
+        """Whether it will not be carried out, or not fully: its answer is then a ``CancelledError``.
+
+        An operation that has begun runs to its end; one that waits has used up its number. A draw stops.
+        """
+        return not self.done and self._keeping.cancelled(self)
+
+    def acknowledge(self) -> None:
+        """Say that its answer need not be kept any longer."""
+        if not self.acknowledged:
+            self.acknowledged = True
+            self._keeping.acknowledged(self)
+
+    def when_done(self, told: Callable[["Promise"], object]) -> None:
+        """Have ``told`` called on the event loop once the answer is there."""
+        self._answer.add_done_callback(lambda _: told(self))
+
+    def taken(self) -> bool:
+        """Take up the work, from any thread, or take it back; only who is first is told True."""
+        try:
+            self._ticket.pop()
+        except IndexError:
+            return False
+        return True
+
+    def settle(self, answer: Any) -> None:
+        """Set the answer: a result, or an error."""
+        if isinstance(answer, BaseException):
+            self._answer.set_exception(answer)
+            self._answer.exception()  # A caller that never asks has its error here, not on the console.
+        else:
+            self._answer.set_result(answer)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of an answer that is there."""
+        return ENTRY_BYTES + _size(self.answer)
+
+
+def operation_id(policy: str, incarnation: int, seq: int) -> str:
+    """The id of an operation's promise."""
+    return f"{policy}.{incarnation}.{seq}"
+
+
+def open_id(policy: str) -> str:
+    """The id of the promise that a policy was opened with."""
+    return f"{policy}.open"
+
+
+def words_of(call: Call) -> tuple[str, int]:
+    """The call's kind, and how many tokens it has to compute."""
+    data = getattr(call, "data", ())
+    return kind_of(call), sum(len(datum.tokens) for datum in data)
+
+
+def bytes_of(call: Call) -> int:
+    """Memory of what a call brings with it."""
+    data = getattr(call, "data", ())
+    return sum(datum.tokens.nbytes * (2 + len(datum.streams)) for datum in data)
+
+
+def digest_of(call: Call) -> Callable[[], str]:
+    """How to come by the call's hash."""
+    return lambda: call_digest(call)
+
+
+def _size(answer: object) -> int:
+    """Bytes of what grows with a request."""
+    if isinstance(answer, ForwardResult):
+        return sum(row.nbytes for row in (*answer.logprobs, *answer.values)) + 8 * len(answer.scores)
+    if isinstance(answer, PromptReading):
+        return answer.top_logprobs.nbytes * 2 + answer.logprobs.nbytes
+    if isinstance(answer, list):
+        return sum(64 * len(each.tokens) for each in answer if isinstance(each, Completion))
+    return len(answer.message) if isinstance(answer, FettleError) else 0
