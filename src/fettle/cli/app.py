@@ -9,6 +9,7 @@ from fettle.cli.demo import demo
 from fettle.cli.evaluate import evaluate, sample
 from fettle.cli.exits import BAD_USAGE, FAILED
 from fettle.cli.inspect import config, info, plan, runs
+from fettle.cli.keys import keys
 from fettle.cli.pipeline import pipeline
 from fettle.cli.train import train
 from fettle.errors import ConfigError, FettleError
@@ -30,6 +31,7 @@ app.command("plan")(plan)
 app.command("runs")(runs)
 app.command("info")(info)
 app.add_typer(config, name="config")
+app.add_typer(keys, name="keys")
 
 
 def main() -> None:

@@ -24,11 +24,14 @@ MOST_WAITING = 10_000
 
 
 class Audit:
-    """The audit log. What happens again before it is written is one row that says how often."""
+    """The audit log. What happens again before it is written is one row that says how often.
 
-    def __init__(self, store: Store, state: Path) -> None:
+    Without a state folder it is in the catalogue alone.
+    """
+
+    def __init__(self, store: Store, state: Path | None) -> None:
         self._store = store
-        self._path = state / FILE
+        self._path = None if state is None else state / FILE
         self._fresh: dict[tuple[str, ...], AuditRow] = {}
         self._waiting: list[AuditRow] = []
         self._turn = asyncio.Lock()
@@ -50,16 +53,17 @@ class Audit:
         async with self._turn:
             fresh, self._fresh = list(self._fresh.values()), {}
             self._waiting = [*self._waiting, *fresh][-MOST_WAITING:]
-            if fresh:
-                await asyncio.to_thread(self._append, fresh)
+            if fresh and self._path is not None:
+                await asyncio.to_thread(_append, self._path, fresh)
             if self._waiting:
                 await self._store.add_audit(self._waiting)
                 self._waiting = []
 
-    def _append(self, rows: Sequence[AuditRow]) -> None:
-        lines = [json.dumps({**dataclasses.asdict(row), "at": row.at.isoformat()}) + "\n" for row in rows]
-        try:
-            with os.fdopen(os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "a") as file:
-                file.writelines(lines)
-        except OSError as error:
-            raise StorageError(unwritable(self._path, error)) from error
+
+def _append(path: Path, rows: Sequence[AuditRow]) -> None:
+    lines = [json.dumps({**dataclasses.asdict(row), "at": row.at.isoformat()}) + "\n" for row in rows]
+    try:
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "a") as file:
+            file.writelines(lines)
+    except OSError as error:
+        raise StorageError(unwritable(path, error)) from error
