@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 
 from fettle.config import AdamW, LocalEngine, LossConfig, PolicySpec
-from fettle.engine.base import Capabilities, SampleRequest
-from fettle.engine.local import reading, snapshot
+from fettle.engine.base import Capabilities, Pooling, ReadRequest, SampleRequest
+from fettle.engine.local import embedding, places, reading, snapshot
 from fettle.engine.local.capacity import capabilities, device_of, frozen_bytes, trained_bytes
 from fettle.engine.local.decode import Decoder
 from fettle.engine.local.forward import Voice, hosted
@@ -26,7 +26,7 @@ from fettle.engine.local.packing import packs
 from fettle.engine.local.policy import STATE, LocalPolicy, saved_state
 from fettle.engine.local.quantized import Quantization
 from fettle.errors import EngineError, FettleError, ModelError, NotFoundError
-from fettle.types import Checkpoint, Completion, Datum, Floats, ForwardResult, OptimResult, Tokens
+from fettle.types import Checkpoint, Completion, Datum, Floats, ForwardResult, OptimResult, PromptReading, Tokens
 
 logger = logging.getLogger(__name__)
 
@@ -211,6 +211,17 @@ class LocalBackend:
                     f"{weights} has no reward head to score with: name a model that a reward_model run has trained"
                 )
             return reading.scores(model, head, sequences, budget=self._settings.train_tokens)
+
+    def read(self, weights: str, requests: Sequence[ReadRequest]) -> list[PromptReading]:
+        """What the model says at each place, in micro-batches of like length."""
+        with torch.no_grad(), self._holding(weights) as (model, _, _):
+            return places.read(model, requests, budget=self._settings.train_tokens)
+
+    def embed(self, weights: str, sequences: Sequence[Tokens], *, layer: int, pooling: Pooling) -> list[Floats]:
+        """One layer's states of each sequence, as one."""
+        with torch.no_grad(), self._holding(weights) as (model, _, _):
+            budget = self._settings.train_tokens
+            return embedding.embed(model, sequences, layer=layer, pooling=pooling, budget=budget)
 
     @contextmanager
     def _learning(self, policy: str) -> Iterator[LocalPolicy]:

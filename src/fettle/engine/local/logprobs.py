@@ -58,7 +58,7 @@ class _ChunkedLogprobs(torch.autograd.Function):
         slope = torch.empty_like(hidden) if ctx.needs_input_grad[:3] == (True, False, False) else None
         made, held = _buffers(hidden, weight)
         weights_held = torch.empty_like(held)
-        for rows in _chunks(len(hidden), len(weight)):
+        for rows in chunks(len(hidden), len(weight)):
             logits = _logits(hidden[rows], weight, bias, temperature[rows] if tempered else None, made, held)  # [n, V]
             most = logits.amax(-1, keepdim=True)
             above = logits.sub_(most)
@@ -92,7 +92,7 @@ class _ChunkedLogprobs(torch.autograd.Function):
         d_target = (torch.zeros_like(entropy) if d_logprobs is None else d_logprobs) / temperature
         made, held = _buffers(hidden, weight)
         scale_held = None if d_entropy is None else torch.empty_like(held)
-        for rows in _chunks(len(hidden), len(weight)):
+        for rows in chunks(len(hidden), len(weight)):
             logits = _logits(hidden[rows], weight, bias, temperature[rows] if ctx.tempered else None, made, held)
             log_p = logits.sub_(normalizer[rows, None])
             scale = d_target[rows, None]
@@ -140,7 +140,8 @@ def _at_least_float32(logits: Tensor) -> Tensor:
     return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
 
 
-def _chunks(rows: int, vocabulary: int) -> list[slice]:
+def chunks(rows: int, vocabulary: int) -> list[slice]:
+    """Stretches of ``rows`` whose logits may be held at a time."""
     size = _chunk(vocabulary)
     return [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
 

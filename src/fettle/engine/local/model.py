@@ -1,11 +1,11 @@
 """A causal language model as the engine uses it: hidden states and head apart, limits known."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import RLock
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import transformers
@@ -116,16 +116,38 @@ class LanguageModel:
         """Hidden states [M, H] of every token that is run."""
         return self._states(laid, logits=False)[0]
 
+    def states_of_layer(self, laid: Laid, layer: int) -> Tensor:
+        """What the layer of that number, counted from 1, gives every token that is run [M, H]; 0 is the embeddings."""
+        with self.arithmetic(), self._attending(laid):
+            output = self.module.base_model(**_inputs(laid), output_hidden_states=True)
+        states: Tensor = output.hidden_states[layer]
+        return states.flatten(0, 1)
+
+    def logits(self, laid: Laid) -> Callable[[Tensor], Tensor]:
+        """The model is run; what comes back gives the logits [n, V] that follow the tokens at n places of ``laid``."""
+        with self.arithmetic():
+            hidden, logits = self._states(laid, logits=True)
+
+        def at(places: Tensor) -> Tensor:
+            if logits is not None:
+                return logits.index_select(0, places).float()
+            with self.arithmetic():
+                found: Tensor = self.module.get_output_embeddings()(hidden.index_select(0, places))
+            return found.float()
+
+        return at
+
     def _states(self, laid: Laid, *, logits: bool) -> tuple[Tensor, Tensor | None]:
         """The same, and logits [M, V] where the head's own arithmetic must make them."""
-        inputs = {"input_ids": laid.tokens, "use_cache": False}
-        if laid.positions is not None:
-            inputs["position_ids"] = laid.positions
-        with nullcontext() if laid.attention is None else attending(self.module, laid.attention):
+        inputs = _inputs(laid)
+        with self._attending(laid):
             if self.head_is_one_matrix or not logits:
                 return self.module.base_model(**inputs).last_hidden_state.flatten(0, 1), None
             output = self.module(**inputs, output_hidden_states=True)
         return output.hidden_states[-1].flatten(0, 1), output.logits.flatten(0, 1)
+
+    def _attending(self, laid: Laid) -> AbstractContextManager[object]:
+        return nullcontext() if laid.attention is None else attending(self.module, laid.attention)
 
     def _logprobs(
         self, before: Tensor, logits: Tensor | None, places: Tensor, targets: Tensor, temperature: Tensor
@@ -261,6 +283,11 @@ def _head_is_one_matrix(module: PreTrainedModel) -> bool:
     hook.remove()
     hidden = module.base_model(input_ids=tokens, use_cache=False).last_hidden_state
     return len(seen) == 1 and torch.equal(seen[0][1], logits) and torch.equal(seen[0][0], hidden)
+
+
+def _inputs(laid: Laid) -> dict[str, Any]:
+    positions = {} if laid.positions is None else {"position_ids": laid.positions}
+    return {"input_ids": laid.tokens, "use_cache": False, **positions}
 
 
 def _scattered(found: Tensor, rows: Tensor, columns: Tensor, shape: torch.Size) -> Tensor:

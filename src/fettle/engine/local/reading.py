@@ -15,7 +15,7 @@ from fettle.types import Floats, Ints, Tokens
 
 
 @dataclass(frozen=True, slots=True)
-class _Read:
+class Read:
     """Sequences to be read, right-padded, and how they are run."""
 
     indices: list[int]
@@ -36,7 +36,7 @@ def logprobs(model: LanguageModel, sequences: Sequence[Tokens], *, temperature: 
     if not temperature > 0:
         raise ConfigError(f"log-probabilities were asked for at temperature {temperature}: it must be above 0")
     found: list[Floats] = [np.zeros(len(sequence), np.float32) for sequence in sequences]
-    for batch in _batches(model, sequences, budget, last=False):
+    for batch in batches(model, sequences, budget, last=False):
         tau = torch.full((len(batch.indices),), temperature, device=model.device)
         with batch.laid.enough_memory():
             said = model.outputs(batch.laid, batch.tokens, batch.wanted, tau)["logprobs"]
@@ -53,7 +53,7 @@ def scores(model: LanguageModel, head: Head, sequences: Sequence[Tokens], *, bud
         EngineError: there is not enough memory.
     """
     found = [0.0] * len(sequences)
-    for batch in _batches(model, sequences, budget, last=True):
+    for batch in batches(model, sequences, budget, last=True):
         tau = torch.ones(len(batch.indices), device=model.device)
         with batch.laid.enough_memory():
             said = model.outputs(
@@ -64,17 +64,22 @@ def scores(model: LanguageModel, head: Head, sequences: Sequence[Tokens], *, bud
     return found
 
 
-def _batches(model: LanguageModel, sequences: Sequence[Tokens], budget: int, *, last: bool) -> Iterator[_Read]:
-    """``last``: whether somebody asks what comes after the last token."""
+def batches(model: LanguageModel, sequences: Sequence[Tokens], budget: int, *, last: bool) -> Iterator[Read]:
+    """Micro-batches of sequences of like length. ``last``: whether somebody asks what is made of the last token.
+
+    Raises:
+        LossInputError: a sequence is empty, or holds a token id outside the vocabulary.
+        ModelError: a sequence is longer than the context.
+    """
     for index, sequence in enumerate(sequences):
         if not len(sequence):
-            raise LossInputError(f"sequence {index} is empty: there is nothing to score")
+            raise LossInputError(f"sequence {index} is empty: there is nothing to read in it")
         model.check_tokens(f"sequence {index}", min(sequence), max(sequence), len(sequence))
     rows: list[Ints] = [np.asarray(sequence, np.int32) for sequence in sequences]
     needed = rows if last else [row[: max(len(row) - 1, 1)] for row in rows]
-    batches = layouts(needed, packed=model.packed, budget=budget, device=model.device, steady=model.steady)
-    for indices, laid in batches:
+    laid_out = layouts(needed, packed=model.packed, budget=budget, device=model.device, steady=model.steady)
+    for indices, laid in laid_out:
         tokens = padded([rows[i] for i in indices], np.int64, model.device)
         lengths = torch.tensor([len(rows[i]) for i in indices], device=model.device)
         columns = torch.arange(tokens.shape[1], device=model.device)
-        yield _Read(indices, laid, tokens, (columns > 0) & (columns < lengths[:, None]), lengths)
+        yield Read(indices, laid, tokens, (columns > 0) & (columns < lengths[:, None]), lengths)
