@@ -66,7 +66,7 @@ class Told:
     async def forward_backward(self, data, loss) -> ForwardResult:
         return self.result
 
-    async def optim_step(self, optimizer, *, undoable: bool = False) -> OptimResult:
+    async def optim_step(self, optimizer, *, undoable: bool = False, empty: bool = False) -> OptimResult:
         return self.stepped
 
 

@@ -4,9 +4,20 @@ import time
 from collections.abc import Mapping, Sequence
 
 from fettle.config import AdamW, LossConfig, SamplingParams
-from fettle.engine import Policy, Sampler
+from fettle.engine import Policy, Pooling, ReadRequest, Sampler
 from fettle.environments import Environment, Observation, StepResult, Suite
-from fettle.types import Checkpoint, Completion, Datum, ForwardResult, Message, OptimResult, Task, Tokens
+from fettle.types import (
+    Checkpoint,
+    Completion,
+    Datum,
+    Floats,
+    ForwardResult,
+    Message,
+    OptimResult,
+    PromptReading,
+    Task,
+    Tokens,
+)
 
 FORWARD, BACKWARD, OPTIMIZER = "forward", "backward", "optimizer"
 
@@ -103,9 +114,9 @@ class TimedPolicy:
         """Timed."""
         return self._told(await self._policy.forward_backward(data, loss))
 
-    async def optim_step(self, optimizer: AdamW, *, undoable: bool = False) -> OptimResult:
+    async def optim_step(self, optimizer: AdamW, *, undoable: bool = False, empty: bool = False) -> OptimResult:
         """Timed."""
-        result = await self._policy.optim_step(optimizer, undoable=undoable)
+        result = await self._policy.optim_step(optimizer, undoable=undoable, empty=empty)
         self._watch.took(OPTIMIZER, result.seconds)
         return result
 
@@ -122,6 +133,10 @@ class TimedPolicy:
     async def save(self, name: str, *, optimizer: bool = True) -> Checkpoint:
         """Not timed: no step saves."""
         return await self._policy.save(name, optimizer=optimizer)
+
+    async def restore(self, checkpoint: str, *, optimizer: bool) -> int:
+        """Not timed: no step restores."""
+        return await self._policy.restore(checkpoint, optimizer=optimizer)
 
     async def close(self) -> None:
         """The policy's own."""
@@ -155,6 +170,16 @@ class TimedSampler:
         """Timed."""
         with self._busy:
             return await self._sampler.score(tokens)
+
+    async def read(self, request: ReadRequest) -> PromptReading:
+        """Timed."""
+        with self._busy:
+            return await self._sampler.read(request)
+
+    async def embed(self, tokens: Tokens, *, layer: int = -1, pooling: Pooling = "mean") -> Floats:
+        """Timed."""
+        with self._busy:
+            return await self._sampler.embed(tokens, layer=layer, pooling=pooling)
 
 
 class TimedSuite:
