@@ -154,14 +154,14 @@ def peer(settings: Settings, *, folder: str, goal: float, rate: float, amp: bool
 def score(model: Any, tokenizer: Any, folder: str, *, seed: int) -> float:
     """What a model earns on the held-out sums, by Fettle's own evaluation."""
     from fettle.chat import Template
-    from fettle.cli.stages import engine_of
+    from fettle.cli.engines import engine_of
     from fettle.config import LocalEngine, SamplingParams
     from fettle.training.evaluation import evaluate
 
     async def evaluated(place: str) -> float:
         template = Template(tokenizer)
         ends = tuple(sorted(template.end_token_ids))
-        with engine_of(LocalEngine(device="cpu"), Path(place)) as engine:
+        async with engine_of(LocalEngine(device="cpu"), Path(place)) as engine:
             result = await evaluate(
                 [warm.tasks(folder)],
                 tasks=warm.HELDOUT,

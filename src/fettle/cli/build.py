@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from fettle.cli.engines import capabilities, check_for_service
 from fettle.cli.exits import INTERRUPTED
 from fettle.cli.models import check_kind, policy_rows, stages_of, weights_of
 from fettle.cli.sources import Prompt
@@ -19,6 +20,7 @@ from fettle.config import (
     RewardModelRun,
     RLRun,
     RunConfig,
+    ServiceEngine,
     StageConfig,
     WorkedPairs,
     WorkedSums,
@@ -28,7 +30,6 @@ from fettle.config import (
 from fettle.config.load import dump
 from fettle.config.runs import names_stage, takes
 from fettle.engine import Capabilities
-from fettle.engine.local import capabilities
 from fettle.engine.local.checkpoint import MANIFEST, digest, verify
 from fettle.environments import suite
 from fettle.errors import ConfigError, DataError
@@ -101,7 +102,9 @@ def check(config: RunConfig) -> None:
         ModelError: a reward model is named where a policy is needed, or the reverse.
     """
     for (name, _), stage in zip(plans(config, _of_engine), stages_of(config), strict=True):
-        if not capabilities(stage.engine).memory_bytes:
+        if isinstance(stage.engine, ServiceEngine):
+            check_for_service(name, stage)
+        elif not capabilities(stage.engine).memory_bytes:
             raise ConfigError(f"{name} asks for engine.device {stage.engine.device}, and torch sees none here: use cpu")
         for key, path in absent_files(stage):
             raise DataError(f"{name}: {key} is {path}, and there is no such file: write it, or correct the path")

@@ -29,7 +29,7 @@ def plan(recipe: Recipe, overrides: Overrides = None) -> None:
     loaded = load(recipe, overrides or ())
 
     from fettle.cli import build  # only now: torch takes seconds, and a slip in a recipe should be told at once
-    from fettle.engine.local import capabilities
+    from fettle.cli.engines import capabilities
     from fettle.training.plan import plans
 
     for name, planned in plans(build.settled(loaded), capabilities):

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fettle.chat import Template, load_tokenizer
-from fettle.cli.stages import engine_of
+from fettle.cli.engines import engine_of, tokenizer_of
 from fettle.config import (
     LocalEngine,
     Pipeline,
@@ -37,8 +37,8 @@ async def evaluation(config: RLRun, weights: str) -> Evaluation:
     """The held-out tasks of a recipe, put to a model or a checkpoint."""
     check_kind(weights, scores=False)
     suites = [suite(environment) for environment in config.environments]
-    template = Template(load_tokenizer(weights))
-    with engine_of(config.engine, Path()) as engine:
+    template = Template(load_tokenizer(tokenizer_of(config.engine, weights)))
+    async with engine_of(config.engine, Path()) as engine:
         return await evaluate(
             suites,
             tasks=config.evaluation.tasks,
@@ -56,13 +56,13 @@ async def policy_rows(ends: Sequence[StageEnd]) -> dict[str, dict[str, float]]:
     if run is None:
         return {}
     suites = [suite(environment) for environment in run.environments]
-    with engine_of(run.engine, Path()) as engine:
+    async with engine_of(run.engine, Path()) as engine:
         return await standings(
             run,
             policies_of(ends),
             engine=engine,
             suites=suites,
-            template_of=lambda weights: Template(load_tokenizer(weights)),
+            template_of=lambda weights: Template(load_tokenizer(tokenizer_of(run.engine, weights))),
         )
 
 
@@ -72,7 +72,7 @@ async def replies(weights: str, prompt: str, *, system: str | None, n: int, para
     template = Template(load_tokenizer(weights))
     said = [*([Message("system", system)] if system else []), Message("user", prompt)]
     drawing = params.model_copy(update={"stop_token_ids": tuple(sorted(template.end_token_ids))})
-    with engine_of(LocalEngine(), Path()) as engine:
+    async with engine_of(LocalEngine(), Path()) as engine:
         sampler = await engine.sampler(weights)
         drawn = await sampler.sample(template.prompt(said), n, drawing)
     return [template.reply(completion.tokens).content for completion in drawn]

@@ -16,9 +16,11 @@ from safetensors import SafetensorError
 
 from fettle.broker import Broker
 from fettle.chat import Template, check_same_tokenizer, load_tokenizer
+from fettle.cli.engines import engine_of, tokenizer_of
 from fettle.cli.invoked import FETTLE
 from fettle.cli.profiler import StepProfiler, middle_step
 from fettle.cli.sources import Prompt, comparisons_of, conversations_of, episodes_of, files_of
+from fettle.client import HTTPEngine
 from fettle.config import (
     Episodes,
     LocalEngine,
@@ -26,13 +28,15 @@ from fettle.config import (
     PreferenceRun,
     RewardModelRun,
     RLRun,
+    ServiceEngine,
     SFTRun,
     StageConfig,
     TinyModel,
 )
 from fettle.config.load import dump
 from fettle.data import Preference, Rating
-from fettle.engine.local import LocalBackend, make_tiny_model
+from fettle.engine import Engine
+from fettle.engine.local import make_tiny_model
 from fettle.environments import Sheltered, Suite, suite
 from fettle.errors import StorageError
 from fettle.tracking import (
@@ -40,6 +44,7 @@ from fettle.tracking import (
     ConsoleTracker,
     FileTracker,
     RunFolder,
+    Tracker,
     read_metrics,
     tee,
     write_profile,
@@ -74,7 +79,7 @@ async def run_stage(
     folder = RunFolder.at(folder.path)
     with closing(FileTracker(folder)) as files:  # from here on the folder is ours alone
         folder.write_config(dump(config))
-        threads = config.engine.threads or torch.get_num_threads()
+        threads = config.engine.threads or torch.get_num_threads() if isinstance(config.engine, LocalEngine) else None
         folder.write_provenance(sys.argv, threads=threads, data=files_of(config))
         every = config.evaluation.every
         profiler = StepProfiler(middle_step(config.steps, evaluated_every=every)) if config.profile else None
@@ -96,11 +101,14 @@ def _draw(folder: RunFolder, summary: Summary, profiler: StepProfiler | None) ->
         draw_profile([row for row in rows if row["step"] not in slowed], folder.profile_chart_path)
 
 
-def materialized(spec: PolicySpec, folder: RunFolder, texts: Iterable[str]) -> PolicySpec:
-    """The spec with a folder in the place of a tiny model's description.
+def materialized(config: StageConfig, folder: RunFolder, texts: Iterable[str]) -> PolicySpec:
+    """The spec with a folder in the place of a tiny model's description; a service's models have its own names.
 
     Folders are given whole: adapters name their base by it, and must find it from any working directory.
     """
+    spec = config.policy
+    if isinstance(config.engine, ServiceEngine):
+        return spec
     if isinstance(spec.model, TinyModel):
         model, scratch = folder.path / "model", folder.path / ".model.partial"
         if not model.is_dir():
@@ -120,10 +128,10 @@ async def _reinforced(config: RLRun, place: Place) -> Summary:
     rehearsed = conversations_of(config.rehearsal.data, place.heldout)[0] if config.rehearsal is not None else ()
     shown = (message.content for conversation in rehearsed for message in conversation)
     texts = itertools.chain(shown, _prompts(suites))
-    config = config.model_copy(update={"policy": materialized(config.policy, place.folder, texts)})
-    template = Template(load_tokenizer(str(config.policy.model)))
+    config = config.model_copy(update={"policy": materialized(config, place.folder, texts)})
+    template = _template(config)
     for companion in _companions(config):
-        check_same_tokenizer(str(config.policy.model), companion)
+        _check_same_tokenizer(config, companion)
     async with _parts(config, place) as (session, engine):
         stops = config.reward_model is not None and config.reward_model.monitor.stop
         evaluation, alarm = config.evaluation, HACKING if stops else None
@@ -136,8 +144,8 @@ async def _reinforced(config: RLRun, place: Place) -> Summary:
 async def _supervised(config: SFTRun, place: Place) -> Summary:
     training, scored = conversations_of(config.data, place.heldout)
     texts = (message.content for conversation in training for message in conversation)
-    config = config.model_copy(update={"policy": materialized(config.policy, place.folder, texts)})
-    template = Template(load_tokenizer(str(config.policy.model)))
+    config = config.model_copy(update={"policy": materialized(config, place.folder, texts)})
+    template = _template(config)
     async with _parts(config, place) as (session, engine):
         session.stop_when(patience=config.evaluation.patience, lower_is_better=True)
         return await sft.train(
@@ -153,15 +161,24 @@ async def _supervised(config: SFTRun, place: Place) -> Summary:
 
 async def _compared(config: PreferenceRun | RewardModelRun, place: Place) -> Summary:
     training, scored = comparisons_of(config.data, place.heldout)
-    config = config.model_copy(update={"policy": materialized(config.policy, place.folder, _texts(training))})
-    template = Template(load_tokenizer(str(config.policy.model)))
+    config = config.model_copy(update={"policy": materialized(config, place.folder, _texts(training))})
+    template = _template(config)
     if isinstance(config, PreferenceRun) and config.reference is not None:
-        check_same_tokenizer(str(config.policy.model), config.reference)
+        _check_same_tokenizer(config, config.reference)
     async with _parts(config, place) as (session, engine):
         session.stop_when(patience=config.evaluation.patience, target=config.evaluation.target)
         return await preference.train(
             config, engine=engine, examples=training, heldout=scored, template=template, session=session
         )
+
+
+def _template(config: StageConfig) -> Template:
+    return Template(load_tokenizer(tokenizer_of(config.engine, str(config.policy.model))))
+
+
+def _check_same_tokenizer(config: StageConfig, companion: str) -> None:
+    ours, theirs = (tokenizer_of(config.engine, model) for model in (str(config.policy.model), companion))
+    check_same_tokenizer(ours, theirs)
 
 
 def _rewards(config: SFTRun) -> list[float] | None:
@@ -189,31 +206,23 @@ def _companions(config: RLRun) -> Iterator[str]:
         yield config.reward_model.model
 
 
-@contextmanager
-def engine_of(settings: LocalEngine, checkpoints: Path) -> Iterator[Broker]:
-    """The engine that a recipe asks for, ended with the block; it saves into ``checkpoints``."""
-    broker = Broker(LocalBackend(settings, checkpoints=checkpoints))
-    try:
-        yield broker
-    finally:
-        broker.close()
-
-
 @asynccontextmanager
-async def _parts(config: StageConfig, place: Place) -> AsyncIterator[tuple[Session, Broker]]:
+async def _parts(config: StageConfig, place: Place) -> AsyncIterator[tuple[Session, Engine]]:
     """What a loop runs with, ended with the block."""
-    with _session(config, place) as session, engine_of(config.engine, place.folder.checkpoints) as engine:
-        if place.profiler is None:
-            yield session, engine
-        else:
-            async with place.profiler.of(engine):
+    async with engine_of(config.engine, place.folder.checkpoints, name=config.name) as engine:
+        told = [engine.tracker()] if isinstance(engine, HTTPEngine) else []
+        with _session(config, place, told) as session:
+            if place.profiler is None or not isinstance(engine, Broker):
                 yield session, engine
+            else:
+                async with place.profiler.of(engine):
+                    yield session, engine
 
 
 @contextmanager
-def _session(config: StageConfig, place: Place) -> Iterator[Session]:
+def _session(config: StageConfig, place: Place, told: Sequence[Tracker]) -> Iterator[Session]:
     console, files, folder = ConsoleTracker(), place.files, place.folder
-    trackers = tee([files, console])
+    trackers = tee([files, console, *told])
     session = Session(
         folder, trackers, checkpoints=config.checkpoints, steps=config.steps, stop=place.stop, callbacks=place.callbacks
     )

@@ -77,6 +77,7 @@ from fettle.config.policy import (
     PolicySpec,
     SamplingParams,
     Schedule,
+    ServiceEngine,
     TinyModel,
 )
 from fettle.config.presets import PRESETS
@@ -161,6 +162,7 @@ __all__ = [
     "Scheduling",
     "SequenceMean",
     "SequenceSum",
+    "ServiceEngine",
     "ServedModel",
     "ServiceConfig",
     "SimPO",

@@ -1,8 +1,9 @@
 """What is trained, how it is stepped, and how it is sampled."""
 
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from fettle.config.base import Frozen
 
@@ -169,4 +170,31 @@ class LocalEngine(Frozen):
     """Memory for models that are only read (references, reward models): beyond it the least recently used go."""
 
 
-EngineConfig = LocalEngine
+class ServiceEngine(Frozen):
+    """The engine of a training service, reached over HTTP."""
+
+    type: Literal["service"] = "service"
+    url: str
+    """Where the service is: ``http://127.0.0.1:8700``."""
+    key_env: str | None = None
+    """The environment variable that holds the key; a recipe never holds it itself."""
+    key_file: str | None = None
+    """A file that holds the key and nothing else."""
+    patience: Annotated[float, Field(gt=0)] = 300.0
+    """Seconds for which a request that gets no answer is repeated: a service may be restarted in the middle of a run."""
+
+    @field_validator("url")
+    @classmethod
+    def _is_an_address(cls, url: str) -> str:
+        if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
+            raise ValueError("should be the service's address, such as http://127.0.0.1:8700")
+        return url
+
+    @model_validator(mode="after")
+    def _one_key(self) -> "ServiceEngine":
+        if self.key_env is not None and self.key_file is not None:
+            raise ValueError("key_env and key_file are both given: the key is in one place")
+        return self
+
+
+EngineConfig = Annotated[LocalEngine | ServiceEngine, Field(discriminator="type")]

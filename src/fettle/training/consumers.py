@@ -67,6 +67,7 @@ CONSUMERS: Mapping[type[Frozen], Mapping[str, str]] = {
         ("device", "threads", "sampling_threads", "train_tokens", "sample_tokens", "layout", "frozen_gib"),
         "engine.local.backend",
     ),
+    c.ServiceEngine: dict.fromkeys(("url", "key_env", "key_file", "patience"), "cli.engines"),
     c.AdamW: dict.fromkeys(
         ("learning_rate", "beta1", "beta2", "eps", "weight_decay", "clip_norm"), "engine.local.optimizer"
     ),

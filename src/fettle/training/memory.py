@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from fettle.config import PolicySpec, PreferenceRun, RLRun, SFTRun, StageConfig, TinyModel
+from fettle.config import LocalEngine, PolicySpec, PreferenceRun, RLRun, SFTRun, StageConfig, TinyModel
 from fettle.config.runs import names_stage
 from fettle.engine.filling import filled
 from fettle.errors import ModelError
@@ -73,18 +73,20 @@ def context_of(model: str | TinyModel) -> int | None:
 def memory_estimate(run: StageConfig, *, device: str) -> list[tuple[str, int]]:
     """Bytes of a kind of ``device`` by what needs them; empty where the model's shape cannot be known here.
 
+    What a service needs for a run is empty too: its memory is not here.
+
     Of what the sampler keeps from one call to the next, nothing is counted apart: spare memory was its cache, and
     conversations are kept where episodes have several turns, which environments tell and recipes do not.
     """
     shape = model_shape(run.policy.model)
-    if shape is None:
+    if shape is None or not isinstance(run.engine, LocalEngine):
         return []
     return [
         *_of_weights(run.policy, shape),
         *_of_reference(run, shape),
         *(_of_credit(run, shape) if isinstance(run, RLRun) else []),
-        (ACTIVATIONS, _activations(run, shape, device)),
-        *(_of_sampling(run, shape) if isinstance(run, RLRun) else []),
+        (ACTIVATIONS, _activations(run, run.engine, shape, device)),
+        *(_of_sampling(run, run.engine, shape) if isinstance(run, RLRun) else []),
     ]
 
 
@@ -182,29 +184,29 @@ def _of_reference(run: StageConfig, shape: ModelShape) -> list[tuple[str, int]]:
     return [(what, _width(run.policy) * shape.parameters)]
 
 
-def micro_batch_tokens(run: StageConfig, device: str) -> int:
+def micro_batch_tokens(run: StageConfig, engine: LocalEngine, device: str) -> int:
     """Tokens in the longest micro-batch, with prompts taken to be as long as replies."""
     if isinstance(run, RLRun):
         largest = run.sampling.max_tokens * (run.group_size + 1)
     else:
         largest = run.max_tokens if isinstance(run, SFTRun) else 2 * run.max_tokens
-    return filled(run.engine.train_tokens, device, largest=largest)
+    return filled(engine.train_tokens, device, largest=largest)
 
 
-def _activations(run: StageConfig, shape: ModelShape, device: str) -> int:
-    tokens = micro_batch_tokens(run, device)
+def _activations(run: StageConfig, engine: LocalEngine, shape: ModelShape, device: str) -> int:
+    tokens = micro_batch_tokens(run, engine, device)
     return _width(run.policy) * tokens * shape.layers * ACTIVATIONS_PER_LAYER * shape.hidden
 
 
-def _of_sampling(run: RLRun, shape: ModelShape) -> list[tuple[str, int]]:
+def _of_sampling(run: RLRun, engine: LocalEngine, shape: ModelShape) -> list[tuple[str, int]]:
     """The cache, and copies of weights that are sampled from while others are trained."""
     ahead = run.max_staleness // (run.minibatches * run.epochs)
-    copies = ahead + (run.engine.sampling_threads is not None)
+    copies = ahead + (engine.sampling_threads is not None)
     copied = [("weights copied for the sampler", copies * FLOAT32 * _trained(run.policy, shape))] if copies else []
-    return [*copied, ("sampler's cache", _cache(run, shape))]
+    return [*copied, ("sampler's cache", _cache(run, engine, shape))]
 
 
-def _cache(run: RLRun, shape: ModelShape) -> int:
+def _cache(run: RLRun, engine: LocalEngine, shape: ModelShape) -> int:
     width = _width(run.policy)
     rows = run.groups_per_step * run.group_size * run.sampling.max_tokens * 2  # prompts taken to be as long again
-    return width * min(run.engine.sample_tokens, rows) * shape.layers * 2 * shape.key_value_width
+    return width * min(engine.sample_tokens, rows) * shape.layers * 2 * shape.key_value_width

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from fettle.config import RLRun, StageConfig
+from fettle.config import LocalEngine, RLRun, StageConfig
 from fettle.config.load import leaves
 from fettle.engine import Capabilities
 from fettle.training.memory import ACTIVATIONS, context_of, micro_batch_tokens
@@ -20,7 +20,9 @@ def plan_notes(run: StageConfig, memory: Memory, capabilities: Capabilities) -> 
     yield from _context(run)
     for key, path in absent_files(run):
         yield f"{key} is {path}, and there is no such file here"
-    yield from _memory(run, memory, capabilities)
+    if isinstance(run.engine, LocalEngine):
+        yield from _sampling_thread(run, run.engine)
+        yield from _memory(run, run.engine, memory, capabilities)
 
 
 def _idle(run: StageConfig) -> Iterator[str]:
@@ -32,17 +34,20 @@ def _idle(run: StageConfig) -> Iterator[str]:
         and run.loss.type in ("ppo", "gspo")
     ):
         yield "the loss never clips: with one minibatch and no staleness every ratio is 1 (use more minibatches)"
-    if run.engine.sampling_threads is not None and not (isinstance(run, RLRun) and run.max_staleness):
-        yield (
-            "engine.sampling_threads gains nothing without staleness: sampling waits for each step, and has only those "
-            "threads (set max_staleness, or leave it out)"
-        )
     optimizer_steps = run.steps * (run.minibatches * run.epochs if isinstance(run, RLRun) else 1)
     if run.schedule.warmup_steps >= optimizer_steps:
         yield "schedule.warmup_steps covers the whole run: the learning rate never reaches its peak"
 
 
-def _memory(run: StageConfig, memory: Memory, capabilities: Capabilities) -> Iterator[str]:
+def _sampling_thread(run: StageConfig, engine: LocalEngine) -> Iterator[str]:
+    if engine.sampling_threads is not None and not (isinstance(run, RLRun) and run.max_staleness):
+        yield (
+            "engine.sampling_threads gains nothing without staleness: sampling waits for each step, and has only those "
+            "threads (set max_staleness, or leave it out)"
+        )
+
+
+def _memory(run: StageConfig, engine: LocalEngine, memory: Memory, capabilities: Capabilities) -> Iterator[str]:
     if not memory:
         yield f"no memory estimate: the shape of {run.policy.model} cannot be told without loading it"
     needed = sum(size for _, size in memory)
@@ -50,17 +55,17 @@ def _memory(run: StageConfig, memory: Memory, capabilities: Capabilities) -> Ite
         yield f"there is no {capabilities.device} device here: the plan is for a machine that has one"
     elif needed > capabilities.memory_bytes:
         held = capabilities.memory_bytes / 2**30
-        mend = _to_lower(run, memory, capabilities.device)
+        mend = _to_lower(run, engine, memory, capabilities.device)
         yield f"about {needed / 2**30:.1f} GiB are needed and {capabilities.device} has {held:.1f}: {mend}"
 
 
-def _to_lower(run: StageConfig, memory: Memory, device: str) -> str:
+def _to_lower(run: StageConfig, engine: LocalEngine, memory: Memory, device: str) -> str:
     """What takes the most and can be made smaller, in words."""
     most = max((each for each in memory if each[0] in LOWERED_BY), key=lambda each: each[1], default=memory[0])
     adapters = "" if run.policy.lora is not None else ", or train with policy.lora"
     lowered = LOWERED_BY.get(most[0], "engine.train_tokens")
-    filled = micro_batch_tokens(run, device)
-    below = f" below {filled}" if lowered == "engine.train_tokens" and filled < run.engine.train_tokens else ""
+    filled = micro_batch_tokens(run, engine, device)
+    below = f" below {filled}" if lowered == "engine.train_tokens" and filled < engine.train_tokens else ""
     return f"lower {lowered}{below}{adapters}"
 
 

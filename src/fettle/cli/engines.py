@@ -1,0 +1,96 @@
+"""The engine that a recipe asks for, in this process or at a service, and what else depends on which it is."""
+
+import hashlib
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from fettle.broker import Broker
+from fettle.client import HTTPEngine, once
+from fettle.client.kept import kept
+from fettle.config import EngineConfig, LocalEngine, PolicySpec, ServiceEngine, StageConfig, TinyModel
+from fettle.engine import Capabilities, Engine
+from fettle.engine.local import LocalBackend
+from fettle.engine.local import capabilities as local_capabilities
+from fettle.errors import ConfigError
+
+CACHE = Path("~/.cache/fettle/tokenizers")
+"""Tokenizers of models that are at a service."""
+
+
+@asynccontextmanager
+async def engine_of(settings: EngineConfig, checkpoints: Path, *, name: str = "") -> AsyncIterator[Engine]:
+    """The engine, ended with the block; it saves into ``checkpoints``. A service calls the run by its ``name``."""
+    if isinstance(settings, ServiceEngine):
+        remote = HTTPEngine(
+            settings.url, key_of(settings), name=name, checkpoints=checkpoints, patience=settings.patience
+        )
+        try:
+            yield remote
+        finally:
+            await remote.close()
+    else:
+        broker = Broker(LocalBackend(settings, checkpoints=checkpoints))
+        try:
+            yield broker
+        finally:
+            broker.close()
+
+
+def capabilities(settings: EngineConfig, policy: PolicySpec | None = None) -> Capabilities:
+    """What the engine can do, and, where it is here, how it would run the policy.
+
+    Raises:
+        UnreachableError: it is a service's, and there is none at that address.
+    """
+    if isinstance(settings, ServiceEngine):
+        return once.capabilities(settings.url, key_of(settings))
+    return local_capabilities(settings, policy)
+
+
+def tokenizer_of(settings: EngineConfig, model: str) -> str:
+    """Where the tokenizer of a model is to be had: with the model where that is here, or else from the service."""
+    if isinstance(settings, LocalEngine) or (Path(model).is_dir() and kept(model) is None):
+        return model
+    address = f"{settings.url}\n{kept(model) or model}"
+    folder = CACHE.expanduser() / hashlib.sha256(address.encode()).hexdigest()[:24]
+    if not folder.is_dir():
+        once.copy_tokenizer(settings.url, key_of(settings), model, to=folder)
+    return str(folder)
+
+
+def check_for_service(name: str, stage: StageConfig) -> None:
+    """Refuses what a service cannot do for a run.
+
+    Raises:
+        ConfigError: the run asks for it.
+    """
+    if isinstance(stage.policy.model, TinyModel):
+        raise ConfigError(
+            f"{name}: policy.model describes a tiny model, and a service trains the models that it serves: name one"
+        )
+    if stage.profile:
+        raise ConfigError(
+            f"{name}: profile looks into the engine of this process, and engine.type is service: unset it"
+        )
+
+
+def key_of(settings: ServiceEngine) -> str | None:
+    """The key that a recipe says where to find.
+
+    Raises:
+        ConfigError: it is not there.
+    """
+    if settings.key_env is not None:
+        if not os.environ.get(settings.key_env):
+            raise ConfigError(
+                f"engine.key_env is {settings.key_env}, and there is no such environment variable: put the key there"
+            )
+        return os.environ[settings.key_env]
+    if settings.key_file is None:
+        return None
+    try:
+        return Path(settings.key_file).expanduser().read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"engine.key_file is {settings.key_file}, which cannot be read: {error}") from error
