@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-import fsspec
+import fsspec  # type: ignore[import-untyped]
 
 from fettle.errors import CheckpointError, ConfigError, NotFoundError, StateError, StorageError
 from fettle.service.entries import CheckpointEntry
@@ -38,7 +38,10 @@ class Artifacts:
     """
 
     def __init__(self, url: str | None) -> None:
-        self._files, self._root = _store_at(url) if url is not None else (None, "")
+        self._files: Any = None
+        self._root = ""
+        if url is not None:
+            self._files, self._root = _store_at(url)
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def keep(self, entry: CheckpointEntry) -> CheckpointEntry:
