@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from fettle.client.capabilities import capabilities_of
-from fettle.client.kept import SCHEME, Notes, id_of, kept, uri_of
+from fettle.client.kept import SCHEME, Notes, kept, uri_of
 from fettle.client.policy import HTTPPolicy, HTTPSampler
 from fettle.client.tracker import RunTracker
 from fettle.client.transport import PATIENCE, Transport, outcome
@@ -49,18 +49,13 @@ class HTTPEngine:
         """Samplers that nobody here has any more, and that the service has still to be told of."""
 
     async def create_policy(self, spec: PolicySpec) -> HTTPPolicy:
-        """A policy with the weights of a model that the service serves, or of a checkpoint that it keeps.
-
-        Raises:
-            ConfigError: the checkpoint is of another kind of policy.
-        """
+        """A policy with the weights of a model that the service serves, or of a checkpoint that it keeps."""
         if not isinstance(spec.model, str):
             raise ConfigError(
                 "policy.model describes a tiny model, and a service trains the models that it serves: name one of them"
             )
-        if _is_saved(spec.model):
-            return await self._from_weights(spec)
-        return await self._opened({"base_model": spec.model, **_settings(spec)})
+        said = spec.model_dump(mode="json", exclude={"model"})
+        return await self._opened({"base_model": uri_of(spec.model) if _is_saved(spec.model) else spec.model, **said})
 
     async def load_policy(self, checkpoint: str, *, optimizer: bool) -> HTTPPolicy:
         """A policy as it was saved, as a run of its own."""
@@ -119,18 +114,6 @@ class HTTPEngine:
         self.policies.append(policy)
         return policy
 
-    async def _from_weights(self, spec: PolicySpec) -> HTTPPolicy:
-        """A policy of a checkpoint's weights, with no steps behind it."""
-        saved = str(spec.model)
-        checkpoint = await self.transport.get(f"/v1/checkpoints/{id_of(saved)}")
-        if (its := _settings(PolicySpec.model_validate(checkpoint["spec"]))) != _settings(spec):
-            apart = next(name for name, said in _settings(spec).items() if its[name] != said)
-            raise ConfigError(
-                f"policy.{apart} is {_settings(spec)[apart]}, and that of {saved} is {its[apart]}: a service goes on "
-                "from a checkpoint with the same kind of policy"
-            )
-        return await self.load_policy(saved, optimizer=False)
-
     async def _pinned(self, pin: str, version: int) -> HTTPSampler:
         await self._let_go()
         return self._held(pin, version)
@@ -151,9 +134,3 @@ class HTTPEngine:
 
 def _is_saved(weights: str) -> bool:
     return weights.startswith(SCHEME) or kept(weights) is not None
-
-
-def _settings(spec: PolicySpec) -> dict[str, Tree]:
-    """What a policy is, but for its model."""
-    settings: dict[str, Tree] = spec.model_dump(mode="json", exclude={"model"})
-    return settings
