@@ -2,7 +2,7 @@
 
 from fettle.broker.engine import Broker
 from fettle.broker.policies import BrokerPolicy, PolicyInfo
-from fettle.broker.promises import Promise
+from fettle.broker.promises import Promise, operation_id
 from fettle.broker.samplers import BrokerSampler
 
-__all__ = ["Broker", "BrokerPolicy", "BrokerSampler", "PolicyInfo", "Promise"]
+__all__ = ["Broker", "BrokerPolicy", "BrokerSampler", "PolicyInfo", "Promise", "operation_id"]

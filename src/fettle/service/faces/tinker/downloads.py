@@ -1,0 +1,57 @@
+"""Checkpoints to be downloaded: addresses that need no key, for a while."""
+
+import asyncio
+import secrets
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from fastapi import APIRouter, Request
+from fastapi.responses import FileResponse, JSONResponse
+
+from fettle.errors import NotFoundError
+from fettle.service.callers import Caller
+from fettle.service.faces.tinker import ids
+from fettle.service.faces.tinker.face import Face, Who, add
+
+LASTS = timedelta(hours=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """Leave to read one checkpoint's files."""
+
+    caller: Caller
+    checkpoint: str
+    until: datetime
+
+
+class Downloads:
+    """The routes of downloads."""
+
+    def __init__(self, face: Face) -> None:
+        self._service = face.service
+        self._tickets: dict[str, Ticket] = {}
+
+    def add_to(self, router: APIRouter, keyless: APIRouter) -> None:
+        """Put them on a router, and those that need no key on another."""
+        add(router, "GET", "/training_runs/{run}/checkpoints/{kind}/{name}/external_weights_urls", self.urls)
+        add(keyless, "GET", "/external_weights/{ticket}/{file:path}", self.file)
+
+    async def urls(self, who: Who, request: Request, run: str, kind: str, name: str) -> JSONResponse:
+        """Where each of a checkpoint's files can be read, for an hour."""
+        checkpoint = ids.own_id(run, kind, name)
+        files = await self._service.files(who, checkpoint)
+        now = datetime.now(UTC)
+        self._tickets = {token: ticket for token, ticket in self._tickets.items() if ticket.until > now}
+        token = secrets.token_urlsafe(24)
+        ticket = self._tickets[token] = Ticket(who, checkpoint, now + LASTS)
+        base = str(request.base_url).rstrip("/") + request.url.path.partition("/training_runs/")[0]
+        urls = {file: f"{base}/external_weights/{token}/{file}" for file, _ in files}
+        return JSONResponse({"urls": urls, "expires": ticket.until.isoformat()})
+
+    async def file(self, ticket: str, file: str) -> FileResponse:
+        """One file."""
+        leave = self._tickets.get(ticket)
+        if leave is None or leave.until < datetime.now(UTC):
+            raise NotFoundError("this address has expired, or never was: ask for external_weights_urls again")
+        return FileResponse(await asyncio.to_thread(self._service.file_path, leave.caller, leave.checkpoint, file))

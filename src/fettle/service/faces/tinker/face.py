@@ -1,0 +1,105 @@
+"""What the parts of the Tinker face share."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import JSONResponse
+
+from fettle.broker import Promise
+from fettle.errors import NotFoundError
+from fettle.service.callers import Caller
+from fettle.service.core import Service
+from fettle.service.entries import Run
+from fettle.service.faces.tinker import ids
+from fettle.service.faces.tinker.ids import request_id
+from fettle.service.faces.tinker.numbering import Numbering
+from fettle.service.faces.tinker.samples import CLONE, Channel, Samples
+from fettle.service.ids import draw_key
+
+MISSED = 4096
+"""So many numbers in a row that no sample has end the search for a clone's samples."""
+
+NAMED_AS = "tinker.base_model"
+"""Where a run's metadata keep the name under which its client knows the base model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Face:
+    """The service, and what this face remembers beside it."""
+
+    service: Service
+    numbering: Numbering
+    samples: Samples
+    since: datetime
+    """When this process began."""
+
+    def run(self, caller: Caller, model: str) -> Run:
+        """The run behind a model that has not come to its end.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        run = self.service.run(caller, model)
+        if run.state in ("completed", "failed"):
+            why = f": {run.reason}" if run.reason else ""
+            raise NotFoundError(f"the model {model!r} is {run.state}{why}; begin another, from one of its checkpoints")
+        return run
+
+    def sample(self, caller: Caller, request: str) -> Promise:
+        """What was drawn, or is being drawn, for a sample request.
+
+        Raises:
+            NotFoundError: there was none, or its answer is no longer kept.
+        """
+        return self.service.promise(caller, draw_key(caller.tenant, request))
+
+    def channel(self, caller: Caller, sampler: str, clone: int) -> Channel:
+        """The completions of one clone of a sampler, those from before this process began among them."""
+        channel, new = self.samples.channel(f"{caller.tenant}/{sampler}", clone)
+        if new and self._was_before(caller, sampler):
+            missed, seq = 0, clone * CLONE
+            while missed < MISSED:
+                found = [key for key in ids.draw_keys(sampler, seq) if self._watched(caller, channel, key)]
+                missed = 0 if found else missed + 1
+                seq += 1
+        return channel
+
+    def _was_before(self, caller: Caller, sampler: str) -> bool:
+        try:
+            return self.service.sampler(caller, sampler).created_at < self.since
+        except NotFoundError:
+            return False
+
+    def _watched(self, caller: Caller, channel: Channel, key: str) -> bool:
+        try:
+            channel.watch(key, self.sample(caller, key).result())
+        except NotFoundError:
+            return False
+        return True
+
+    def named(self, run: Run) -> str:
+        """A run's base model as its client calls it."""
+        return run.metadata.get(NAMED_AS, run.model)
+
+
+def _caller(request: Request) -> Caller:
+    caller: Caller = request.state.caller
+    return caller
+
+
+Who = Annotated[Caller, Depends(_caller)]
+"""Whoever sent the request, as the router has found out."""
+
+
+def add(router: APIRouter, method: str, path: str, endpoint: Callable[..., Any]) -> None:
+    """One route, whose answers are sent as they are."""
+    router.add_api_route(path, endpoint, methods=[method], response_model=None)
+
+
+async def promised(promise: Promise, said: str = "") -> JSONResponse:
+    """The acknowledgement of an operation, once it is in the journal."""
+    await promise.durable()
+    return JSONResponse({"request_id": request_id(promise.id, said), "model_id": promise.policy})

@@ -1,0 +1,125 @@
+"""Samples under way: what is read of their prompts beside them, and which of them are done.
+
+A client asks for the completions of one clone of a sampler at a time, from a cursor on. Cursors begin with the time at
+which this process started, so that they go up over restarts.
+"""
+
+import asyncio
+import itertools
+import time
+from collections import deque
+from collections.abc import Awaitable
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from fettle.errors import FettleError
+from fettle.service.faces.tinker.answers import Asked
+from fettle.types import PromptReading
+
+CLONE = 1_000_000_000
+"""Each clone of a sampling client numbers its requests from a multiple of it."""
+
+READINGS_S = 3600.0
+"""How long what was read of a prompt is kept."""
+
+CHANNELS = 4096
+"""Clones whose completions are remembered; beyond it, the oldest with nothing under way go."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Extra:
+    """What is read of a prompt beside the draw."""
+
+    asked: Asked
+    reading: "asyncio.Task[PromptReading]"
+    since: float = field(default_factory=time.monotonic)
+
+
+class Channel:
+    """The completions of one clone of a sampler."""
+
+    def __init__(self, cursors: "itertools.count[int]") -> None:
+        self._cursors = cursors
+        self._known: set[str] = set()
+        self._told: deque[tuple[int, dict[str, str]]] = deque()
+        self._news = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._cursor = 0
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is under way."""
+        return not self._tasks
+
+    def watch(self, request: str, *parts: Awaitable[object]) -> None:
+        """Tell of a request once all of its parts are there."""
+        if request not in self._known:
+            self._known.add(request)
+            task = asyncio.get_running_loop().create_task(self._tell(request, *parts))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def since(self, cursor: int, seconds: float) -> tuple[list[dict[str, str]], int]:
+        """The completions after a cursor, and the newest one; waits for the first of them, up to a limit."""
+        while self._told and self._told[0][0] <= cursor:
+            _, event = self._told.popleft()
+            self._known.discard(event["request_id"])
+        if not self._told:
+            self._news.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._news.wait(), seconds)
+        return [event for _, event in self._told], max(self._cursor, cursor)
+
+    async def _tell(self, request: str, *parts: Awaitable[object]) -> None:
+        state = "finished"
+        for part in parts:
+            try:
+                await part
+            except FettleError:
+                state = "failed"
+        self._cursor = next(self._cursors)
+        self._told.append((self._cursor, {"state": state, "request_id": request}))
+        self._news.set()
+
+
+class Samples:
+    """The samples of every client."""
+
+    def __init__(self) -> None:
+        self._extras: dict[str, Extra] = {}
+        self._channels: dict[tuple[str, int], Channel] = {}
+        self._cursors = itertools.count(time.time_ns() // 1000)
+        self._clones: dict[str, int] = {}
+        self._first_clone = int(time.time())
+
+    def channel(self, sampler: str, clone: int) -> tuple[Channel, bool]:
+        """The completions of a clone, and whether nobody asked for them in this process before."""
+        found = self._channels.get((sampler, clone))
+        if found is not None:
+            return found, False
+        if len(self._channels) >= CHANNELS:
+            idle = next((key for key, channel in self._channels.items() if channel.idle), None)
+            self._channels.pop(idle or next(iter(self._channels)))
+        made = self._channels[sampler, clone] = Channel(self._cursors)
+        return made, True
+
+    def keep(self, request: str, extra: Extra) -> None:
+        """What is read for a request; older readings go."""
+        oldest = next(iter(self._extras.values()), None)
+        while oldest is not None and oldest.since < time.monotonic() - READINGS_S:
+            self._extras.pop(next(iter(self._extras)))
+            oldest = next(iter(self._extras.values()), None)
+        self._extras[request] = extra
+
+    def extra(self, request: str) -> Extra | None:
+        """What is read for a request; None where it is no longer kept."""
+        return self._extras.get(request)
+
+    def drop(self, request: str) -> None:
+        """It has been retrieved."""
+        self._extras.pop(request, None)
+
+    def joined(self, sampler: str) -> int:
+        """The number of a further clone of a sampler; numbers begin with the time, and so are new after a restart."""
+        self._clones[sampler] = self._clones.get(sampler, self._first_clone) + 1
+        return self._clones[sampler]
