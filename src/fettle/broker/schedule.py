@@ -4,6 +4,7 @@ import asyncio
 import logging
 import weakref
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future as Outcome
 from queue import SimpleQueue
 from threading import Lock, Thread, current_thread
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -24,6 +25,9 @@ CLOSED = "this engine was closed: make a new one"
 
 QUANTUM = Scheduling().quantum_tokens
 """Tokens of a turn, where nothing else is said."""
+
+DRAWING = "(draws)"
+"""The flow of all draws; no tenant is called so."""
 
 
 class _Queued(NamedTuple):
@@ -102,33 +106,45 @@ def _serve(inbox: "SimpleQueue[_Queued | None]", turns: Turns[_Queued]) -> None:
 
 
 def _carry_out(call: Callable[[], Any], future: asyncio.Future[Any] | None) -> None:
-    """Run a call and tell whoever waits for it, on their event loop."""
-    answer, error = None, None
-    try:
-        answer = call()
-    except BaseException as raised:  # noqa: BLE001  it is raised where the answer is waited for
-        error = raised
+    """Run a call and tell whoever waits for it."""
+    outcome = _outcome(call)
     if future is not None:
-        _tell(future, answer, error)
-    elif error is not None:
+        _tell(future, outcome)
+    elif (error := outcome.exception()) is not None:
         logger.error("a call that nobody waits for failed", exc_info=error)
 
 
-def _tell(future: asyncio.Future[Any], answer: Any, error: BaseException | None) -> None:
+def _outcome(call: Callable[[], Result]) -> Outcome[Result]:
+    """What a call came to, or the error it raised, whatever that is."""
+    outcome: Outcome[Result] = Outcome()
+    try:
+        outcome.set_result(call())
+    except BaseException as error:  # noqa: BLE001  it is raised where the answer is waited for
+        outcome.set_exception(error)
+    return outcome
+
+
+def _answer(result: Result) -> Outcome[Result]:
+    outcome: Outcome[Result] = Outcome()
+    outcome.set_result(result)
+    return outcome
+
+
+def _tell(future: asyncio.Future[Any], outcome: Outcome[Any]) -> None:
     """Settle a future, from another thread than its own."""
     try:
-        future.get_loop().call_soon_threadsafe(_settle, future, answer, error)
+        future.get_loop().call_soon_threadsafe(_settle, future, outcome)
     except RuntimeError:  # The loop was closed, and with it whoever waited.
         return
 
 
-def _settle(future: asyncio.Future[Any], answer: Any, error: BaseException | None) -> None:
+def _settle(future: asyncio.Future[Any], outcome: Outcome[Any]) -> None:
     if future.done():
         return
-    if error is not None:
+    if (error := outcome.exception()) is not None:
         future.set_exception(error)
     else:
-        future.set_result(answer)
+        future.set_result(outcome.result())
 
 
 def _finish(inbox: "SimpleQueue[_Queued | None]", thread: Thread) -> None:
@@ -219,7 +235,7 @@ class WaitingRoom(Generic[Item, Result]):
         call: Callable[[Sequence[Item]], Sequence[Result]],
         *,
         budget: int,
-        flow: str = "drawing",
+        flow: str = DRAWING,
         quantum: int = QUANTUM,
         spent: Callable[[Item, Result], int] | None = None,
     ) -> None:
@@ -272,25 +288,22 @@ class WaitingRoom(Generic[Item, Result]):
 
     def _answer(self, batch: Sequence[_Seat]) -> None:
         """Tell everyone of a batch; where one is at fault, halves are tried until it is alone."""
-        try:
-            results = self._call([seat.item for seat in batch])
-        except FAULTS_OF_A_CALL as error:
-            if len(batch) == 1:
-                _tell(batch[0].future, None, error)
-                return
+        joint = _outcome(lambda: self._call([seat.item for seat in batch]))
+        error = joint.exception()
+        if isinstance(error, FAULTS_OF_A_CALL) and len(batch) > 1:
             middle = len(batch) // 2
             self._answer(batch[:middle])
             self._answer(batch[middle:])
-        except BaseException as error:  # noqa: BLE001  it is raised where the answers are waited for
+        elif error is not None:
             for seat in batch:
-                _tell(seat.future, None, error)
+                _tell(seat.future, joint)
         else:
-            for seat, result in zip(batch, results, strict=True):
-                _tell(seat.future, result, None)
-            self._settle_up(batch, results)
+            self._share_out(batch, joint.result())
 
-    def _settle_up(self, batch: Sequence[_Seat], results: Sequence[Result]) -> None:
-        """Give back what was charged and not used."""
+    def _share_out(self, batch: Sequence[_Seat], results: Sequence[Result]) -> None:
+        """Each its own, and what was charged and not used is given back."""
+        for seat, result in zip(batch, results, strict=True):
+            _tell(seat.future, _answer(result))
         if self._spent is None:
             return
         with self._lock:
