@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -77,17 +78,23 @@ class Outcome:
 Measured = Callable[[Settings, Floor], Outcome]
 
 
-def main(row: Row, measured: Measured) -> None:
-    """Measure a row and print its record: one line of JSON, or the same laid out for people."""
+def main(row: Row, measured: Callable[..., Outcome], **counts: str) -> None:
+    """Measure a row and print its record: one line of JSON, or the same laid out for people.
+
+    ``counts`` describes further whole numbers that ``measured`` takes by name.
+    """
     parser = argparse.ArgumentParser(description=f"{row.work}, against {row.peer}")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--dtype", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--quick", action="store_true", help="few repetitions, to see that it works")
     parser.add_argument("--json", action="store_true", help="one line of JSON")
+    for name, description in counts.items():
+        parser.add_argument(f"--{name}", type=int, help=description)
     asked = parser.parse_args()
     settings = Settings(asked.device, asked.dtype, asked.threads, asked.quick)
-    found = record(row, measured, settings)
+    given = {name: getattr(asked, name) for name in counts if getattr(asked, name) is not None}
+    found = record(row, partial(measured, **given), settings)
     print(json.dumps(found) if asked.json else json.dumps(found, indent=2), flush=True)
 
 

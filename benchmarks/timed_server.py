@@ -1,0 +1,87 @@
+"""``fettle serve`` with a clock in it: what each request took, and how much of that the backend computed.
+
+``python -m benchmarks.timed_server serve ...`` starts the service as it is, with two wrappers: one around the
+application, which notes when each request comes in and when the last byte of its answer goes out, and one around the
+backend's calls, which notes when each begins and ends. ``GET /benchmark/requests`` tells, and forgets, the requests.
+What is not in it is uvicorn's reading of the request line and headers, which comes before the application is called.
+"""
+
+import functools
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import uvicorn
+
+from fettle.cli import main
+from fettle.engine.local import LocalBackend
+
+ADDRESS = "/benchmark/requests"
+COMPUTING = ("forward", "forward_backward", "optim_step", "sample")
+
+requests: list[dict[str, Any]] = []
+computed: list[tuple[float, float]] = []
+
+
+class Timed:
+    """An application that notes what its requests took."""
+
+    def __init__(self, application: Any) -> None:
+        self._application = application
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """One request, or the life of the application."""
+        if scope["type"] != "http":
+            await self._application(scope, receive, send)
+        elif scope["path"] == ADDRESS:
+            await _tell(send)
+        else:
+            started = time.perf_counter()
+            await self._application(scope, receive, send)
+            requests.append({"path": scope["path"], "started": started, "ended": time.perf_counter()})
+
+
+async def _tell(send: Any) -> None:
+    """The requests since the last time, each with its seconds and those of the backend within them."""
+    told = []
+    for request in requests:
+        started, ended = request["started"], request["ended"]
+        within = sum(max(0.0, min(ended, end) - max(started, start)) for start, end in computed)
+        told.append({"path": request["path"], "seconds": ended - started, "computed": within})
+    requests.clear()
+    computed.clear()
+    body = json.dumps(told).encode()
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json")]})
+    await send({"type": "http.response.body", "body": body})
+
+
+def timed(call: Callable[..., Any]) -> Callable[..., Any]:
+    """A call of the backend that notes when it was under way."""
+
+    @functools.wraps(call)
+    def noted(*arguments: Any, **named: Any) -> Any:
+        started = time.perf_counter()
+        try:
+            return call(*arguments, **named)
+        finally:
+            computed.append((started, time.perf_counter()))
+
+    return noted
+
+
+def wrap() -> None:
+    """Put the clocks in their places."""
+    for name in COMPUTING:
+        setattr(LocalBackend, name, timed(getattr(LocalBackend, name)))
+    made = uvicorn.Config.__init__
+
+    def wrapped(self: uvicorn.Config, app: Any, *arguments: Any, **named: Any) -> None:
+        made(self, Timed(app), *arguments, **named)
+
+    uvicorn.Config.__init__ = wrapped  # type: ignore[method-assign]
+
+
+if __name__ == "__main__":
+    wrap()
+    main()

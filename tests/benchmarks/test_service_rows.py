@@ -1,0 +1,122 @@
+"""What the benchmarks of the service make of what they find."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from benchmarks import timed_server
+from benchmarks.crash import TENANTS, Run, Told, judged, told_by
+from benchmarks.crash_client import STEP, call_at
+from benchmarks.service import request_sizes
+from benchmarks.skyrl import without_uv
+from benchmarks.soak import grown
+from benchmarks.tables import table
+from fettle.calls import call_digest
+
+OPERATIONS = 2 * STEP
+
+
+def run(**changes: Told) -> Run:
+    whole = {"taken": set(range(OPERATIONS)), "done": {seq: {f"answer {seq}"} for seq in range(OPERATIONS)}}
+    told = {name: changes.get(name) or Told(**whole) for name in TENANTS}
+    return Run(told, dict.fromkeys(TENANTS, "weights"), dict.fromkeys(TENANTS, 2))
+
+
+def faults(struck: Run) -> dict[str, int]:
+    return {name: number for name, number in judged(struck, run(), OPERATIONS).items() if number}
+
+
+def test_a_run_that_went_as_it_would_have_without_kills_has_no_fault():
+    assert faults(run()) == {}
+
+
+def test_an_acknowledged_operation_without_an_answer_is_lost():
+    told = Told(taken={0, 1}, done={0: {"answer 0"}})
+    assert faults(run(ben=told))["acknowledged operations lost"] == 1
+
+
+def test_a_step_done_twice_shows_in_the_version_and_other_weights_in_their_hash():
+    struck = run()
+    struck.versions["cy"] = 3
+    struck.weights["cy"] = "others"
+    assert faults(struck) == {"operations doubled": 1, "weights that differ": 1}
+
+
+def test_another_answer_after_a_crash_is_told():
+    done = {seq: {f"answer {seq}"} for seq in range(OPERATIONS)} | {2: {"answer 2", "another"}}
+    struck = run(ada=Told(taken=set(range(OPERATIONS)), done=done, draws={"key": {"1"}}))
+    assert faults(struck) == {
+        "operations with two answers": 1,
+        "answers that differ": 1,
+        "draws that went wrong": 1,
+    }
+
+
+def test_what_a_killed_program_wrote_is_read_up_to_its_last_whole_line(tmp_path):
+    (tmp_path / "told").write_text("taken 0\ndone 0 ab\ndraw key 2\nwrong 1 failed: why\ntaken 1")
+    told = told_by(tmp_path)
+    assert (told.taken, told.done, told.draws) == ({0}, {0: {"ab"}}, {"key": {"2"}})
+    assert told.wrong == ["1 failed: why"]
+    assert told_by(tmp_path / "nothing").taken == set()
+
+
+def test_a_program_says_the_same_at_the_same_number_and_steps_after_two_gradients():
+    digests = [call_digest(call_at("ada", seq)) for seq in range(STEP)]
+    assert digests == [call_digest(call_at("ada", seq)) for seq in range(STEP)]
+    assert len({*digests, call_digest(call_at("ben", 0))}) == STEP + 1
+    assert [type(call_at("ada", seq)).__name__ for seq in range(4)] == [
+        "ForwardBackward",
+        "ForwardBackward",
+        "OptimStep",
+        "ForwardBackward",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("values", "growth"), [([100.0] * 10, 0.0), ([100.0, 105.0, 110.0], 0.1), ([110, 100], -1 / 11)]
+)
+def test_growth_is_that_of_a_line_from_its_beginning_to_its_end(values, growth):
+    assert grown(values) == pytest.approx(growth)
+
+
+async def test_what_the_backend_computed_during_a_request_is_told_beside_its_seconds(monkeypatch):
+    monkeypatch.setattr(timed_server, "requests", [{"path": "/v1/x", "started": 10.0, "ended": 20.0}])
+    monkeypatch.setattr(timed_server, "computed", [(5.0, 11.0), (12.0, 15.0), (21.0, 22.0)])
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    await timed_server.Timed(None)({"type": "http", "path": timed_server.ADDRESS}, None, send)
+    assert json.loads(sent[1]["body"]) == [{"path": "/v1/x", "seconds": 10.0, "computed": 4.0}]
+    assert timed_server.requests == []
+
+
+def test_a_call_of_the_backend_is_noted_even_when_it_fails(monkeypatch):
+    monkeypatch.setattr(timed_server, "computed", [])
+    with pytest.raises(ZeroDivisionError):
+        timed_server.timed(lambda: 1 // 0)()
+    assert len(timed_server.computed) == 1
+
+
+def test_the_peers_engine_is_started_in_the_environment_that_is_there(tmp_path):
+    uv = without_uv(sys.executable, tmp_path) / "uv"
+    command = [uv, "run", "--extra", "tinker", "--extra", "jax", "-m", "json.tool", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "json.tool" in done.stdout
+
+
+def test_a_request_is_smaller_in_binary():
+    sizes = request_sizes()
+    assert sizes["times_smaller"] == sizes["json_bytes"] / sizes["binary_bytes"] > 1
+
+
+def test_columns_are_as_wide_as_what_stands_in_them():
+    assert table(["what", "ms"], [["a", "1"], ["longer", "20"]]).splitlines() == [
+        "what    ms",
+        "------  --",
+        "a        1",
+        "longer  20",
+    ]
