@@ -12,7 +12,7 @@ from beartype.roar import BeartypeCallHintViolation
 from jaxtyping import TypeCheckError, jaxtyped
 from torch import Tensor
 
-from fettle.config import KL, LossConfig, PolicyLoss, Reading, Value
+from fettle.config import GSPO, KL, LossConfig, PolicyLoss, Reading, Value
 from fettle.errors import LossInputError
 from fettle.losses import LOSSES, evaluate, finished, model_outputs, required_inputs, required_scalars, unit_of
 from fettle.losses.evaluation import TERMS
@@ -39,7 +39,8 @@ WITH_TERMS: dict[str, LossConfig] = {
         "proximal": {"proximal_coefficient": 0.7},
     }.items()
 }
-EVERY = PLAIN | WITH_TERMS
+OTHER_FORMS: dict[str, LossConfig] = {"gspo at the level of tokens": GSPO(level="token")}
+EVERY = PLAIN | WITH_TERMS | OTHER_FORMS
 
 
 def signed(contract: Contract) -> list[str]:
@@ -73,6 +74,7 @@ def batch(seed: int = 0, *, spread: float = 0.3, dtype: torch.dtype = torch.floa
         "returns": values + spread * normal(),
         "old_values": values + spread * normal(),
         "loss_mask": torch.tensor(rows, dtype=dtype),
+        "sequence_ratio_mask": torch.tensor(rows, dtype=dtype),
         "preferred": torch.tensor([1.0, 0.0] * (B // 2), dtype=dtype),
         "kl_baseline": torch.full((B,), 0.2, dtype=dtype),
         "margin": torch.tensor([0.1, 0.1, 0.0, 0.0], dtype=dtype),
@@ -196,6 +198,8 @@ def test_the_gradient_is_that_of_finite_differences(config, spread):
     said, inputs = batch(3, spread=spread)
     if config.type == "cispo":  # its weight takes no gradient: where it is clipped to a constant, none is missing
         config = config.model_copy(update={"ratio_low": 1.0, "ratio_high": 1.0})
+    if config.type == "gspo":  # at the level of tokens the sequence's ratio takes no gradient either
+        config = config.model_copy(update={"level": "sequence"})
     names = list(said)
 
     def of(*leaves: Tensor) -> Tensor:

@@ -62,7 +62,7 @@ def test_dro_pays_half_of_beta_times_the_squared_log_ratio():
 
 def test_gspo_has_one_ratio_a_sequence_over_its_trained_tokens():
     logprobs, inputs = drawn([4.0, 9.0, 100.0], [1, 1, 1], sampled=0.001)
-    loss, metrics = gspo(logprobs, **inputs, loss_mask=row(1, 1, 0), clip_low=0.9, clip_high=9.0)
+    loss, metrics = gspo(logprobs, **inputs, sequence_ratio_mask=row(1, 1, 0), clip_low=0.9, clip_high=9.0)
     assert metrics["ratio"][0].tolist() == pytest.approx([6.0, 6.0, 6.0])  # the geometric mean of 4 and 9
     assert loss[0].tolist() == pytest.approx([-6.0, -6.0, -6.0])
 
@@ -75,7 +75,12 @@ def test_gspo_under_sequence_mean_weights_has_the_gradient_of_its_paper():
     sampling = torch.full((2, 3), math.log(0.3), dtype=torch.float64)
     logprobs = (sampling + ratios.log()).requires_grad_()
     loss, _ = gspo(
-        logprobs, sampling_logprobs=sampling, advantages=advantages, loss_mask=mask, clip_low=0.5, clip_high=0.5
+        logprobs,
+        sampling_logprobs=sampling,
+        advantages=advantages,
+        sequence_ratio_mask=mask,
+        clip_low=0.5,
+        clip_high=0.5,
     )
     (got,) = torch.autograd.grad((loss * mask / (2 * mask.sum(-1, keepdim=True))).sum(), logprobs)
     s = [(1.2 * 0.9 * 1.1) ** (1 / 3), (0.8 * 1.3) ** (1 / 2)]
@@ -86,10 +91,59 @@ def test_gspo_under_sequence_mean_weights_has_the_gradient_of_its_paper():
 def test_gspo_clips_a_sequence_as_a_whole():
     logprobs, inputs = drawn([1.001, 1.001, 0.9995], [1, 1, 1])
     mask = torch.ones(1, 3, dtype=torch.float64)
-    loss, metrics = gspo(logprobs, **inputs, loss_mask=mask)  # the ratio is 1.0008, the bound 1.0004
+    loss, metrics = gspo(logprobs, **inputs, sequence_ratio_mask=mask)  # the ratio is 1.0008, the bound 1.0004
     assert metrics["clip_fraction"][0].tolist() == [1, 1, 1]
     assert slope(loss, logprobs) == [0, 0, 0]
     assert loss[0].tolist() == pytest.approx([-1.0004] * 3)
+
+
+def test_gspo_token_gives_each_token_the_sequences_ratio_and_its_own_gradient():
+    """arXiv:2507.18071, eq. 14 and 16: s A_t ∇ log π_t, where nothing is clipped."""
+    logprobs, inputs = drawn([1.2, 0.9, 1.1], [0.7, -0.4, 2.0])
+    mask = row(1, 1, 1)
+    loss, metrics = gspo(logprobs, **inputs, sequence_ratio_mask=mask, level="token", clip_low=0.5, clip_high=0.5)
+    s = (1.2 * 0.9 * 1.1) ** (1 / 3)
+    assert loss[0].tolist() == pytest.approx([-0.7 * s, 0.4 * s, -2.0 * s])
+    assert slope(loss, logprobs) == pytest.approx([-0.7 * s, 0.4 * s, -2.0 * s])
+    assert metrics["ratio"][0].tolist() == pytest.approx([s, s, s])
+
+
+def test_gspo_token_is_clipped_by_the_sequences_ratio_token_by_token():
+    logprobs, inputs = drawn([1.5, 1.5], [1.0, -1.0])
+    loss, metrics = gspo(logprobs, **inputs, sequence_ratio_mask=row(1, 1), level="token", clip_low=0.2, clip_high=0.2)
+    assert loss[0].tolist() == pytest.approx([-1.2, 1.5])
+    assert slope(loss, logprobs) == pytest.approx([0.0, 1.5])
+    assert metrics["clip_fraction"][0].tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("clip", [0.5, 3e-4], ids=["free", "clipped"])
+def test_both_forms_of_gspo_have_one_gradient_where_a_sequence_has_one_advantage(clip):
+    random = np.random.default_rng(0)
+    mask = torch.tensor([[1.0, 1, 1, 1], [0, 1, 1, 0], [0, 0, 0, 1]], dtype=torch.float64)
+    advantages = torch.tensor([[0.7], [-0.4], [1.3]], dtype=torch.float64).expand(3, 4)
+    sampling = torch.tensor(-random.random((3, 4)))
+    logprobs = (sampling + 0.1 * torch.tensor(random.normal(size=(3, 4)))).requires_grad_()
+    found = []
+    for level in ("sequence", "token"):
+        values, _ = gspo(
+            logprobs, sampling_logprobs=sampling, advantages=advantages, sequence_ratio_mask=mask, level=level,
+            clip_low=clip, clip_high=clip,
+        )  # fmt: skip
+        weights = mask / mask.sum(-1, keepdim=True)
+        found.append((values.detach(), torch.autograd.grad((values * weights).sum(), logprobs)[0]))
+    torch.testing.assert_close(found[0], found[1])
+    assert found[0][1].any()
+
+
+def test_gspo_counts_the_tokens_of_its_own_mask():
+    """A trained token beside them has the ratio, and no share in it."""
+    logprobs, inputs = drawn([4.0, 9.0, 100.0], [1, 1, 1], sampled=0.001)
+    wide = {"clip_low": 0.9, "clip_high": 9.0}
+    loss, _ = gspo(logprobs, **inputs, sequence_ratio_mask=row(0.5, -1, 0), **wide)
+    assert loss[0].tolist() == pytest.approx([-6.0, -6.0, -6.0])
+    assert slope(loss, logprobs) == pytest.approx([-9.0, -9.0, 0.0])
+    loss, _ = gspo(logprobs, **inputs, sequence_ratio_mask=row(0.5, -1, 0), level="token", **wide)
+    assert slope(loss, logprobs) == pytest.approx([-6.0, -6.0, -6.0])
 
 
 def test_every_metric_equals_its_numpy_oracle():
@@ -117,7 +171,7 @@ def test_every_metric_equals_its_numpy_oracle():
             far | {"clip_fraction": (ratio < 0.7) | (ratio > 1.1)},
         ),
         (
-            gspo(logprobs, **tensors, loss_mask=torch.tensor(mask)),
+            gspo(logprobs, **tensors, sequence_ratio_mask=torch.tensor(mask)),
             far | clips(sequence, 0.9997, 1.0004) | {"ratio": sequence},
         ),
     ]

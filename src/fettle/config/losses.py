@@ -101,6 +101,8 @@ class GSPO(PolicyLoss):
     """The clipped surrogate with one ratio a sequence, its length-normalised likelihood ratio."""
 
     type: Literal["gspo"] = "gspo"
+    level: Literal["sequence", "token"] = "sequence"
+    """Whose gradient a token's value has: the whole sequence's, or its own, so that advantages may differ by token."""
     clip_low: Annotated[float, Field(gt=0, lt=1)] = 3e-4
     """ε below, on the sequence's ratio."""
     clip_high: Annotated[float, Field(gt=0)] = 4e-4

@@ -17,7 +17,10 @@ from fettle.types import LOGPROB_ROUNDING, Datum
 TERMS = frozenset({"type", "kl", "entropy_coefficient", "value", "proximal_coefficient", "coefficient"})
 """Settings that are applied here, and that a loss's function does not see."""
 
-MADE_HERE = frozenset({"loss_mask", "logprobs", "lengths", "scores", "pair_margin"})
+MASKS = frozenset({"sequence_ratio_mask"})
+"""Inputs that are ``loss_mask`` where a datum has none of its own."""
+
+MADE_HERE = MASKS | {"loss_mask", "logprobs", "lengths", "scores", "pair_margin"}
 """Inputs that no datum has to carry."""
 
 SCALARS = frozenset({"preferred", "kl_baseline"})
@@ -49,6 +52,11 @@ def required_inputs(config: LossConfig) -> tuple[str, ...]:
     if isinstance(config, PolicyLoss) and config.value is not None:
         own += ["returns", "old_values"]
     return tuple(dict.fromkeys(own))
+
+
+def masks(config: LossConfig) -> tuple[str, ...]:
+    """The streams that stand in the place of ``loss_mask`` for a datum that carries them."""
+    return () if isinstance(config, Reading) else tuple(name for name in LOSSES[config.type].inputs if name in MASKS)
 
 
 def required_scalars(config: LossConfig) -> tuple[str, ...]:
@@ -125,7 +133,9 @@ def evaluate(
     trained = inputs["loss_mask"] > 0
     _check_shapes(config, trained, outputs, inputs)
     # Zeros at masked tokens, before anything is exponentiated: 0 * inf there would be NaN in the sum and its gradient.
-    streams = {name: torch.where(trained, inputs[name], 0) for name in (*required_inputs(config), "loss_mask")}
+    given = {name: inputs.get(name, inputs["loss_mask"]) for name in masks(config)}
+    given |= {name: inputs[name] for name in (*required_inputs(config), "loss_mask")}
+    streams = {name: torch.where(trained, values, 0) for name, values in given.items()}
     said = {name: x if name == "scores" else torch.where(trained, x, 0) for name, x in outputs.items()}
     settings = {name: setting for name, setting in config if name not in TERMS}
     if row.unit == "token":

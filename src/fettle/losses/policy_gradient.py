@@ -91,22 +91,29 @@ def gspo(
     *,
     sampling_logprobs: Float[Tensor, "B T"],
     advantages: Float[Tensor, "B T"],
-    loss_mask: Float[Tensor, "B T"],
+    sequence_ratio_mask: Float[Tensor, "B T"],
+    level: Literal["sequence", "token"] = "sequence",
     clip_low: float = 3e-4,
     clip_high: float = 4e-4,
 ) -> tuple[Float[Tensor, "B T"], dict[str, Tensor]]:
-    """The clipped surrogate with one ratio a sequence, eq. 5 and 7 of Zheng et al., 2025 (arXiv:2507.18071)::
+    """The clipped surrogate with one ratio a sequence, eq. 5, 7 and 14 of Zheng et al., 2025 (arXiv:2507.18071)::
 
-        s = (π(y) / μ(y))^(1/|y|) = exp(mean over trained t of log π_t/μ_t)
-        L_t = -min(s A_t, clip(s, 1 - ε_low, 1 + ε_high) A_t)
+        s = (π(y) / μ(y))^(1/|y|) = exp(mean over counted t of log π_t/μ_t)
+        s_t = s                      (sequence)
+        s_t = sg(s) π_t / sg(π_t)    (token: GSPO-token)
+        L_t = -min(s_t A_t, clip(s_t, 1 - ε_low, 1 + ε_high) A_t)
 
-    Every token of a sequence holds the sequence's value, so that weights which give each sequence the same total
-    make the paper's objective; the gradient of s reaches all of its tokens. ``ratio`` here is s.
+    The tokens that count are those whose ``sequence_ratio_mask`` is not 0. Every token of a sequence holds the
+    sequence's value, so that weights which give each sequence the same total make the paper's objective. The gradient
+    of s reaches all tokens that count, that of the other form the token itself: with one advantage and one weight a
+    sequence they are the same. ``ratio`` here is s.
     """
-    trained = (loss_mask > 0).to(logprobs.dtype)
-    length = trained.sum(-1, keepdim=True).clamp(min=1)
-    log_ratio = ((logprobs - sampling_logprobs) * trained).sum(-1, keepdim=True) / length
+    counted = (sequence_ratio_mask != 0).to(logprobs.dtype)
+    length = counted.sum(-1, keepdim=True).clamp(min=1)
+    log_ratio = ((logprobs - sampling_logprobs) * counted).sum(-1, keepdim=True) / length
     ratio = _ratio(log_ratio).expand_as(logprobs)
+    if level == "token":
+        ratio = ratio.detach() * (logprobs - logprobs.detach()).exp()
     loss, clipped = _clipped_surrogate(ratio, advantages, clip_low, clip_high)
     return loss, _distances(logprobs, sampling_logprobs, ratio) | clipped
 

@@ -56,7 +56,7 @@ class LossRow:
     settings: type[Frozen]
     """Its fields other than ``type`` and the terms any policy loss may carry are passed by keyword."""
     inputs: tuple[str, ...]
-    """What the function reads by keyword. Of tokens: streams, and ``loss_mask``. Of sequences: ``logprobs``,
+    """What the function reads by keyword. Of tokens: streams, and masks. Of sequences: ``logprobs``,
     ``reference_logprobs`` (sums over trained tokens), ``lengths``, ``scores`` and scalars. Of pairs: the same as
     ``chosen_*`` and ``rejected_*``, and ``pair_margin``."""
     metrics: tuple[str, ...]
@@ -93,7 +93,7 @@ LOSSES: Mapping[str, LossRow] = MappingProxyType(
         "gspo": LossRow(
             gspo,
             GSPO,
-            (*_DRAWN, "loss_mask"),
+            (*_DRAWN, "sequence_ratio_mask"),
             _DISTANCES + _CLIPPED,
             frozenset({"zero_advantage", "reinforce_per_sequence"}),
         ),

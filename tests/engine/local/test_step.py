@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from fettle.config import CausalLM, ImportanceSampling, PolicySpec
+from fettle.config import GSPO, CausalLM, ImportanceSampling, PolicySpec
 from fettle.engine.local.model import load_model
 from fettle.engine.local.policy import LocalPolicy
 from fettle.types import Datum, datum
@@ -73,6 +73,20 @@ def test_twenty_pads_change_neither_loss_nor_gradient(tiny):
     assert padded == pytest.approx(alone, rel=1e-6)
     torch.testing.assert_close(same, gradient, rtol=0, atol=1e-6)
     assert gradient.abs().max() > 1e-2
+
+
+def test_a_mask_is_the_datums_own_where_it_has_one_and_its_loss_mask_elsewhere(tiny):
+    """Two in one micro-batch, of which one names the tokens that its ratio is over."""
+    one, other = sequence(8, 0), sequence(8, 1)
+    counted = np.array([0, 0, 1, 0, 0, 1, 0, 0], np.float32)
+    own = replace(one, streams={**one.streams, "sequence_ratio_mask": counted})
+    said = policy(tiny).forward([own, other], GSPO(), budget=64)
+    ratios = [
+        math.exp(np.mean((logprobs - datum.streams["sampling_logprobs"])[mask > 0]))
+        for logprobs, datum, mask in zip(said.logprobs, (own, other), (counted, other.loss_mask), strict=True)
+    ]
+    assert said.metrics["ratio"] == pytest.approx(np.mean(ratios), rel=1e-4)  # as many trained tokens in each
+    assert said.metrics != policy(tiny).forward([one, other], GSPO(), budget=64).metrics
 
 
 def test_time_is_told_by_where_it_went(tiny):

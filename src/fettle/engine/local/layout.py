@@ -191,12 +191,17 @@ def micro_batch(
         weights=padded([row.weights * row.loss_mask for row in rows], np.float32, device),
         temperature=torch.tensor([row.temperature for row in rows], device=device),
         lengths=torch.tensor([len(row.tokens) for row in rows], device=device),
-        streams={name: padded([row.streams[name] for row in rows], np.float32, device) for name in streams},
+        streams={name: padded([_stream(row, name) for row in rows], np.float32, device) for name in streams},
         scalars={
             name: torch.tensor([float(row.scalars.get(name, absent)) for row in rows], device=device)
             for name, absent in {**dict.fromkeys(scalars, 0.0), "weight": 1.0, "margin": 0.0}.items()
         },
     )
+
+
+def _stream(row: Datum, name: str) -> Floats:
+    """A mask that a datum does not have is its ``loss_mask``; of all else it has what its loss reads."""
+    return row.streams.get(name, row.loss_mask)
 
 
 def padded(values: Sequence[Ints | Floats], dtype: type[np.generic], device: torch.device) -> Tensor:

@@ -105,7 +105,8 @@ def run(
     totals, read = Totals(len(data)), losses.model_outputs(loss)
     for index, datum in enumerate(data):
         _check_tokens(model, f"datum {index}", datum, read)
-    streams, scalars = losses.required_inputs(loss), losses.required_scalars(loss)
+    masks = [name for name in losses.masks(loss) if any(name in datum.streams for datum in data)]
+    streams, scalars = (*losses.required_inputs(loss), *masks), losses.required_scalars(loss)
     together = losses.pairs(data) if losses.unit_of(loss) == "pair" else None
     needed = [_needed(datum, read) for datum in data]
     batches = layouts(
