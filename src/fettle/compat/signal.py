@@ -18,8 +18,8 @@ from transformers import AutoTokenizer
 from fettle.broker import Broker
 from fettle.broker.columnar import Trainee, forward_backward
 from fettle.broker.documented import settings_of
-from fettle.compat.arguments import settings_from
 from fettle.config import AdamW, LocalEngine, PolicySpec, SamplingParams
+from fettle.config.arguments import settings_from
 from fettle.config.document import Keys
 from fettle.config.explain import shown
 from fettle.engine import Engine

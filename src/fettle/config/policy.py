@@ -181,7 +181,7 @@ class ServiceEngine(Frozen):
     key_file: str | None = None
     """A file that holds the key and nothing else."""
     patience: Annotated[float, Field(gt=0)] = 300.0
-    """Seconds for which a request that gets no answer is repeated: a service may be restarted in the middle of a run."""
+    """Seconds for which a request without an answer is repeated: a service may be restarted in the middle of a run."""
 
     @field_validator("url")
     @classmethod

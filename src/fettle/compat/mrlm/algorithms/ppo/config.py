@@ -5,7 +5,6 @@ from typing import Annotated, Any
 
 from pydantic import Field, ModelWrapValidatorHandler, model_validator
 
-from fettle.compat.arguments import told_of
 from fettle.config import (
     PPO,
     AdamW,
@@ -21,6 +20,7 @@ from fettle.config import (
     Sampling,
     Value,
 )
+from fettle.config.arguments import told_of
 from fettle.config.documented import warn_of_discount
 
 Count = Annotated[int, Field(ge=1)]

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from fettle.config import Frozen
+from fettle.config.base import Frozen
 from fettle.config.document import Document, Keys
 from fettle.config.explain import sentences
 from fettle.errors import ConfigError
