@@ -3,10 +3,11 @@
 import json
 import subprocess
 import sys
+from random import Random
 
 import pytest
 
-from benchmarks import timed_server
+from benchmarks import fuzz, timed_server
 from benchmarks.crash import TENANTS, Run, Told, judged, told_by
 from benchmarks.crash_client import STEP, call_at
 from benchmarks.service import request_sizes
@@ -120,3 +121,22 @@ def test_columns_are_as_wide_as_what_stands_in_them():
         "a        1",
         "longer  20",
     ]
+
+
+def test_messages_made_at_random_have_something_of_everything_and_say_the_same_for_one_seed():
+    made = [fuzz.filled(Random(seed)) for seed in range(100)]
+    assert made == [fuzz.filled(Random(seed)) for seed in range(100)]
+    assert any(datum.loss_fn_inputs for message in made for datum in message.data)
+    assert any(message.loss_fn_config_v2 for message in made)
+
+
+def test_what_is_damaged_differs_and_a_sound_message_can_be_read():
+    said = fuzz.sound(Random(0)).SerializeToString()
+    assert [
+        datum.model_input[0].HasField("encoded_text") for datum in type(fuzz.sound(Random(0))).FromString(said).data
+    ]
+    assert len({said, *(fuzz.damaged(said, Random(seed), always=True) for seed in range(20))}) > 15
+
+
+def test_only_a_500_and_silence_are_faults():
+    assert [status for status in (0, 200, 404, 422, 429, 500, 503) if fuzz.is_fault(status)] == [0, 500]
