@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fettle.config import PPO, CausalLM, LocalEngine, LoRA, PolicySpec, Value
-from fettle.engine.local import LocalBackend
+from fettle.engine.local import LocalBackend, logprobs
 from fettle.engine.local.model import load_model
 from fettle.engine.local.policy import LocalPolicy
 from fettle.errors import LossInputError, ModelError
@@ -35,9 +35,22 @@ def batch(n: int = 5) -> list[Datum]:
             advantages=random.normal(size=length),
             temperature=float(random.choice([1.0, 0.7])),
         )
-        targets = random.integers(5, 300, length).astype(np.int32)
-        rows.append(replace(one, targets=targets) if i % 3 else one)
+        rows.append(one if i % 3 == 0 else with_targets(one, random))
     return rows
+
+
+def likeliest(k: int) -> list[Datum]:
+    """The same sequence k times, and one that begins with half of it, with unlike targets and weights."""
+    random = np.random.default_rng(0)
+    one = datum(range(20, 80), [0, *[1] * 59], temperature=0.7)
+    other = datum(range(20, 50), [0, *[1] * 29], temperature=0.7)
+    return [with_targets(row, random) for row in [*[one] * k, other]]
+
+
+def with_targets(one: Datum, random: np.random.Generator) -> Datum:
+    length = len(one.tokens)
+    streams = {**one.streams, "weights": random.normal(size=length).astype(np.float32)}
+    return replace(one, targets=random.integers(5, 300, length).astype(np.int32), streams=streams)
 
 
 def plain_logprobs(module: torch.nn.Module, one: Datum) -> torch.Tensor:
@@ -48,37 +61,38 @@ def plain_logprobs(module: torch.nn.Module, one: Datum) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("layout", ["packed", "padded"])
-@pytest.mark.parametrize("architecture", ["tiny", "llama", "gpt2"])
+@pytest.mark.parametrize("architecture", ["tiny", "llama", "gpt2", "capped"])
+@pytest.mark.parametrize("data", [batch(), likeliest(4)], ids=["unlike sequences", "one sequence"])
 def test_loss_log_probabilities_and_gradients_are_those_of_a_plain_forward(
-    architecture: str, layout: str, request: pytest.FixtureRequest, doubled: None
+    data: Sequence[Datum],
+    architecture: str,
+    layout: str,
+    tiny: str,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    doubled: None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    model = load_model(request.getfixturevalue(architecture), device=CPU, precision="float32", trained=True)
+    """In chunks of so few states that there are several."""
+    monkeypatch.setattr(logprobs, "CHUNK_ROWS", 7)
+    source = capped(0.5, tiny, tmp_path / "m") if architecture == "capped" else request.getfixturevalue(architecture)
+    model = load_model(source, device=CPU, precision="float32", trained=True)
     model.module.double()
-    model.packed = layout == "packed"
-    data = batch()
+    model.packed = layout == "packed" and architecture != "capped"
     held = LocalPolicy(PolicySpec(model=""), model)
-    result = held.forward_backward(data, CausalLM(), budget=64)
+    result = held.forward_backward(data, CausalLM(), budget=4096)
     found = {name: p.grad.clone() for name, p in model.parameters.items() if p.grad is not None}
 
     model.module.zero_grad()
     total = torch.zeros((), dtype=torch.float64)
-    for one, logprobs in zip(data, result.logprobs, strict=True):
+    for one, found_here in zip(data, result.logprobs, strict=True):
         wanted = plain_logprobs(model.module, one)
-        np.testing.assert_allclose(logprobs, wanted.detach().numpy() * one.loss_mask, atol=1e-6)
+        np.testing.assert_allclose(found_here, wanted.detach().numpy() * one.loss_mask, atol=1e-6)
         total = total - (wanted * torch.tensor(one.weights * one.loss_mask, dtype=torch.float64)).sum()
     total.backward()
     assert result.loss == pytest.approx(float(total.detach()), rel=1e-6)
     for name, parameter in model.parameters.items():
         torch.testing.assert_close(found[name], parameter.grad, atol=1e-6, rtol=1e-5)
-
-
-def test_a_head_that_makes_its_own_logits_is_asked_for_the_targets(tiny: str, tmp_path: Path) -> None:
-    model = load_model(capped(0.5, tiny, tmp_path / "gemma"), device=CPU, precision="float32", trained=True)
-    data = batch(2)
-    found = LocalPolicy(PolicySpec(model=""), model).forward(data, CausalLM(), budget=64).logprobs
-    for row, one in zip(found, data, strict=True):
-        wanted = plain_logprobs(model.module, one).detach().numpy() * one.loss_mask
-        np.testing.assert_allclose(row, wanted, atol=2e-5)
 
 
 @pytest.mark.parametrize("loss", [PPO(entropy_coefficient=0.1), PPO(value=Value())], ids=["entropy", "critic"])
@@ -96,24 +110,32 @@ def test_targets_equal_to_the_tokens_change_no_bit(loss: PPO, tiny: str, tmp_pat
     assert torch.equal(found[0][2], found[1][2])
 
 
-def computed(model_rows: Sequence[Datum], source: str) -> int:
+def computed(rows: Sequence[Datum], source: str) -> tuple[int, int]:
+    """Tokens that the layers are run on, and states whose logits are made."""
     model = load_model(source, device=CPU, precision="float32", trained=True)
     model.packed = True
     run: list[int] = []
+    made: list[int] = []
     model.module.get_input_embeddings().register_forward_hook(lambda _, inputs, __: run.append(inputs[0].numel()))
-    LocalPolicy(PolicySpec(model=""), model).forward(model_rows, CausalLM(), budget=4096)
-    return sum(run)
+    model.module.get_output_embeddings().register_forward_hook(lambda _, inputs, __: made.append(len(inputs[0])))
+    LocalPolicy(PolicySpec(model=""), model).forward(rows, CausalLM(), budget=4096)
+    return sum(run), sum(made)
 
 
 def test_the_likeliest_k_of_a_teacher_are_distilled_in_one_pass(tiny: str) -> None:
-    """As many data as tokens are asked about at a place: all of the same sequence, with unlike targets and weights."""
-    random = np.random.default_rng(0)
-    one = datum(range(20, 80), [0, *[1] * 59])
-    rows = [
-        replace(one, targets=random.integers(5, 300, 60).astype(np.int32), streams={"weights": random.random(60)})
-        for _ in range(8)
-    ]
-    assert computed(rows, tiny) == computed([one], tiny) == 59
+    """As many data as tokens are asked about at a place: neither the layers nor the head are run again for them."""
+    assert computed(likeliest(8)[:8], tiny) == (59, 59)
+    with_entropy = PPO(entropy_coefficient=0.1)
+    drawn = [replace(one, streams={**one.streams, **drawn_by(one)}) for one in likeliest(8)]
+    backend = LocalBackend(LocalEngine(), checkpoints=Path())
+    backend.create_policy("p", PolicySpec(model=tiny, lora=LoRA(rank=2)))
+    together = backend.forward_backward("p", drawn, with_entropy)
+    apart = [backend.forward_backward("p", [one], with_entropy) for one in drawn]
+    assert together.loss == pytest.approx(sum(each.loss for each in apart), rel=1e-4)
+
+
+def drawn_by(one: Datum) -> dict[str, np.ndarray]:
+    return {"sampling_logprobs": np.full(len(one.tokens), -6.0, np.float32), "advantages": one.weights}
 
 
 def test_targets_outside_the_vocabulary_are_named(tiny: str, tmp_path: Path) -> None:

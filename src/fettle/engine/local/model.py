@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from fettle.engine.local import checkpoint
+from fettle.engine.local.asked import asked_logprobs
 from fettle.engine.local.attention import attending
 from fettle.engine.local.flat import lay_out
 from fettle.engine.local.head import Head, has_head
@@ -26,6 +27,9 @@ from fettle.errors import LossInputError, ModelError
 
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
+
+OFTEN = 1.5
+"""How many targets a computed token must have for its logits to be made once for all of them, and again backwards."""
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -101,12 +105,13 @@ class LanguageModel:
         said: dict[str, Tensor] = {}
         with self.arithmetic():
             hidden, logits = self._states(laid, logits="logprobs" in read)
-            before = hidden.index_select(0, places)
             if "logprobs" in read:
-                found = self._logprobs(before, logits, places, targets[rows, columns], temperature[rows])
+                often = len(rows) > OFTEN * laid.tokens.numel() and bool((temperature == temperature[0]).all())
+                logprobs = self._asked if often else self._logprobs
+                found = logprobs(hidden, logits, places, targets[rows, columns], temperature[rows])
                 said["logprobs"], said["entropy"] = (_scattered(x, rows, columns, wanted.shape) for x in found)
             if "values" in read and head is not None:
-                said["values"] = _scattered(head(before), rows, columns, wanted.shape)
+                said["values"] = _scattered(head(hidden.index_select(0, places)), rows, columns, wanted.shape)
             if "scores" in read and head is not None and lengths is not None:
                 last = laid.places(torch.arange(len(lengths), device=lengths.device), lengths - 1)
                 said["scores"] = head(hidden.index_select(0, last))
@@ -150,12 +155,25 @@ class LanguageModel:
         return nullcontext() if laid.attention is None else attending(self.module, laid.attention)
 
     def _logprobs(
-        self, before: Tensor, logits: Tensor | None, places: Tensor, targets: Tensor, temperature: Tensor
+        self, hidden: Tensor, logits: Tensor | None, places: Tensor, targets: Tensor, temperature: Tensor
     ) -> tuple[Tensor, Tensor]:
         if logits is not None:
             return logprobs_of_logits(logits.index_select(0, places), targets, temperature)
         head = self.module.get_output_embeddings()
-        return token_logprobs(before, head.weight, head.bias, targets, temperature)
+        return token_logprobs(hidden.index_select(0, places), head.weight, head.bias, targets, temperature)
+
+    def _asked(
+        self, hidden: Tensor, logits: Tensor | None, places: Tensor, targets: Tensor, temperature: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The same, where one state has many targets."""
+        distinct, owner = torch.unique(places, return_inverse=True)
+        head = self.module.get_output_embeddings()
+        states = (hidden if logits is None else logits).index_select(0, distinct)
+
+        def logits_of(stretch: slice) -> Tensor:
+            return states[stretch] if logits is not None else head(states[stretch])
+
+        return asked_logprobs(logits_of, self.vocabulary, owner, targets, temperature[:1])
 
     def check_tokens(self, name: str, low: int, high: int, length: int) -> None:
         """Refuse what the model has no embedding or no position for.
