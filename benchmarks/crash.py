@@ -146,7 +146,7 @@ def measured(settings: Settings, floor: Floor, *, kills: int | None = None) -> O
 
 def with_kills(model: str, folder: Path, settings: Settings, count: int) -> tuple[Run, int]:
     """The run in which processes are killed, and how many operations each tenant had in the end."""
-    rng, recoveries = Random("kills"), []
+    rng, recoveries = Random("kills"), list[float]()
     kills = {"the server": 0, "a client": 0, "the server while it recovered": 0}
     with Service(model, folder, threads=settings.threads) as service:
         programs = Programs(service, folder)

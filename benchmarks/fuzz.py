@@ -185,7 +185,7 @@ def fill(message: Message, rng: Random, depth: int = 0) -> None:
             setattr(message, field.name, value(field, rng))
 
 
-def _add(container: Any, field: FieldDescriptor, rng: Random, depth: int) -> None:
+def _add(container: Any, field: Any, rng: Random, depth: int) -> None:
     """One more element of a repeated field or a map."""
     kind = field.message_type
     if kind is None:
@@ -201,7 +201,7 @@ def _add(container: Any, field: FieldDescriptor, rng: Random, depth: int) -> Non
             container[key] = value(inner, rng)
 
 
-def value(field: FieldDescriptor, rng: Random) -> Any:
+def value(field: Any, rng: Random) -> Any:
     """Something that a field can hold."""
     kind = field.cpp_type
     if kind == FieldDescriptor.CPPTYPE_STRING and field.type == FieldDescriptor.TYPE_BYTES:

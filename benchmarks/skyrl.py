@@ -168,7 +168,10 @@ def _in_turn(
     shape: Mapping[str, Any],
     rounds: int,
 ) -> dict[str, list[float]]:
-    sides = {"ours": lambda: float(ours(shape)["seconds"]), "peer": lambda: float(peer(shape)["seconds"])}
+    sides: dict[str, Callable[[], float]] = {
+        "ours": lambda: float(ours(shape)["seconds"]),
+        "peer": lambda: float(peer(shape)["seconds"]),
+    }
     # A second warm-up: what the first compiled is kept by the kinds of arrays that the first call made.
     for call in sides.values():
         call()

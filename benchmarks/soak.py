@@ -75,7 +75,6 @@ def grown(values: Sequence[float]) -> float:
 async def _under_load(service: Service, seconds: float) -> tuple[dict[str, int], list[int]]:
     """How often each kind of work was done, and the bytes that the server held."""
     until = time.monotonic() + seconds
-    loads: dict[str, Callable[[Tenant], Awaitable[Any]]] = {}
     engines: list[HTTPEngine] = []
 
     def engine(name: str) -> HTTPEngine:
@@ -85,7 +84,7 @@ async def _under_load(service: Service, seconds: float) -> tuple[dict[str, int],
     trainers = [Training(engine(name)) for name in ("ada", "ben")]
     passing, drawing = Passing(engine("cy")), Drawing(engine("dee"))
     reading = Reading(service.tenant("eve"))
-    loads = {
+    loads: dict[str, Callable[[], Awaitable[None]]] = {
         "steps of the first": trainers[0].once,
         "steps of the second": trainers[1].once,
         "runs opened and closed": passing.once,

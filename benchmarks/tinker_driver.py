@@ -7,6 +7,7 @@ measurement; the answer is a line that begins with ``@record``.
 import json
 import sys
 import time
+from collections.abc import Callable
 from random import Random
 from typing import Any
 
@@ -63,7 +64,7 @@ class Driver:
 def main(url: str, key: str, model: str, rank: str) -> None:
     """Answer each line."""
     driver = Driver(url, key, model, int(rank))
-    verbs = {"train": driver.train, "sample": driver.sample}
+    verbs: dict[str, Callable[..., dict[str, Any]]] = {"train": driver.train, "sample": driver.sample}
     print(f"\n{MARK}{json.dumps({'version': tinker.__version__})}", flush=True)
     for line in sys.stdin:
         asked = json.loads(line)
