@@ -1,15 +1,11 @@
 """What work on a service costs."""
 
-from collections.abc import Mapping
 from decimal import Decimal
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, PlainSerializer
 
 from fettle.config.base import Frozen
-
-TokenKind = Literal["forward", "forward_backward", "draw"]
-"""Work that is counted in tokens: losses computed, gradients computed, completions drawn."""
 
 
 def _decimal(given: Any) -> Any:
@@ -20,10 +16,21 @@ def _decimal(given: Any) -> Any:
 Amount = Annotated[
     Decimal,
     BeforeValidator(_decimal),
-    Field(ge=0, max_digits=15, decimal_places=9),
+    Field(ge=0, max_digits=18, decimal_places=9),
     PlainSerializer(float),
 ]
 """Of money; the unit is whatever the operator reckons in."""
+
+
+class TokenPrices(Frozen):
+    """Prices of a thousand tokens, by the kind of work."""
+
+    forward: Amount = Decimal(0)
+    """Of data whose loss was computed without a gradient."""
+    forward_backward: Amount = Decimal(0)
+    """Of data whose gradient was computed."""
+    draw: Amount = Decimal(0)
+    """Of draws."""
 
 
 class Prices(Frozen):
@@ -31,7 +38,7 @@ class Prices(Frozen):
 
     device_second: Amount = Decimal(0)
     """Price of a second of measured computing, whatever it computes."""
-    thousand_tokens: Mapping[TokenKind, Amount] = {}
-    """Price of a thousand tokens by the kind of work, beside that of the seconds they took; kinds left out are free."""
+    thousand_tokens: TokenPrices = TokenPrices()
+    """Prices of tokens, beside that of the seconds they took."""
     opening_balance: Amount = Decimal(0)
     """What a new tenant begins with."""

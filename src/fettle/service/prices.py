@@ -14,6 +14,6 @@ def cost(row: UsageRow, prices: Prices) -> Decimal:
     Decimal('0.002000000')
     """
     seconds = prices.device_second * row.microseconds / 1_000_000
-    per_thousand = {str(kind): price for kind, price in prices.thousand_tokens.items()}
+    per_thousand: dict[str, Decimal] = dict(prices.thousand_tokens)
     tokens = per_thousand.get(row.kind, Decimal(0)) * row.tokens / 1000
     return (seconds + tokens).quantize(NANO)

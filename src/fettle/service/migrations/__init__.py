@@ -5,7 +5,6 @@ from pathlib import Path
 from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from alembic.util import CommandError
 from sqlalchemy import Connection
 
 from fettle.errors import StorageError
@@ -23,13 +22,12 @@ def migrate(connection: Connection, where: str) -> None:
     steps = ScriptDirectory(FOLDER, version_locations=[str(FOLDER / "versions")])
     context = MigrationContext.configure(connection, opts={"transactional_ddl": True})
     present = context.get_current_revision()
-    try:
-        missing = list(steps.iterate_revisions(HEAD, present or "base"))
-    except CommandError as error:
+    if present is not None and present not in {step.revision for step in steps.walk_revisions()}:
         raise StorageError(
             f"the catalogue {where} was made by a newer Fettle (its shape is {present!r}): "
             "update this one, or name another with --database-url"
-        ) from error
+        )
+    missing = list(steps.iterate_revisions(HEAD, present or "base"))
     with Operations.context(context):
         for step in reversed(missing):
             step.module.upgrade()
