@@ -1,9 +1,12 @@
 """What a policy would take is told without making it, and is what it then takes."""
 
+import json
+import shutil
 from itertools import chain
 from pathlib import Path
 
 import pytest
+import torch
 
 from fettle.config import AdamW, CausalLM, LocalEngine, LoRA, PolicySpec
 from fettle.engine.local import LocalBackend
@@ -53,6 +56,19 @@ def test_a_base_in_few_bits_takes_what_was_told(quantization: str, tiny: str, tm
     told = backend.policy_bytes(spec)
     backend.create_policy("p", spec)
     assert told == taken(backend, "p") + base_bytes(backend, "p")
+
+
+def test_asking_leaves_the_type_of_new_tensors_alone(
+    tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which is the whole process's: another thread may be making some."""
+    folder = shutil.copytree(tiny, tmp_path / "half")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "dtype": "bfloat16"}))
+    changed: list[torch.dtype] = []
+    monkeypatch.setattr(torch, "set_default_dtype", changed.append)
+    LocalBackend(LocalEngine(), checkpoints=tmp_path).policy_bytes(PolicySpec(model=str(folder)))
+    assert not changed
 
 
 def test_what_cannot_be_made_is_refused_when_it_is_asked_about(tiny: str, tmp_path: Path) -> None:

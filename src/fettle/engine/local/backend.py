@@ -66,7 +66,7 @@ class LocalBackend:
     def policy_bytes(self, spec: PolicySpec) -> int:
         """How much memory a new policy would take: its weights, gradients and moments, and a base that is not here.
 
-        Told from the model's config; nothing is allocated.
+        Told from the model's config: nothing is allocated, and any thread may ask.
 
         Raises:
             ModelError: the config is not on this machine.

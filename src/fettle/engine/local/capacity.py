@@ -102,7 +102,8 @@ def _outline(model: str | TinyModel) -> nn.Module:
     if config is None:
         raise ModelError(f"how large {model} is cannot be told: its config is not on this machine")
     with torch.device("meta"):
-        outline: nn.Module = AutoModelForCausalLM.from_config(config)
+        # With no type, torch's default is left alone, which another thread may be making tensors by.
+        outline: nn.Module = AutoModelForCausalLM.from_config(config, dtype=None)
     return outline
 
 
