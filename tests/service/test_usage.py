@@ -239,6 +239,27 @@ async def test_a_payment_that_does_not_reach_zero_changes_nothing_for_the_runs(s
         usage.check("acme")
 
 
+async def test_who_had_nothing_left_before_a_restart_is_told_again(store):
+    broke = PRICES.model_copy(update={"opening_balance": Decimal("0.001")})
+    usage = Usage(store, broke)
+    await usage.load()
+    usage.check("acme")
+    usage.watch(carry_out(promised("run-1.0.0"), 5.0))
+    await told()
+    await usage.flush()
+    after = Usage(store, broke)
+    await after.load()
+    heard: list[str] = []
+
+    async def emptied(tenant: str) -> None:
+        heard.append(tenant)
+
+    after.when_emptied(emptied)
+    await after.flush()
+    await after.flush()
+    assert heard == ["acme"]
+
+
 async def test_the_opening_balance_is_given_once_and_survives_restarts(store):
     for _ in range(3):
         usage = Usage(store, PRICES)

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from fettle.errors import StorageError
+from fettle.errors import FettleError
 
 logger = logging.getLogger(__name__)
 
@@ -12,7 +12,7 @@ INTERVAL_S = 1.0
 
 
 class Upkeep:
-    """Calls each of its tasks every second, and once more at the end. A store that is away is tried again."""
+    """Calls each of its tasks every second, and once more at the end. What fails is said once, and tried again."""
 
     def __init__(self, *tasks: Callable[[], Awaitable[object]], interval_s: float = INTERVAL_S) -> None:
         self._tasks = tasks
@@ -36,7 +36,7 @@ class Upkeep:
         for number, task in enumerate(self._tasks):
             try:
                 await task()
-            except StorageError as error:
+            except FettleError as error:
                 if number not in self._failing:
                     logger.warning("%s; it is tried again every second", error.message)
                 self._failing.add(number)

@@ -37,6 +37,7 @@ class Usage:
         self.prices = prices
         self._balances: dict[str, Decimal] = {}
         self._unopened: set[str] = set()
+        self._empty: set[str] = set()
         self._rows: dict[tuple[str, str, str, str], UsageRow] = {}
         self._marks: dict[str, Mark] = {}
         self._fresh_marks: dict[str, Mark] = {}
@@ -122,17 +123,16 @@ class Usage:
         Raises:
             StorageError: the catalogue is away; everything waits, and is written once.
         """
-        emptied: list[str] = []
         async with self._turn:
             await self._open_accounts()
             while self._unwritten is not None or self._rows:
                 self._unwritten = self._unwritten or self._batch()
-                balances = await self.accounts.write(self._unwritten)
+                self._balances |= await self.accounts.write(self._unwritten)
                 self._unwritten = None
-                emptied += [t for t, left in balances.items() if left <= 0 < self._balances.get(t, Decimal(0))]
-                self._balances |= balances
-        for tenant in emptied:
-            await _tell(self._emptied, tenant)
+        if self.prices is not None:
+            for tenant in {tenant for tenant, left in self._balances.items() if left <= 0} - self._empty:
+                self._empty.add(tenant)
+                await _tell(self._emptied, tenant)
 
     def _batch(self) -> Batch:
         self._written += 1
@@ -173,6 +173,7 @@ class Usage:
             left = await self.accounts.pay(payment(tenant, amount, key=key, note=note))
             self._balances[tenant] = left
         if before <= 0 < left:
+            self._empty.discard(tenant)
             await _tell(self._refilled, tenant)
         return left
 
