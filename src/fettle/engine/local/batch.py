@@ -56,8 +56,8 @@ class Batch:
         self._stop_strings: dict[int, StopStrings] = {}  # by row of the roster
         self._settings: Settings | None = None
         self._stopped = np.zeros(len(roster), dtype=np.bool_)  # over all rows of the roster
-        self._watched = np.array([request.watch is not None for request in roster.requests])
-        self._watching = bool(self._watched.any())
+        self._watches = [request.watch for request in roster.requests]
+        self._watching = any(watch is not None for watch in self._watches)
         self._unwanted = np.zeros(len(roster.requests), dtype=np.bool_)  # whose watch has said that it is enough
         self._ledger = Ledger()
         self.tokens = np.zeros(0, dtype=np.int64)
@@ -160,10 +160,9 @@ class Batch:
 
     def _tell(self, rows: NDArray[np.int64], tokens: NDArray[np.int64], logprobs: NDArray[np.float32]) -> None:
         """Tell the watches of requests what their rows drew, until one says that it is enough."""
-        requests = self._roster.request[rows]
-        for place in np.flatnonzero(self._watched[requests]).tolist():
-            request = int(requests[place])
-            watch = self._roster.requests[request].watch
-            if watch is not None and not self._unwanted[request]:
-                index = int(self._roster.index[rows[place]])
-                self._unwanted[request] = not watch(index, int(tokens[place]), float(logprobs[place]))
+        requests, indices = self._roster.request[rows].tolist(), self._roster.index[rows].tolist()
+        for request, index, token, logprob in zip(requests, indices, tokens.tolist(), logprobs.tolist(), strict=True):
+            watch = self._watches[request]
+            if watch is not None and not watch(index, token, logprob):
+                self._watches[request] = None
+                self._unwanted[request] = True
