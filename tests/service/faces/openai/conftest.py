@@ -1,0 +1,42 @@
+"""A tokenizer whose template takes tools, as a model is served with it."""
+
+import pytest
+from transformers import PreTrainedTokenizerBase
+
+from fettle.chat import load_tokenizer
+from fettle.config import TinyModel
+from fettle.engine.local import make_tiny_model
+from fettle.service.models import Model
+
+TOOLS_TEMPLATE = """{%- if tools %}<|system|>{% for tool in tools %}{{ tool | tojson }}{% endfor %}<|end|>{% endif %}
+{%- for message in messages %}{{ '<|' + message.role + '|>' + message.content }}
+{%- for call in message.tool_calls %}
+<tool_call>
+{"name": {{ call.function.name | tojson }}, "arguments": {{ call.function.arguments | tojson }}}
+</tool_call>
+{%- endfor %}<|end|>{% endfor %}
+{%- if add_generation_prompt %}<|assistant|>{% endif %}"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> str:
+    path = tmp_path_factory.mktemp("tiny")
+    return make_tiny_model(
+        TinyModel(hidden=32, layers=2, heads=2, context=64), path, texts=["what is two and three? tool call name"]
+    )
+
+
+@pytest.fixture
+def tokenizer(folder) -> PreTrainedTokenizerBase:
+    return load_tokenizer(folder)
+
+
+@pytest.fixture
+def model(tokenizer) -> Model:
+    return Model("tiny", tokenizer.name_or_path, (), tokenizer, context=64, vocabulary=len(tokenizer), parameters=0)
+
+
+@pytest.fixture
+def tool_model(model) -> Model:
+    model.tokenizer.chat_template = TOOLS_TEMPLATE
+    return model
