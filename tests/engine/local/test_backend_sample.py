@@ -8,6 +8,7 @@ import pytest
 from fettle.config import AdamW, CausalLM, LocalEngine, LoRA, PolicySpec, SamplingParams
 from fettle.engine.base import SampleRequest
 from fettle.engine.local import LocalBackend
+from fettle.errors import ModelError
 from fettle.types import Completion, datum
 
 PROMPTS = [[8, 9, 10], [11, 12, 13, 14, 15]]
@@ -76,3 +77,22 @@ def test_a_closed_policy_leaves_no_conversations(tiny: str, tmp_path: Path) -> N
     assert 0 < kept["a"].nbytes < both
     backend.close_policy("b")
     assert kept["b"].nbytes == 0
+
+
+def test_a_request_that_cannot_be_drawn_is_refused_before_another_model_has_drawn(
+    tiny: str, llama: str, tmp_path: Path
+) -> None:
+    """Else who watches would be told the same tokens again when the others are drawn without it."""
+    backend = LocalBackend(LocalEngine(), checkpoints=tmp_path)
+    told: list[int] = []
+
+    def watch(index: int, token: int, logprob: float) -> bool:
+        told.append(token)
+        return True
+
+    good = SampleRequest([5, 6], 1, SamplingParams(max_tokens=3), watch)
+    with pytest.raises(ModelError, match="holds token id 100000"):
+        backend.sample([tiny, llama], [good, SampleRequest([100_000], 1, SamplingParams())])
+    assert not told
+    backend.sample([tiny, llama], [good, good])
+    assert len(told) == 6

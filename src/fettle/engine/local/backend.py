@@ -189,9 +189,14 @@ class LocalBackend:
         """The requests of one model in one decode batch, adapters beside each other."""
         self._count(self._settings.sampling_threads)
         voiced = [self._voice(name) for name in weights]
+        groups: dict[tuple[int, int], list[int]] = {}
+        for place, (model, voice) in enumerate(voiced):
+            groups.setdefault((id(model), id(voice.tensors)), []).append(place)
+        if len(groups) > 1:  # what cannot be drawn is refused before anybody's watch is told of a token
+            for own in groups.values():
+                self._decoder(voiced[own[0]][0]).roster([requests[i] for i in own], [voiced[i][1] for i in own])
         found: list[list[Completion]] = [[] for _ in requests]
-        for group in dict.fromkeys((id(model), id(voice.tensors)) for model, voice in voiced):
-            own = [i for i, (model, voice) in enumerate(voiced) if (id(model), id(voice.tensors)) == group]
+        for own in groups.values():
             decoder = self._decoder(voiced[own[0]][0])
             drawn = decoder.complete([requests[i] for i in own], [voiced[i][1] for i in own])
             for i, completions in zip(own, drawn, strict=True):

@@ -124,15 +124,7 @@ class Decoder:
             EngineError: there is not enough memory, or the model's layers were replaced since it was first sampled.
         """
         distinct = {voice.whose: voice for voice in voices}
-        numbers = {whose: number for number, whose in enumerate(distinct)}
-        wanted = roster(
-            requests,
-            [numbers[voice.whose] for voice in voices],
-            vocabulary=self._model.get_input_embeddings().num_embeddings,
-            context=self._context,
-            token_budget=self._token_budget,
-            end_token_ids=self._end_token_ids,
-        )
+        wanted = self.roster(requests, voices)
         if not len(wanted):
             return [[] for _ in requests]
         parts = self._parts(wanted, voices)
@@ -144,6 +136,18 @@ class Decoder:
         except BaseException:
             self._memory.pool.clear()  # whatever went wrong leaves no numbers behind that are none
             raise
+
+    def roster(self, requests: Sequence[SampleRequest], voices: Sequence[Voice]) -> Roster:
+        """The rows of ``requests``, which are refused here if they cannot be drawn; see :meth:`complete`."""
+        numbers = {whose: number for number, whose in enumerate(dict.fromkeys(voice.whose for voice in voices))}
+        return roster(
+            requests,
+            [numbers[voice.whose] for voice in voices],
+            vocabulary=self._model.get_input_embeddings().num_embeddings,
+            context=self._context,
+            token_budget=self._token_budget,
+            end_token_ids=self._end_token_ids,
+        )
 
     def forget(self, owner: Hashable) -> None:
         """Let go of the conversations that are kept for this owner, once no call is at work."""
