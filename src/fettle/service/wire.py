@@ -109,9 +109,14 @@ def internal_error() -> Response:
     return _json(_said("internal", message), 500, {})
 
 
+def wants_frames(request: Request) -> bool:
+    """Whether the caller takes frames."""
+    return MEDIA_TYPE in request.headers.get("accept", "")
+
+
 def answer(request: Request, tree: Tree, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """The tree as the caller wants it: a frame where that is accepted, else JSON."""
-    if MEDIA_TYPE in request.headers.get("accept", ""):
+    if wants_frames(request):
         return Response(packed(tree), status, headers, media_type=MEDIA_TYPE)
     return _json(plain(tree), status, headers or {})
 

@@ -1,0 +1,73 @@
+"""The service over HTTP: every face, and what stands around them."""
+
+from collections.abc import Callable
+from types import MappingProxyType
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.exceptions import HTTPException
+
+import fettle
+from fettle.errors import FettleError
+from fettle.service.core import Service
+from fettle.service.faces import native
+from fettle.service.limits import Limits
+from fettle.service.observed import Observed
+from fettle.service.wire import error_response, framework_error, invalid_request
+
+FACES: MappingProxyType[str, Callable[[Service], APIRouter]] = MappingProxyType({"native": native.routes})
+"""Each a protocol that clients know."""
+
+DESCRIPTION = """Train and sample language models over HTTP.
+
+Bodies and answers are JSON, or frames (`application/vnd.fettle.frame`), which hold arrays as raw bytes; an answer is a
+frame where `Accept` says so. Every error is `{"error": {"code", "message"}, "detail"}`. Keys are sent as
+`Authorization: Bearer ...` or `X-API-Key: ...`."""
+
+
+def app_of(service: Service) -> FastAPI:
+    """The application, which serves all faces of the service."""
+    app = FastAPI(title="Fettle", version=fettle.__version__, description=DESCRIPTION, docs_url=None, redoc_url=None)
+    app.add_middleware(Limits, max_body_mib=service.settings.max_body_mib, timeout_s=service.settings.request_timeout_s)
+    app.add_middleware(Observed, service=service)
+    app.add_exception_handler(FettleError, _error)
+    app.add_exception_handler(HTTPException, _framework_error)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.include_router(_health(service))
+    for routes in FACES.values():
+        app.include_router(routes(service))
+    return app
+
+
+def _health(service: Service) -> APIRouter:
+    router = APIRouter(tags=["operation"])
+
+    @router.get("/healthz", summary="Whether the process answers")
+    async def healthz() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @router.get("/readyz", summary="Whether a token was really generated, and work is taken in")
+    async def readyz(response: Response) -> dict[str, bool]:
+        ready = service.ready and not service.stopping
+        response.status_code = 200 if ready else 503
+        return {"ready": ready}
+
+    @router.get("/metrics", summary="Numbers for Prometheus", response_class=Response)
+    async def metrics() -> Response:
+        return Response(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+    return router
+
+
+async def _error(request: Request, error: Any) -> Response:
+    return error_response(error)
+
+
+async def _framework_error(request: Request, error: Any) -> Response:
+    return framework_error(error)
+
+
+async def _invalid(request: Request, error: Any) -> Response:
+    return invalid_request(error)

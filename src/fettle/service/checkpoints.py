@@ -1,0 +1,253 @@
+"""Checkpoints: whose they are, where they lie, how long they are kept, and who may read them."""
+
+import asyncio
+import hashlib
+import json
+import secrets
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime, timedelta
+from functools import partial
+from pathlib import Path
+
+from fettle.broker import Broker, Promise
+from fettle.errors import CheckpointError, DataError
+from fettle.service.artifacts import Artifacts
+from fettle.service.callers import Caller
+from fettle.service.clock import Clock
+from fettle.service.entries import CheckpointEntry, CheckpointKind, Run
+from fettle.service.ids import checked
+from fettle.service.later import Later
+from fettle.service.owned import Owners, unknown
+from fettle.service.store import Store
+from fettle.types import Checkpoint
+
+FOLDER = "checkpoints"
+"""In the state folder."""
+SCHEME = "fettle://"
+MANIFEST, STATE = "manifest.json", "policy.json"
+"""Files of every checkpoint: the hashes of the others, and what it was made of."""
+LONGEST_TTL_S = 100 * 365 * 86400
+
+
+class Checkpoints:
+    """Every checkpoint of every tenant, in memory."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        store: Store,
+        artifacts: Artifacts,
+        owners: Owners,
+        later: Later,
+        clock: Clock,
+        *,
+        state: Path,
+    ) -> None:
+        self._broker = broker
+        self._store = store
+        self._artifacts = artifacts
+        self._owners = owners
+        self._later = later
+        self._copying = Later()
+        self._clock = clock
+        self._root = (state / FOLDER).resolve()
+        self._started = clock()
+        self._checkpoints: dict[str, CheckpointEntry] = {}
+        self._taken_up: set[str] = set()
+        """Folders that a policy has begun from or taken up since this process began."""
+
+    async def load(self) -> None:
+        """Read them from the catalogue; those that were never written are forgotten."""
+        for entry in await self._store.checkpoints():
+            if entry.digest or (entry := await asyncio.to_thread(_written, entry)).digest:
+                self._checkpoints[entry.id] = entry
+                self._later.post(partial(self._store.put_checkpoint, entry))
+                self._copying.post(partial(self._kept, entry.id))
+            else:
+                self._later.post(partial(self._store.remove_checkpoint, entry.id))
+
+    def planned(
+        self,
+        run: Run,
+        *,
+        kind: CheckpointKind,
+        name: str,
+        ttl_seconds: float | None,
+        overwrite: bool,
+        metadata: Mapping[str, str],
+    ) -> CheckpointEntry:
+        """What a save will come to. Where one of that name is overwritten, its folder has another name.
+
+        Raises:
+            CheckpointError: there is one of that name, and it is not to be overwritten.
+        """
+        id = f"{run.id}/{kind}/{checked('the name', name)}"
+        folder = name
+        if id in self._checkpoints:
+            if not overwrite:
+                raise CheckpointError(f"there is a checkpoint {id} already: choose another name, or set overwrite")
+            folder = f"{name}@{secrets.token_hex(4)}"
+        now = self._clock()
+        return CheckpointEntry(
+            id=id,
+            tenant=run.tenant,
+            run=run.id,
+            kind=kind,
+            name=name,
+            model=run.model,
+            spec=run.spec,
+            path=str(self._root / run.id / kind / folder),
+            created_at=now,
+            optimizer=kind == "weights",
+            expires_at=_expiry(now, ttl_seconds),
+            metadata=dict(metadata),
+        )
+
+    def save_name(self, entry: CheckpointEntry) -> str:
+        """The name that the engine writes it under."""
+        return Path(entry.path).relative_to(self._root).as_posix()
+
+    def uri_of(self, path: str) -> str:
+        """How clients name the checkpoint in a folder."""
+        return SCHEME + Path(path).relative_to(self._root).as_posix().partition("@")[0]
+
+    async def announce(self, entry: CheckpointEntry) -> None:
+        """Put it into the catalogue before it is written, so that it is known if the process ends in between."""
+        if entry.id not in self._checkpoints:
+            await self._store.put_checkpoint(entry)
+
+    def saved(self, entry: CheckpointEntry, promise: Promise) -> None:
+        """Take note of what a save came to."""
+        before, written = self._checkpoints.get(entry.id), promise.answer
+        if not isinstance(written, Checkpoint):
+            if before is None:
+                self._later.post(partial(self._store.remove_checkpoint, entry.id))
+            return
+        if before is not None and before.path == written.path:
+            return
+        done = replace(
+            entry, path=promise.answer.path, digest=promise.answer.digest, policy_version=promise.answer.policy_version
+        )
+        self._checkpoints[entry.id] = done
+        self._later.post(partial(self._measured, done, before))
+        self._copying.post(partial(self._kept, done.id))
+
+    def checkpoint(self, caller: Caller, id: str) -> CheckpointEntry:
+        """The caller's checkpoint of that id or address, or one that is public.
+
+        Raises:
+            NotFoundError: there is none that the caller may read.
+        """
+        id = id.removeprefix(SCHEME)
+        entry = self._checkpoints.get(id)
+        if entry is not None and self._expired(entry):
+            raise unknown("checkpoint", id)
+        if entry is not None and entry.public:
+            return entry
+        return self._owners.find("checkpoint", self._checkpoints, id, caller)
+
+    def owned(self, caller: Caller, id: str) -> CheckpointEntry:
+        """The caller's own checkpoint of that id or address.
+
+        Raises:
+            NotFoundError: the caller has none.
+        """
+        entry = self.checkpoint(caller, id)
+        return self._owners.find("checkpoint", self._checkpoints, entry.id, caller)
+
+    def of(self, tenant: str) -> list[CheckpointEntry]:
+        """A tenant's checkpoints, newest first."""
+        mine = [entry for entry in self._checkpoints.values() if entry.tenant == tenant and not self._expired(entry)]
+        return sorted(mine, key=lambda entry: (entry.created_at, entry.id), reverse=True)
+
+    def take_up(self, path: str) -> None:
+        """Note that a policy goes on from what lies in this folder."""
+        self._taken_up.add(path)
+
+    async def change(
+        self, entry: CheckpointEntry, *, public: bool | None = None, ttl_seconds: float | None = None
+    ) -> CheckpointEntry:
+        """Publish it, or take that back, or say from now on how long it is kept; None keeps it for good."""
+        if public is None:
+            changed = replace(entry, expires_at=_expiry(self._clock(), ttl_seconds))
+        else:
+            changed = replace(entry, public=public)
+        await self._store.put_checkpoint(changed)
+        self._checkpoints[entry.id] = changed
+        return changed
+
+    async def delete(self, entry: CheckpointEntry) -> None:
+        """Delete it.
+
+        A policy that went on from it may have to be made again from the journal until it is next written down whole,
+        which is therefore done before.
+        """
+        if entry.path in self._taken_up or entry.created_at < self._started:
+            await self._broker.snapshot_all()
+        await self._store.remove_checkpoint(entry.id)
+        self._checkpoints.pop(entry.id, None)
+        self._taken_up.discard(entry.path)
+        await self._artifacts.delete(entry)
+
+    def expired(self) -> list[CheckpointEntry]:
+        """Those whose time is up."""
+        return [entry for entry in self._checkpoints.values() if self._expired(entry)]
+
+    async def fetched(self, entry: CheckpointEntry) -> CheckpointEntry:
+        """The same, once its folder is here."""
+        await self._artifacts.fetched(entry)
+        return entry
+
+    async def close(self, *, patience_s: float) -> None:
+        """End the copying; what is not in the store yet is copied after the next start."""
+        await self._copying.close(patience_s=patience_s)
+
+    async def _measured(self, entry: CheckpointEntry, before: CheckpointEntry | None) -> None:
+        """Put it into the catalogue, with its size, and delete what it took the place of."""
+        nbytes = sum(size for _, size in await asyncio.to_thread(_files, Path(entry.path)))
+        entry = replace(self._checkpoints.get(entry.id, entry), nbytes=nbytes)
+        await self._store.put_checkpoint(entry)
+        if entry.id in self._checkpoints:
+            self._checkpoints[entry.id] = entry
+        if before is not None and before.path != entry.path:
+            # Only its folder: in the artifact store the new one takes its place.
+            await asyncio.to_thread(shutil.rmtree, before.path, ignore_errors=True)
+
+    async def _kept(self, id: str) -> None:
+        """Copy it into the artifact store."""
+        entry = self._checkpoints.get(id)
+        if entry is not None and entry.stored_at is None:
+            stored_at = (await self._artifacts.keep(entry)).stored_at
+            if stored_at is not None and id in self._checkpoints:
+                self._checkpoints[id] = replace(self._checkpoints[id], stored_at=stored_at)
+                await self._store.put_checkpoint(self._checkpoints[id])
+
+    def _expired(self, entry: CheckpointEntry) -> bool:
+        return entry.expires_at is not None and entry.expires_at <= self._clock()
+
+
+def _written(entry: CheckpointEntry) -> CheckpointEntry:
+    """The entry with what is in its folder, if that was written."""
+    folder = Path(entry.path)
+    try:
+        version = int(json.loads((folder / STATE).read_text())["policy_version"])
+        with (folder / MANIFEST).open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except (OSError, ValueError, TypeError, KeyError):
+        return entry
+    return replace(entry, digest=digest, policy_version=version, nbytes=sum(size for _, size in _files(folder)))
+
+
+def _files(folder: Path) -> list[tuple[str, int]]:
+    found = (path for path in folder.rglob("*") if path.is_file())
+    return sorted((path.relative_to(folder).as_posix(), path.stat().st_size) for path in found)
+
+
+def _expiry(now: datetime, ttl_seconds: float | None) -> datetime | None:
+    if ttl_seconds is None:
+        return None
+    if not 0 < ttl_seconds <= LONGEST_TTL_S:
+        raise DataError(f"ttl_seconds is {ttl_seconds}: a checkpoint is kept for more than 0 and up to 100 years")
+    return now + timedelta(seconds=ttl_seconds)

@@ -1,0 +1,103 @@
+"""Completions as they are drawn: server-sent events whose texts, put together, are the text of the whole."""
+
+import asyncio
+import json
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from fettle.broker import Promise
+from fettle.engine.base import SampleRequest
+from fettle.errors import FettleError
+from fettle.service.models import Model
+from fettle.service.wire import error_tree
+from fettle.types import Completion
+
+PARTIAL = "\N{REPLACEMENT CHARACTER}"
+"""What the first bytes of a character are decoded to."""
+
+
+class _Heard(NamedTuple):
+    index: int
+    token: int
+    logprob: float
+
+
+async def events(
+    draw: Callable[[Sequence[SampleRequest]], Promise], request: SampleRequest, model: Model
+) -> AsyncIterator[bytes]:
+    """An event a token, and one at the end. Whoever stops listening stops the drawing."""
+    loop, heard = asyncio.get_running_loop(), asyncio.Queue[_Heard | None]()
+    listening = True
+
+    def watch(index: int, token: int, logprob: float) -> bool:
+        loop.call_soon_threadsafe(heard.put_nowait, _Heard(index, token, logprob))
+        return listening
+
+    try:
+        promise = draw([replace(request, watch=watch)])
+    except FettleError as error:
+        yield _event(error_tree(error))
+        return
+    promise.when_done(lambda _: loop.call_soon(heard.put_nowait, None))
+    tails: defaultdict[int, _Tail] = defaultdict(lambda: _Tail(model))
+    try:
+        while (one := await heard.get()) is not None:
+            text = tails[one.index].added(one.token)
+            yield _event({"index": one.index, "token_id": one.token, "logprob": one.logprob, "token": text})
+        for event in _last(promise, tails):
+            yield event
+    finally:
+        listening = False
+        promise.cancel()
+        promise.acknowledge()
+
+
+def _last(promise: Promise, tails: "defaultdict[int, _Tail]") -> list[bytes]:
+    """What is said once all is drawn."""
+    if isinstance(promise.answer, FettleError):
+        return [_event(error_tree(promise.answer))]
+    drawn: list[Completion] = promise.answer
+    said = [
+        {
+            "index": index,
+            "token": tails[index].rest(),
+            "is_finished": True,
+            "stop_reason": completion.stop_reason,
+            "policy_version": completion.policy_version,
+            "num_tokens": len(completion.tokens),
+        }
+        for index, completion in enumerate(drawn)
+    ]
+    return [*map(_event, said), b"data: [DONE]\n\n"]
+
+
+class _Tail:
+    """What of a completion's text was not said yet."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._tokens: list[int] = []
+        self._said = 0
+
+    def added(self, token: int) -> str:
+        """What is sure of the text now that there is one more token."""
+        self._tokens.append(token)
+        text = self._text()
+        return "" if text.endswith(PARTIAL) else self._until(text)
+
+    def rest(self) -> str:
+        """All that is left."""
+        return self._until(self._text())
+
+    def _text(self) -> str:
+        return self._model.text_of(self._tokens, skip_special_tokens=True)
+
+    def _until(self, text: str) -> str:
+        new, self._said = text[self._said :], len(text)
+        return new
+
+
+def _event(tree: Any) -> bytes:
+    return b"data: " + json.dumps(tree, separators=(",", ":")).encode() + b"\n\n"

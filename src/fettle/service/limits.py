@@ -1,0 +1,159 @@
+"""How large a request may be, and how long it may take to arrive; compressed bodies are opened within the limit."""
+
+import asyncio
+import builtins
+import zlib
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from types import MappingProxyType
+from typing import Protocol
+
+import zstandard
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from fettle.errors import DataError, TimeoutError, TooLargeError
+from fettle.service.rates import body_limit
+from fettle.service.wire import Refused
+
+MIB = 1 << 20
+LARGEST_WINDOW = 1 << 27
+"""Bytes that a zstd frame may make its reader look back."""
+
+
+class Opener(Protocol):
+    """Opens a compressed body, piece by piece."""
+
+    def __call__(self, piece: bytes, most: int) -> bytes:
+        """What a piece holds, or its first ``most`` bytes."""
+        ...
+
+
+class Limits:
+    """Wraps the reading of bodies. A body that is too large, too slow or damaged is refused where it is read."""
+
+    def __init__(self, app: ASGIApp, *, max_body_mib: int, timeout_s: float) -> None:
+        self._app = app
+        self._most = max_body_mib * MIB
+        self._timeout_s = timeout_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        body = _Body(receive, headers, body_limit(scope["method"], scope["path"], self._most), self._timeout_s)
+        if "content-encoding" in headers:
+            scope = {**scope, "headers": list(scope["headers"])}
+            opened = MutableHeaders(scope=scope)
+            del opened["content-encoding"]
+            del opened["content-length"]
+        await self._app(scope, body.receive, send)
+
+
+class _Body:
+    """One request's body."""
+
+    def __init__(self, receive: Receive, headers: Headers, most: int, timeout_s: float) -> None:
+        self._receive = receive
+        self._encoding = headers.get("content-encoding", "").strip().lower()
+        self._announced = int(headers["content-length"]) if headers.get("content-length", "").isdigit() else 0
+        self._most = most
+        self._timeout_s = timeout_s
+        self._deadline = asyncio.get_running_loop().time() + timeout_s
+        self._opener: Opener | None = None
+        self._taken = 0
+        self._whole = False
+
+    async def receive(self) -> Message:
+        """The next piece.
+
+        Raises:
+            Refused: the body is larger or slower than it may be, or cannot be opened.
+        """
+        if self._whole:
+            return await self._receive()
+        if self._announced > self._most:
+            raise self._too_large()
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                message = await self._receive()
+        except builtins.TimeoutError as error:
+            what = f"the body did not arrive in {self._timeout_s:g} s: send it faster, or in smaller parts"
+            raise Refused(TimeoutError(what)) from error
+        if message["type"] != "http.request":
+            return message
+        self._whole = not message.get("more_body", False)
+        piece = self._opened(message.get("body", b""))
+        self._taken += len(piece)
+        if self._taken > self._most:
+            raise self._too_large()
+        return {**message, "body": piece}
+
+    def _opened(self, piece: bytes) -> bytes:
+        if not self._encoding or self._encoding == "identity":
+            return piece
+        if self._opener is None:
+            if self._encoding not in OPENERS:
+                known = ", ".join(OPENERS)
+                raise Refused(DataError(f"the Content-Encoding {self._encoding[:40]!r} is not known here: use {known}"))
+            self._opener = OPENERS[self._encoding]()
+        try:
+            return self._opener(piece, self._most - self._taken + 1)
+        except (zlib.error, zstandard.ZstdError) as error:
+            raise Refused(DataError(f"the body is not what its Content-Encoding says: {error}")) from error
+
+    def _too_large(self) -> Refused:
+        return Refused(TooLargeError(f"the body has more than {self._most >> 20} MiB: send it in smaller parts"))
+
+
+def _inflating(window: int) -> Callable[[], Opener]:
+    def opener() -> Opener:
+        inflater = zlib.decompressobj(window)
+        return lambda piece, most: inflater.decompress(piece, most)
+
+    return opener
+
+
+class _FullError(Exception):
+    """The sink has as much as it may."""
+
+
+class _Sink:
+    """Takes what a frame holds, up to a limit."""
+
+    def __init__(self) -> None:
+        self.room = 0
+        self.parts: list[bytes] = []
+
+    def write(self, data: bytes) -> int:
+        """Some more.
+
+        Raises:
+            _FullError: it is too much.
+        """
+        self.parts.append(data[: self.room])
+        self.room -= len(self.parts[-1])
+        if not self.room:
+            raise _FullError
+        return len(data)
+
+
+def _zstd() -> Opener:
+    sink = _Sink()
+    writer = zstandard.ZstdDecompressor(max_window_size=LARGEST_WINDOW).stream_writer(sink)  # type: ignore[arg-type]
+
+    def opened(piece: bytes, most: int) -> bytes:
+        sink.room, sink.parts = most, []
+        with suppress(_FullError):
+            writer.write(piece)
+        return b"".join(sink.parts)
+
+    return opened
+
+
+OPENERS: Mapping[str, Callable[[], Opener]] = MappingProxyType(
+    {"gzip": _inflating(31), "deflate": _inflating(15), "zstd": _zstd}
+)
+"""By Content-Encoding."""
