@@ -1,6 +1,7 @@
 """Where a step's seconds go: parts that add up to it, in every loop; and rewards that keep no training call waiting."""
 
 import asyncio
+import inspect
 import threading
 from collections.abc import Mapping
 
@@ -9,11 +10,12 @@ import pytest
 from fettle.broker import Broker
 from fettle.chat import Template, load_tokenizer
 from fettle.config import CausalLM, LocalEngine, PolicySpec, PreferenceRun, RewardModelRun
+from fettle.engine import Policy, Sampler
 from fettle.engine.local import LocalBackend
 from fettle.environments import Environment, ScoringThread, SingleTurn
 from fettle.tracking import RunFolder
 from fettle.training import Session, rl
-from fettle.training.timing import Busy, Stopwatch, TimedSuite, parts_within
+from fettle.training.timing import Busy, Stopwatch, TimedPolicy, TimedSampler, TimedSuite, parts_within
 from fettle.types import Datum, ForwardResult, Message, OptimResult, Task, datum
 
 from . import colours, test_sft
@@ -89,6 +91,14 @@ async def test_seconds_that_ran_side_by_side_are_scaled_to_those_that_passed():
     assert row["time/backward"] == pytest.approx(3 * row["time/forward"])
     assert row["time/step"] < 1000
     assert row["time/wait"] == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize(("protocol", "timed"), [(Policy, TimedPolicy), (Sampler, TimedSampler)])
+def test_who_is_timed_can_be_asked_for_all_that_the_protocol_has(protocol, timed):
+    calls = {name: member for name, member in inspect.getmembers(protocol, inspect.isfunction) if name[0] != "_"}
+    assert {"restore", "optim_step"} < calls.keys() or {"read", "embed", "sample"} < calls.keys()
+    for name, member in calls.items():
+        assert inspect.signature(getattr(timed, name)) == inspect.signature(member), name
 
 
 def test_parts_that_fit_are_left_alone():
