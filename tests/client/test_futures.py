@@ -1,11 +1,12 @@
 """Futures: taken in, then done; giving up cancels nothing, cancelling does."""
 
 import asyncio
+from functools import partial
 
 import pytest
 
 from fettle.client.futures import Future, FutureGroup
-from fettle.client.transport import Transport
+from fettle.client.transport import Transport, outcome
 from fettle.errors import CancelledError, ConfigError, LossInputError, TimeoutError
 
 
@@ -21,7 +22,7 @@ class Operations:
 
     def future(self, name: str) -> Future:
         self.answers[name] = asyncio.get_running_loop().create_future()
-        return Future(self.transport, self._submitted(name), lambda result: result)
+        return Future(self.transport, self._submitted(name), partial(outcome, self.transport))
 
     def end(self, name: str, **told) -> None:
         if not self.answers[name].done():

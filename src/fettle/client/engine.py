@@ -63,10 +63,16 @@ class HTTPEngine:
 
     async def sampler(self, weights: str) -> HTTPSampler:
         """A sampler of a model that the service serves, or of a checkpoint that it keeps."""
-        what = {"checkpoint": uri_of(weights)} if _is_saved(weights) else {"model": weights}
+        sampler, _ = await self.sampler_of(
+            {"checkpoint": uri_of(weights)} if _is_saved(weights) else {"model": weights}
+        )
+        return sampler
+
+    async def sampler_of(self, what: Mapping[str, Tree]) -> tuple[HTTPSampler, str]:
+        """A sampler of one of a ``model``, a ``checkpoint`` and a run by its ``run_id``, and its base model's name."""
         await self._let_go()
         made = await self.transport.post("/v1/samplers", {"id": f"sampler_{secrets.token_hex(8)}", **what})
-        return self._held(made["id"], made["version"])
+        return self._held(made["id"], made["version"]), made["base_model"]
 
     async def capabilities(self) -> Capabilities:
         """What the service's engine can do."""
@@ -102,15 +108,7 @@ class HTTPEngine:
         run_id = f"run_{secrets.token_hex(8)}"
         await self.transport.post("/v1/runs", {"id": run_id, "name": self._name, **said})
         await outcome(self.transport, f"{run_id}.open")
-        run = await self.transport.get(f"/v1/runs/{run_id}")
-        policy = HTTPPolicy(
-            self.transport,
-            run_id,
-            incarnation=run["incarnation"],
-            next_seq=run["next_seq"],
-            pinned=self._pinned,
-            noted=self._notes.noted,
-        )
+        policy = HTTPPolicy(self.transport, run_id, pinned=self._pinned, noted=self._notes.noted)
         self.policies.append(policy)
         return policy
 

@@ -2,10 +2,10 @@
 
 import asyncio
 import builtins
-from collections.abc import Callable, Coroutine, Generator, Iterator
+from collections.abc import Awaitable, Callable, Generator, Iterator
 from typing import Any, Generic, TypeVar
 
-from fettle.client.transport import Transport, outcome
+from fettle.client.transport import Transport
 from fettle.errors import ConfigError, TimeoutError
 
 Result = TypeVar("Result", covariant=True)
@@ -14,17 +14,18 @@ Result = TypeVar("Result", covariant=True)
 class Future(Generic[Result]):
     """One operation, which begins when this is made: ``await`` gives its result, however often.
 
+    ``answered`` makes the result of a promise's id.
+
     Awaiting ``submitted`` is the first of the two awaits: from then on the service has the operation, in its place
     among the others of its run. Whoever gives up waiting cancels nothing; ``cancel`` does.
     """
 
     def __init__(
-        self, transport: Transport, submission: Coroutine[Any, Any, str], told: Callable[[Any], Result]
+        self, transport: Transport, submission: Awaitable[str], answered: Callable[[str], Awaitable[Result]]
     ) -> None:
         self._transport = transport
-        self._told = told
         self._submission = asyncio.ensure_future(submission)
-        self._answer = asyncio.ensure_future(self._answered())
+        self._answer = asyncio.ensure_future(self._answered(answered))
         self._answer.add_done_callback(_seen)
 
     @property
@@ -69,8 +70,8 @@ class Future(Generic[Result]):
     def __await__(self) -> Generator[Any, None, Result]:
         return self.result().__await__()
 
-    async def _answered(self) -> Result:
-        return self._told(await outcome(self._transport, await self._submission))
+    async def _answered(self, answered: Callable[[str], Awaitable[Result]]) -> Result:
+        return await answered(await self._submission)
 
 
 class FutureGroup:

@@ -1,28 +1,34 @@
 """The line in which the calls of one run reach the service: one after another, as they were issued."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from fettle.client.transport import Transport
 from fettle.frames import Tree
+
+Said = Callable[[Mapping[str, Tree]], Mapping[str, Tree]]
+"""What a call says, once the run is known as the service describes it."""
 
 
 class Line:
     """Gives calls their numbers and sends them; never waits for what a call comes to.
 
     One that is refused has its own error, and the next one takes its number if that was not used up. A request that is
-    under way goes to its end even where its caller has gone.
+    under way goes to its end even where its caller has gone. With ``take_over``, whoever held the run before is shut
+    out before the first call.
     """
 
-    def __init__(self, transport: Transport, run_id: str, *, incarnation: int, next_seq: int) -> None:
+    def __init__(self, transport: Transport, run_id: str, *, take_over: bool = False) -> None:
         self._transport = transport
-        self._run = f"/v1/runs/{run_id}"
-        self._incarnation = incarnation
-        self._next: int | None = next_seq
+        self._path = f"/v1/runs/{run_id}"
+        self._take_over = take_over
+        self.run: Mapping[str, Tree] = {}
+        """As the service described it before the first call; empty until then."""
+        self._next: int | None = None
         self._turn = asyncio.Lock()
         self._under_way: set[asyncio.Task[str]] = set()
 
-    def put(self, door: str, said: Mapping[str, Tree]) -> asyncio.Future[str]:
+    def put(self, door: str, said: Said) -> asyncio.Future[str]:
         """Put a call behind those before it; the promise's id, once the service has taken it in.
 
         Its error is what it was refused with.
@@ -33,15 +39,22 @@ class Line:
         task.add_done_callback(self._under_way.discard)
         return asyncio.shield(task)
 
-    async def _sent(self, door: str, said: Mapping[str, Tree]) -> str:
+    async def _sent(self, door: str, said: Said) -> str:
         async with self._turn:
             if self._next is None:
-                self._next = await self._next_at_the_service()
+                self._next = await self._place()
             seq, self._next = self._next, None  # whether an answer was lost is for the service to say
-            numbered = {"incarnation": self._incarnation, "seq": seq, **said}
-            taken = await self._transport.post(f"{self._run}/{door}", numbered)
-            self._next = seq + 1
-            return str(taken["id"])
+            numbered = {"incarnation": self.run["incarnation"], "seq": seq, **said(self.run)}
+            promise = str((await self._transport.post(f"{self._path}/{door}", numbered))["id"])
+            self._next = int(promise.rpartition(".")[2]) + 1  # a verb may have used several numbers
+            return promise
 
-    async def _next_at_the_service(self) -> int:
-        return int((await self._transport.get(self._run))["next_seq"])
+    async def _place(self) -> int:
+        """The next number, as the service has it."""
+        if self._take_over:
+            await self._transport.post(f"{self._path}/attach")
+            self._take_over = False
+        run = await self._transport.get(self._path)
+        if not self.run:
+            self.run = {**run, "incarnation": run["incarnation"] or 0}
+        return run["next_seq"] or 0  # nobody holds a run that is over, and the call is told so

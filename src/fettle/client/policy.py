@@ -34,15 +34,13 @@ class HTTPPolicy:
         transport: Transport,
         run_id: str,
         *,
-        incarnation: int,
-        next_seq: int,
         pinned: Callable[[str, int], Awaitable["HTTPSampler"]],
         noted: Callable[[Checkpoint], Awaitable[Checkpoint]],
     ) -> None:
         self.name = run_id
         self.closed = False
         self._transport = transport
-        self._line = Line(transport, run_id, incarnation=incarnation, next_seq=next_seq)
+        self._line = Line(transport, run_id)
         self._waits = asyncio.Semaphore(AT_A_TIME)
         self._pinned = pinned
         self._noted = noted
@@ -91,7 +89,8 @@ class HTTPPolicy:
     def _put(self, call: Call) -> Awaitable[str]:
         if self.closed:
             raise NotFoundError(f"there is no policy {self.name!r} here: it was closed, or never made")
-        return self._line.put("operations", {"call": call_tree(call)})
+        said = {"call": call_tree(call)}
+        return self._line.put("operations", lambda run: said)
 
     async def _outcome(self, promise: str) -> Any:
         async with self._waits:
