@@ -197,9 +197,9 @@ class LocalPolicy:
         """Write weights, version, settings and, if asked, moments.
 
         Raises:
-            EngineError: gradients are waiting for a step, and a checkpoint does not hold them.
+            EngineError: gradients are waiting for a step, and a checkpoint to go on from does not hold them.
         """
-        if self._calls:
+        if self._calls and optimizer:
             raise EngineError(
                 "gradients are waiting for optim_step, and a checkpoint does not hold them: step first, then save"
             )
