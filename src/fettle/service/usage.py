@@ -147,18 +147,20 @@ class Usage:
 
     # Money
 
+    def meet(self, tenant: str) -> None:
+        """Give a tenant who is new here the opening balance; it is written with the next flush."""
+        if self.prices is not None and tenant not in self._balances:
+            self._unopened.add(tenant)
+            self._balances[tenant] = self.prices.opening_balance
+
     def check(self, tenant: str) -> None:
         """Refuse work for a tenant whose balance is used up.
 
         Raises:
             BalanceError: it is.
         """
-        if self.prices is None:
-            return
-        if tenant not in self._balances:
-            self._unopened.add(tenant)
-            self._balances[tenant] = self.prices.opening_balance
-        if self._balances[tenant] <= 0:
+        self.meet(tenant)
+        if self.prices is not None and self._balances[tenant] <= 0:
             raise BalanceError(f"the balance of {tenant} is used up: have an admin pay in, and its runs go on")
 
     def balance(self, tenant: str) -> Decimal:
@@ -167,6 +169,7 @@ class Usage:
 
     async def pay(self, tenant: str, amount: Decimal, *, key: str, note: str = "") -> Decimal:
         """Enter a payment; the same key never counts twice. The balance after it."""
+        self.meet(tenant)
         async with self._turn:
             await self._open_accounts()
             before = self._balances.get(tenant, Decimal(0))

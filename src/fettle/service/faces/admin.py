@@ -148,6 +148,7 @@ def _add_money(router: APIRouter, service: Administered) -> None:
     @router.get("/balance")
     async def read_balance(request: Request, caller: Known, limit: Limit = 100, offset: Offset = 0) -> Response:
         """What is left to the caller's tenant, and how it came to that, newest first."""
+        service.usage.meet(caller.tenant)
         await service.usage.flush()
         rows, total = await service.usage.accounts.ledger(caller.tenant, limit=limit, offset=offset)
         tree = {

@@ -1,0 +1,30 @@
+from dataclasses import replace
+
+import pytest
+
+from fettle.engine.base import Capabilities
+from fettle.errors import BusyError, ModelError
+from fettle.service.capacity import GIB, fits
+
+GPU = Capabilities("local", "cuda", (), (), threads=1, memory_bytes=80 * GIB)
+
+
+@pytest.mark.parametrize(("needed", "used"), [(0, 0), (72, 0), (36, 36), (1, 71)])
+def test_what_has_room_is_let_in(needed, used):
+    fits(GPU, needed * GIB, used * GIB)
+
+
+@pytest.mark.parametrize("used", [0, 40])
+def test_what_never_fits_is_refused_for_good(used):
+    with pytest.raises(ModelError, match=r"needs 73\.0 GiB, and cuda has 72\.0"):
+        fits(GPU, 73 * GIB, used * GIB)
+
+
+def test_what_others_are_in_the_way_of_is_told_to_come_again():
+    with pytest.raises(BusyError, match=r"32\.0 of 72\.0 GiB are free") as refused:
+        fits(GPU, 40 * GIB, 40 * GIB)
+    assert refused.value.retry_after > 0
+
+
+def test_a_device_that_is_not_here_refuses_nothing():
+    fits(replace(GPU, memory_bytes=0), 10**15, 0)
