@@ -12,12 +12,14 @@ from starlette.exceptions import HTTPException
 import fettle
 from fettle.errors import FettleError
 from fettle.service.core import Service
-from fettle.service.faces import native
+from fettle.service.faces import native, tinker
 from fettle.service.limits import Limits
 from fettle.service.observed import Observed
 from fettle.service.wire import error_response, framework_error, invalid_request
 
-FACES: MappingProxyType[str, Callable[[Service], APIRouter]] = MappingProxyType({"native": native.routes})
+FACES: MappingProxyType[str, Callable[[Service], APIRouter]] = MappingProxyType(
+    {"native": native.routes, "tinker": tinker.routes}
+)
 """Each a protocol that clients know."""
 
 DESCRIPTION = """Train and sample language models over HTTP.

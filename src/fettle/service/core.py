@@ -70,9 +70,9 @@ class Service:
         self._samplers = Samplers(broker, store, self._runs, owners, self._later, clock, most=settings.max_samplers)
         self.artifacts = Artifacts(settings.artifacts_url)
         self._checkpoints = Checkpoints(broker, store, self.artifacts, owners, self._later, clock, state=state)
-        self._sessions = Sessions(store, owners, clock, timeout_s=settings.session_timeout_s)
+        self.sessions = Sessions(store, owners, clock, timeout_s=settings.session_timeout_s)
         self._work = Work(broker, self._runs, self._checkpoints, self.usage, self.told, self.metrics)
-        self._beside = Beside(self._runs, self._samplers, self._checkpoints, self._sessions)
+        self._beside = Beside(self._runs, self._samplers, self._checkpoints, self.sessions)
         self._upkeep = Upkeep(self.audit.flush, self.usage.flush, self._beside.sweep)
         self._trying: asyncio.Task[None] | None = None
 
@@ -80,7 +80,7 @@ class Service:
 
     async def recovered(self) -> "Service":
         """Itself, with everything that the catalogue knows."""
-        for kept in (self.usage, self._sessions, self._runs, self._checkpoints, self._samplers):
+        for kept in (self.usage, self.sessions, self._runs, self._checkpoints, self._samplers):
             await kept.load()
         await self.usage.reconcile(self.broker)
         self.usage.when_emptied(self._beside.pause_unpaid)
@@ -363,7 +363,7 @@ class Service:
         self, caller: Caller, metadata: Mapping[str, str] = NOTHING, tags: Sequence[str] = (), key: str = ""
     ) -> str:
         """A session; the same key again is the same session."""
-        return await self._sessions.create(caller, metadata, tags, key)
+        return await self.sessions.create(caller, metadata, tags, key)
 
     def heartbeat(self, caller: Caller, session: str) -> None:
         """Note that a session's client is there.
@@ -371,11 +371,11 @@ class Service:
         Raises:
             NotFoundError: the caller has no such session, or it was finished.
         """
-        self._sessions.heartbeat(caller, session)
+        self.sessions.heartbeat(caller, session)
 
     async def finish_session(self, caller: Caller, session: str) -> None:
         """End a session: its runs give their memory back until they are worked on again."""
-        await self._beside.finish(self._sessions.session(caller, session))
+        await self._beside.finish(self.sessions.session(caller, session))
 
     # --- how it stands --------------------------------------------------------------------------------
 
