@@ -85,7 +85,7 @@ class Service:
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         command = [sys.executable, *fettle, "serve", "--model", f"{SERVED}={model}", "--state", str(self.state)]
-        command += ["--port", str(port), "--set", f"engine.threads={threads}"]
+        command += ["--port", str(port), f"engine.threads={threads}"]
         self.server = Server(command, f"{self.url}/readyz", log=folder / "log", cwd=ROOT)
 
     def __enter__(self) -> "Service":
