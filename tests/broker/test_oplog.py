@@ -145,7 +145,7 @@ async def test_old_answers_make_room_for_new_ones_and_the_newest_stay(monkeypatc
     forgotten: list[str] = []
     kept = answers.Answers(JournalSettings(answers_mib=1), lambda promise: forgotten.append(promise.id))
     for n in range(4):
-        promise = Promise(f"p.0.{n}", policy="p", tenant="", kind="forward", tokens=0, keeping=None)
+        promise = Promise(f"p.0.{n}", policy="p", tenant="", kind="forward", tokens=0, said="", keeping=None)
         promise.settle(LossInputError("x" * 400_000))
         kept.keep(promise)
     assert forgotten == ["p.0.0", "p.0.1"]

@@ -36,10 +36,12 @@ class Answers:
                 break
             self._drop(next(iter(self._kept[tenant])))
 
-    def acknowledge(self, promise: Promise) -> None:
-        """It need not be kept."""
-        if promise in self._kept.get(promise.tenant, {}):
+    def acknowledge(self, promise: Promise) -> bool:
+        """Let go of it; whether it was kept."""
+        kept = promise in self._kept.get(promise.tenant, {})
+        if kept:
             self._drop(promise)
+        return kept
 
     def expire(self) -> None:
         """Let go of those that are older than is kept."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -10,6 +10,7 @@ from fettle.broker.ledger import Asked, Ledger
 from fettle.broker.pins import Pins
 from fettle.broker.promises import Promise
 from fettle.broker.samplers import Draw, Drawing
+from fettle.broker.written import draw_record
 from fettle.calls import DIGEST_LENGTH
 from fettle.config import SamplingParams
 from fettle.engine.base import SampleRequest, Watch
@@ -24,11 +25,10 @@ DRAW = "draw"
 class Draws:
     """Draws that were taken in."""
 
-    def __init__(self, ledger: Ledger, pins: Pins, drawing: Drawing, answer: Callable[[Promise, object], None]) -> None:
+    def __init__(self, ledger: Ledger, pins: Pins, drawing: Drawing) -> None:
         self._ledger = ledger
         self._pins = pins
         self._drawing = drawing
-        self._answer = answer
         self._tasks: dict[Promise, asyncio.Task[None]] = {}
 
     @property
@@ -52,7 +52,8 @@ class Draws:
             return known
         tokens = sum(Draw("", sampler, request).tokens for request in requests)
         nbytes = sum(8 * len(request.prompt) for request in requests)
-        promise = self._ledger.take_in(Asked(key, "", tenant, DRAW, tokens, nbytes, said))
+        asked = Asked(key, "", tenant, DRAW, tokens, nbytes, said)
+        promise = self._ledger.take_in(asked, lambda taken: draw_record(taken, sampler, requests_tree(requests)))
         self.begin(promise, sampler, requests)
         return promise
 
@@ -78,14 +79,14 @@ class Draws:
         completions: list[Completion] = [completion for drawn in found for completion in drawn.completions]
         promise.seconds = sum(drawn.seconds for drawn in found)
         promise.tokens = sum(len(completion.tokens) for completion in completions)
-        self._answer(promise, completions)
+        self._ledger.answer(promise, completions)
 
     def _ended(self, promise: Promise, pin: str | None, task: asyncio.Task[None]) -> None:
         del self._tasks[promise]
         if pin is not None:
             self._pins.leave(pin)
         if not task.cancelled() and (error := task.exception()) is not None:
-            self._answer(promise, error)
+            self._ledger.answer(promise, error)
 
 
 def draw_digest(sampler: str, requests: Sequence[SampleRequest]) -> str:

@@ -1,32 +1,33 @@
 """An ``Engine`` over any backend: order, exactly-once, a thread or two, and batches."""
 
 import itertools
-import re
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from fettle.broker.admission import Admission
-from fettle.broker.calls import carried_out
+from fettle.broker.desk import Desk
 from fettle.broker.draws import Draws
-from fettle.broker.ledger import Asked, Ledger
-from fettle.broker.oplog import Due, OpLog, never_due
-from fettle.broker.pins import Pins
+from fettle.broker.journal import Journal
+from fettle.broker.oplog import OpLog
+from fettle.broker.past import past_of
 from fettle.broker.policies import BrokerPolicy, Doors, PolicyInfo
-from fettle.broker.promises import Promise, bytes_of, digest_of, open_id, operation_id, words_of
-from fettle.broker.samplers import BrokerSampler, Draw, Drawing, Drawn, apart, model_alone
+from fettle.broker.promises import Promise
+from fettle.broker.recovery import Recovery
+from fettle.broker.samplers import BrokerSampler, Draw, Drawing, Drawn, Held, apart, model_alone
 from fettle.broker.schedule import Gatherer, WaitingRoom, Worker
 from fettle.calls import Call, Create, Load
 from fettle.config import JournalSettings, PolicySpec, Scheduling
 from fettle.engine.base import Backend, Capabilities, SampleRequest
-from fettle.errors import CancelledError, ConfigError, NotFoundError, SequenceError
+from fettle.errors import FettleError
+
+logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
-
-NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,199}")
-"""A policy's name, which is also a folder's."""
 
 IN_PROCESS = Scheduling()
 """How loops of one process share an engine."""
@@ -38,22 +39,63 @@ class Broker:
     A backend that samples beside training gets a thread for each, and all but ``sample`` is called on the first.
     """
 
-    def __init__(self, backend: Backend, *, scheduling: Scheduling = IN_PROCESS) -> None:
+    def __init__(
+        self, backend: Backend, *, journal: Journal | None = None, scheduling: Scheduling = IN_PROCESS
+    ) -> None:
         self._backend = backend
         self._worker = Worker(quantum=scheduling.quantum_tokens)
         beside = backend.capabilities().sampling_beside
         self._drawing = Worker(quantum=scheduling.quantum_tokens) if beside else self._worker
         self._admission = Admission(scheduling)
-        self._logs: dict[str, OpLog] = {}
+        self._journal = journal
         self._names = itertools.count()
-        self._pins = Pins(self._unpin, lambda policy: None)
+        self._desk = Desk(
+            backend,
+            self._worker,
+            self._admission,
+            journal=journal,
+            unpin=self._unpin,
+            stop_drawing=lambda promise: self._draws.cancel(promise),
+        )
+        self._ledger, self._pins = self._desk.ledger, self._desk.pins
         self._gathered = self._gathering(scheduling)
-        self._ledger = Ledger(JournalSettings(), self._admission, cancelled=self._cancelled, forgotten=self._forgotten)
-        self._draws = Draws(self._ledger, self._pins, self._gathered, self._answered)
+        self._draws = Draws(self._ledger, self._pins, self._gathered)
+
+    @classmethod
+    async def recovered(
+        cls, backend: Backend, folder: Path, settings: JournalSettings, scheduling: Scheduling = IN_PROCESS
+    ) -> "Broker":
+        """A broker that goes on where the journal in ``folder`` ends, which is made if it is not there.
+
+        Raises:
+            StorageError: the folder cannot be written, another process holds it, a file in it is damaged, or a policy
+                cannot be taken up again.
+        """
+        told = backend.capabilities()
+        head = {"record": "head", "format": 1, "threads": told.threads, "device": told.device}
+        journal = Journal(folder, settings, head=head)
+        broker = None
+        try:
+            past = past_of(journal.past())
+            if past.threads not in (0, told.threads):
+                logger.warning(
+                    "the journal was written with %d threads of arithmetic, and there are %d now: bits may differ",
+                    past.threads,
+                    told.threads,
+                )
+            journal.begin()
+            broker = cls(backend, journal=journal, scheduling=scheduling)
+            await Recovery(broker._desk, broker._draws, broker._worker, journal, past).run()
+        except FettleError:
+            if broker is not None:
+                broker.close()
+            journal.close()
+            raise
+        return broker
 
     def policies(self) -> Mapping[str, PolicyInfo]:
         """Those that are open, by name."""
-        return MappingProxyType({name: _info(log) for name, log in self._logs.items() if not log.closed})
+        return MappingProxyType({name: _info(log) for name, log in self._desk.logs.items() if not log.closed})
 
     def open(self, name: str, call: Create | Load, *, tenant: str = "") -> Promise:
         """Make a policy of that name; the same name and call again, the same promise.
@@ -62,17 +104,9 @@ class Broker:
             ConfigError: this cannot be a name.
             SequenceError: the name was used for something else.
             BusyError: too much waits already.
+            StorageError: the journal cannot be written.
         """
-        if (log := self._logs.get(name)) is not None:
-            if log.call != call:
-                raise SequenceError(f"the policy {name} was opened before by another call: take another name")
-            return log.opening
-        if not NAME.fullmatch(name):
-            raise ConfigError(f"a policy cannot be called {name!r}: use letters, digits, and _ . : - within")
-        promise = self._ledger.take_in(_asked(open_id(name), name, tenant, call, None))
-        self._logs[name] = log = OpLog(name, promise, call, tenant=tenant)
-        self._carry_out(log, Due(promise, lambda: call))
-        return promise
+        return self._desk.open(name, call, tenant)
 
     def submit(self, policy: str, incarnation: int, seq: int, call: Call, *, digest: str | None = None) -> Promise:
         """Take in one numbered operation of a policy; the same operation again gets the same promise.
@@ -84,34 +118,21 @@ class Broker:
             NotFoundError: there is no such policy.
             SequenceError: see :meth:`OpLog.known`.
             BusyError: too much waits already.
+            StorageError: the journal cannot be written.
         """
-        log = self._logs.get(policy)
-        if log is None:
-            raise _unknown(policy)
-        known = log.known(incarnation, seq, digest or digest_of(call))
-        if known is not None:
-            return known
-        if log.closed:
-            raise _unknown(policy)
-        promise = self._ledger.take_in(_asked(operation_id(policy, incarnation, seq), policy, log.tenant, call, digest))
-        if promise.kind == "pin":
-            self._pins.add(promise)
-        for due in log.take_in(seq, promise, lambda: call):
-            self._carry_out(log, due)
-        return promise
+        return self._desk.submit(policy, incarnation, seq, call, digest)
 
     async def attach(self, policy: str) -> int:
         """Take a policy over: older holders are shut out. Returns the new incarnation, whose numbers begin at 0.
 
         Raises:
             NotFoundError: there is no such policy.
+            StorageError: the journal cannot be written.
         """
-        log = self._logs.get(policy)
-        if log is None or log.closed:
-            raise _unknown(policy)
-        for stranded in log.fence(log.incarnation + 1):
-            self._answered(stranded, never_due(stranded))
-        return log.incarnation
+        incarnation = self._desk.attach(policy)
+        if self._journal is not None:
+            await self._journal.durable(self._journal.position)
+        return incarnation
 
     def draw(
         self,
@@ -131,7 +152,7 @@ class Broker:
             SequenceError: the key was used for something else.
             BusyError: too much waits already.
         """
-        if self._ledger.find(key) is None and _names_operation(sampler, self._logs):
+        if self._ledger.find(key) is None and _names_operation(sampler, self._desk.logs):
             self._pins.known(sampler)
         return self._draws.draw(key, sampler, requests, tenant=tenant, digest=digest)
 
@@ -162,9 +183,30 @@ class Broker:
             promise.when_done(told)
         return sampler
 
+    def newest_pin(self, policy: str) -> str | None:
+        """The id of the pin of a policy that was asked for last and is kept, if there is one."""
+        kept = [pin.promise.id for pin in self._pins.of(policy) if not pin.released]
+        return kept[-1] if kept else None
+
     def release(self, pin: str) -> None:
         """Let pinned weights go once nothing is under way with them."""
-        self._pins.release(pin)
+        self._desk.release(pin)
+
+    async def park(self, policy: str) -> None:
+        """Write a policy down and give its memory back; its next operation, or draw, brings it back.
+
+        It is first waited for that nothing is under way with it. One that is wanted again meanwhile stays.
+
+        Raises:
+            NotFoundError: there is no such policy.
+            ConfigError: this broker has no journal.
+            StorageError: it could not be written down, and stays in memory.
+        """
+        await self._desk.park(policy)
+
+    async def snapshot_all(self) -> None:
+        """Have every policy that has worked since written down, so that a restart has nothing to repeat."""
+        await self._desk.snapshot_all()
 
     async def create_policy(self, spec: PolicySpec, *, name: str | None = None, tenant: str = "") -> BrokerPolicy:
         """A policy with the weights of ``spec.model``."""
@@ -195,16 +237,18 @@ class Broker:
 
     def counts(self) -> Mapping[str, float]:
         """What waits, what is held, and how much was taken in, by name."""
-        waiting = self._admission.waiting
+        waiting, journal = self._admission.waiting, self._journal
         return {
             "operations_waiting": waiting.operations,
             "draws_waiting": waiting.draws,
             "tokens_waiting": waiting.tokens,
             "bytes_waiting": waiting.nbytes,
-            "policies": sum(not log.closed for log in self._logs.values()),
+            "policies": sum(not log.closed for log in self._desk.logs.values()),
             "pins": len(self._pins),
             "calls": self._ledger.taken,
             "answers_bytes": self._ledger.answers_bytes,
+            "journal_bytes": 0 if journal is None else journal.nbytes,
+            "journal_unsynced_seconds": 0.0 if journal is None else journal.unsynced_seconds,
         }
 
     async def drained(self) -> None:
@@ -212,56 +256,10 @@ class Broker:
         await self._ledger.drained()
 
     def close(self) -> None:
-        """Finish what is queued and end the threads."""
+        """Finish what is queued and end the threads; what is answered from here on is repeated after a restart."""
         self._drawing.close()
         self._worker.close()
-
-    def _carry_out(self, log: OpLog, due: Due) -> None:
-        promise = due.promise
-
-        def work() -> Any:
-            if not promise.taken():
-                raise CancelledError(f"operation {promise.id} was cancelled before it began")
-            started = time.perf_counter()
-            try:
-                return carried_out(self._backend, log.name, promise.id, due.call())
-            finally:
-                promise.seconds = time.perf_counter() - started
-
-        done = self._worker.start(work, flow=log.tenant, cost=max(1, promise.tokens))
-        done.add_done_callback(lambda done: self._answered(promise, done.exception() or done.result()))
-
-    def _answered(self, promise: Promise, answer: object) -> None:
-        if promise.done:
-            return
-        log = self._logs.get(promise.policy)
-        if log is not None:
-            log.note(promise, answer)
-        self._ledger.answer(promise, answer)
-        if promise.kind == "pin":
-            self._pins.settled(promise, failed=isinstance(answer, BaseException))
-        if log is not None and log.closed:
-            self._pins.close(log.name)
-            self._drop_if_over(log)
-
-    def _cancelled(self, promise: Promise) -> bool:
-        if promise.policy and not promise.taken():
-            return False
-        if not promise.policy:
-            self._draws.cancel(promise)
-        self._answered(promise, CancelledError(f"{promise.kind} {promise.id} was cancelled"))
-        return True
-
-    def _forgotten(self, promise: Promise) -> None:
-        log = self._logs.get(promise.policy)
-        if log is not None and promise is not log.opening:
-            log.forget(promise)
-            self._drop_if_over(log)
-
-    def _drop_if_over(self, log: OpLog) -> None:
-        """Forget a policy that is closed and of which nobody can ask anything more."""
-        if log.closed and not log.promises and log.opening.acknowledged:
-            self._logs.pop(log.name, None)
+        self._desk.close()
 
     def _unpin(self, pin: str) -> None:
         """After what is being drawn with it."""
@@ -270,16 +268,16 @@ class Broker:
             unpin = partial(self._worker.post, unpin)
         self._drawing.post(unpin)
 
-    def _sampler(self, weights: str, held: Any, version: int) -> BrokerSampler:
+    def _sampler(self, weights: str, held: Held, version: int) -> BrokerSampler:
         return BrokerSampler(self._backend, self._worker, self._gathered, weights, held, version=version)
 
     async def _opened(self, call: Create | Load, name: str | None, tenant: str) -> BrokerPolicy:
-        name = name or next(free for i in self._names if (free := f"policy-{i}") not in self._logs)
+        name = name or next(free for i in self._names if (free := f"policy-{i}") not in self._desk.logs)
         promise = self.open(name, call, tenant=tenant)
         promise.acknowledge()
         await promise.result()
         doors = Doors(self.submit, self.pinned, self.release)
-        return BrokerPolicy(doors, name, self._logs[name].incarnation)
+        return BrokerPolicy(doors, name, self._desk.logs[name].incarnation)
 
     def _gathering(self, scheduling: Scheduling) -> Drawing:
         if scheduling.gather == "turn":
@@ -306,18 +304,9 @@ class Broker:
         return [found[place] for place in range(len(calls))]
 
 
-def _asked(id: str, policy: str, tenant: str, call: Call, digest: str | None) -> Asked:
-    kind, tokens = words_of(call)
-    return Asked(id, policy, tenant, kind, tokens, bytes_of(call), digest or digest_of(call))
-
-
 def _info(log: OpLog) -> PolicyInfo:
     spec = log.call.spec if isinstance(log.call, Create) else None
-    return PolicyInfo(log.name, spec, log.tenant, log.incarnation, log.next_seq, log.version, parked=False)
-
-
-def _unknown(policy: str) -> NotFoundError:
-    return NotFoundError(f"there is no policy {policy!r} here: it was closed, or never made")
+    return PolicyInfo(log.name, spec, log.tenant, log.incarnation, log.next_seq, log.version, log.written.parked)
 
 
 def _names_operation(id: str, logs: Mapping[str, OpLog]) -> bool:

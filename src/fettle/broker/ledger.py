@@ -1,18 +1,32 @@
 """Every promise of a broker, from when its call is let in until its answer is no longer kept."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from typing import NamedTuple
 
 from fettle.broker.admission import Admission
 from fettle.broker.answers import Answers
+from fettle.broker.journal import Journal
 from fettle.broker.promises import Keeping, Promise
+from fettle.broker.written import answer_record
 from fettle.config import JournalSettings
-from fettle.errors import NotFoundError
+from fettle.errors import NotFoundError, StorageError
+from fettle.frames import Tree
+
+logger = logging.getLogger(__name__)
 
 SWEEPS = 16
 """How often in the time for which answers are kept those that are too old are looked for."""
+
+TOGETHER = 64
+"""Acknowledgements that are written down as one record."""
+
+AGAIN = 0.2
+"""Seconds after which answers are written down again where the disk was full."""
 
 
 class Asked(NamedTuple):
@@ -34,16 +48,22 @@ class Ledger:
         self,
         settings: JournalSettings,
         admission: Admission,
+        journal: Journal | None,
         *,
         cancelled: Callable[[Promise], bool],
+        settled: Callable[[Promise, object], None],
         forgotten: Callable[[Promise], None],
     ) -> None:
         self._settings = settings
         self._admission = admission
+        self._journal = journal
+        self._settled = settled
         self._forgotten = forgotten
         self._promises: dict[str, Promise] = {}
-        self._under_way: dict[Promise, Asked] = {}
+        self._under_way: dict[Promise, Asked | None] = {}
         self._answers = Answers(settings, self._forget)
+        self._acknowledgements: list[str] = []
+        self._unwritten: list[tuple[Promise, object]] = []
         self._keeping = Keeping(self._durable, cancelled, self._acknowledged)
         self._swept = time.monotonic()
         self.taken = 0
@@ -73,8 +93,24 @@ class Ledger:
         """The same, or None."""
         return self._promises.get(id)
 
-    def take_in(self, asked: Asked) -> Promise:
-        """Let a call in.
+    def promises(self) -> list[Promise]:
+        """Those that are under way or kept."""
+        return list(self._promises.values())
+
+    def promised(self, asked: Asked) -> Promise:
+        """A promise that nobody has been given yet."""
+        return Promise(
+            asked.id,
+            policy=asked.policy,
+            tenant=asked.tenant,
+            kind=asked.kind,
+            tokens=asked.tokens,
+            said=asked.said,
+            keeping=self._keeping,
+        )
+
+    def take_in(self, asked: Asked, record: Callable[[Promise], Tree]) -> Promise:
+        """Let a call in, and write it down.
 
         Raises:
             BusyError: too much waits already.
@@ -82,47 +118,101 @@ class Ledger:
         """
         drawing = not asked.policy
         self._admission.admit(asked.tenant, tokens=asked.tokens, nbytes=asked.nbytes, drawing=drawing)
-        promise = Promise(
-            asked.id,
-            policy=asked.policy,
-            tenant=asked.tenant,
-            kind=asked.kind,
-            tokens=asked.tokens,
-            keeping=self._keeping,
-        )
-        promise.said = asked.said
-        self._promises[asked.id] = promise
-        self._under_way[promise] = asked
-        self.taken += 1
+        promise = self.promised(asked)
+        try:
+            self.write(promise, record)
+        except StorageError:
+            self._admission.release(asked.tenant, tokens=asked.tokens, nbytes=asked.nbytes, drawing=drawing)
+            raise
+        self._begin(promise, asked)
         return promise
 
+    def take_up(self, promise: Promise) -> None:
+        """A call that was let in before the broker was made anew, and is not let in again."""
+        self._begin(promise, None)
+
+    def keep(self, promise: Promise) -> None:
+        """A promise that was settled before the broker was made anew."""
+        self._promises[promise.id] = promise
+        self._answers.keep(promise)
+
     def answer(self, promise: Promise, answer: object) -> None:
-        """Settle a promise with a result or an error."""
-        if promise.done:
+        """Settle a promise with a result or an error, once that is written down."""
+        if promise.done or promise not in self._under_way:
             return
-        asked = self._under_way.pop(promise)
-        self._admission.release(asked.tenant, tokens=asked.tokens, nbytes=asked.nbytes, drawing=not asked.policy)
+        if (asked := self._under_way.pop(promise)) is not None:
+            self._admission.release(asked.tenant, tokens=asked.tokens, nbytes=asked.nbytes, drawing=not asked.policy)
         promise.answered_at = time.time()
+        self._settle(promise, answer)
+        self._sweep()
+
+    def write(self, promise: Promise, record: Callable[[Promise], Tree]) -> None:
+        """Write down what is new of a promise.
+
+        Raises:
+            StorageError: it cannot be.
+        """
+        if self._journal is not None:
+            promise.place = self._journal.append(record(promise))
+            promise.position = self._journal.position
+
+    def flush(self) -> None:
+        """Write down which answers were acknowledged; where that fails they are kept longer."""
+        if self._journal is None or not self._acknowledgements:
+            return
+        with suppress(StorageError):
+            self._journal.append({"record": "acknowledge", "ids": self._acknowledgements})
+            self._acknowledgements = []
+
+    async def drained(self) -> None:
+        """Return once nothing is under way."""
+        while self._under_way or self._unwritten:
+            waiting = [*self._under_way, *(promise for promise, _ in self._unwritten)]
+            await asyncio.wait([asyncio.ensure_future(promise.settled()) for promise in waiting])
+
+    def _begin(self, promise: Promise, asked: Asked | None) -> None:
+        self._promises[promise.id] = promise
+        self._under_way[promise] = asked
+        self.taken += 1
+
+    def _settle(self, promise: Promise, answer: object) -> None:
+        try:
+            self.write(promise, partial(answer_record, answer=answer))
+        except StorageError as error:
+            if self._journal is not None and self._journal.failed is None:
+                self._try_again(promise, answer)
+                return
+            # Whether it was carried out is known after a restart, to whoever sends it again.
+            answer = error
         promise.settle(answer)
         if promise.acknowledged:
             self._forget(promise)
         else:
             promise.said = promise.digest  # which lets go of the call itself
             self._answers.keep(promise)
-        self._sweep()
+        self._settled(promise, answer)
 
-    async def drained(self) -> None:
-        """Return once nothing is under way."""
-        while self._under_way:
-            await asyncio.gather(*(promise.result() for promise in list(self._under_way)), return_exceptions=True)
-            await asyncio.sleep(0)
+    def _try_again(self, promise: Promise, answer: object) -> None:
+        """Nobody is told what could not be written down: it is, once there is room again."""
+        if not self._unwritten:
+            logger.warning("answers cannot be written down, and wait until they can be")
+            asyncio.get_running_loop().call_later(AGAIN, self._write_unwritten)
+        self._unwritten.append((promise, answer))
+
+    def _write_unwritten(self) -> None:
+        unwritten, self._unwritten = self._unwritten, []
+        for promise, answer in unwritten:
+            self._settle(promise, answer)
 
     async def _durable(self, promise: Promise) -> None:
-        return
+        if self._journal is not None:
+            await self._journal.durable(promise.position)
 
     def _acknowledged(self, promise: Promise) -> None:
-        if promise.done:
-            self._answers.acknowledge(promise)
+        if promise.done and self._answers.acknowledge(promise) and self._journal is not None:
+            self._acknowledgements.append(promise.id)
+            if len(self._acknowledgements) >= TOGETHER:
+                self.flush()
 
     def _forget(self, promise: Promise) -> None:
         if self._promises.get(promise.id) is promise:

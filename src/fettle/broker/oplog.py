@@ -1,11 +1,15 @@
 """The op log of one policy: operations take effect in the order of their numbers, and each exactly once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+import numpy as np
+
 from fettle.broker.promises import Promise
-from fettle.calls import Call, Create, Load
+from fettle.broker.written import Order, Written
+from fettle.calls import Call, Create, Load, call_tree
 from fettle.errors import CancelledError, FettleError, SequenceError
+from fettle.frames import Tree, packed, result_tree
 
 Said = Callable[[], str] | str
 """A hash of everything a call says, or how to come by it."""
@@ -35,6 +39,7 @@ class OpLog:
         """There is no such policy on the backend any longer, and will be none."""
         self.promises: dict[tuple[int, int], Promise] = {}
         """Those that are not done, or whose answers are kept, by incarnation and number."""
+        self.written = Written()
         self._waiting: dict[int, Due] = {}
 
     def known(self, incarnation: int, seq: int, said: Said) -> Promise | None:
@@ -68,6 +73,14 @@ class OpLog:
             self.next_seq += 1
         return due
 
+    def take_up(self, incarnation: int, next_seq: int, version: int) -> None:
+        """Go on where an earlier process stood."""
+        self.incarnation, self.next_seq, self.version = incarnation, next_seq, version
+
+    def out_of_turn(self) -> dict[Order, Promise]:
+        """Operations before which others are missing."""
+        return {(self.incarnation, seq): due.promise for seq, due in self._waiting.items()}
+
     def fence(self, incarnation: int) -> list[Promise]:
         """Hand the policy to the next holder; returns operations of the last one whose turn now never comes."""
         stranded = [due.promise for due in self._waiting.values()]
@@ -99,3 +112,23 @@ def _version(answer: object, before: int) -> int:
         return answer
     found = getattr(answer, "policy_version", before)
     return found if isinstance(found, int) else before
+
+
+def policy_record(log: OpLog, pins: Iterable[Promise]) -> Tree:
+    """How a policy stands, and where it is written down."""
+    snapshots = [[*each.before, each.folder, list(each.held)] for each in log.written.snapshots]
+    return {
+        "record": "policy",
+        "policy": log.name,
+        "tenant": log.tenant,
+        "call": np.frombuffer(packed(call_tree(log.call)), np.uint8),
+        "opened": result_tree(log.opening.answer) if log.opening.done else None,
+        "acknowledged": log.opening.acknowledged,
+        "incarnation": log.incarnation,
+        "next_seq": log.next_seq,
+        "version": log.version,
+        "closed": log.closed,
+        "parked": log.written.parked,
+        "snapshots": snapshots,
+        "pins": [[pin.id, pin.answer] for pin in pins if pin.done],
+    }

@@ -1,5 +1,6 @@
 """Weights that are kept to be sampled: who draws from them, and when they go."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ class Pins:
         self._unpin = unpin
         self._ready = ready
         self._pins: dict[str, Pinned] = {}
+        self._told: list[asyncio.Future[None]] = []
 
     def __len__(self) -> int:
         return len(self._pins)
@@ -54,6 +56,10 @@ class Pins:
         if id not in self._pins:
             raise NotFoundError(f"the sampler {id} was released, or its policy was closed")
         return self._pins[id]
+
+    def in_use(self, policy: str) -> bool:
+        """Whether something is under way with a pin of the policy."""
+        return any(pin.users for pin in self.of(policy))
 
     def settled(self, promise: Promise, *, failed: bool) -> None:
         """The pin was made, or was not."""
@@ -99,6 +105,15 @@ class Pins:
         if id in self._pins:
             self._pins[id].users -= 1
             self._go_if_unused(id)
+        told, self._told = self._told, []
+        for future in told:
+            if not future.done():
+                future.set_result(None)
+
+    def next_leave(self) -> "asyncio.Future[None]":
+        """A future of the next time that anybody is done with a pin."""
+        self._told.append(asyncio.get_running_loop().create_future())
+        return self._told[-1]
 
     async def ready(self, id: str) -> str:
         """Return once its weights can be used: the policy that they are of.

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
+from fettle.broker.journal import Place
 from fettle.calls import Call, call_digest, kind_of
 from fettle.errors import FettleError, TimeoutError
 from fettle.types import Completion, ForwardResult, PromptReading
@@ -25,7 +26,17 @@ class Keeping:
 class Promise:
     """An operation or a draw that was taken in, and the answer that it will have."""
 
-    def __init__(self, id: str, *, policy: str, tenant: str, kind: str, tokens: int, keeping: Keeping) -> None:
+    def __init__(
+        self,
+        id: str,
+        *,
+        policy: str,
+        tenant: str,
+        kind: str,
+        tokens: int,
+        said: Callable[[], str] | str,
+        keeping: Keeping,
+    ) -> None:
         self.id = id
         self.policy = policy
         """Whose operation it is; empty for a draw."""
@@ -36,12 +47,12 @@ class Promise:
         self.seconds = 0.0
         """Of computing, once it is done."""
         self.position = 0
-        """Where in the journal the last record of it ends."""
-        self.segment = 0
-        """And in which file."""
+        """How many records the journal had with the last one of it."""
+        self.place = Place(0, 0)
+        """Where that one lies."""
         self.answered_at = 0.0
         self.acknowledged = False
-        self.said: Callable[[], str] | str = ""
+        self.said = said
         """A hash of everything the call says, or how to come by it."""
         self._ticket = [None]
         self._answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
@@ -83,6 +94,11 @@ class Promise:
         if not self._answer.done():
             raise TimeoutError(f"{self.kind} {self.id} has no answer yet after {timeout:g} s: ask again")
         return self._answer.result()
+
+    async def settled(self) -> None:
+        """Return once the answer is there, whatever it is."""
+        if not self._answer.done():
+            await asyncio.wait([self._answer])
 
     def cancel(self) -> bool:
         """Whether it will not be carried out, or not fully: its answer is then a ``CancelledError``.

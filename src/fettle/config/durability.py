@@ -14,6 +14,8 @@ class JournalSettings(Frozen):
     """A policy that has worked is written down whole at the latest after so long; recovery repeats what came since."""
     snapshot_operations: Annotated[int, Field(ge=1)] = 256
     """And at the latest after so many operations."""
+    snapshots_kept: Annotated[int, Field(ge=1)] = 2
+    """Newest snapshots of a policy that are kept, with the operations between them: steps that can be replayed."""
     segment_mib: Annotated[int, Field(ge=1)] = 64
     """Size at which the next file of the journal is begun; files that nothing needs any longer are removed."""
     answers_seconds: Annotated[float, Field(gt=0)] = 3600.0

@@ -1,0 +1,175 @@
+"""What a journal says: how every policy, draw and answer stood when its last record was written."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from fettle.broker.journal import Entry, Place
+from fettle.broker.written import Order, Snapshot
+from fettle.frames import Tree
+
+
+@dataclass(slots=True)
+class PastCall:
+    """An operation or a draw."""
+
+    place: Place
+    said: Tree
+    """Its record, without the call."""
+
+
+@dataclass(slots=True)
+class PastPolicy:
+    """One that was not forgotten."""
+
+    place: Place
+    said: Tree
+    """The record that it was opened with, or the newest that says how it stood."""
+    call: bytes
+    incarnation: int = 0
+    version: int = 0
+    closed: bool = False
+    acknowledged: bool = False
+    opened: Tree = None
+    """What opening it came to."""
+    parked: bool = False
+    snapshots: list[Snapshot] = field(default_factory=list)
+    pins: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Past:
+    """All that a journal says."""
+
+    policies: dict[str, PastPolicy] = field(default_factory=dict)
+    operations: dict[str, dict[Order, PastCall]] = field(default_factory=dict)
+    """Of each policy, from its oldest snapshot that is kept. They may lie before the record that says how it stands."""
+    answers: dict[str, Tree] = field(default_factory=dict)
+    """By the id of the promise: the newest record."""
+    places: dict[str, Place] = field(default_factory=dict)
+    """Where those lie."""
+    draws: dict[str, PastCall] = field(default_factory=dict)
+    acknowledged: set[str] = field(default_factory=set)
+    released: set[str] = field(default_factory=set)
+    threads: int = 0
+    """Of arithmetic, when the newest file was begun."""
+
+
+def past_of(entries: Iterable[Entry]) -> Past:
+    """The records of a journal, put together."""
+    past = Past()
+    for entry in entries:
+        _RECORDS[entry.tree["record"]](past, entry.place, entry.tree)
+    return past
+
+
+def order_of(id: str) -> Order:
+    """The incarnation and number in an operation's id."""
+    _, incarnation, seq = id.rsplit(".", 2)
+    return int(incarnation), int(seq)
+
+
+def failed(answer: Tree | None) -> bool:
+    """Whether a recorded answer is an error."""
+    return answer is not None and answer["result"]["type"] == "error"
+
+
+def _head(past: Past, place: Place, tree: Tree) -> None:
+    past.threads = tree["threads"]
+
+
+def _begins(past: Past, id: str) -> None:
+    """A call is taken in: what was said of one that had its name before is over."""
+    past.answers.pop(id, None)
+    past.acknowledged.discard(id)
+    past.released.discard(id)
+
+
+def _open(past: Past, place: Place, tree: Tree) -> None:
+    _begins(past, tree["id"])
+    past.operations[tree["policy"]] = {}
+    past.policies[tree["policy"]] = PastPolicy(place, _without_call(tree), bytes(tree["call"].data))
+
+
+def _operation(past: Past, place: Place, tree: Tree) -> None:
+    _begins(past, tree["id"])
+    own = past.operations.setdefault(tree["policy"], {})
+    own[tree["incarnation"], tree["seq"]] = PastCall(place, _without_call(tree))
+
+
+def _policy(past: Past, place: Place, tree: Tree) -> None:
+    policy = PastPolicy(
+        place,
+        _without_call(tree),
+        bytes(tree["call"].data),
+        tree["incarnation"],
+        tree["version"],
+        tree["closed"],
+        tree["acknowledged"],
+        tree["opened"],
+        tree["parked"],
+        [Snapshot((one, seq), folder, tuple(held)) for one, seq, folder, held in tree["snapshots"]],
+        dict(tree["pins"]),
+    )
+    first = policy.snapshots[0].before if policy.snapshots else (0, 0)
+    own = past.operations.get(tree["policy"], {})
+    past.operations[tree["policy"]] = {order: call for order, call in own.items() if order >= first}
+    past.policies[tree["policy"]] = policy
+
+
+def _attach(past: Past, place: Place, tree: Tree) -> None:
+    if tree["policy"] in past.policies:
+        past.policies[tree["policy"]].incarnation = tree["incarnation"]
+
+
+def _draw(past: Past, place: Place, tree: Tree) -> None:
+    _begins(past, tree["id"])
+    past.draws[tree["id"]] = PastCall(place, {name: value for name, value in tree.items() if name != "requests"})
+
+
+def _answer(past: Past, place: Place, tree: Tree) -> None:
+    past.answers[tree["id"]], past.places[tree["id"]] = tree, place
+    policy, result = past.policies.get(tree["policy"]), tree["result"]
+    if policy is None:
+        return
+    if tree["kind"] in ("create", "load"):
+        policy.opened, policy.acknowledged, policy.closed = result, not tree["kept"], result["type"] == "error"
+    if tree["kind"] == "close" and result.get("code") != "cancelled":
+        policy.closed = True
+    if result["type"] in ("step", "version"):
+        policy.version = result.get("version", result.get("policy_version"))
+    if tree["kind"] == "pin" and result["type"] == "version":
+        policy.pins[tree["id"]] = result["version"]
+
+
+def _acknowledge(past: Past, place: Place, tree: Tree) -> None:
+    past.acknowledged.update(tree["ids"])
+
+
+def _release(past: Past, place: Place, tree: Tree) -> None:
+    past.released.add(tree["pin"])
+
+
+def _forget(past: Past, place: Place, tree: Tree) -> None:
+    past.policies.pop(tree["policy"], None)
+    past.operations.pop(tree["policy"], None)
+
+
+def _without_call(tree: Tree) -> Tree:
+    return {name: value for name, value in tree.items() if name != "call"}
+
+
+_RECORDS: Mapping[str, Callable[[Past, Place, Tree], None]] = MappingProxyType(
+    {
+        "head": _head,
+        "open": _open,
+        "operation": _operation,
+        "policy": _policy,
+        "attach": _attach,
+        "draw": _draw,
+        "answer": _answer,
+        "acknowledge": _acknowledge,
+        "release": _release,
+        "forget": _forget,
+    }
+)

@@ -1,0 +1,250 @@
+"""A broker made anew from its journal: every policy to the bit, every answer that is still wanted."""
+
+import asyncio
+import itertools
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+from fettle.broker.desk import Desk
+from fettle.broker.draws import DRAW, Draws, requests_of
+from fettle.broker.journal import Journal, Place
+from fettle.broker.ledger import Asked
+from fettle.broker.oplog import Due, OpLog, never_due
+from fettle.broker.past import Past, PastCall, PastPolicy, failed, order_of
+from fettle.broker.promises import Promise, open_id
+from fettle.broker.schedule import Worker
+from fettle.broker.written import Order, call_in
+from fettle.calls import Call, call_of
+from fettle.errors import StorageError
+from fettle.frames import Tree, result_of, result_tree, unpacked
+
+logger = logging.getLogger(__name__)
+
+WITHOUT_EFFECT = frozenset({"forward", "save"})
+"""What an answer was given to need not be done again, for nothing in the policy hangs on it."""
+
+
+class _Step(NamedTuple):
+    """Something to be queued, in the order in which calls were taken in."""
+
+    place: Place
+    queue: Callable[[], "asyncio.Future[Any] | None"]
+
+
+class Recovery:
+    """Takes up what an earlier process left."""
+
+    def __init__(self, desk: Desk, draws: Draws, worker: Worker, journal: Journal, past: Past) -> None:
+        self._desk = desk
+        self._draws = draws
+        self._worker = worker
+        self._journal = journal
+        self._past = past
+        self._repeated: list[asyncio.Future[Any]] = []
+
+    async def run(self) -> None:
+        """Return once everything that was answered has been repeated; what was not goes on by itself.
+
+        Raises:
+            StorageError: a policy cannot be taken up again.
+        """
+        started = time.perf_counter()
+        steps = [step for name, policy in self._past.policies.items() for step in self._policy(name, policy)]
+        if self._desk.snapshots is not None:
+            self._desk.snapshots.sweep(self._desk.logs.values())
+        for step in sorted(steps, key=lambda step: step.place):
+            if (repeated := step.queue()) is not None:
+                self._repeated.append(repeated)
+        for error in await asyncio.gather(*self._repeated, return_exceptions=True):
+            if isinstance(error, BaseException):
+                raise StorageError(f"the journal cannot be repeated, and nothing was changed in it: {error}") from error
+        self._take_up_draws()
+        logger.info(
+            "recovered %d policies: %d operations were repeated in %.2f s",
+            sum(not policy.closed for policy in self._past.policies.values()),
+            len(self._repeated),
+            time.perf_counter() - started,
+        )
+
+    def _policy(self, name: str, past: PastPolicy) -> Iterator[_Step]:
+        """Everything of one policy."""
+        log = self._log(name, past)
+        answered = [id for id, tree in self._past.answers.items() if tree["policy"] == name and id != log.opening.id]
+        for id in answered:
+            if self._wanted(id):
+                log.promises[order_of(id)] = self._answered(id)
+        if past.closed:
+            log.closed = True
+            return
+        for pin, version in past.pins.items():
+            if pin not in self._past.released or self._drawn_from(pin):
+                self._desk.pins.add(self._pin(pin, name, version))
+        operations = self._past.operations.get(name, {})
+        due, stranded = _in_turn(past, operations)
+        yield _Step(past.place, partial(self._begin, log, past, idle=not due))
+        latest = past.place
+        for order in due:
+            latest = max(latest, operations[order].place)
+            yield _Step(latest, partial(self._operation, log, order, operations[order]))
+        next_seq = _next_seq(past, due)
+        log.take_up(past.incarnation, next_seq, past.version)
+        for order in stranded:
+            self._stranded(log, past, order, operations[order])
+
+    def _log(self, name: str, past: PastPolicy) -> OpLog:
+        call = call_of(unpacked(past.call))
+        opening = self._promise({**past.said, "id": open_id(name), "kind": "", "tokens": 0, "digest": ""})
+        opening.kind = "load" if hasattr(call, "checkpoint") else "create"
+        opening.place = past.place
+        log = OpLog(name, opening, call, tenant=past.said["tenant"])  # type: ignore[arg-type]
+        log.written.place = past.place
+        log.written.snapshots = past.snapshots
+        log.written.tail = {order: each.place for order, each in self._past.operations.get(name, {}).items()}
+        self._desk.logs[name] = log
+        opening.acknowledged = past.acknowledged or opening.id in self._past.acknowledged
+        if past.opened is None:
+            self._desk.ledger.take_up(opening)
+        else:
+            opening.answered_at = time.time()
+            opening.settle(result_of(past.opened))
+            if not opening.acknowledged:
+                self._desk.ledger.keep(opening)
+        return log
+
+    def _begin(self, log: OpLog, past: PastPolicy, *, idle: bool) -> "asyncio.Future[Any] | None":
+        """Bring a policy back: as it was last written down, or from what it was made of."""
+        if past.parked and idle:
+            log.written.parked = True
+            return None
+        if past.snapshots:
+            assert self._desk.snapshots is not None
+            return self._desk.snapshots.revive(log)
+        if past.opened is None:
+            self._desk.carry_out(log, Due(log.opening, lambda: log.call))
+            return None
+        work = partial(self._desk.carried_out, log, log.opening.id, log.call, again=True)
+        return self._worker.start(work, flow=log.tenant)
+
+    def _operation(self, log: OpLog, order: Order, operation: PastCall) -> "asyncio.Future[Any] | None":
+        """Do again what was done, and do what was not."""
+        id, answer = operation.said["id"], self._past.answers.get(operation.said["id"])
+        if answer is None:
+            promise = self._under_way(operation)
+            log.promises[order] = promise
+            if promise.kind == "pin":
+                self._desk.pins.add(promise)
+                if id in self._past.released and not self._drawn_from(id):
+                    self._desk.pins.release(id)
+            self._desk.carry_out(log, Due(promise, partial(_call_at, self._journal, operation.place)), again=True)
+            return None
+        log.written.since += 1
+        kind = operation.said["kind"]
+        if failed(answer) or kind in WITHOUT_EFFECT or (kind == "pin" and id not in self._desk.pins):
+            return None
+        return self._worker.start(partial(self._again, log, operation, answer), flow=log.tenant)
+
+    def _again(self, log: OpLog, operation: PastCall, answer: Tree) -> None:
+        """On the worker's thread: an operation whose answer is known."""
+        call = _call_at(self._journal, operation.place)
+        found = figures(result_tree(self._desk.carried_out(log, operation.said["id"], call, again=True)))
+        before = figures(answer["result"])
+        if found != before:
+            logger.error(
+                "%s came to %s when it was repeated, and to %s before: was it another machine, or another number "
+                "of threads?",
+                operation.said["id"],
+                found,
+                before,
+            )
+
+    def _stranded(self, log: OpLog, past: PastPolicy, order: Order, operation: PastCall) -> None:
+        """An operation before which others are missing."""
+        if operation.said["id"] in self._past.answers:
+            return
+        promise = self._under_way(operation)
+        log.promises[order] = promise
+        if order[0] < past.incarnation:
+            self._desk.ledger.answer(promise, never_due(promise))
+        else:
+            self._desk.take_in(log, order[1], promise, partial(_call_at, self._journal, operation.place))
+
+    def _take_up_draws(self) -> None:
+        for id, tree in self._past.answers.items():
+            if tree["kind"] == DRAW and self._wanted(id):
+                self._answered(id)
+        for id, draw in self._past.draws.items():
+            if id not in self._past.answers:
+                requests = requests_of(self._journal.read(draw.place)["requests"])
+                self._draws.begin(self._under_way(draw), draw.said["sampler"], requests)
+        for pin in self._past.released:
+            self._desk.pins.release(pin)
+
+    def _under_way(self, call: PastCall) -> Promise:
+        promise = self._promise(call.said)
+        promise.place = call.place
+        self._desk.ledger.take_up(promise)
+        return promise
+
+    def _answered(self, id: str) -> Promise:
+        """A promise whose answer is kept."""
+        tree = self._past.answers[id]
+        promise = self._promise(tree)
+        promise.seconds, promise.answered_at, promise.place = tree["seconds"], tree["at"], self._past.places[id]
+        promise.settle(result_of(tree["result"]))
+        self._desk.ledger.keep(promise)
+        return promise
+
+    def _wanted(self, id: str) -> bool:
+        tree = self._past.answers[id]
+        old = tree["at"] + self._journal.settings.answers_seconds < time.time()
+        return tree["kept"] and id not in self._past.acknowledged and not old
+
+    def _pin(self, id: str, policy: str, version: int) -> Promise:
+        said = {"id": id, "policy": policy, "tenant": "", "kind": "pin", "tokens": 0, "digest": ""}
+        promise = self._promise(said)
+        promise.settle(version)
+        return promise
+
+    def _drawn_from(self, pin: str) -> bool:
+        """Whether a draw that is not done needs it."""
+        draws = self._past.draws.items()
+        return any(draw.said["sampler"] == pin and id not in self._past.answers for id, draw in draws)
+
+    def _promise(self, said: Tree) -> Promise:
+        asked = Asked(said["id"], said["policy"], said["tenant"], said["kind"], said["tokens"], 0, said["digest"])
+        return self._desk.ledger.promised(asked)
+
+
+def figures(result: Tree) -> dict[str, float]:
+    """What two answers to the same call have in common, but for the time they took."""
+    found = {name: result[name] for name in ("loss", "grad_norm", "policy_version", "version") if name in result}
+    return {**found, **result.get("metrics", {})}
+
+
+def _in_turn(past: PastPolicy, operations: Mapping[Order, PastCall]) -> tuple[list[Order], list[Order]]:
+    """Operations after the newest snapshot in their order, and those before which others are missing."""
+    begin = past.snapshots[-1].before if past.snapshots else (0, 0)
+    later = sorted(order for order in operations if order >= begin)
+    due: list[Order] = []
+    for incarnation, own in itertools.groupby(later, key=lambda order: order[0]):
+        expected = begin[1] if incarnation == begin[0] else 0
+        for order in own:
+            if order[1] == expected:
+                due.append(order)
+                expected += 1
+    return due, [order for order in later if order not in set(due)]
+
+
+def _next_seq(past: PastPolicy, due: list[Order]) -> int:
+    """The number that the present holder's next operation has."""
+    if due and due[-1][0] == past.incarnation:
+        return due[-1][1] + 1
+    begin = past.snapshots[-1].before if past.snapshots else (0, 0)
+    return begin[1] if begin[0] == past.incarnation else 0
+
+
+def _call_at(journal: Journal, place: Place) -> Call:
+    return call_in(journal.read(place))

@@ -1,0 +1,211 @@
+"""When a policy is written down whole, and when it is nowhere but on the disk."""
+
+import asyncio
+import logging
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from fettle.broker.journal import Journal
+from fettle.broker.oplog import OpLog
+from fettle.broker.pins import Pins
+from fettle.broker.promises import Promise
+from fettle.broker.schedule import Worker
+from fettle.broker.written import Snapshot
+from fettle.engine.base import Backend
+from fettle.errors import EngineError, FettleError, StorageError
+
+logger = logging.getLogger(__name__)
+
+FOLDER = "snapshots"
+"""Within the journal's."""
+
+TAKEN_AT_ONCE = frozenset({"create", "load", "restore"})
+"""Calls that speak of files which may be gone when they are to be repeated."""
+
+
+class Snapshots:
+    """Written by the worker in the policy's own order. ``say`` writes into the journal how a policy stands."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        backend: Backend,
+        worker: Worker,
+        pins: Pins,
+        say: Callable[[OpLog], None],
+    ) -> None:
+        self._folder = journal.folder / FOLDER
+        self._settings = journal.settings
+        self._journal = journal
+        self._backend = backend
+        self._worker = worker
+        self._pins = pins
+        self._say = say
+        self.taken: Callable[[], None] = lambda: None
+        """Called when one was taken."""
+        self.absent: dict[str, FettleError] = {}
+        """Policies that could not be taken back; known to the worker's thread."""
+
+    def worked(self, log: OpLog, promise: Promise, answer: object) -> None:
+        """An operation was answered."""
+        if log.closed:
+            return
+        log.written.since += 1
+        whole = promise.kind in TAKEN_AT_ONCE and not isinstance(answer, BaseException)
+        if whole or log.written.since >= self._settings.snapshot_operations:
+            self.take(log)
+        else:
+            self._in_time(log)
+
+    def take(self, log: OpLog) -> "asyncio.Task[None] | None":
+        """Have it written down once what was submitted so far is done; None where that was done already."""
+        written = log.written
+        if written.timer is not None:
+            written.timer.cancel()
+            written.timer = None
+        if written.taking is not None or written.parked or log.closed:
+            return written.taking
+        before = (log.incarnation, log.next_seq)
+        if written.snapshots and written.begin == before:
+            written.since = 0
+            return None
+        snapshot = Snapshot(
+            before, f"{before[0]}-{before[1]}", tuple(pin.promise.id for pin in self._pins.of(log.name))
+        )
+        folder = self._path(log, snapshot)
+
+        def work() -> None:
+            shutil.rmtree(folder, ignore_errors=True)  # of an attempt that nothing refers to
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            self._backend.snapshot(log.name, folder)
+
+        done = self._worker.start(work, flow=log.tenant)
+        written.since = 0
+        written.taking = asyncio.get_running_loop().create_task(self._follow(log, snapshot, done))
+        return written.taking
+
+    async def park(self, log: OpLog, busy: Callable[[], "asyncio.Future[Any] | None"]) -> None:
+        """Write it down, and give its memory back, unless it is wanted again meanwhile."""
+        while (waiting := busy()) is not None:
+            await waiting
+        if (taking := self.take(log)) is not None:
+            await asyncio.shield(taking)
+        if busy() is not None or log.closed or log.written.parked:
+            return
+        if log.written.begin != (log.incarnation, log.next_seq):
+            raise StorageError(f"the policy {log.name} could not be written down, and stays in memory")
+        log.written.parked = True
+        try:
+            self._say(log)
+        except StorageError:
+            log.written.parked = False
+            raise
+        await self._worker.run(lambda: self._backend.close_policy(log.name), flow=log.tenant)
+
+    def present(self, log: OpLog) -> "asyncio.Future[None] | None":
+        """See to it that a policy is on the backend: a future of that where it is not yet.
+
+        What is queued for the worker after this finds it there.
+        """
+        written = log.written
+        if not written.parked:
+            return written.reviving
+        written.parked = False
+        written.reviving = self.revive(log)
+        written.reviving.add_done_callback(lambda done: self._revived(log, done))
+        return written.reviving
+
+    def revive(self, log: OpLog) -> "asyncio.Future[None]":
+        """Take a policy back from its newest snapshot, without pins that were let go since."""
+        snapshot = log.written.snapshots[-1]
+        folder, gone = self._path(log, snapshot), [pin for pin in snapshot.held if pin not in self._pins]
+
+        def work() -> None:
+            try:
+                self._backend.revive(log.name, folder)
+            except FettleError as error:
+                self.absent[log.name] = EngineError(f"the policy {log.name} cannot be taken up again: {error.message}")
+                raise
+            self.absent.pop(log.name, None)
+            for pin in gone:
+                self._backend.unpin(pin)
+
+        return self._worker.start(work, flow=log.tenant)
+
+    def thin(self, log: OpLog) -> bool:
+        """Keep the newest only; whether there were others.
+
+        Raises:
+            StorageError: it cannot be said; all is as it was.
+        """
+        if len(log.written.snapshots) < 2:
+            return False
+        for each in self._keep(log, log.written.snapshots[-1:]):
+            shutil.rmtree(self._path(log, each), ignore_errors=True)
+        return True
+
+    def sweep(self, logs: Iterable[OpLog]) -> None:
+        """Remove what nothing refers to."""
+        known = {log.name: {each.folder for each in log.written.snapshots} for log in logs if not log.closed}
+        for folder in self._folder.glob("*/*"):
+            if folder.name not in known.get(folder.parent.name, ()):
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def forget(self, log: OpLog) -> None:
+        """A policy was closed."""
+        if log.written.timer is not None:
+            log.written.timer.cancel()
+            log.written.timer = None
+        asyncio.get_running_loop().run_in_executor(None, shutil.rmtree, self._folder / log.name, True)
+
+    def _in_time(self, log: OpLog) -> None:
+        if log.written.timer is None:
+            loop = asyncio.get_running_loop()
+            log.written.timer = loop.call_later(self._settings.snapshot_seconds, self.take, log)
+
+    async def _follow(self, log: OpLog, snapshot: Snapshot, done: "asyncio.Future[None]") -> None:
+        """See a snapshot to its end."""
+        written = log.written
+        try:
+            await done
+            if log.closed:
+                return
+            gone = self._keep(log, [*written.snapshots, snapshot][-self._settings.snapshots_kept :])
+            await self._journal.durable(self._journal.position)
+            for each in gone:
+                await asyncio.to_thread(shutil.rmtree, self._path(log, each), True)
+        except FettleError as error:
+            if not log.closed:
+                logger.warning("the policy %s could not be written down: %s", log.name, error.message)
+                self._in_time(log)
+        finally:
+            written.taking = None
+        self.taken()
+
+    def _keep(self, log: OpLog, snapshots: list[Snapshot]) -> list[Snapshot]:
+        """Say which there are; returns those that are not kept any longer.
+
+        Raises:
+            StorageError: it cannot be said; all is as it was.
+        """
+        written = log.written
+        before, written.snapshots = written.snapshots, snapshots
+        try:
+            self._say(log)
+        except StorageError:
+            written.snapshots = before
+            raise
+        first = snapshots[0].before
+        written.tail = {order: place for order, place in written.tail.items() if order >= first}
+        return [each for each in before if each not in snapshots]
+
+    def _revived(self, log: OpLog, done: "asyncio.Future[None]") -> None:
+        log.written.reviving = None
+        if (error := done.exception()) is not None:
+            log.written.parked = True
+            logger.error("the policy %s cannot be taken up again: %s", log.name, error)
+
+    def _path(self, log: OpLog, snapshot: Snapshot) -> Path:
+        return self._folder / log.name / snapshot.folder
