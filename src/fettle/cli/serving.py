@@ -1,0 +1,125 @@
+"""The composition root of the service: engine, journal, catalogue and HTTP, from start to end."""
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from fettle.broker import Broker
+from fettle.cli.exits import INTERRUPTED
+from fettle.config import ServiceConfig
+from fettle.engine.local import LocalBackend
+from fettle.errors import ConfigError, StateError, StorageError
+from fettle.service.app import app_of
+from fettle.service.checkpoints import FOLDER
+from fettle.service.connections import bound, server_of
+from fettle.service.core import Service
+from fettle.service.models import Models
+from fettle.service.store import Store
+from fettle.tracking.atomic import unwritable
+from fettle.tracking.claim import claim, is_claimed
+
+JOURNAL = "journal"
+"""In the state folder."""
+FIRST_TENANT = "admin"
+
+
+def run(settings: ServiceConfig) -> None:
+    """Serve until a signal ends it: the first lets what is under way end, the second ends at once.
+
+    Raises:
+        FettleError: something that it stands on is not there.
+    """
+    _check_files(settings)
+    asyncio.run(_serve(settings, bound(settings.host, settings.port)))
+
+
+@asynccontextmanager
+async def opened(settings: ServiceConfig) -> AsyncIterator[Service]:
+    """The service as it was left, or a new one; it is not listening yet.
+
+    Raises:
+        ModelError: a model cannot be read.
+        StateError: another service has the state folder.
+        StorageError: the state folder or the database cannot be used.
+    """
+    state = Path(settings.state)
+    with _claimed(state):
+        models = Models(settings.models)
+        store = await Store.opened(settings.database_url, state)
+        try:
+            backend = LocalBackend(settings.engine, checkpoints=state / FOLDER)
+            broker = await Broker.recovered(backend, state / JOURNAL, settings.journal, settings.scheduling)
+            try:
+                yield await Service(settings, broker, store, models).recovered()
+            finally:
+                await asyncio.to_thread(broker.close)
+        finally:
+            await store.close()
+
+
+async def _serve(settings: ServiceConfig, listening: socket.socket) -> None:
+    async with opened(settings) as service:
+        await _make_first_key(service)
+        await service.start()
+        server = server_of(app_of(service), settings)
+        answering = asyncio.create_task(server.serve([listening]))
+        stop = asyncio.Event()
+        await asyncio.sleep(0)  # the server's own handlers come first, and are replaced
+        for each in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(each, _asked_to_stop, stop)
+        _say_where(settings, listening)
+        stopped = asyncio.create_task(stop.wait())
+        await asyncio.wait([answering, stopped], return_when=asyncio.FIRST_COMPLETED)
+        await service.stop()
+        server.should_exit = True
+        await answering
+
+
+def _asked_to_stop(stop: asyncio.Event) -> None:
+    if stop.is_set():
+        os._exit(INTERRUPTED)
+    print("fettle: stopping once what is under way has ended; again ends at once", flush=True)
+    stop.set()
+
+
+async def _make_first_key(service: Service) -> None:
+    """Somebody must be able to make the others."""
+    if service.settings.auth == "none" or await service.keys.keys():
+        return
+    _, text = await service.keys.create(FIRST_TENANT, name="made at the first start", admin=True)
+    print(f"fettle: the first key, an admin's, which is not shown again: {text}", flush=True)
+
+
+def _say_where(settings: ServiceConfig, listening: socket.socket) -> None:
+    scheme = "https" if settings.tls_cert else "http"
+    host, port = listening.getsockname()[:2]
+    name = f"[{host}]" if ":" in host else host
+    models = ", ".join(model.name for model in settings.models)
+    print(f"fettle: serving {models} at {scheme}://{name}:{port}, with its state in {settings.state}", flush=True)
+
+
+def _check_files(settings: ServiceConfig) -> None:
+    for name in ("tls_cert", "tls_key"):
+        path = getattr(settings, name)
+        if path is not None and not Path(path).is_file():
+            raise ConfigError(f"{name} is {path}, and there is no such file")
+
+
+def _claimed(state: Path) -> BinaryIO:
+    """Held until it is closed."""
+    try:
+        state.mkdir(parents=True, exist_ok=True)
+        return claim(state)
+    except OSError as error:
+        raise StorageError(unwritable(state, error)) from error
+    except StorageError as error:
+        if is_claimed(state):
+            raise StateError(
+                f"the state folder {state} is in use by another service: stop that one, or choose another with --state"
+            ) from error
+        raise
