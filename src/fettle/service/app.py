@@ -12,13 +12,19 @@ from starlette.exceptions import HTTPException
 import fettle
 from fettle.errors import FettleError
 from fettle.service.core import Service
-from fettle.service.faces import native, tinker
+from fettle.service.faces import admin, console, native, openai, tinker
 from fettle.service.limits import Limits
 from fettle.service.observed import Observed
 from fettle.service.wire import error_response, framework_error, invalid_request
 
 FACES: MappingProxyType[str, Callable[[Service], APIRouter]] = MappingProxyType(
-    {"native": native.routes, "tinker": tinker.routes}
+    {
+        "native": native.routes,
+        "administration": admin.routes,
+        "openai": openai.routes,
+        "tinker": tinker.routes,
+        "console": console.routes,
+    }
 )
 """Each a protocol that clients know."""
 
