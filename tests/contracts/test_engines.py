@@ -1,19 +1,23 @@
 """What every engine must satisfy. Whoever adds one adds a row to ``ENGINES``."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import pytest_asyncio
 
 from fettle.broker import Broker
 from fettle.calls import Create, Forward, ForwardBackward, OptimStep
+from fettle.client import HTTPEngine
 from fettle.config import PPO, AdamW, CausalLM, LocalEngine, LoRA, PolicySpec, SamplingParams, TinyModel
+from fettle.engine import Engine
 from fettle.engine.local.backend import LocalBackend
 from fettle.engine.local.tiny import make_tiny_model
 from fettle.errors import FettleError, LossInputError, NotFoundError
 from fettle.types import Datum, datum
+from tests.service.served import Served, serving
 
 PROMPT = [5, 9, 41]
 DRAWING = SamplingParams(max_tokens=6, seed=3)
@@ -28,7 +32,12 @@ def local_beside(folder: Path) -> Broker:
     return Broker(LocalBackend(LocalEngine(threads=1, sampling_threads=1), checkpoints=folder))
 
 
-ENGINES: dict[str, Callable[[Path], Broker]] = {"local": local, "local, sampling beside": local_beside}
+def http(served: Served) -> HTTPEngine:
+    return HTTPEngine(served.url, served.key)
+
+
+BROKERS: dict[str, Callable[[Path], Broker]] = {"local": local, "local, sampling beside": local_beside}
+ENGINES = [*BROKERS, "http"]
 
 
 @pytest.fixture(scope="module")
@@ -37,16 +46,40 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     return make_tiny_model(settings, tmp_path_factory.mktemp("model") / "tiny", texts=["one two three"] * 9)
 
 
-@pytest.fixture(params=ENGINES)
-def engine(request: pytest.FixtureRequest, tmp_path: Path):
-    made = ENGINES[request.param](tmp_path / "checkpoints")
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory, model: str) -> Iterator[Served]:
+    with serving(tmp_path_factory.mktemp("service"), model) as service:
+        yield service
+
+
+@pytest.fixture(params=BROKERS)
+def broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Broker]:
+    made = BROKERS[request.param](tmp_path / "checkpoints")
     yield made
     made.close()
 
 
+@pytest_asyncio.fixture(params=ENGINES)
+async def engine(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Engine]:
+    if request.param == "http":
+        remote = http(request.getfixturevalue("served"))
+        yield remote
+        await remote.close()
+    else:
+        made = BROKERS[request.param](tmp_path / "checkpoints")
+        yield made
+        made.close()
+
+
 @pytest.fixture(params=[None, LoRA(rank=4)], ids=["full", "lora"])
-def spec(request: pytest.FixtureRequest, model: str) -> PolicySpec:
+def local_spec(request: pytest.FixtureRequest, model: str) -> PolicySpec:
     return PolicySpec(model=model, lora=request.param)
+
+
+@pytest.fixture
+def spec(engine: Engine, local_spec: PolicySpec) -> PolicySpec:
+    """With the model as the engine calls it."""
+    return local_spec.model_copy(update={"model": "tiny"}) if isinstance(engine, HTTPEngine) else local_spec
 
 
 async def episodes(sampler, step: int) -> list[Datum]:
@@ -93,6 +126,16 @@ async def test_the_same_loop_gives_the_same_bits_run_after_run(engine, spec):
     assert all(np.array_equal(a, b) for a, b in zip(first[1], second[1], strict=True))
 
 
+async def test_the_same_loop_gives_the_same_bits_in_process_and_over_http(served, local_spec, tmp_path):
+    here, there = local(tmp_path / "checkpoints"), http(served)
+    losses, final = await loop(here, local_spec)
+    remote_losses, remote_final = await loop(there, local_spec.model_copy(update={"model": "tiny"}))
+    here.close()
+    await there.close()
+    assert remote_losses == losses
+    assert all(np.array_equal(a, b) for a, b in zip(remote_final, final, strict=True))
+
+
 async def test_a_refused_call_in_the_middle_changes_nothing_else(engine, spec):
     plain, disturbed = await loop(engine, spec), await loop(engine, spec, refused_at=1)
     assert plain[0] == disturbed[0]
@@ -122,18 +165,18 @@ async def test_pipelined_calls_equal_calls_made_one_by_one(engine, spec):
     assert np.array_equal(found[0].logprobs[0], found[1].logprobs[0])
 
 
-async def test_an_operation_sent_twice_takes_effect_once(engine, spec):
+async def test_an_operation_sent_twice_takes_effect_once(broker, local_spec):
     """As a client does that never saw the answer: same number, same contents."""
     data = [datum(list(range(4, 12)), [0] + [1] * 7)]
     weights = []
     for times in (1, 2):
         name = f"sent {times} times".replace(" ", "-")
-        engine.open(name, Create(spec))
+        broker.open(name, Create(local_spec))
         calls = [ForwardBackward(data, CausalLM()), OptimStep(ADAM)]
-        sent = [engine.submit(name, 0, seq, call) for seq, call in enumerate(calls) for _ in range(times)]
+        sent = [broker.submit(name, 0, seq, call) for seq, call in enumerate(calls) for _ in range(times)]
         answers = await asyncio.gather(*(promise.result() for promise in sent))
         assert answers[-1].policy_version == 1
-        weights.append((await engine.submit(name, 0, 2, Forward(data, CausalLM())).result()).logprobs[0])
+        weights.append((await broker.submit(name, 0, 2, Forward(data, CausalLM())).result()).logprobs[0])
     assert np.array_equal(*weights)
 
 
@@ -202,7 +245,7 @@ async def test_a_closed_policy_is_gone(engine, spec):
     await policy.close()
     with pytest.raises(NotFoundError, match="was closed, or never made"):
         await policy.optim_step(ADAM)
-    with pytest.raises(NotFoundError, match="released, or its policy was closed"):
+    with pytest.raises(NotFoundError, match=r"its policy was closed|it was deleted, has expired"):
         await sampler.sample(PROMPT, 1, DRAWING)
 
 
