@@ -62,6 +62,9 @@ class Recovery:
             if isinstance(error, BaseException):
                 raise StorageError(f"the journal cannot be repeated, and nothing was changed in it: {error}") from error
         self._take_up_draws()
+        for log in self._desk.logs.values():
+            if log.written.since and self._desk.snapshots is not None:
+                self._desk.snapshots.in_time(log)
         logger.info(
             "recovered %d policies: %d operations were repeated in %.2f s",
             sum(not policy.closed for policy in self._past.policies.values()),

@@ -57,7 +57,13 @@ class Snapshots:
         if whole or log.written.since >= self._settings.snapshot_operations:
             self.take(log)
         else:
-            self._in_time(log)
+            self.in_time(log)
+
+    def in_time(self, log: OpLog) -> None:
+        """Have it written down when it is time, if it was not by then."""
+        if log.written.timer is None:
+            loop = asyncio.get_running_loop()
+            log.written.timer = loop.call_later(self._settings.snapshot_seconds, self.take, log)
 
     def take(self, log: OpLog) -> "asyncio.Task[None] | None":
         """Have it written down once what was submitted so far is done; None where that was done already."""
@@ -160,11 +166,6 @@ class Snapshots:
             log.written.timer = None
         asyncio.get_running_loop().run_in_executor(None, shutil.rmtree, self._folder / log.name, True)
 
-    def _in_time(self, log: OpLog) -> None:
-        if log.written.timer is None:
-            loop = asyncio.get_running_loop()
-            log.written.timer = loop.call_later(self._settings.snapshot_seconds, self.take, log)
-
     async def _follow(self, log: OpLog, snapshot: Snapshot, done: "asyncio.Future[None]") -> None:
         """See a snapshot to its end."""
         written = log.written
@@ -179,7 +180,7 @@ class Snapshots:
         except FettleError as error:
             if not log.closed:
                 logger.warning("the policy %s could not be written down: %s", log.name, error.message)
-                self._in_time(log)
+                self.in_time(log)
         finally:
             written.taking = None
         self.taken()
