@@ -1,12 +1,12 @@
 """Checkpoints to be downloaded: addresses that need no key, for a while."""
 
-import asyncio
 import secrets
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from fastapi import APIRouter, Request
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 
 from fettle.errors import NotFoundError
 from fettle.service.callers import Caller
@@ -49,9 +49,18 @@ class Downloads:
         urls = {file: f"{base}/external_weights/{token}/{file}" for file, _ in files}
         return JSONResponse({"urls": urls, "expires": ticket.until.isoformat()})
 
-    async def file(self, ticket: str, file: str) -> FileResponse:
+    async def file(self, ticket: str, file: str) -> StreamingResponse:
         """One file."""
         leave = self._tickets.get(ticket)
         if leave is None or leave.until < datetime.now(UTC):
             raise NotFoundError("this address has expired, or never was: ask for external_weights_urls again")
-        return FileResponse(await asyncio.to_thread(self._service.file_path, leave.caller, leave.checkpoint, file))
+        pieces = self._service.file(leave.caller, leave.checkpoint, file)
+        # What cannot be read is refused before an answer is begun.
+        first = await anext(pieces, b"")
+        return StreamingResponse(_joined(first, pieces), media_type="application/octet-stream")
+
+
+async def _joined(first: bytes, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield first
+    async for piece in pieces:
+        yield piece

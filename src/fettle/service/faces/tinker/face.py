@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse
 
 from fettle.broker import Promise
-from fettle.errors import NotFoundError
+from fettle.errors import NotFoundError, StateError
 from fettle.service.callers import Caller
 from fettle.service.core import Service
 from fettle.service.entries import Run
@@ -37,15 +37,19 @@ class Face:
     """When this process began."""
 
     def run(self, caller: Caller, model: str) -> Run:
-        """The run behind a model that has not come to its end.
+        """The run behind a model that has not come to its end; asking is a sign of life of its session.
 
         Raises:
             NotFoundError: there is none.
         """
         run = self.service.run(caller, model)
+        mend = "begin another, from one of its checkpoints"
         if run.state in ("completed", "failed"):
-            why = f": {run.reason}" if run.reason else ""
-            raise NotFoundError(f"the model {model!r} is {run.state}{why}; begin another, from one of its checkpoints")
+            raise NotFoundError(f"the model {model!r} is {run.state}{': ' if run.reason else ''}{run.reason}; {mend}")
+        try:
+            self.service.heartbeat(caller, run.session)
+        except StateError as error:
+            raise NotFoundError(f"the session of the model {model!r} was finished; {mend}") from error
         return run
 
     def sample(self, caller: Caller, request: str) -> Promise:

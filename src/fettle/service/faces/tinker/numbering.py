@@ -20,7 +20,9 @@ KEPT = 4096
 class Submit(Protocol):
     """Hands an operation to the broker, under a number and a hash."""
 
-    def __call__(self, incarnation: int, number: int, digest: str) -> Awaitable[Promise]: ...
+    def __call__(self, incarnation: int, number: int, digest: str) -> Awaitable[Promise]:
+        """The promise of it."""
+        ...
 
 
 @dataclass(slots=True)

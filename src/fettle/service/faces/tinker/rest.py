@@ -6,13 +6,16 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Response
 from fastapi.responses import JSONResponse
 
-from fettle.errors import DataError
+from fettle.errors import DataError, NotFoundError
 from fettle.service.callers import Caller
 from fettle.service.entries import CheckpointEntry, Run
 from fettle.service.faces.tinker import bodies, ids
 from fettle.service.faces.tinker.face import NAMED_AS, Face, Who, add
 
-Limit = Annotated[int, Query(ge=1, le=1000)]
+MOST = 1000
+"""Of anything, in one answer."""
+
+Limit = Annotated[int, Query(ge=1, le=MOST)]
 Offset = Annotated[int, Query(ge=0)]
 
 TTL_S = (3600, 10 * 365 * 86400)
@@ -106,20 +109,22 @@ class Rest:
 
     async def sessions(self, who: Who, limit: Limit = 20, offset: Offset = 0) -> JSONResponse:
         """The caller's sessions, newest first."""
-        found, _ = await self._service.sessions(who, limit=limit, offset=offset)
+        found = self._service.sessions.of(who.tenant)[offset : offset + limit]
         return JSONResponse({"sessions": [session.id for session in found]})
 
     async def session(self, who: Who, session: str) -> JSONResponse:
         """What a session has made."""
-        found = self._service.session(who, session)
-        runs, samplers = self._service.made_in(who, session)
-        return JSONResponse(
-            {
-                "training_run_ids": [run.id for run in runs],
-                "sampler_ids": [sampler.id for sampler in samplers],
-                "user_metadata": dict(found.metadata),
-            }
-        )
+        found = self._service.sessions.session(who, session)
+        runs, _ = await self._service.runs(who, limit=MOST)
+        made = [run.id for run in runs if run.session == session]
+        samplers = [id for id in (ids.sampler_id(session, number) for number in range(MOST)) if self._is_there(who, id)]
+        return JSONResponse({"training_run_ids": made, "sampler_ids": samplers, "user_metadata": dict(found.metadata)})
+
+    def _is_there(self, who: Caller, sampler: str) -> bool:
+        try:
+            return bool(self._service.sampler(who, sampler))
+        except NotFoundError:
+            return False
 
     async def _run(self, who: Caller, run: Run) -> dict[str, Any]:
         saved = await self._all_of(who, run.id)
@@ -138,7 +143,7 @@ class Rest:
         }
 
     async def _all_of(self, who: Caller, run: str) -> list[dict[str, Any]]:
-        found, _ = await self._service.checkpoints(who, run_id=run, limit=1000, offset=0)
+        found, _ = await self._service.checkpoints(who, run_id=run, limit=MOST)
         return [_checkpoint(entry) for entry in found]
 
 

@@ -62,7 +62,7 @@ class Sampling:
         if entry.checkpoint:
             checkpoint = self._service.checkpoint(who, entry.checkpoint)
             told["base_model"] = checkpoint.metadata.get(NAMED_AS, entry.model)
-            told["model_path"] = ids.checkpoint_path(entry.checkpoint)
+            told["model_path"] = ids.path_of(entry.checkpoint)
         return JSONResponse(told)
 
     async def join(self, who: Who, body: bodies.SamplingSessionOnly) -> JSONResponse:

@@ -38,16 +38,16 @@ class Saving:
         if body.sampling_session_seq_id is None:
             return await promised(await self._saved(who, body, "sampler_weights"))
         run = self._face.run(who, body.model_id)
-        number = body.sampling_session_seq_id
+        count = body.sampling_session_seq_id
 
-        async def submit(incarnation: int, seq: int, digest: str) -> Promise:
-            return self._service.submit(who, run.id, incarnation, seq, Pin(), digest=digest)
+        async def submit(incarnation: int, number: int, digest: str) -> Promise:
+            return self._service.submit(who, run.id, incarnation, number, Pin(), digest=digest)
 
-        said = f"{call_digest(Pin())}{number}"
+        said = f"{call_digest(Pin())}{count}"
         promise = await self._face.numbering.once(run.id, body.seq_id, said, submit)
-        sampler = ids.sampler_id(ids.session_of(run.id), number)
+        sampler = ids.sampler_id(ids.session_of(run.id), count)
         await self._service.open_sampler(who, pin=promise.id, session=run.session, sampler_id=sampler)
-        return await promised(promise, str(number))
+        return await promised(promise, str(count))
 
     async def external(self, who: Who, body: bodies.SaveWeights) -> JSONResponse:
         """A checkpoint to be downloaded, in the layout of PEFT."""
@@ -62,7 +62,6 @@ class Saving:
             return await promised(await self._restored(who, body, body.model_id, checkpoint))
         if body.session_id is None or body.model_seq_id is None:
             raise DataError("load_weights needs model_id, or session_id and model_seq_id for a new model")
-        self._service.heartbeat(who, body.session_id)
         if body.base_model is not None and self._service.models.named(body.base_model).name != checkpoint.model:
             raise CheckpointError(f"{body.path} is of {checkpoint.model}, and not of {body.base_model}")
         metadata = {**texts(body.user_metadata), NAMED_AS: body.base_model or self._named(who, checkpoint)}

@@ -14,7 +14,7 @@ from fettle.service.faces.tinker import tinker_wire_pb2 as wire
 
 Array = NDArray[Any]
 
-DTYPES: Mapping[int, str] = MappingProxyType(
+DTYPES: Mapping[wire.DType, str] = MappingProxyType(
     {wire.DTYPE_FLOAT32: "<f4", wire.DTYPE_INT64: "<i8", wire.DTYPE_INT32: "<i4"}
 )
 NAMES: Mapping[str, str] = MappingProxyType({"float32": "<f4", "int64": "<i8"})
@@ -88,7 +88,7 @@ def put(tensor: wire.Tensor, value: Array | Sparse) -> None:
     """Write an array into a message, in the layout it has."""
     values = value.values if isinstance(value, Sparse) else value
     kinds = {np.dtype(kind): number for number, kind in DTYPES.items()}
-    tensor.dtype = wire.DType.Name(kinds[values.dtype])
+    tensor.dtype = kinds[values.dtype]
     tensor.shape.extend(value.shape)
     if isinstance(value, Sparse):
         csr = tensor.sparse_csr

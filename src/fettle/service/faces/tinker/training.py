@@ -2,14 +2,13 @@
 
 from pathlib import Path
 
-import zstandard
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
 from fettle.broker import Promise
 from fettle.calls import Call, OptimStep, call_digest
 from fettle.config import PolicySpec
-from fettle.errors import BusyError, ConfigError, DataError, NotFoundError, TooLargeError
+from fettle.errors import BusyError, ConfigError, NotFoundError
 from fettle.service import wire
 from fettle.service.callers import Caller
 from fettle.service.faces.tinker import batches, bodies, ids
@@ -41,7 +40,6 @@ class Training:
         """A model with a fresh adapter."""
         if body.optimizer_config.type != "adamw":
             raise ConfigError(f"optimizer_config names {body.optimizer_config.type!r}, and adamw is what there is")
-        self._service.heartbeat(who, body.session_id)
         model = ids.model_id(body.session_id, body.model_seq_id)
         given = body.lora_config or bodies.LoraConfig()
         seed = number_of(model) if given.seed is None else given.seed
@@ -52,7 +50,7 @@ class Training:
                 who, spec, run_id=model, metadata=metadata, session=body.session_id
             )
         except (NotFoundError, BusyError) as error:
-            # Clients take 404 for a lost session, and 429 for a reason to ask for five minutes more.
+            # A name that is not served is no lost session, and a full house none to ask at for five minutes more.
             raise ConfigError(error.message) from error
         return await promised(promise)
 
@@ -78,7 +76,7 @@ class Training:
         """Gradients, or only the log-probabilities, of a batch in protobuf; JSON from clients before it."""
         allowed = self._service.settings.stable_reinforce
         if PROTOBUF in request.headers.get("content-type", ""):
-            return await self._submitted(who, batches.of_proto(await self._body(request), stable_reinforce=allowed))
+            return await self._submitted(who, batches.of_proto(await request.body(), stable_reinforce=allowed))
         return await self._submitted(who, batches.of_json(await wire.body_tree(request), stable_reinforce=allowed))
 
     async def forward(self, who: Who, request: Request) -> JSONResponse:
@@ -104,18 +102,3 @@ class Training:
             return self._service.submit(who, model, incarnation, number, call, digest=digest)
 
         return await self._face.numbering.once(model, seq, call_digest(call) + said, submit)
-
-    async def _body(self, request: Request) -> bytes:
-        """The body, decompressed up to the limit."""
-        body = await request.body()
-        if request.headers.get("content-encoding", "") != "zstd":
-            return body
-        most = self._service.settings.max_body_mib << 20
-        try:
-            with zstandard.ZstdDecompressor().stream_reader(body) as stream:
-                found: bytes = stream.read(most + 1)
-        except zstandard.ZstdError as error:
-            raise DataError(f"the body is not what its Content-Encoding says: {error}") from error
-        if len(found) > most:
-            raise TooLargeError(f"the body is larger than {most >> 20} MiB once decompressed: send fewer data at once")
-        return found
