@@ -7,7 +7,10 @@ import pytest
 
 from fettle.config import TinyModel
 from fettle.engine.local import make_tiny_model
+from tests.service.databases import database_url, postgres, store
 from tests.service.served import Client, Served, Spawned, serving
+
+__all__ = ["database_url", "postgres", "store"]
 
 SETTINGS = TinyModel(hidden=32, layers=2, heads=2, context=64)
 TEXTS = ["one two three four five six seven eight"] * 9
