@@ -1,5 +1,7 @@
 """A tokenizer whose template takes tools, as a model is served with it."""
 
+import shutil
+
 import pytest
 from transformers import PreTrainedTokenizerBase
 
@@ -8,6 +10,7 @@ from fettle.config import TinyModel
 from fettle.engine.local import make_tiny_model
 from fettle.service.models import Model
 
+CONTEXT = 2048
 TOOLS_TEMPLATE = """{%- if tools %}<|system|>{% for tool in tools %}{{ tool | tojson }}{% endfor %}<|end|>{% endif %}
 {%- for message in messages %}{{ '<|' + message.role + '|>' + message.content }}
 {%- for call in message.tool_calls %}
@@ -22,7 +25,7 @@ TOOLS_TEMPLATE = """{%- if tools %}<|system|>{% for tool in tools %}{{ tool | to
 def folder(tmp_path_factory) -> str:
     path = tmp_path_factory.mktemp("tiny")
     return make_tiny_model(
-        TinyModel(hidden=32, layers=2, heads=2, context=64), path, texts=["what is two and three? tool call name"]
+        TinyModel(hidden=32, layers=2, heads=2, context=CONTEXT), path, texts=["what is two and three? tool call name"]
     )
 
 
@@ -33,10 +36,20 @@ def tokenizer(folder) -> PreTrainedTokenizerBase:
 
 @pytest.fixture
 def model(tokenizer) -> Model:
-    return Model("tiny", tokenizer.name_or_path, (), tokenizer, context=64, vocabulary=len(tokenizer), parameters=0)
+    return Model(
+        "tiny", tokenizer.name_or_path, (), tokenizer, context=CONTEXT, vocabulary=len(tokenizer), parameters=0
+    )
 
 
 @pytest.fixture
 def tool_model(model) -> Model:
     model.tokenizer.chat_template = TOOLS_TEMPLATE
     return model
+
+
+@pytest.fixture(scope="module")
+def tools_folder(tmp_path_factory, folder) -> str:
+    """The same model, with a template that takes tools."""
+    path = shutil.copytree(folder, tmp_path_factory.mktemp("tools") / "tiny")
+    (path / "chat_template.jinja").write_text(TOOLS_TEMPLATE)
+    return str(path)

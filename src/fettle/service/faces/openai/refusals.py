@@ -8,6 +8,7 @@ from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
 
 from fettle.errors import (
     AuthenticationError,
@@ -59,6 +60,8 @@ class OpenAIRoute(APIRoute):
                 return refused(error)
             except Refused as error:
                 return refused(error.error)
+            except HTTPException as error:  # a body that cannot even be read
+                return JSONResponse(_said(str(error.detail), INVALID, None, "invalid_body"), error.status_code)
             except RequestValidationError as error:
                 return JSONResponse(_invalid(error.errors()), 400)
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from fettle.service.faces.openai.speaker import Speaker
@@ -40,8 +41,9 @@ def read(tokens: Sequence[int], reading: PromptReading) -> list[Told]:
 
 
 def within(told: Sequence[Told], speaker: Speaker, text: str) -> list[Told]:
-    """Those that begin before the end of ``text``."""
-    return [each for each, offset in zip(told, _offsets(told, speaker), strict=True) if offset < len(text)]
+    """Those that lie within ``text``; of a token that goes on behind its end nothing is told."""
+    ends = [*islice(_offsets(told, speaker), 1, None), len(text) + 1]
+    return [each for each, end in zip(told, ends, strict=True) if end <= len(text)]
 
 
 def as_completions(told: Sequence[Told], speaker: Speaker, *, asked: int, offset: int = 0) -> dict[str, Any]:

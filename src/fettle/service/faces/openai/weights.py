@@ -59,6 +59,7 @@ class Named:
 
     def __init__(self, service: Service) -> None:
         self._service = service
+        self._broker = service.broker
         self._speakers: dict[str, Speaker] = {}
         self._fingerprints: dict[str, str] = {}
         self._since = service.clock()
@@ -91,11 +92,8 @@ class Named:
             for name in (model.name, *model.aliases)
         ]
         saved = [self._listed(entry.id, entry) for entry in checkpoints]
-        trained = [
-            self._listed(RUN + run.id, run)
-            for run in runs
-            if run.state == "active" and await self._newest(caller, run) is not None
-        ]
+        shown = {entry.run for entry in checkpoints} | {run.id for run in runs if self._broker.newest_pin(run.id)}
+        trained = [self._listed(RUN + run.id, run) for run in runs if run.id in shown]
         return [*models, *saved, *trained]
 
     def _listed(self, id: str, entry: CheckpointEntry | Run) -> Listed:
@@ -145,7 +143,8 @@ class Named:
 
         A pin of our own would take a number of its line, which belongs to whoever trains it.
         """
-        pinned = self._service.newest_sampler(caller, run.id)
+        pin = self._broker.newest_pin(run.id)
+        pinned = None if pin is None else self._service.sampler(caller, pin)
         saved, _ = await self._service.checkpoints(caller, run_id=run.id, limit=1)
         if pinned is not None and all(entry.policy_version <= pinned.live.policy_version for entry in saved):
             return pinned
