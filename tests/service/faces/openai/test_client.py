@@ -10,9 +10,9 @@ import pytest
 from openai import AsyncOpenAI, OpenAI
 
 from fettle.calls import OptimStep, Pin
-from fettle.config import AdamW, LoRA, PolicySpec
+from fettle.config import AdamW, LoRA, PolicySpec, ServedModel
 from tests.service.faces.openai.conftest import CONTEXT
-from tests.service.faces.openai.serving import PATIENCE_S, Served, serving
+from tests.service.served import PATIENCE_S, Served, serving
 
 HELLO = [{"role": "user", "content": "what is two?"}]
 PROMPT = "what is two and"
@@ -24,7 +24,9 @@ LOOK_UP = {
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory, folder, tools_folder):
-    with serving(tmp_path_factory.mktemp("state"), {"tiny": folder, "tools": tools_folder}) as server:
+    paths = {"tiny": folder, "tools": tools_folder}
+    models = tuple(ServedModel(name=name, path=path, aliases=(f"also-{name}",)) for name, path in paths.items())
+    with serving(tmp_path_factory.mktemp("service") / "state", folder, models=models) as server:
         yield server
 
 
@@ -49,6 +51,15 @@ def run(served) -> str:
 
     served.call(trained())
     return "a-run"
+
+
+def there(served: Served, act):
+    """What a function gives on the service's own loop."""
+
+    async def done():
+        return act()
+
+    return served.call(done())
 
 
 def caller_of(served: Served, key: str):
@@ -79,9 +90,9 @@ def test_a_checkpoint_goes_by_its_address_too(client, run):
 
 
 def test_drawing_from_a_run_takes_no_number_of_its_line(served, client, run):
-    before = served.do(lambda: served.service.broker.policies()[run].next_seq)
+    before = there(served, lambda: served.service.broker.policies()[run].next_seq)
     client.completions.create(model=f"run:{run}", prompt=PROMPT, max_tokens=2)
-    assert served.do(lambda: served.service.broker.policies()[run].next_seq) == before
+    assert there(served, lambda: served.service.broker.policies()[run].next_seq) == before
 
 
 def test_weights_are_told_apart_by_their_fingerprint(client, run):
@@ -227,7 +238,7 @@ def test_who_goes_away_is_not_drawn_for(served, client):
 
 
 def under_way(served: Served) -> float:
-    return served.do(lambda: served.service.broker.counts()["draws_waiting"])
+    return there(served, lambda: served.service.broker.counts()["draws_waiting"])
 
 
 def wait_until(true) -> None:
