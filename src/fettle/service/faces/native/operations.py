@@ -28,7 +28,8 @@ _LOSS: TypeAdapter[LossConfig] = TypeAdapter(LossConfig)
 
 DATUM = {"tokens": [5, 9, 41, 7], "loss_mask": [0, 0, 1, 1]}
 BATCH = {"data": [DATUM], "loss": {"type": "causal_lm"}}
-DOCUMENTED = {"batch_data": {"input_ids": [[5, 9, 41, 7]]}, "loss_fn": "causal_lm", "loss_kwargs": {}}
+COLUMNS = {"input_ids": [[5, 9, 41, 7]], "attention_mask": [[1, 1, 1, 1]]}
+DOCUMENTED = {"batch_data": COLUMNS, "loss_fn": "causal_lm", "loss_kwargs": {}}
 
 
 def add_operations(router: APIRouter, service: Service, answered: Answered) -> None:
