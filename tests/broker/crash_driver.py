@@ -24,7 +24,7 @@ from fettle.types import Datum, datum
 
 SETTINGS = JournalSettings(snapshot_operations=9, snapshot_seconds=0.5, segment_mib=1)
 ADAM = AdamW(learning_rate=0.01)
-ROUNDS = 12
+ROUNDS = 10
 REPEATED = 6
 """Operations sent once more after a restart."""
 

@@ -238,8 +238,8 @@ async def test_what_was_loaded_and_restored_needs_its_checkpoint_no_longer(start
     await one.broker.open("loaded", Load(path, optimizer=True)).result()
     await done(one, call(1), Restore(path, optimizer=False), first=1)
     expected = one.tally(), one.tally("loaded")
-    while any(log.written.taking for log in one.broker._desk.logs.values()):
-        await asyncio.gather(*(log.written.taking for log in one.broker._desk.logs.values() if log.written.taking))
+    while waiting := [log.written.taking for log in one.broker._desk.logs.values() if log.written.taking]:
+        await asyncio.gather(*waiting)
     (Path(path) / "state.json").unlink()
     two = await started()
     assert (two.tally(), two.tally("loaded")) == expected

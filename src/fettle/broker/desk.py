@@ -140,8 +140,7 @@ class Desk:
     async def snapshot_all(self) -> None:
         """See ``Broker.snapshot_all``."""
         if self.snapshots is not None:
-            taking = [self.snapshots.take(log) for log in self.logs.values() if log.written.since]
-            await asyncio.gather(*(task for task in taking if task is not None))
+            await asyncio.gather(*(self.snapshots.whole(log) for log in self.logs.values() if log.written.since))
 
     def carry_out(self, log: OpLog, due: Due, *, again: bool = False) -> None:
         """Queue an operation whose turn it is; its promise is settled with what it comes to.

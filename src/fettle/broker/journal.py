@@ -112,14 +112,14 @@ class Journal:
         Raises:
             StorageError: the disk is full, and nothing was written; or the journal failed before.
         """
-        if self.failed is not None:
-            raise self.failed
         content = segments.record(packed(tree))
-        if self._size and self._size + len(content) > self._most:
-            self._rotate()
-        place = Place(self.segments[-1], self._size)
-        self._write(content)
         with self._changed:
+            if self.failed is not None:
+                raise self.failed
+            if self._size and self._size + len(content) > self._most:
+                self._rotate()
+            place = Place(self.segments[-1], self._size)
+            self._write(content)
             if self._written == self._synced:
                 self._unsynced_since = time.monotonic()
             self._written += 1
@@ -168,9 +168,10 @@ class Journal:
             self._changed.notify()
         if self._thread.is_alive():
             self._thread.join()
-        self.failed = self.failed or StorageError(f"the journal {self.folder} was closed: make a new engine")
-        if self._file >= 0:
-            os.close(self._file)
+        with self._changed:
+            self.failed = self.failed or StorageError(f"the journal {self.folder} was closed: make a new engine")
+            if self._file >= 0:
+                os.close(self._file)
         os.close(self._lock)
 
     def _write(self, content: bytes) -> None:
@@ -196,7 +197,7 @@ class Journal:
         self._begin_segment()
         os.close(before)
         self._sizes[segment] = size
-        self._loop.call_soon(self.grown)
+        self._loop.call_soon_threadsafe(self.grown)
 
     def _begin_segment(self) -> None:
         number = self.segments[-1] + 1 if self.segments else 1

@@ -74,6 +74,12 @@ def failed(answer: Tree | None) -> bool:
     return answer is not None and answer["result"]["type"] == "error"
 
 
+def figures(result: Tree) -> dict[str, float]:
+    """What two answers to the same call have in common, but for the time they took."""
+    found = {name: result[name] for name in ("loss", "grad_norm", "policy_version", "version") if name in result}
+    return {**found, **result.get("metrics", {})}
+
+
 def _head(past: Past, place: Place, tree: Tree) -> None:
     past.threads = tree["threads"]
 

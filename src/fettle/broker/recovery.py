@@ -13,7 +13,7 @@ from fettle.broker.draws import DRAW, Draws, requests_of
 from fettle.broker.journal import Journal, Place
 from fettle.broker.ledger import Asked
 from fettle.broker.oplog import Due, OpLog, never_due
-from fettle.broker.past import Past, PastCall, PastPolicy, failed, order_of
+from fettle.broker.past import Past, PastCall, PastPolicy, failed, figures, order_of
 from fettle.broker.promises import Promise, open_id
 from fettle.broker.schedule import Worker
 from fettle.broker.written import Order, call_in
@@ -219,12 +219,6 @@ class Recovery:
     def _promise(self, said: Tree) -> Promise:
         asked = Asked(said["id"], said["policy"], said["tenant"], said["kind"], said["tokens"], 0, said["digest"])
         return self._desk.ledger.promised(asked)
-
-
-def figures(result: Tree) -> dict[str, float]:
-    """What two answers to the same call have in common, but for the time they took."""
-    found = {name: result[name] for name in ("loss", "grad_norm", "policy_version", "version") if name in result}
-    return {**found, **result.get("metrics", {})}
 
 
 def _in_turn(past: PastPolicy, operations: Mapping[Order, PastCall]) -> tuple[list[Order], list[Order]]:

@@ -71,8 +71,11 @@ class Snapshots:
         if written.timer is not None:
             written.timer.cancel()
             written.timer = None
-        if written.taking is not None or written.parked or log.closed:
+        if written.taking is not None:
+            written.again = True
             return written.taking
+        if written.parked or log.closed:
+            return None
         before = (log.incarnation, log.next_seq)
         if written.snapshots and written.begin == before:
             written.since = 0
@@ -92,12 +95,18 @@ class Snapshots:
         written.taking = asyncio.get_running_loop().create_task(self._follow(log, snapshot, done))
         return written.taking
 
+    async def whole(self, log: OpLog) -> None:
+        """Have everything that was submitted so far written down, as far as that can be done."""
+        if log.written.taking is not None:
+            await asyncio.shield(log.written.taking)
+        if (taking := self.take(log)) is not None:
+            await asyncio.shield(taking)
+
     async def park(self, log: OpLog, busy: Callable[[], "asyncio.Future[Any] | None"]) -> None:
         """Write it down, and give its memory back, unless it is wanted again meanwhile."""
         while (waiting := busy()) is not None:
             await waiting
-        if (taking := self.take(log)) is not None:
-            await asyncio.shield(taking)
+        await self.whole(log)
         if busy() is not None or log.closed or log.written.parked:
             return
         if log.written.begin != (log.incarnation, log.next_seq):
@@ -178,11 +187,14 @@ class Snapshots:
             for each in gone:
                 await asyncio.to_thread(shutil.rmtree, self._path(log, each), True)
         except FettleError as error:
-            if not log.closed:
+            if not log.closed and self._journal.failed is None:
                 logger.warning("the policy %s could not be written down: %s", log.name, error.message)
                 self.in_time(log)
         finally:
             written.taking = None
+        if written.again:
+            written.again = False
+            self.take(log)
         self.taken()
 
     def _keep(self, log: OpLog, snapshots: list[Snapshot]) -> list[Snapshot]:

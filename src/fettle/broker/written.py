@@ -49,6 +49,8 @@ class Written:
     """Until the next is due."""
     taking: asyncio.Task[None] | None = None
     """The next is being written."""
+    again: bool = False
+    """One more is due after it."""
     reviving: asyncio.Future[None] | None = None
     """It is being taken back from the newest."""
 

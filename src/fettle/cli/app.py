@@ -11,6 +11,7 @@ from fettle.cli.exits import BAD_USAGE, FAILED
 from fettle.cli.inspect import config, info, plan, runs
 from fettle.cli.keys import keys
 from fettle.cli.pipeline import pipeline
+from fettle.cli.replay import replay
 from fettle.cli.serve import serve
 from fettle.cli.train import train
 from fettle.errors import ConfigError, FettleError
@@ -29,6 +30,7 @@ app.command("pipeline")(pipeline)
 app.command("eval")(evaluate)
 app.command("sample")(sample)
 app.command("serve")(serve)
+app.command("replay")(replay)
 app.command("plan")(plan)
 app.command("runs")(runs)
 app.command("info")(info)
