@@ -1,0 +1,86 @@
+"""Secrets that callers send are found nowhere afterwards, but in the answer that first showed them."""
+
+import base64
+
+import httpx
+import psycopg
+import pytest
+
+from fettle.service import tables
+from tests.service.matrix import NATIVE_BATCH, TINKER_BATCH
+from tests.service.served import Client, Spawned
+
+MARKS = [f"CANARY{number}aVerySecretThing" for number in range(8)]
+PASSWORD = "CANARYpasswordOfTheDatabase"
+
+
+def use_everything(server: Spawned) -> tuple[list[str], str]:
+    """The answers to requests of every kind, all made with keys; and a further secret that one of them showed."""
+    answers: list[httpx.Response] = []
+    with server.client() as client:
+        client.event_hooks["response"].append(answers.append)
+        made = client.request("POST", "/v1/keys", json={"tenant": "second", "name": "for the night"}).json()["secret"]
+        answers.clear()
+        run = client.new_run(lora={"rank": 2})
+        client.said("POST", f"/v1/runs/{run}/forward_backward?wait=60", NATIVE_BATCH)
+        client.said("POST", f"/v1/runs/{run}/optim_step?wait=60", {"learning_rate": 1e-3})
+        client.said("POST", f"/v1/runs/{run}/save_state?wait=60", {"name": "one"})
+        client.request("POST", f"/v1/runs/{run}/forward", json={"data": [], "loss": {"type": "nosuch"}})
+        client.said("POST", "/v1/completions", {"model": "tiny", "prompt": "one", "max_tokens": 2})
+        client.request("POST", "/api/v1/forward", json={"model_id": "nosuch", "forward_input": TINKER_BATCH})
+        for path in ("/v1/keys", "/v1/audit", "/v1/usage?tenant=*", "/metrics", "/openapi.json", "/v1/capabilities"):
+            client.get(path)
+        client.request("POST", "/sign-in", data={"key": server.key})
+        client.get("/keys")
+    with server.client(made) as second:
+        second.event_hooks["response"].append(answers.append)
+        second.get("/v1/runs")
+        second.get(f"/v1/runs/{run}")
+    return [said(answer) for answer in answers], made
+
+
+def send_what_is_no_key(server: Spawned) -> list[str]:
+    """The answers to secrets that were meant for somebody else."""
+    known = server.key.rsplit("-", 1)[0]
+    basic = base64.b64encode(f"me:{MARKS[0]}".encode()).decode()
+    with Client(base_url=server.url, trust_env=False) as client:
+        answers = [
+            client.get("/v1/runs", headers={"Authorization": f"Basic {basic}"}),
+            client.get("/v1/runs", headers={"Authorization": f"Bearer {MARKS[1]}"}),
+            client.get("/v1/runs", headers={"X-API-Key": f"tml-{MARKS[2]}"}),
+            client.get("/v1/runs", headers={"X-API-Key": f"{known}-{MARKS[3]}"}),
+            client.get("/v1/runs", params={"api_key": MARKS[4]}),
+            client.get("/v1/runs", headers={"Cookie": f"fettle_console={MARKS[5]}"}),
+            client.post("/sign-in", data={"key": f"tml-abcdefghjk-{MARKS[6]}"}),
+            client.post("/v1/keys", json={"tenant": "x"}, headers={"Authorization": MARKS[7]}),
+        ]
+    return [said(answer) for answer in answers]
+
+
+def said(answer: httpx.Response) -> str:
+    return "\n".join([answer.text, *(f"{name}: {value}" for name, value in answer.headers.items())])
+
+
+def in_the_database(url: str) -> str:
+    with psycopg.connect(url) as connection:
+        rows = [connection.execute(f"SELECT * FROM {name}").fetchall() for name in tables.catalogue.tables]
+    return str(rows)
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_no_secret_is_found_in_answers_logs_or_files(spawned, request, kind):
+    url = request.getfixturevalue("postgres").new_database() if kind == "postgresql" else ""
+    arguments = ["--database-url", url.replace("fettle@", f"fettle:{PASSWORD}@")] if url else []
+    server = spawned(*arguments)
+    answers, made = use_everything(server)
+    answers += send_what_is_no_key(server)
+    server.kill()
+    places = {f"answer {number}": text.encode() for number, text in enumerate(answers)}
+    places |= {str(path): path.read_bytes() for path in server.state.rglob("*") if path.is_file()}
+    places["the log"] = server.log().encode()
+    if url:
+        places["the database"] = in_the_database(url).encode()
+    assert any(b"run_made" in contents for contents in places.values())
+    secrets = [*MARKS, PASSWORD, *(key.split("-", 2)[2] for key in (server.key, made))]
+    found = [(place, secret[:6]) for place, held in places.items() for secret in secrets if secret.encode() in held]
+    assert found == []
