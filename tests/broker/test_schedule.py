@@ -186,6 +186,19 @@ async def test_all_draws_that_wait_are_one_call_and_each_gets_its_own_answer(wor
     assert await room(9) == 81
 
 
+async def test_draws_that_come_together_are_one_call_though_the_worker_is_free(worker):
+    batches: list[list[int]] = []
+
+    def drawn(items):
+        batches.append(list(items))
+        return squares(items)
+
+    room = WaitingRoom(worker, drawn, budget=10_000)
+    for _ in range(50):
+        assert await asyncio.gather(*room.start_all(range(20), costs=[1] * 20)) == squares(range(20))
+    assert batches == [list(range(20))] * 50
+
+
 async def test_a_batch_ends_at_the_budget_and_tenants_share_its_places(worker, held):
     batches: list[list[str]] = []
 

@@ -1,5 +1,6 @@
 """An ``Engine`` over any backend: order, exactly-once, a thread or two, and batches."""
 
+import asyncio
 import itertools
 import logging
 import time
@@ -281,7 +282,8 @@ class Broker:
 
     def _gathering(self, scheduling: Scheduling) -> Drawing:
         if scheduling.gather == "turn":
-            return Gatherer(self._drawing, self._drawn)
+            gatherer: Gatherer[Draw, Drawn] = Gatherer(self._drawing, self._drawn)
+            return lambda draws: asyncio.gather(*map(gatherer, draws))
         room: WaitingRoom[Draw, Drawn] = WaitingRoom(
             self._drawing,
             self._drawn,
@@ -289,7 +291,9 @@ class Broker:
             quantum=scheduling.quantum_tokens,
             spent=lambda draw, drawn: sum(len(completion.tokens) for completion in drawn.completions),
         )
-        return lambda draw: room(draw, tenant=draw.tenant, cost=draw.tokens)
+        return lambda draws: asyncio.gather(
+            *room.start_all(draws, tenant=draws[0].tenant, costs=[draw.tokens for draw in draws])
+        )
 
     def _drawn(self, calls: Sequence[Draw]) -> list[Drawn]:
         """Samplers of several policies share a batch, and those of one policy have each their own."""

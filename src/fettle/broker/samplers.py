@@ -35,8 +35,8 @@ class Drawn(NamedTuple):
     seconds: float
 
 
-Drawing = Callable[[Draw], Awaitable[Drawn]]
-"""Where draws meet."""
+Drawing = Callable[[Sequence[Draw]], Awaitable[Sequence[Drawn]]]
+"""Where draws meet; those that come together stay together."""
 
 
 Held = Callable[[], AbstractAsyncContextManager[str]]
@@ -67,7 +67,7 @@ class BrokerSampler:
     async def drawn(self, request: SampleRequest) -> list[Completion]:
         """The completions of a request, which may be watched."""
         async with self._held() as owner:
-            found = await self._draw(Draw(owner, self._weights, request))
+            (found,) = await self._draw([Draw(owner, self._weights, request)])
         return found.completions
 
     async def logprobs(self, tokens: Tokens, *, temperature: float = 1.0) -> list[float | None]:

@@ -256,15 +256,25 @@ class WaitingRoom(Generic[Item, Result]):
 
     def start(self, item: Item, *, tenant: str = "", cost: int = 1) -> asyncio.Future[Result]:
         """The same, with its place taken before this returns; ``cost`` is the most tokens it may come to."""
-        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        return self.start_all([item], tenant=tenant, costs=[cost])[0]
+
+    def start_all(
+        self, items: Sequence[Item], *, tenant: str = "", costs: Sequence[int]
+    ) -> list[asyncio.Future[Result]]:
+        """Several that come in together: a worker that is free meanwhile does not part them."""
+        loop = asyncio.get_running_loop()
+        futures: list[asyncio.Future[Result]] = [loop.create_future() for _ in items]
         if self._worker.closed:
-            future.set_exception(EngineError(CLOSED))
-            return future
+            for future in futures:
+                future.set_exception(EngineError(CLOSED))
+            return futures
         with self._lock:
-            self._seats.put(tenant, _Seat(item, tenant, cost, future), cost)
+            for item, cost, future in zip(items, costs, futures, strict=True):
+                self._seats.put(tenant, _Seat(item, tenant, cost, future), cost)
         # As many turns are asked for as there are seats; those that find the room empty cost nothing.
-        self._worker.post(self._serve, flow=self._flow, cost=0)
-        return future
+        for _ in items:
+            self._worker.post(self._serve, flow=self._flow, cost=0)
+        return futures
 
     def _serve(self) -> None:
         """On the worker's thread: the next batch."""
