@@ -23,14 +23,16 @@ class Doors:
     auth: Literal["keys", "none"]
 
     async def caller_of(self, request: Request) -> Caller:
-        """Who a request comes from; it is counted against what the key may ask for.
+        """Who a request comes from, which the request remembers; it is counted against what the key may ask for.
 
         Raises:
             AuthenticationError: it brings no key, or one that is not good.
             BusyError: the key has asked too often.
         """
         address = request.client.host if request.client else ""
-        return await self.caller_with(presented(request), address, class_of(request.method, request.url.path))
+        caller = await self.caller_with(presented(request), address, class_of(request.method, request.url.path))
+        request.state.caller = caller
+        return caller
 
     async def caller_with(self, secret: str, address: str, kind: str = "asking") -> Caller:
         """Who holds a key, and makes one request of a class with it.
