@@ -1,0 +1,142 @@
+"""Requests that are too large, too slow, damaged or lost: refused in a sentence, and never with a 500."""
+
+import gzip
+import json
+import socket
+import time
+import zlib
+
+import httpx
+import pytest
+import zstandard
+
+from tests.service.served import serving
+
+MIB = 1 << 20
+PROMPT = {"requests": [{"prompt": [5, 9], "params": {"max_tokens": 1}}]}
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory, tiny_model):
+    state = tmp_path_factory.mktemp("limits") / "state"
+    with serving(state, tiny_model, max_body_mib=1, request_timeout_s=1.0) as found:
+        yield found
+
+
+def tokenized(client, body: bytes, **headers: str) -> httpx.Response:
+    kind = {"Content-Type": "application/json"}
+    return client.post("/v1/tokenize", content=body, headers={**kind, **headers})
+
+
+def raw(served, request: bytes, *, then: float = 0.0, drip: bytes = b"") -> bytes:
+    """What comes back for some bytes, after which a byte is sent now and then."""
+    host, port = served.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=20) as connection:
+        connection.sendall(request)
+        until = time.monotonic() + then
+        try:
+            while drip and time.monotonic() < until:
+                connection.sendall(drip)
+                time.sleep(0.1)
+            return b"".join(iter(lambda: connection.recv(65536), b""))
+        except OSError:
+            return b""
+
+
+def test_a_body_beyond_the_limit_is_refused_whether_or_not_its_length_is_said(client):
+    body = json.dumps({"text": "a" * MIB}).encode()
+    announced = tokenized(client, body)
+    streamed = client.post(
+        "/v1/tokenize",
+        content=(body[i : i + 4096] for i in range(0, len(body), 4096)),
+        headers={"Content-Type": "application/json"},
+    )
+    for response in (announced, streamed):
+        assert response.status_code == 413
+        assert response.json()["error"]["code"] == "too_large"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "packed"),
+    [("gzip", gzip.compress), ("deflate", zlib.compress), ("zstd", zstandard.ZstdCompressor().compress)],
+)
+def test_compressed_bodies_are_opened_within_the_limit(client, encoding, packed):
+    body = json.dumps({"text": "one two"}).encode()
+    opened = tokenized(client, packed(body), **{"Content-Encoding": encoding})
+    assert opened.json() == tokenized(client, body).json()
+    bomb = tokenized(client, packed(b" " * (64 * MIB)), **{"Content-Encoding": encoding})
+    assert (bomb.status_code, bomb.json()["error"]["code"]) == (413, "too_large")
+    damaged = tokenized(client, b"\x00damaged\xff" * 9, **{"Content-Encoding": encoding})
+    assert (damaged.status_code, damaged.json()["error"]["code"]) == (400, "data")
+
+
+def test_an_encoding_that_is_not_known_is_refused_by_name(client):
+    refused = tokenized(client, b"{}", **{"Content-Encoding": "br"})
+    assert refused.status_code == 400
+    assert "gzip, deflate, zstd" in refused.json()["detail"]
+
+
+def test_a_body_that_dribbles_is_cut_off(shared):
+    head = f"POST /v1/tokenize HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {shared.key}\r\n"
+    head += "Content-Type: application/json\r\nContent-Length: 1000\r\n\r\n"
+    answer = raw(shared, head.encode(), then=4.0, drip=b" ")
+    assert not answer or answer.startswith(b"HTTP/1.1 408")
+    with shared.client() as client:
+        assert client.said("GET", "/healthz") == {"status": "ok"}
+
+
+def test_headers_that_never_end_are_cut_off(shared):
+    started = time.monotonic()
+    assert raw(shared, b"GET /healthz HTTP/1.1\r\n", then=15.0, drip=b"x") == b""
+    assert time.monotonic() - started < 15.0
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{",
+        b"[1, 2",
+        b"nothing",
+        b"NaN",
+        b'{"text": Infinity}',
+        b"[" * 100_000,
+        b"\xff\xfe",
+        b'{"text": 1e999}',
+        b"7" * 9000,
+    ],
+)
+def test_what_is_no_json_is_refused(client, body):
+    response = tokenized(client, body)
+    assert response.status_code == 400
+    assert response.json()["error"]["code"] == "data"
+
+
+@pytest.mark.parametrize("body", [b"", b"FTL1", b"FTL1\xff\xff\xff\xff", b"FTL1\x04\x00\x00\x00null", b"nothing"])
+def test_what_is_no_frame_is_refused(client, body):
+    response = tokenized(client, body, **{"Content-Type": "application/vnd.fettle.frame"})
+    assert response.status_code == 400
+    assert response.json()["detail"]
+
+
+def test_a_body_of_another_kind_is_refused_with_the_kinds_that_are_taken(client):
+    response = tokenized(client, b"text=one", **{"Content-Type": "application/x-www-form-urlencoded"})
+    assert response.status_code == 400
+    assert "application/json" in response.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("GET", "/nothing", 404), ("DELETE", "/v1/runs", 405), ("GET", "/v1/runs?limit=many", 422), ("GET", "/v1//", 404)],
+)
+def test_every_refusal_has_a_sentence_and_a_code(client, method, path, status):
+    response = client.request(method, path)
+    assert response.status_code == status
+    told = response.json()
+    assert told["error"]["message"] == told["detail"]
+    assert told["error"]["code"]
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_a_request_keeps_its_id_if_it_has_a_good_one(client):
+    assert client.get("/healthz", headers={"X-Request-Id": "mine-1"}).headers["X-Request-Id"] == "mine-1"
+    assert client.get("/healthz", headers={"X-Request-Id": "not good"}).headers["X-Request-Id"] != "not good"

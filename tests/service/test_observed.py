@@ -1,0 +1,86 @@
+"""What operators see: health, numbers, and a log that says who did what and never what they said."""
+
+import io
+import json
+import logging
+import sys
+
+import pytest
+
+from fettle.service.logs import JSONLines, log_to
+
+CANARY = "a-secret-that-nobody-may-log"
+
+
+@pytest.fixture
+def log():
+    stream = io.StringIO()
+    names = ("fettle", "uvicorn.error")
+    before = {name: (logging.getLogger(name).handlers, logging.getLogger(name).propagate) for name in names}
+    log_to(stream)
+    yield stream
+    for name, (handlers, propagate) in before.items():
+        logging.getLogger(name).handlers = handlers
+        logging.getLogger(name).propagate = propagate
+
+
+def lines(stream: io.StringIO) -> list[dict]:
+    return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+def numbers(client) -> dict[str, float]:
+    text = client.get("/metrics").text
+    rows = (line.rpartition(" ") for line in text.splitlines() if not line.startswith("#"))
+    return {name: float(value) for name, _, value in rows}
+
+
+def test_it_is_ready_once_something_was_generated(client):
+    assert client.said("GET", "/healthz") == {"status": "ok"}
+    while client.get("/readyz").status_code != 200:
+        pass
+    assert numbers(client)["fettle_ready"] == 1
+
+
+def test_numbers_count_requests_by_route_and_work_by_tenant(client):
+    run = client.new_run(lora={"rank": 2})
+    before = numbers(client)
+    batch = {"data": [{"tokens": [5, 9, 41, 7]}], "loss": {"type": "causal_lm"}}
+    client.said("POST", f"/v1/runs/{run}/forward_backward?wait=30", batch)
+    after = numbers(client)
+
+    def grown(name: str) -> float:
+        return after[name] - before.get(name, 0)
+
+    assert grown('fettle_tokens_total{kind="forward_backward",tenant="one"}') == 4
+    assert grown('fettle_compute_seconds_total{kind="forward_backward",tenant="one"}') > 0
+    route = "/v1/runs/{run_id}/forward_backward"
+    assert grown(f'fettle_request_seconds_count{{method="POST",route="{route}",status="200"}}') == 1
+    assert grown('fettle_operation_seconds_count{kind="forward_backward",outcome="done"}') == 1
+    assert {"fettle_operations_waiting", "fettle_draws_waiting", "fettle_policies", "fettle_samplers"} <= after.keys()
+    assert any(name.startswith("fettle_journal") for name in after)
+    assert run not in client.get("/metrics").text
+
+
+def test_a_request_is_a_line_with_its_tenant_and_nothing_that_was_said(log, shared, client):
+    client.said("POST", "/v1/tokenize", {"text": CANARY})
+    client.request("POST", "/v1/tokenize", json={"text": [CANARY, 3]}, headers={"X-Request-Id": "mine"})
+    client.request("GET", f"/v1/runs/{CANARY}")
+    client.request("GET", f"/{CANARY}")
+    shared.call(shared.service.audit.flush())
+    [refused] = [line for line in lines(log) if line.get("request") == "mine"]
+    assert refused["tenant"] == "one"
+    assert (refused["method"], refused["route"], refused["status"]) == ("POST", "/v1/tokenize", 400)
+    assert refused["milliseconds"] > 0
+    assert CANARY not in log.getvalue()
+    assert shared.key not in log.getvalue()
+
+
+def test_an_error_is_told_by_where_it_was_raised_and_not_by_what_it_quotes():
+    try:
+        raise ValueError(CANARY)
+    except ValueError:
+        record = logging.LogRecord("fettle", logging.ERROR, __file__, 1, "failed", None, sys.exc_info())
+    line = JSONLines().format(record)
+    assert CANARY not in line
+    assert json.loads(line)["error"] == "ValueError"
+    assert "test_observed.py" in json.loads(line)["raised"][0]
