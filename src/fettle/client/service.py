@@ -116,6 +116,10 @@ class ServiceClient:
         """The caller's runs, newest first."""
         return list((await self._transport.get("/v1/runs", limit=limit, offset=offset))["runs"])
 
+    async def episodes(self, run_id: str, *, after: int = -1) -> list[dict[str, Any]]:
+        """What was told of a run's episodes after a step, oldest first."""
+        return list((await self._transport.get(f"/v1/runs/{run_id}/episodes", after=after))["episodes"])
+
     async def list_checkpoints(
         self, run_id: str | None = None, *, limit: int = 100, offset: int = 0
     ) -> list[dict[str, Any]]:
