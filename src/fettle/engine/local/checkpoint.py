@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -69,9 +70,12 @@ def verify(folder: Path) -> None:
 
 def _seal(folder: Path) -> None:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    manifest = {"sha256": {path.relative_to(folder).as_posix(): _hash(path) for path in files}}
+    with ThreadPoolExecutor(max(len(files), 1)) as pool:  # the disk is at work while they are hashed
+        written = pool.map(lasting, files)
+        manifest = {"sha256": {path.relative_to(folder).as_posix(): _hash(path) for path in files}}
+        list(written)
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
-    for path in [*files, folder / MANIFEST, folder]:
+    for path in (folder / MANIFEST, folder):
         lasting(path)
 
 
