@@ -10,7 +10,7 @@ from fettle.config.base import Frozen
 class Scheduling(Frozen):
     """Whose turn it is, and how much may wait. It never changes what an operation comes to."""
 
-    quantum_tokens: Annotated[int, Field(ge=1)] = 4096
+    quantum_tokens: Annotated[int, Field(ge=1)] = 512
     """Tokens a tenant computes before the next one's turn; a call that has begun is finished all the same."""
     waiting_operations: Annotated[int, Field(ge=1)] = 4096
     """Training calls one tenant may have waiting; further ones are told to come again later."""
