@@ -22,6 +22,11 @@ def sdk_of(served: Served, key: str | None = None) -> tinker.ServiceClient:
     return tinker.ServiceClient(base_url=served.url, api_key=served.key if key is None else key)
 
 
+def rest_of(served: Served, key: str | None = None) -> tinker.RestClient:
+    """The public SDK's other half, which manages."""
+    return tinker.RestClient(base_url=served.url, api_key=served.key if key is None else key)
+
+
 def http_of(served: Served, key: str | None = None) -> httpx.Client:
     """The protocol by hand."""
     headers = {"X-API-Key": served.key if key is None else key}

@@ -18,6 +18,7 @@ from tests.service.faces.tinker.programs import (
     made,
     packed,
     prompt,
+    rest_of,
     sdk_of,
     sent,
     sequences,
@@ -26,11 +27,11 @@ from tests.service.faces.tinker.programs import (
 from tests.service.served import serving
 
 
-def test_01_client_config_is_answered(http, sdk):
+def test_01_client_config_is_answered(http, shared):
     answer = http.post("/client/config", json={"sdk_version": "0.38.0"})
     assert answer.status_code == 200
     assert answer.json()["sample_use_retrieve_futures"] is True
-    assert sdk.create_rest_client().get_server_capabilities().result().supported_models
+    assert rest_of(shared).get_server_capabilities().result().supported_models
 
 
 def test_02_every_session_is_a_new_one_whose_id_stands_in_an_address(http):

@@ -164,7 +164,8 @@ def test_37_stable_reinforce_and_spans_are_taken(training):
     tokens = sequences()[0]
     one = datum(tokens, logprobs=[-5.0] * 11, advantages=[1.0] * 11)
     spans = [types.PromptProvenanceSpan(sequence_id="s", offset=0, length=11)]
-    one = one.model_copy(update={"model_input_spans": spans, "loss_fn_input_spans": spans})
+    told = {"model_input_spans": spans, "loss_fn_input_spans": spans}
+    one = types.Datum(model_input=one.model_input, loss_fn_inputs=one.loss_fn_inputs, **told)
     stable = training.forward_backward([one], "stable_reinforce").result()
     cispo = training.forward_backward([one], "cispo").result()
     assert stable.metrics["loss:sum"] == cispo.metrics["loss:sum"]

@@ -15,6 +15,7 @@ from tests.service.faces.tinker.programs import (
     http_of,
     made,
     prompt,
+    rest_of,
     retrieved,
     sequences,
     session,
@@ -114,13 +115,13 @@ def test_69_a_sample_is_cancelled(http, shared):
     assert http.post("/cancel_future", json={"request_id": "nobody"}).status_code == 204
 
 
-def test_70_weights_are_downloaded_and_loaded_by_peft(sdk, training, http, tiny_model, tmp_path):
+def test_70_weights_are_downloaded_and_loaded_by_peft(shared, training, http, tiny_model, tmp_path):
     training.forward_backward(batch(), "cross_entropy")
     training.optim_step(adam())
     path = training.save_weights_external("out").result().path
     run = training.get_info().model_id
     assert path == f"tinker://{run}/external_weights/out"
-    rest = sdk.create_rest_client()
+    rest = rest_of(shared)
     (listed,) = rest.list_checkpoints(run).result().checkpoints
     assert (listed.checkpoint_id, listed.checkpoint_type) == ("external_weights/out", "external")
     urls = rest.get_external_weights_urls(run, "external_weights/out").result().urls
@@ -136,15 +137,15 @@ def test_70_weights_are_downloaded_and_loaded_by_peft(sdk, training, http, tiny_
     assert http.get("/external_weights/nobody/adapter_config.json").status_code == 404
 
 
-def test_70_what_is_public_is_read_by_others(sdk, training, shared):
+def test_70_what_is_public_is_read_by_others(training, shared):
     path = training.save_weights_for_sampler("shared").result().path
     others = {"session_id": None, "sampling_session_seq_id": 0, "model_path": path}
     with http_of(shared, shared.other_key) as other:
         others["session_id"] = session(other)
         assert other.post("/create_sampling_session", json=others).status_code == 404
-        sdk.create_rest_client().publish_checkpoint_from_tinker_path(path).result()
+        rest_of(shared).publish_checkpoint_from_tinker_path(path).result()
         assert other.post("/create_sampling_session", json=others).status_code == 200
-        sdk.create_rest_client().unpublish_checkpoint_from_tinker_path(path).result()
+        rest_of(shared).unpublish_checkpoint_from_tinker_path(path).result()
         assert other.post("/weights_info", json={"tinker_path": path}).status_code == 404
 
 

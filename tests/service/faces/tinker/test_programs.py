@@ -10,7 +10,7 @@ import tinker
 import torch
 from tinker import types
 
-from tests.service.faces.tinker.programs import adam, batch, datum, prompt, sdk_of, sequences
+from tests.service.faces.tinker.programs import adam, batch, datum, prompt, rest_of, sdk_of, sequences
 
 EXAMPLES = Path(__file__).parents[4] / "examples"
 
@@ -83,7 +83,7 @@ def test_72_a_program_goes_on_from_what_another_saved(sdk, shared):
         training.optim_step(adam())
     path = training.save_state("0002", user_metadata={"renderer_name": "plain"}).result().path
     with tinker.ServiceClient(base_url=shared.url, api_key=shared.key) as later:
-        rest = later.create_rest_client()
+        rest = rest_of(shared)
         assert rest.get_weights_info_by_tinker_path(path).result().base_model == "tiny"
         resumed = later.create_training_client_from_state_with_optimizer(path).result()
         assert resumed.forward_backward(batch(), "cross_entropy").result().metrics["loss:sum"] < losses[1]

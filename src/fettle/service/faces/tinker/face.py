@@ -79,7 +79,7 @@ class Face:
 
     def _watched(self, caller: Caller, channel: Channel, key: str) -> bool:
         try:
-            channel.watch(key, self.sample(caller, key).result())
+            channel.watch(key, self.sample(caller, key).result)
         except NotFoundError:
             return False
         return True

@@ -1,5 +1,6 @@
 """Answers of what was taken in: one at a time, or those of a sampling client together."""
 
+import asyncio
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -8,7 +9,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
 from fettle.broker import Promise
-from fettle.errors import DataError, FettleError, NotFoundError, TimeoutError
+from fettle.errors import DataError, FettleError, NotFoundError
 from fettle.service.callers import Caller
 from fettle.service.faces.tinker import answers, bodies, ids
 from fettle.service.faces.tinker.batches import widths_read
@@ -40,22 +41,13 @@ class Futures:
         except NotFoundError as error:
             return JSONResponse({"detail": error.message}, 410)
         try:
-            result = await promise.result(HOLD_S)
-            await promise.durable()
+            async with asyncio.timeout(HOLD_S):
+                return await self._answer(request, promise, body.request_id)
         except TimeoutError:
             again = {"type": "try_again", "request_id": body.request_id, "queue_state": "active"}
             return JSONResponse(again, 408)
         except FettleError as error:
             return JSONResponse(failed(error))
-        if promise.kind == "draw":
-            return await self._drawn(request, body.request_id, result)
-        _, said = ids.read_request(body.request_id)
-        if promise.kind in ("forward", "forward_backward"):
-            widths = widths_read(said, len(result.logprobs))
-            if _takes_protobuf(request):
-                return Response(answers.forward_output(result, widths), media_type=PROTOBUF)
-            return JSONResponse(answers.forward_json(result, widths))
-        return JSONResponse(_TOLD.get(promise.kind, _nothing)(promise, said, result))
 
     async def poll(self, who: Who, body: bodies.RetrieveFutures) -> JSONResponse:
         """What came to an end since a cursor. A sampler that is not known has nothing to tell, and is no error."""
@@ -80,18 +72,29 @@ class Futures:
             return self._face.sample(who, request)
         return self._service.promise(who, ids.read_request(request)[0])
 
-    async def _drawn(self, request: Request, id: str, result: Any) -> Response:
+    async def _answer(self, request: Request, promise: Promise, id: str) -> Response:
+        result = await promise.result()
+        await promise.durable()
+        protobuf = PROTOBUF in request.headers.get("accept", "")
+        _, said = ids.read_request(id)
+        if promise.kind == "draw":
+            return await self._drawn(id, said, result, protobuf=protobuf)
+        if promise.kind in ("forward", "forward_backward"):
+            widths = widths_read(said, len(result.logprobs))
+            if protobuf:
+                return Response(answers.forward_output(result, widths), media_type=PROTOBUF)
+            return JSONResponse(answers.forward_json(result, widths))
+        return JSONResponse(_TOLD.get(promise.kind, _nothing)(promise, said, result))
+
+    async def _drawn(self, id: str, said: str, result: Any, *, protobuf: bool) -> Response:
         asked, reading = answers.Asked(), None
-        if ids.read_request(id)[1]:
+        if said:
             extra = self._face.samples.extra(id)
             if extra is None:
                 # What was read of a prompt is in no journal: the client sends the whole request again.
                 return JSONResponse({"detail": f"what was read for {id} is no longer kept: send it again"}, 410)
-            try:
-                asked, reading = extra.asked, await extra.reading
-            except FettleError as error:
-                return JSONResponse(failed(error))
-        if _takes_protobuf(request):
+            asked, reading = extra.asked, await extra.read()
+        if protobuf:
             return Response(answers.sample_output(result, reading, asked), media_type=PROTOBUF)
         return JSONResponse(answers.sample_json(result, reading, asked))
 
@@ -103,15 +106,11 @@ class Futures:
             return
 
 
-def _takes_protobuf(request: Request) -> bool:
-    return PROTOBUF in request.headers.get("accept", "")
-
-
 def _saved(promise: Promise, _said: str, result: Any) -> dict[str, Any]:
     """A checkpoint's folder ends with its id."""
     kind, folder = result.path.split("/")[-2:]
     path = ids.path_of(f"{promise.policy}/{kind}/{folder.partition('@')[0]}")
-    return {"type": "save_weights" if kind == "weights" else "save_weights_for_sampler", "path": path}
+    return {"type": _SAVES[path.split("/")[-2]], "path": path}
 
 
 def _pinned(promise: Promise, said: str, _result: Any) -> dict[str, Any]:
@@ -124,6 +123,12 @@ def _pinned(promise: Promise, said: str, _result: Any) -> dict[str, Any]:
 def _nothing(promise: Promise, _said: str, _result: Any) -> dict[str, Any]:
     return {"type": promise.kind}
 
+
+_SAVES = {
+    "weights": "save_weights",
+    "sampler_weights": "save_weights_for_sampler",
+    "external_weights": "save_weights_external",
+}
 
 _TOLD: Mapping[str, Callable[[Promise, str, Any], dict[str, Any]]] = MappingProxyType(
     {

@@ -8,7 +8,7 @@ import asyncio
 import itertools
 import time
 from collections import deque
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -34,6 +34,14 @@ class Extra:
     reading: "asyncio.Task[PromptReading]"
     since: float = field(default_factory=time.monotonic)
 
+    async def read(self) -> PromptReading:
+        """What is read; who gives up waiting stops nothing."""
+        return await asyncio.shield(self.reading)
+
+
+Part = Callable[[], Awaitable[object]]
+"""Begins to wait for something."""
+
 
 class Channel:
     """The completions of one clone of a sampler."""
@@ -51,7 +59,7 @@ class Channel:
         """Whether nothing is under way."""
         return not self._tasks
 
-    def watch(self, request: str, *parts: Awaitable[object]) -> None:
+    def watch(self, request: str, *parts: Part) -> None:
         """Tell of a request once all of its parts are there."""
         if request not in self._known:
             self._known.add(request)
@@ -70,11 +78,11 @@ class Channel:
                 await asyncio.wait_for(self._news.wait(), seconds)
         return [event for _, event in self._told], max(self._cursor, cursor)
 
-    async def _tell(self, request: str, *parts: Awaitable[object]) -> None:
+    async def _tell(self, request: str, *parts: Part) -> None:
         state = "finished"
         for part in parts:
             try:
-                await part
+                await part()
             except FettleError:
                 state = "failed"
         self._cursor = next(self._cursors)

@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Coroutine
 from typing import Any
 
 from fastapi import APIRouter
@@ -16,7 +16,7 @@ from fettle.service.faces.tinker import bodies, ids, tensors
 from fettle.service.faces.tinker.answers import Asked, wanted_targets
 from fettle.service.faces.tinker.batches import text_tokens
 from fettle.service.faces.tinker.face import NAMED_AS, Face, Who, add
-from fettle.service.faces.tinker.samples import CLONE, Extra
+from fettle.service.faces.tinker.samples import CLONE, Extra, Part
 from fettle.service.faces.tinker.settings import number_of, sampling_of
 from fettle.service.models import Model
 
@@ -91,10 +91,10 @@ class Sampling:
 
     def _parts(
         self, key: str, entry: SamplerEntry, body: bodies.SampleBody, promise: Promise, prompt: list[int], asked: Asked
-    ) -> list[Awaitable[object]]:
+    ) -> list[Part]:
         """What an answer is made of: the draw, and what is read of the prompt."""
         if not asked:
-            return [promise.result()]
+            return [promise.result]
         extra = self._face.samples.extra(key)
         if extra is None:
             targets = None if asked.targets is None else wanted_targets(asked.targets, len(prompt))
@@ -102,7 +102,7 @@ class Sampling:
             reading = ReadRequest(prompt, asked.top, targets, asked.draws, temperature, number_of(key))
             extra = Extra(asked, _started(entry.live.read(reading)))
             self._face.samples.keep(key, extra)
-        return [promise.result(), extra.reading]
+        return [promise.result, extra.read]
 
 
 def _prompt(body: bodies.SampleBody, model: Model) -> list[int]:
