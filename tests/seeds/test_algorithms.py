@@ -5,11 +5,14 @@ import warnings
 
 import numpy as np
 import pytest
+import pytest_asyncio
 import safetensors.numpy
 
+from fettle.client import ServiceClient
 from fettle.compat.signal import local_client
 from fettle.config import LocalEngine, TinyModel
 from fettle.engine.local import make_tiny_model
+from tests.service.served import serving
 
 from .blocks import executed, headed
 
@@ -56,32 +59,48 @@ def model(tmp_path_factory):
     return make_tiny_model(TinyModel(hidden=32, layers=1, heads=2), folder, texts=["hello there"] * 9)
 
 
+@pytest.fixture(scope="module")
+def service(tmp_path_factory, model):
+    with serving(tmp_path_factory.mktemp("service") / "state", model) as served:
+        yield served
+
+
 @pytest.fixture
-def client(tmp_path):
-    with (
-        warnings.catch_warnings(),
-        local_client(tmp_path / "checkpoints", engine=LocalEngine(threads=1)) as made,
-    ):
+def base_model(client, model):
+    """What the client calls the model."""
+    return "tiny" if isinstance(client, ServiceClient) else model
+
+
+@pytest_asyncio.fixture(params=["in this process", "over HTTP"])
+async def client(request, tmp_path):
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the page's own defaults, which warn
-        yield made
+        if request.param == "over HTTP":
+            served = request.getfixturevalue("service")
+            async with ServiceClient(served.url, served.key) as remote:
+                yield remote
+        else:
+            with local_client(tmp_path / "checkpoints", engine=LocalEngine(threads=1)) as made:
+                yield made
 
 
 @pytest.mark.parametrize("algorithm", RETURNED)
-async def test_each_usage_runs_on_its_batch_format_and_returns_its_metrics(algorithm, client, model):
+async def test_each_usage_runs_on_its_batch_format_and_returns_its_metrics(algorithm, client, base_model):
     head = "reward" if algorithm == "Reward Modeling" else "value"
-    training_client = client.get_training_client(await client.create_run(model, head=head))
+    training_client = client.get_training_client(await client.create_run(base_model, head=head))
     columns = batch(shapes(algorithm))
     names = {"training_client": training_client, VARIABLES[algorithm]: columns}
-    result = (await executed(ours(PAGE[f"{algorithm}: Usage"], model), names))["result"]
+    result = (await executed(ours(PAGE[f"{algorithm}: Usage"], base_model), names))["result"]
     assert RETURNED[algorithm] <= set(result["metrics"])
     assert np.isfinite([result["loss"], *result["metrics"].values()]).all()
     assert (await training_client.optim_step())["grad_norm"] > 0
 
 
-async def test_the_three_stages_run_and_move_both_models(client, model):
-    policy_id, reward_run_id = await client.create_run(model), await client.create_run(model, head="reward")
+async def test_the_three_stages_run_and_move_both_models(client, base_model, tmp_path):
+    policy_id, reward_run_id = await client.create_run(base_model), await client.create_run(base_model, head="reward")
     training_client, reward_client = (client.get_training_client(name) for name in (policy_id, reward_run_id))
-    before = [await weights(training_client, "policy-0"), await weights(reward_client, "reward-0")]
+    both = {"policy": training_client, "reward": reward_client}
+    before = [await weights(client, each, tmp_path / f"{name}-0") for name, each in both.items()]
     names = {
         "client": client,
         "training_client": training_client,
@@ -90,9 +109,10 @@ async def test_the_three_stages_run_and_move_both_models(client, model):
         "preference_data": [batch(shapes("Reward Modeling"))],
         "rl_data": [batch(shapes("Enhanced PPO"))],
     }
-    await executed(ours(PAGE["Complete RLHF Pipeline: Three-Stage RLHF"], model), names)
-    assert (training_client.step, reward_client.step) == (2, 1)
-    after = [await weights(training_client, "policy-1"), await weights(reward_client, "reward-1")]
+    await executed(ours(PAGE["Complete RLHF Pipeline: Three-Stage RLHF"], base_model), names)
+    stepped = [await each.save_state(f"{name}-end") for name, each in both.items()]
+    assert [saved["step"] for saved in stepped] == [2, 1]
+    after = [await weights(client, each, tmp_path / f"{name}-1") for name, each in both.items()]
     for old, new in zip(before, after, strict=True):
         assert any(not np.array_equal(old[name], new[name]) for name in old)
 
@@ -129,6 +149,8 @@ def batch(columns: dict[str, list[int]]) -> dict[str, np.ndarray]:
     return found
 
 
-async def weights(training_client, name: str) -> dict[str, np.ndarray]:
-    saved = await training_client.save_state(name)
-    return safetensors.numpy.load_file(f"{saved['checkpoint_path']}/adapter_model.safetensors")
+async def weights(client, training_client, folder) -> dict[str, np.ndarray]:
+    saved = (await training_client.save_state(folder.name))["checkpoint_path"]
+    if isinstance(client, ServiceClient):
+        saved = await client.download_checkpoint(saved, folder)
+    return safetensors.numpy.load_file(f"{saved}/adapter_model.safetensors")
