@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -179,6 +180,12 @@ class Spawned:
         """As a supervisor does."""
         assert self._process is not None
         self._process.send_signal(signal.SIGTERM)
+
+    def limit_files(self, nbytes: int | None) -> None:
+        """Let no file grow beyond so many bytes; None lets them again."""
+        assert self._process is not None
+        limit = resource.RLIM_INFINITY if nbytes is None else nbytes
+        resource.prlimit(self._process.pid, resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
 
     def ended(self) -> int:
         """How it ended."""

@@ -71,3 +71,22 @@ def test_killed_in_the_middle_a_run_ends_with_the_weights_of_an_undisturbed_one(
     with service.client() as client:
         assert client.said("POST", f"/v1/samplers/{run}.0.{2 * STEPS}/logprobs", SEQUENCE) == killed[1]
         assert client.said("GET", f"/v1/checkpoints/{run}/weights/end")["digest"] == killed[2]
+
+
+def test_a_full_disk_refuses_work_and_loses_none(service):
+    """The limit of a file's size stands for the disk's: the journal's file can grow no further."""
+    with service.client() as client:
+        run = client.said("POST", "/v1/runs?wait=60", {"id": "crowded", **RUN})["id"]
+        send(client, run)
+        expected = outcome(client, run)
+        twin = client.said("POST", "/v1/runs?wait=60", {"id": "roomy", **RUN})["id"]
+        service.limit_files(max(path.stat().st_size for path in (service.state / "journal").rglob("*.log")) + 64)
+        body = {"incarnation": 0, "seq": 0, "data": [{"tokens": [5, 9] * 30}] * 64, "loss": {"type": "causal_lm"}}
+        for _ in range(2):
+            refused = client.request("POST", f"/v1/runs/{twin}/forward_backward", json=body)
+            assert (refused.status_code, refused.json()["error"]["code"]) == (503, "storage")
+            assert int(refused.headers["Retry-After"]) >= 1
+        assert client.said("GET", f"/v1/runs/{twin}")["next_seq"] == 0
+        service.limit_files(None)
+        send(client, twin)
+        assert outcome(client, twin) == expected
