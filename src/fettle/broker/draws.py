@@ -73,7 +73,7 @@ class Draws:
     async def _drawn(self, promise: Promise, sampler: str, pin: str | None, requests: Sequence[SampleRequest]) -> None:
         owner = sampler if pin is None else await self._pins.ready(pin)
         draws = [Draw(owner, sampler, _stopped_by(promise, request), promise.tenant) for request in requests]
-        found = await self._drawing(draws)
+        found = await self._drawing(draws) if draws else []
         if promise.done:
             return
         completions: list[Completion] = [completion for drawn in found for completion in drawn.completions]
