@@ -21,6 +21,8 @@ MOST_GROUPS = 12
 MOST_SAMPLES = 64
 """Of one group."""
 MOST_MESSAGES = 100
+LONGEST_NAME = 40
+"""Characters of a role, a group or a part of a reward."""
 MOST_TOKENS = 2_000
 """Of one text that are coloured."""
 SHADES = (0.9, 0.7, 0.5, 0.3, 0.15, 0.05, 0.0)
@@ -110,7 +112,7 @@ def _group(step: int, named: str, members: Sequence[Mapping[str, Any]]) -> Group
     conversations = [_messages(row) for row in members[:MOST_SAMPLES]]
     shared = _shared(conversations)
     samples = [_sample(row, said[shared:]) for row, said in zip(members, conversations, strict=False)]
-    title = f"Step {step:,}" + ("" if named.startswith("\0") else f", group {visible(named)[:80]}")
+    title = f"Step {step:,}" + ("" if named.startswith("\0") else f", group {visible(named)[:LONGEST_NAME]}")
     return Group(title, conversations[0][:shared], tuple(samples), len(members) - len(samples))
 
 
@@ -128,7 +130,9 @@ def _sample(row: Mapping[str, Any], said: tuple[Said, ...]) -> Sample:
         said,
         reward=finite(row.get("reward")),
         advantage=finite(row.get("advantage")),
-        components=tuple((visible(name), value) for name, told in named if (value := finite(told)) is not None),
+        components=tuple(
+            (visible(name)[:LONGEST_NAME], value) for name, told in named if (value := finite(told)) is not None
+        ),
         note=clipped(str(row.get("note") or ""))[0],
     )
 
@@ -145,7 +149,7 @@ def _messages(row: Mapping[str, Any]) -> tuple[Said, ...]:
 
 def _said(role: str, content: str) -> Said:
     text, more = clipped(content)
-    return Said(visible(role)[:40], text, more)
+    return Said(visible(role)[:LONGEST_NAME], text, more)
 
 
 def _pieces_told(tokens: Sequence[Any]) -> tuple[Piece, ...]:

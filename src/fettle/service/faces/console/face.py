@@ -85,7 +85,11 @@ def _add_runs(router: APIRouter, service: Service, pages: Pages, visitors: Visit
         run = service.run(visitor.caller, run_id)
         kept, _ = await service.checkpoints(visitor.caller, run_id=run_id, limit=MOST_CHECKPOINTS, offset=0)
         found = await views.status(service, run)
-        said = {"moves": views.moves(run), "settings": views.settings_of(run), "checkpoints": kept}
+        said: dict[str, Any] = {
+            "moves": views.moves(run),
+            "settings": views.settings_of(run),
+            "checkpoints": kept,
+        }
         return pages.page("run.html", visitor, here="Runs", **found, **said)
 
     @router.get("/parts/runs/{run_id}/status")

@@ -41,7 +41,7 @@ def number(value: object) -> str:
 def age(since: datetime, now: datetime) -> str:
     """How long ago, in the two largest units."""
     seconds = max(0, int((now - _utc(since)).total_seconds()))
-    parts = []
+    parts: list[str] = []
     for unit, size in AGES:
         count, seconds = divmod(seconds, size)
         if count or parts:

@@ -72,7 +72,7 @@ def moves(run: Run) -> list[Move]:
 
 def settings_of(run: Run) -> str:
     """What a run was made of, as it would stand in a recipe."""
-    said = {"policy": run.spec.model_dump(mode="json")}
+    said: dict[str, Any] = {"policy": run.spec.model_dump(mode="json")}
     if run.checkpoint:
         said["checkpoint"] = run.checkpoint
     if run.metadata:

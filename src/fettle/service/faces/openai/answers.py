@@ -46,7 +46,7 @@ class Answer:
             for place in range(count):
                 yield self._event([self._form.opening(place)], usage)
             async for heard in overheard.tokens(promise):
-                place = heard.request * n + heard.index
+                place = heard.request * n + heard.member
                 if text := choices[place].add(heard.token):
                     yield self._event([self._form.piece(place, text)], usage)
             completions: list[Completion] = await promise.result()

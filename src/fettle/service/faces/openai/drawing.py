@@ -17,7 +17,7 @@ class Heard(NamedTuple):
 
     request: int
     """Which of the draw's prompts it answers."""
-    index: int
+    member: int
     """Which of that prompt's completions it belongs to."""
     token: int
 

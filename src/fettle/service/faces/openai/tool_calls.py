@@ -127,5 +127,6 @@ def _skipped(text: str, at: int, around: Sequence[str]) -> int:
 def _call(value: object) -> ToolCall:
     if not isinstance(value, dict) or not isinstance(value.get("name"), str):
         raise ValueError("this is no call")
-    arguments = next((value[name] for name in ARGUMENTS if isinstance(value.get(name), dict)), {})
+    given = (value[name] for name in ARGUMENTS if isinstance(value.get(name), dict))
+    arguments: dict[str, Any] = next(given, {})
     return ToolCall(f"call_{secrets.token_hex(12)}", value["name"], json.dumps(arguments, ensure_ascii=False))

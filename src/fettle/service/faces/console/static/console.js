@@ -13,7 +13,11 @@ function told(value) {
   return Math.abs(value) >= 1000 ? Math.round(value).toLocaleString("en") : String(+value.toPrecision(4));
 }
 
-function settings(panel, width) {
+function marked(value, step) {
+  return value.toLocaleString("en", { maximumFractionDigits: Math.max(0, 1 - Math.floor(Math.log10(step))) });
+}
+
+function settings(panel, width, pointed) {
   const axis = {
     stroke: color("--faint"),
     grid: { stroke: color("--line"), width: 1 },
@@ -28,7 +32,6 @@ function settings(panel, width) {
     dash: place ? [6, 4] : [],
     spanGaps: true,
     points: { show: panel.steps.length < 30 },
-    value: (_, value) => told(value),
   }));
   return {
     width,
@@ -36,10 +39,11 @@ function settings(panel, width) {
     scales: { x: { time: false } },
     axes: [
       { ...axis, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000, 100000] },
-      { ...axis, size: 56, values: (_, marks) => marks.map(told) },
+      { ...axis, size: 58, values: (_, marks, __, ___, step) => marks.map((mark) => marked(mark, step)) },
     ],
     cursor: { drag: { x: true, y: false } },
-    legend: { show: panel.lines.length > 1, live: true },
+    legend: { show: panel.lines.length > 1, live: false },
+    hooks: { setCursor: [(chart) => pointed(chart.cursor.idx)] },
     series: [{ label: "step" }, ...lines],
   };
 }
@@ -72,7 +76,7 @@ class Curve {
   show(panel) {
     const same = this.panel && this.panel.lines.length === panel.lines.length && this.panel.steps.length >= 30;
     this.panel = panel;
-    this.now.textContent = told(newest(panel.lines[0]));
+    this.tell(null);
     this.plot.setAttribute("role", "img");
     const last = panel.lines.map((line) => `${line.label} ${told(newest(line))}`).join(", ");
     this.plot.setAttribute("aria-label", `${panel.title} over ${panel.steps.length} steps; newest: ${last}`);
@@ -81,9 +85,17 @@ class Curve {
     else this.draw();
   }
 
+  tell(place) {
+    const { lines, steps } = this.panel;
+    const pointed = place !== null && place !== undefined;
+    const values = lines.map((line) => told(pointed ? line.values[place] : newest(line)));
+    this.now.textContent = pointed ? `step ${steps[place].toLocaleString("en")}: ${values.join(", ")}` : values[0];
+  }
+
   draw() {
     if (this.chart) this.chart.destroy();
-    this.chart = new uPlot(settings(this.panel, this.plot.clientWidth), columns(this.panel), this.plot);
+    const drawn = settings(this.panel, this.plot.clientWidth, (place) => this.tell(place));
+    this.chart = new uPlot(drawn, columns(this.panel), this.plot);
   }
 
   fit() {
