@@ -25,6 +25,12 @@ PRICES = Prices(device_second=Decimal("0.01"), opening_balance=Decimal(5))
 NONE = {"none": {}, "empty": {"X-API-Key": ""}, "another scheme": {"Authorization": "Basic dXNlcjpwYXNz"}}
 
 
+@pytest.fixture
+def database_url(tmp_path) -> str:
+    """One kind is enough here."""
+    return f"sqlite:///{tmp_path / 'catalogue.sqlite3'}"
+
+
 @dataclass
 class Office:
     """What the administration stands on, and where it listens."""

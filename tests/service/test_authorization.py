@@ -179,3 +179,17 @@ def test_a_foreign_thing_is_answered_word_for_word_as_one_that_is_not_there(thin
         unknown = stranger.get(path.format("nosuch"))
         assert foreign.status_code == unknown.status_code == 404
         assert foreign.text.replace(id, "nosuch") == unknown.text
+
+
+def test_what_its_owner_has_published_every_tenant_may_read_and_none_may_change(things, callers, answers):
+    published = f"/v1/checkpoints/{things['run']}/weights/two"
+    stranger = callers["another tenant's key"]
+    assert stranger.get(published).status_code == 200
+    assert stranger.get(f"{published}/files/manifest.json").status_code == 200
+    changes = [
+        stranger.delete(published),
+        stranger.put(f"{published}/ttl", json={"ttl_seconds": 1}),
+        stranger.delete(f"{published}/publish"),
+    ]
+    assert [answer.status_code for answer in changes] == [404] * 3
+    assert stranger.get(published).status_code == 200

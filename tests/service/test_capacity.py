@@ -2,9 +2,11 @@ from dataclasses import replace
 
 import pytest
 
+from fettle.config import LocalEngine, LoRA, PolicySpec
 from fettle.engine.base import Capabilities
+from fettle.engine.local import LocalBackend
 from fettle.errors import BusyError, ModelError
-from fettle.service.capacity import GIB, fits
+from fettle.service.capacity import GIB, USABLE, Room, fits
 
 GPU = Capabilities("local", "cuda", (), (), threads=1, memory_bytes=80 * GIB)
 
@@ -28,3 +30,16 @@ def test_what_others_are_in_the_way_of_is_told_to_come_again():
 
 def test_a_device_that_is_not_here_refuses_nothing():
     fits(replace(GPU, memory_bytes=0), 10**15, 0)
+
+
+async def test_room_is_what_the_engine_says_that_policies_take(tiny_model, tmp_path):
+    backend = LocalBackend(LocalEngine(), checkpoints=tmp_path)
+    whole, adapter = PolicySpec(model=tiny_model), PolicySpec(model=tiny_model, lora=LoRA(rank=2))
+    memory = int(2.5 * backend.policy_bytes(whole) / USABLE)
+    room = Room(replace(backend.capabilities(), memory_bytes=memory), backend.policy_bytes)
+    await room.check(whole, [whole])
+    await room.check(adapter, [whole, adapter])
+    with pytest.raises(BusyError, match="pause or complete another"):
+        await room.check(whole, [whole, whole])
+    with pytest.raises(ModelError, match="train an adapter"):
+        await Room(replace(GPU, memory_bytes=1000), backend.policy_bytes).check(whole, [])

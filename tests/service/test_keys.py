@@ -1,5 +1,6 @@
 import asyncio
 import json
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -33,8 +34,10 @@ def audit(store, tmp_path) -> Audit:
 
 
 @pytest.fixture
-def keyring(store, audit, clock) -> Keyring:
-    return Keyring(store, audit, clock=clock)
+async def keyring(store, audit, clock) -> AsyncIterator[Keyring]:
+    ring = Keyring(store, audit, clock=clock)
+    yield ring
+    await ring.settled()
 
 
 async def test_a_key_proves_whose_it_is(keyring):
@@ -131,7 +134,6 @@ async def test_a_verified_key_asks_the_catalogue_nothing(keyring, store):
     _, secret = await keyring.create("acme")
     await keyring.verified(secret)
     await keyring.settled()
-    await store.close()
     task = keyring.verified(secret)
     with pytest.raises(StopIteration):  # it ends without waiting for anything
         task.send(None)

@@ -8,6 +8,12 @@ from fettle.service.rates import CLASSES, MIB, Rates, body_limit, class_of
 CALLER = Caller("acme", "key-1", admin=False)
 
 
+@pytest.fixture
+def database_url(tmp_path) -> str:
+    """One kind is enough here."""
+    return f"sqlite:///{tmp_path / 'catalogue.sqlite3'}"
+
+
 class Clock:
     def __init__(self):
         self.now = 0.0

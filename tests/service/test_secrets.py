@@ -3,12 +3,9 @@
 import base64
 
 import httpx
-import psycopg
-import pytest
 
-from fettle.service import tables
 from tests.service.matrix import NATIVE_BATCH, TINKER_BATCH
-from tests.service.served import Client, Spawned
+from tests.service.served import Client, Spawned, serving
 
 MARKS = [f"CANARY{number}aVerySecretThing" for number in range(8)]
 PASSWORD = "CANARYpasswordOfTheDatabase"
@@ -61,26 +58,28 @@ def said(answer: httpx.Response) -> str:
     return "\n".join([answer.text, *(f"{name}: {value}" for name, value in answer.headers.items())])
 
 
-def in_the_database(url: str) -> str:
-    with psycopg.connect(url) as connection:
-        rows = [connection.execute(f"SELECT * FROM {name}").fetchall() for name in tables.catalogue.tables]
-    return str(rows)
-
-
-@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
-def test_no_secret_is_found_in_answers_logs_or_files(spawned, request, kind):
-    url = request.getfixturevalue("postgres").new_database() if kind == "postgresql" else ""
-    arguments = ["--database-url", url.replace("fettle@", f"fettle:{PASSWORD}@")] if url else []
-    server = spawned(*arguments)
+def test_no_secret_is_found_in_answers_logs_or_files(spawned):
+    server = spawned()
     answers, made = use_everything(server)
     answers += send_what_is_no_key(server)
     server.kill()
     places = {f"answer {number}": text.encode() for number, text in enumerate(answers)}
     places |= {str(path): path.read_bytes() for path in server.state.rglob("*") if path.is_file()}
     places["the log"] = server.log().encode()
-    if url:
-        places["the database"] = in_the_database(url).encode()
     assert any(b"run_made" in contents for contents in places.values())
-    secrets = [*MARKS, PASSWORD, *(key.split("-", 2)[2] for key in (server.key, made))]
+    secrets = [*MARKS, *(key.split("-", 2)[2] for key in (server.key, made))]
     found = [(place, secret[:6]) for place, held in places.items() for secret in secrets if secret.encode() in held]
     assert found == []
+
+
+def test_the_databases_password_is_found_nowhere(tmp_path, tiny_model, postgres, caplog):
+    caplog.set_level("DEBUG")
+    url = postgres.new_database().replace("fettle@", f"fettle:{PASSWORD}@")
+    state = tmp_path / "state"
+    with serving(state, tiny_model, database_url=url) as served, served.client() as client:
+        client.new_run(lora={"rank": 2})
+        told = client.said("GET", "/v1/capabilities")
+    held = [path.read_bytes() for path in state.rglob("*") if path.is_file()]
+    assert held
+    assert not any(PASSWORD.encode() in contents for contents in held)
+    assert PASSWORD not in caplog.text + str(told)

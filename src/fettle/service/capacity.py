@@ -1,5 +1,9 @@
 """Whether a policy has room on the device: decided before anything is allocated."""
 
+import asyncio
+from collections.abc import Callable, Iterable
+
+from fettle.config import PolicySpec
 from fettle.engine.base import Capabilities
 from fettle.errors import BusyError, ModelError
 
@@ -31,3 +35,28 @@ def fits(capabilities: Capabilities, needed: int, used: int) -> None:
             "free: pause or complete another, or wait",
             ROOM_AGAIN_S,
         )
+
+
+class Room:
+    """A device's memory, and how to tell what a policy takes of it.
+
+    It is told from models' settings and not measured: what is missed here, the engine refuses when memory runs out.
+    """
+
+    def __init__(self, capabilities: Capabilities, bytes_of: Callable[[PolicySpec], int]) -> None:
+        self._capabilities = capabilities
+        self._bytes_of = bytes_of
+
+    async def check(self, wanted: PolicySpec, others: Iterable[PolicySpec]) -> None:
+        """Refuses a policy that has no room beside the others.
+
+        Raises:
+            BusyError: they are in its way.
+            ModelError: it would not fit if it were alone.
+        """
+        specs = list(others)
+
+        def told() -> tuple[int, int]:
+            return self._bytes_of(wanted), sum(self._bytes_of(spec) for spec in specs)
+
+        fits(self._capabilities, *await asyncio.to_thread(told))

@@ -11,6 +11,7 @@ from fettle.calls import Close, Create, Load
 from fettle.config import PolicySpec
 from fettle.errors import BusyError, ConfigError, FettleError, NotFoundError, StateError
 from fettle.service.callers import Caller
+from fettle.service.capacity import Room
 from fettle.service.clock import Clock
 from fettle.service.entries import Run, RunState
 from fettle.service.ids import checked, new_id
@@ -46,9 +47,19 @@ class Runs:
     """Every run of every tenant, in memory."""
 
     def __init__(
-        self, broker: Broker, store: Store, owners: Owners, later: Later, clock: Clock, *, most: int, max_rank: int
+        self,
+        broker: Broker,
+        store: Store,
+        owners: Owners,
+        later: Later,
+        clock: Clock,
+        room: Room,
+        *,
+        most: int,
+        max_rank: int,
     ) -> None:
         self._broker = broker
+        self._room = room
         self._store = store
         self._owners = owners
         self._later = later
@@ -97,15 +108,17 @@ class Runs:
         """Begin a run; the same id and call again are the same promise.
 
         Raises:
-            BusyError: there are as many as there may be.
+            BusyError: there are as many as there may be, or no memory is free.
+            ModelError: it would not fit into the device's memory.
             NotFoundError: the id is another tenant's.
             SequenceError: the id was used for another call.
             StateError: it was, and that run is over.
             StorageError: the catalogue or the journal cannot be written.
         """
-        before = self._runs.get(run.id)
+        if run.id not in self._runs:
+            await self._check_room(run)
+        before = self._runs.get(run.id)  # another request for it may have come in the meantime
         if before is None:
-            self._check_room()
             self._runs[run.id] = run
             try:
                 await self._store.put_run(run)
@@ -192,13 +205,14 @@ class Runs:
         if isinstance(promise.answer, FettleError):
             self.ended(run_id, "failed", promise.answer.message)
 
-    def _check_room(self) -> None:
-        in_memory = sum(not info.parked for info in self._broker.policies().values())
-        if in_memory >= self._most:
+    async def _check_room(self, run: Run) -> None:
+        in_memory = [name for name, info in self._broker.policies().items() if not info.parked]
+        if len(in_memory) >= self._most:
             raise BusyError(
-                f"{in_memory} runs are in memory here, and there may be {self._most}: pause or complete one",
+                f"{len(in_memory)} runs are in memory here, and there may be {self._most}: pause or complete one",
                 ROOM_AGAIN_S,
             )
+        await self._room.check(run.spec, [self._runs[name].spec for name in in_memory if name in self._runs])
 
 
 def _newest_first(run: Run) -> tuple[object, str]:
