@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +26,7 @@ from fettle.service.core import Service
 PATIENCE_S = 60.0
 NAME = "tiny"
 ALIAS = "Qwen/Qwen3-8B"
+Layers = Callable[[Service], list[Any]]
 
 
 class Client(httpx.Client):
@@ -88,8 +89,8 @@ class Served:
 
 
 @contextmanager
-def serving(state: Path, model: str, **settings: Any) -> Iterator[Served]:
-    """A service over a model, until the block ends."""
+def serving(state: Path, model: str, *, layers: Layers = lambda service: [], **settings: Any) -> Iterator[Served]:
+    """A service over a model, until the block ends; ``layers`` are put around its application."""
     given = {
         "models": (ServedModel(name=NAME, path=model, aliases=(ALIAS,)),),
         "engine": LocalEngine(device="cpu", threads=1),
@@ -97,7 +98,7 @@ def serving(state: Path, model: str, **settings: Any) -> Iterator[Served]:
         **settings,
     }
     config, begun = ServiceConfig(**given), Begun()
-    thread = threading.Thread(target=lambda: asyncio.run(_serve(config, begun)), daemon=True)
+    thread = threading.Thread(target=lambda: asyncio.run(_serve(config, begun, layers)), daemon=True)
     thread.start()
     assert begun.ready.wait(PATIENCE_S), "the service did not start"
     assert begun.served is not None, "the service failed at its start"
@@ -117,13 +118,13 @@ class Begun:
     served: Served | None = None
 
 
-async def _serve(config: ServiceConfig, begun: Begun) -> None:
+async def _serve(config: ServiceConfig, begun: Begun, layers: Layers) -> None:
     try:
         async with opened(config) as service:
             keys = [await service.keys.create(tenant) for tenant in ("one", "two")]
             _, admin = await service.keys.create("admin", admin=True)
             listening = bound("127.0.0.1", 0)
-            server = server_of(app_of(service), config)
+            server = server_of(app_of(service, *layers(service)), config)
             answering = asyncio.create_task(server.serve([listening]))
             await service.start()
             url = f"http://127.0.0.1:{listening.getsockname()[1]}"

@@ -4,17 +4,21 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
+from starlette.types import ASGIApp
+
 from fettle.broker import Broker
 from fettle.cli.exits import INTERRUPTED
-from fettle.config import ServiceConfig
+from fettle.config import PolicySpec, ServiceConfig
 from fettle.engine.local import LocalBackend
 from fettle.errors import ConfigError, StateError, StorageError
 from fettle.service.app import app_of
+from fettle.service.capacity import Room
 from fettle.service.checkpoints import FOLDER
 from fettle.service.connections import bound, server_of
 from fettle.service.core import Service
@@ -55,7 +59,8 @@ async def opened(settings: ServiceConfig) -> AsyncIterator[Service]:
             backend = LocalBackend(settings.engine, checkpoints=state / FOLDER)
             broker = await Broker.recovered(backend, state / JOURNAL, settings.journal, settings.scheduling)
             try:
-                yield await Service(settings, broker, store, models).recovered()
+                room = Room(backend.capabilities(), lambda spec: backend.policy_bytes(_of_path(spec, models)))
+                yield await Service(settings, broker, store, models, room).recovered()
             finally:
                 await asyncio.to_thread(broker.close)
         finally:
@@ -66,7 +71,8 @@ async def _serve(settings: ServiceConfig, listening: socket.socket) -> None:
     async with opened(settings) as service:
         await _make_first_key(service)
         await service.start()
-        server = server_of(app_of(service), settings)
+        layers, end_traces = _traced(service)
+        server = server_of(app_of(service, *layers), settings)
         answering = asyncio.create_task(server.serve([listening]))
         stop = asyncio.Event()
         await asyncio.sleep(0)  # the server's own handlers come first, and are replaced
@@ -78,6 +84,12 @@ async def _serve(settings: ServiceConfig, listening: socket.socket) -> None:
         await service.stop()
         server.should_exit = True
         await answering
+        await asyncio.to_thread(end_traces)
+
+
+def _of_path(spec: PolicySpec, models: Models) -> PolicySpec:
+    """A run's spec as the engine takes it: with the model's folder in the place of its name."""
+    return spec.model_copy(update={"model": models.named(str(spec.model)).path})
 
 
 def _asked_to_stop(stop: asyncio.Event) -> None:
@@ -93,6 +105,19 @@ async def _make_first_key(service: Service) -> None:
         return
     _, text = await service.keys.create(FIRST_TENANT, name="made at the first start", admin=True)
     print(f"fettle: the first key, an admin's, which is not shown again: {text}", flush=True)
+
+
+def _traced(service: Service) -> tuple[list[Callable[[ASGIApp], ASGIApp]], Callable[[], None]]:
+    """The layer that sends traces, where they are wanted, and what ends it."""
+    if service.settings.otlp_endpoint is None:
+        return [], lambda: None
+    try:
+        from fettle.service.telemetry import Traced, Traces
+    except ImportError as error:
+        raise ConfigError("otlp_endpoint needs OpenTelemetry: pip install fettle[otel], or leave it out") from error
+    traces = Traces(service.settings.otlp_endpoint)
+    service.when_submitted(traces.submitted)
+    return [partial(Traced, traces=traces)], traces.close
 
 
 def _say_where(settings: ServiceConfig, listening: socket.socket) -> None:

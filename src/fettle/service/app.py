@@ -8,6 +8,7 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp
 
 import fettle
 from fettle.errors import FettleError
@@ -35,10 +36,12 @@ frame where `Accept` says so. Every error is `{"error": {"code", "message"}, "de
 `Authorization: Bearer ...` or `X-API-Key: ...`."""
 
 
-def app_of(service: Service) -> FastAPI:
-    """The application, which serves all faces of the service."""
+def app_of(service: Service, *layers: Callable[[ASGIApp], ASGIApp]) -> FastAPI:
+    """The application, which serves all faces of the service, with further layers around it."""
     app = FastAPI(title="Fettle", version=fettle.__version__, description=DESCRIPTION, docs_url=None, redoc_url=None)
     app.add_middleware(Limits, max_body_mib=service.settings.max_body_mib, timeout_s=service.settings.request_timeout_s)
+    for layer in layers:
+        app.add_middleware(layer)
     app.add_middleware(Observed, service=service)
     app.add_exception_handler(FettleError, _error)
     app.add_exception_handler(HTTPException, _framework_error)

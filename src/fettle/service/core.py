@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
@@ -16,6 +16,7 @@ from fettle.service.audit import Audit
 from fettle.service.auth import Doors
 from fettle.service.beside import Beside, generated
 from fettle.service.callers import Caller
+from fettle.service.capacity import Room
 from fettle.service.checkpoints import SCHEME, Checkpoints
 from fettle.service.clock import Clock, now
 from fettle.service.entries import CheckpointEntry, CheckpointKind, Run, RunState, SamplerEntry
@@ -45,7 +46,7 @@ class Service:
     """Runs, samplers, checkpoints and sessions of tenants, over one broker. What is another's is as if it were not."""
 
     def __init__(
-        self, settings: ServiceConfig, broker: Broker, store: Store, models: Models, *, clock: Clock = now
+        self, settings: ServiceConfig, broker: Broker, store: Store, models: Models, room: Room, *, clock: Clock = now
     ) -> None:
         state = Path(settings.state)
         self.settings = settings
@@ -66,14 +67,14 @@ class Service:
         self.told = Told(state, self._later, clock)
         owners = Owners(lambda caller, subject: self.audit.note("foreign_access", caller, subject=subject))
         most, rank = settings.max_policies, settings.max_rank
-        self._runs = Runs(broker, store, owners, self._later, clock, most=most, max_rank=rank)
+        self._runs = Runs(broker, store, owners, self._later, clock, room, most=most, max_rank=rank)
         self._samplers = Samplers(broker, store, self._runs, owners, self._later, clock, most=settings.max_samplers)
         self.artifacts = Artifacts(settings.artifacts_url)
         self._checkpoints = Checkpoints(broker, store, self.artifacts, owners, self._later, clock, state=state)
         self.sessions = Sessions(store, owners, clock, timeout_s=settings.session_timeout_s)
         self._work = Work(broker, self._runs, self._checkpoints, self.usage, self.told, self.metrics)
         self._beside = Beside(self._runs, self._samplers, self._checkpoints, self.sessions)
-        self._upkeep = Upkeep(self.audit.flush, self.usage.flush, self._beside.sweep)
+        self._upkeep = Upkeep(self.keys.settled, self.audit.flush, self.usage.flush, self._beside.sweep)
         self._trying: asyncio.Task[None] | None = None
 
     # --- from start to end ----------------------------------------------------------------------------
@@ -294,7 +295,7 @@ class Service:
         """The caller's promise of that id; a draw is found by its key as well.
 
         Raises:
-            NotFoundError: the caller has none: it was acknowledged, has expired, or never was.
+            NotFoundError: the caller has none.
         """
         promise = self._work.known(id) or self._work.known(draw_key(caller.tenant, id))
         if promise is None or promise.tenant != caller.tenant:
@@ -342,11 +343,7 @@ class Service:
         return await self.artifacts.files(self.checkpoint(caller, id))
 
     def file(self, caller: Caller, id: str, name: str) -> AsyncIterator[bytes]:
-        """One of a checkpoint's files, piece by piece.
-
-        Raises:
-            NotFoundError: it has no such file.
-        """
+        """One of a checkpoint's files, piece by piece; ``NotFoundError`` comes with the first."""
         return self.artifacts.read(self.checkpoint(caller, id), name)
 
     def archive(self, caller: Caller, id: str) -> AsyncIterator[bytes]:
@@ -379,11 +376,13 @@ class Service:
 
     # --- how it stands --------------------------------------------------------------------------------
 
+    def when_submitted(self, told: Callable[[Promise], object]) -> None:
+        """Have ``told`` called with every operation and draw that is taken in."""
+        self._work.watchers.append(told)
+
     def counts(self) -> Mapping[str, float]:
         """How much waits, and how much there is."""
         return {**self.broker.counts(), "samplers": len(self._samplers), "ready": float(self.ready)}
-
-    # --- what goes on beside --------------------------------------------------------------------------
 
     async def _begun(self, caller: Caller, run: Run, call: Create | Load) -> Promise:
         promise = await self._work.begin(run, call)

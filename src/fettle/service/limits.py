@@ -45,7 +45,7 @@ class Limits:
         headers = Headers(scope=scope)
         body = _Body(receive, headers, body_limit(scope["method"], scope["path"], self._most), self._timeout_s)
         if "content-encoding" in headers:
-            scope = {**scope, "headers": list(scope["headers"])}
+            scope["headers"] = list(scope["headers"])
             opened = MutableHeaders(scope=scope)
             del opened["content-encoding"]
             del opened["content-length"]

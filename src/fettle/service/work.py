@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from fettle.broker import Broker, Promise
@@ -31,6 +31,8 @@ class Work:
         self._usage = usage
         self._told = told
         self._metrics = metrics
+        self.watchers: list[Callable[[Promise], object]] = []
+        """Told of each promise that is new."""
 
     async def begin(self, run: Run, call: Create | Load) -> Promise:
         """Begin a run."""
@@ -142,6 +144,8 @@ class Work:
         self._usage.watch(promise, run_id)
         promise.when_done(self._metrics.worked)
         promise.when_done(partial(self._told.worked, run_id))
+        for told in self.watchers:
+            told(promise)
 
     def _closed(self, run_id: str, promise: Promise) -> None:
         if not isinstance(promise.answer, FettleError):
