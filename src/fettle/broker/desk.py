@@ -41,7 +41,7 @@ class Desk:
         *,
         journal: Journal | None,
         unpin: Callable[[str], None],
-        stop_drawing: Callable[[Promise], None],
+        stop_drawing: Callable[[Promise], bool],
     ) -> None:
         self._backend = backend
         self._worker = worker
@@ -224,10 +224,8 @@ class Desk:
             self.snapshots.worked(log, promise, answer)
 
     def _cancelled(self, promise: Promise) -> bool:
-        if promise.policy and not promise.taken():
+        if not (promise.taken() if promise.policy else self._stop_drawing(promise)):
             return False
-        if not promise.policy:
-            self._stop_drawing(promise)
         self.ledger.answer(promise, CancelledError(f"{promise.kind} {promise.id} was cancelled"))
         return True
 

@@ -66,9 +66,9 @@ class Draws:
         self._tasks[promise] = task
         task.add_done_callback(partial(self._ended, promise, pin))
 
-    def cancel(self, promise: Promise) -> None:
-        """Stop: what waits is not drawn, and of what is being drawn nothing more."""
-        self._tasks[promise].cancel()
+    def cancel(self, promise: Promise) -> bool:
+        """Stop: what waits is not drawn, and of what is being drawn nothing more. False where all is drawn already."""
+        return promise in self._tasks and self._tasks[promise].cancel()
 
     async def _drawn(self, promise: Promise, sampler: str, pin: str | None, requests: Sequence[SampleRequest]) -> None:
         owner = sampler if pin is None else await self._pins.ready(pin)

@@ -19,6 +19,24 @@ class PastCall:
 
 
 @dataclass(slots=True)
+class PastAnswer:
+    """What an operation or a draw came to."""
+
+    place: Place
+    said: Tree
+
+    @property
+    def result(self) -> Tree:
+        """The answer itself."""
+        return self.said["result"]
+
+    @property
+    def failed(self) -> bool:
+        """Whether it is an error."""
+        return bool(self.result["type"] == "error")
+
+
+@dataclass(slots=True)
 class PastPolicy:
     """One that was not forgotten."""
 
@@ -44,15 +62,17 @@ class Past:
     policies: dict[str, PastPolicy] = field(default_factory=dict)
     operations: dict[str, dict[Order, PastCall]] = field(default_factory=dict)
     """Of each policy, from its oldest snapshot that is kept. They may lie before the record that says how it stands."""
-    answers: dict[str, Tree] = field(default_factory=dict)
-    """By the id of the promise: the newest record."""
-    places: dict[str, Place] = field(default_factory=dict)
-    """Where those lie."""
+    answers: dict[str, dict[str, PastAnswer]] = field(default_factory=dict)
+    """Of each policy, and of draws under the empty name, by the id of the promise."""
     draws: dict[str, PastCall] = field(default_factory=dict)
     acknowledged: set[str] = field(default_factory=set)
     released: set[str] = field(default_factory=set)
     threads: int = 0
     """Of arithmetic, when the newest file was begun."""
+
+    def answer(self, call: PastCall) -> PastAnswer | None:
+        """What it came to, if that is known."""
+        return self.answers.get(call.said["policy"], {}).get(call.said["id"])
 
 
 def past_of(entries: Iterable[Entry]) -> Past:
@@ -69,11 +89,6 @@ def order_of(id: str) -> Order:
     return int(incarnation), int(seq)
 
 
-def failed(answer: Tree | None) -> bool:
-    """Whether a recorded answer is an error."""
-    return answer is not None and answer["result"]["type"] == "error"
-
-
 def figures(result: Tree) -> dict[str, float]:
     """What two answers to the same call have in common, but for the time they took."""
     found = {name: result[name] for name in ("loss", "grad_norm", "policy_version", "version") if name in result}
@@ -84,21 +99,22 @@ def _head(past: Past, place: Place, tree: Tree) -> None:
     past.threads = tree["threads"]
 
 
-def _begins(past: Past, id: str) -> None:
+def _begins(past: Past, tree: Tree) -> None:
     """A call is taken in: what was said of one that had its name before is over."""
-    past.answers.pop(id, None)
+    id = tree["id"]
+    past.answers.get(tree["policy"], {}).pop(id, None)
     past.acknowledged.discard(id)
     past.released.discard(id)
 
 
 def _open(past: Past, place: Place, tree: Tree) -> None:
-    _begins(past, tree["id"])
+    _begins(past, tree)
     past.operations[tree["policy"]] = {}
     past.policies[tree["policy"]] = PastPolicy(place, _without_call(tree), bytes(tree["call"].data))
 
 
 def _operation(past: Past, place: Place, tree: Tree) -> None:
-    _begins(past, tree["id"])
+    _begins(past, tree)
     own = past.operations.setdefault(tree["policy"], {})
     own[tree["incarnation"], tree["seq"]] = PastCall(place, _without_call(tree))
 
@@ -129,12 +145,12 @@ def _attach(past: Past, place: Place, tree: Tree) -> None:
 
 
 def _draw(past: Past, place: Place, tree: Tree) -> None:
-    _begins(past, tree["id"])
+    _begins(past, tree)
     past.draws[tree["id"]] = PastCall(place, {name: value for name, value in tree.items() if name != "requests"})
 
 
 def _answer(past: Past, place: Place, tree: Tree) -> None:
-    past.answers[tree["id"]], past.places[tree["id"]] = tree, place
+    past.answers.setdefault(tree["policy"], {})[tree["id"]] = PastAnswer(place, tree)
     policy, result = past.policies.get(tree["policy"]), tree["result"]
     if policy is None:
         return
@@ -159,6 +175,7 @@ def _release(past: Past, place: Place, tree: Tree) -> None:
 def _forget(past: Past, place: Place, tree: Tree) -> None:
     past.policies.pop(tree["policy"], None)
     past.operations.pop(tree["policy"], None)
+    past.answers.pop(tree["policy"], None)
 
 
 def _without_call(tree: Tree) -> Tree:

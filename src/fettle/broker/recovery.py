@@ -9,16 +9,16 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from fettle.broker.desk import Desk
-from fettle.broker.draws import DRAW, Draws, requests_of
+from fettle.broker.draws import Draws, requests_of
 from fettle.broker.journal import Journal, Place
 from fettle.broker.ledger import Asked
 from fettle.broker.oplog import Due, OpLog, never_due
-from fettle.broker.past import Past, PastCall, PastPolicy, failed, figures, order_of
+from fettle.broker.past import Past, PastAnswer, PastCall, PastPolicy, figures, order_of
 from fettle.broker.promises import Promise, open_id
 from fettle.broker.schedule import Worker
 from fettle.broker.written import Order, call_in
 from fettle.calls import Call, call_of
-from fettle.errors import StorageError
+from fettle.errors import FettleError, StorageError
 from fettle.frames import Tree, result_of, result_tree, unpacked
 
 logger = logging.getLogger(__name__)
@@ -75,25 +75,23 @@ class Recovery:
     def _policy(self, name: str, past: PastPolicy) -> Iterator[_Step]:
         """Everything of one policy."""
         log = self._log(name, past)
-        answered = [id for id, tree in self._past.answers.items() if tree["policy"] == name and id != log.opening.id]
-        for id in answered:
-            if self._wanted(id):
-                log.promises[order_of(id)] = self._answered(id)
+        for id, answer in self._past.answers.get(name, {}).items():
+            if id != log.opening.id and self._wanted(id, answer):
+                log.promises[order_of(id)] = self._answered(id, answer)
+        operations = self._past.operations.get(name, {})
+        due, stranded = _in_turn(past, operations)
+        log.take_up(past.incarnation, _next_seq(past, due), past.version)
         if past.closed:
             log.closed = True
             return
         for pin, version in past.pins.items():
             if pin not in self._past.released or self._drawn_from(pin):
                 self._desk.pins.add(self._pin(pin, name, version))
-        operations = self._past.operations.get(name, {})
-        due, stranded = _in_turn(past, operations)
-        yield _Step(past.place, partial(self._begin, log, past, idle=not due))
-        latest = past.place
+        latest = min([past.place, *(operations[order].place for order in due)])
+        yield _Step(latest, partial(self._begin, log, past, idle=not due))
         for order in due:
             latest = max(latest, operations[order].place)
             yield _Step(latest, partial(self._operation, log, order, operations[order]))
-        next_seq = _next_seq(past, due)
-        log.take_up(past.incarnation, next_seq, past.version)
         for order in stranded:
             self._stranded(log, past, order, operations[order])
 
@@ -133,7 +131,7 @@ class Recovery:
 
     def _operation(self, log: OpLog, order: Order, operation: PastCall) -> "asyncio.Future[Any] | None":
         """Do again what was done, and do what was not."""
-        id, answer = operation.said["id"], self._past.answers.get(operation.said["id"])
+        id, answer = operation.said["id"], self._past.answer(operation)
         if answer is None:
             promise = self._under_way(operation)
             log.promises[order] = promise
@@ -145,27 +143,30 @@ class Recovery:
             return None
         log.written.since += 1
         kind = operation.said["kind"]
-        if failed(answer) or kind in WITHOUT_EFFECT or (kind == "pin" and id not in self._desk.pins):
+        if answer.failed or kind in WITHOUT_EFFECT or (kind == "pin" and id not in self._desk.pins):
             return None
         return self._worker.start(partial(self._again, log, operation, answer), flow=log.tenant)
 
-    def _again(self, log: OpLog, operation: PastCall, answer: Tree) -> None:
+    def _again(self, log: OpLog, operation: PastCall, answer: PastAnswer) -> None:
         """On the worker's thread: an operation whose answer is known."""
-        call = _call_at(self._journal, operation.place)
-        found = figures(result_tree(self._desk.carried_out(log, operation.said["id"], call, again=True)))
-        before = figures(answer["result"])
+        id, call = operation.said["id"], _call_at(self._journal, operation.place)
+        try:
+            result = self._desk.carried_out(log, id, call, again=True)
+        except FettleError as error:
+            raise StorageError(f"operation {id} cannot be repeated: {error.message}") from error
+        found, before = figures(result_tree(result)), figures(answer.result)
         if found != before:
             logger.error(
-                "%s came to %s when it was repeated, and to %s before: was it another machine, or another number "
-                "of threads?",
-                operation.said["id"],
+                "operation %s came to %s when it was repeated, and to %s before: was it another machine, or another "
+                "number of threads?",
+                id,
                 found,
                 before,
             )
 
     def _stranded(self, log: OpLog, past: PastPolicy, order: Order, operation: PastCall) -> None:
         """An operation before which others are missing."""
-        if operation.said["id"] in self._past.answers:
+        if self._past.answer(operation) is not None:
             return
         promise = self._under_way(operation)
         log.promises[order] = promise
@@ -175,11 +176,11 @@ class Recovery:
             self._desk.take_in(log, order[1], promise, partial(_call_at, self._journal, operation.place))
 
     def _take_up_draws(self) -> None:
-        for id, tree in self._past.answers.items():
-            if tree["kind"] == DRAW and self._wanted(id):
-                self._answered(id)
-        for id, draw in self._past.draws.items():
-            if id not in self._past.answers:
+        for id, answer in self._past.answers.get("", {}).items():
+            if self._wanted(id, answer):
+                self._answered(id, answer)
+        for draw in self._past.draws.values():
+            if self._past.answer(draw) is None:
                 requests = requests_of(self._journal.read(draw.place)["requests"])
                 self._draws.begin(self._under_way(draw), draw.said["sampler"], requests)
         for pin in self._past.released:
@@ -191,19 +192,17 @@ class Recovery:
         self._desk.ledger.take_up(promise)
         return promise
 
-    def _answered(self, id: str) -> Promise:
+    def _answered(self, id: str, answer: PastAnswer) -> Promise:
         """A promise whose answer is kept."""
-        tree = self._past.answers[id]
-        promise = self._promise(tree)
-        promise.seconds, promise.answered_at, promise.place = tree["seconds"], tree["at"], self._past.places[id]
-        promise.settle(result_of(tree["result"]))
+        promise = self._promise(answer.said)
+        promise.seconds, promise.answered_at, promise.place = answer.said["seconds"], answer.said["at"], answer.place
+        promise.settle(result_of(answer.result))
         self._desk.ledger.keep(promise)
         return promise
 
-    def _wanted(self, id: str) -> bool:
-        tree = self._past.answers[id]
-        old = tree["at"] + self._journal.settings.answers_seconds < time.time()
-        return tree["kept"] and id not in self._past.acknowledged and not old
+    def _wanted(self, id: str, answer: PastAnswer) -> bool:
+        old = answer.said["at"] + self._journal.settings.answers_seconds < time.time()
+        return answer.said["kept"] and id not in self._past.acknowledged and not old
 
     def _pin(self, id: str, policy: str, version: int) -> Promise:
         said = {"id": id, "policy": policy, "tenant": "", "kind": "pin", "tokens": 0, "digest": ""}
@@ -213,8 +212,8 @@ class Recovery:
 
     def _drawn_from(self, pin: str) -> bool:
         """Whether a draw that is not done needs it."""
-        draws = self._past.draws.items()
-        return any(draw.said["sampler"] == pin and id not in self._past.answers for id, draw in draws)
+        draws = self._past.draws.values()
+        return any(draw.said["sampler"] == pin and self._past.answer(draw) is None for draw in draws)
 
     def _promise(self, said: Tree) -> Promise:
         asked = Asked(said["id"], said["policy"], said["tenant"], said["kind"], said["tokens"], 0, said["digest"])

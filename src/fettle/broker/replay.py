@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fettle.broker.calls import carried_out
 from fettle.broker.journal import entries, segment_numbers
-from fettle.broker.past import Past, PastCall, failed, figures, past_of
+from fettle.broker.past import Past, PastCall, figures, past_of
 from fettle.broker.segments import read
 from fettle.broker.snapshots import FOLDER
 from fettle.broker.written import Order, Snapshot, call_in
@@ -87,14 +87,14 @@ class Recording:
         first, last = self._spans(run)[step]
         begin = self._begun(run, first, backend)
         for order, operation in sorted(self._past.operations[run].items()):
-            answer = self._past.answers.get(operation.said["id"])
-            if not begin <= order <= last or answer is None or failed(answer):
+            answer = self._past.answer(operation)
+            if not begin <= order <= last or answer is None or answer.failed:
                 continue
             if operation.said["kind"] not in REPEATED:
                 continue
             found = result_tree(carried_out(backend, run, operation.said["id"], self._call(operation)))
             if order >= first:
-                yield from _compared(operation, figures(answer["result"]), figures(found))
+                yield from _compared(operation, figures(answer.result), figures(found))
 
     def _begun(self, run: str, first: Order, backend: Backend) -> Order:
         """Make the policy as it was before ``first``, or some calls earlier; returns the first call to repeat."""
@@ -117,12 +117,12 @@ class Recording:
         spans: dict[int, tuple[Order, Order]] = {}
         first: Order | None = None
         for order, operation in sorted(self._past.operations.get(run, {}).items()):
-            answer = self._past.answers.get(operation.said["id"])
-            if answer is None or failed(answer) or operation.said["kind"] not in REPEATED:
+            answer = self._past.answer(operation)
+            if answer is None or answer.failed or operation.said["kind"] not in REPEATED:
                 continue
             first = first or order
             if operation.said["kind"] == "optim_step":
-                spans[answer["result"]["policy_version"]] = (first, order)
+                spans[answer.result["policy_version"]] = (first, order)
             if operation.said["kind"] != "forward_backward":
                 first = None
         return spans

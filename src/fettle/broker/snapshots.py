@@ -4,6 +4,7 @@ import asyncio
 import logging
 import shutil
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -173,7 +174,7 @@ class Snapshots:
         if log.written.timer is not None:
             log.written.timer.cancel()
             log.written.timer = None
-        asyncio.get_running_loop().run_in_executor(None, shutil.rmtree, self._folder / log.name, True)
+        self._worker.post(partial(shutil.rmtree, self._folder / log.name, ignore_errors=True), flow=log.tenant)
 
     async def _follow(self, log: OpLog, snapshot: Snapshot, done: "asyncio.Future[None]") -> None:
         """See a snapshot to its end."""
