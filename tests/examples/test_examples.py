@@ -2,14 +2,18 @@
 
 import json
 import runpy
+import sys
 from pathlib import Path
 
 import pytest
 
 from fettle.cli.train import new_run
+from fettle.config import TinyModel
 from fettle.config.load import dump, load
+from fettle.engine.local import make_tiny_model
 from fettle.tracking import read_metrics
 from fettle.types import Message, Task
+from tests.service.served import serving
 
 ROOT = Path(__file__).parent.parent.parent
 SMALLER = [
@@ -35,9 +39,11 @@ def printed(tmp_path, monkeypatch, capsys):
 
 
 def test_every_example_is_run_here():
-    assert {path.name for path in (ROOT / "examples").rglob("*.py")} == {
+    run_elsewhere = {"tinker_rl.py", "tinker_sft.py"}  # by the tests of their protocol
+    assert {path.name for path in (ROOT / "examples").rglob("*.py")} - run_elsewhere == {
         "own_loop.py",
         "own_reward.py",
+        "service_client.py",
         "simple_ppo.py",
         "train.py",
     }
@@ -52,6 +58,18 @@ def test_own_loop_learns_to_say_e(printed):
     assert before.count("e") < after.count("e")
     assert rewards[0] < 0.1
     assert rewards[-1] > 0.5
+
+
+def test_the_client_of_a_service_teaches_it_a_sentence(printed, tmp_path, monkeypatch):
+    model = make_tiny_model(TinyModel(hidden=64, layers=1, heads=2), tmp_path / "tiny", texts=["a letter from you"] * 9)
+    with serving(tmp_path / "state", model) as service:
+        monkeypatch.setattr(sys, "argv", ["service_client.py", service.url, service.key])
+        losses, said, saved, copied = printed("service_client.py").splitlines()
+    first, last = (float(part.split()[-1]) for part in losses.split(","))
+    assert last < first / 4
+    assert said.endswith("a look at the letter that came today, and it was from you.")
+    assert saved.startswith("saved fettle://run_")
+    assert Path(copied.split()[-1], "manifest.json").is_file()
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
