@@ -1,10 +1,11 @@
 import hashlib
 import io
 import json
+import shutil
 import tarfile
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 import fsspec
@@ -13,8 +14,10 @@ from moto.server import ThreadedMotoServer
 
 from fettle.config import PolicySpec
 from fettle.errors import CheckpointError, ConfigError, NotFoundError, StateError, StorageError
-from fettle.service.artifacts import CHUNK, Artifacts, expired
+from fettle.service.artifacts import CHUNK, Artifacts
 from fettle.service.entries import CheckpointEntry
+from tests.service.databases import until
+from tests.service.served import Served, serving
 
 NOW = datetime(2026, 1, 31, tzinfo=UTC)
 WEIGHTS = bytes(range(256)) * (CHUNK // 256) + b"the last piece"
@@ -182,7 +185,34 @@ def test_an_address_of_nothing_known_is_refused():
         Artifacts("nosuch://a/b")
 
 
-def test_what_has_had_its_time_is_told(entry):
-    past, future = NOW - timedelta(seconds=1), NOW + timedelta(seconds=1)
-    entries = [replace(entry, name=name, expires_at=at) for name, at in (("a", past), ("b", future), ("c", None))]
-    assert [each.name for each in expired(entries, NOW)] == ["a"]
+async def test_of_an_overwritten_checkpoint_nothing_is_left(url, entry, tmp_path):
+    artifacts = Artifacts(url)
+    await artifacts.keep(entry)
+    later = written(tmp_path / "later" / "run-1" / "weights" / "one", {"policy.json": b"[1]"})
+    kept = await artifacts.keep(replace(later, id=entry.id))
+    await artifacts.drop(kept)
+    assert [name for name, _ in await artifacts.files(kept)] == ["manifest.json", "policy.json"]
+    assert await contents(artifacts.read(kept, "policy.json")) == b"[1]"
+
+
+def test_a_service_goes_on_from_a_checkpoint_that_only_the_store_has(tmp_path, tiny_model, s3):
+    url = f"{s3}/{tmp_path.name}"
+    with serving(tmp_path / "state", tiny_model, artifacts_url=url) as served, served.client() as client:
+        run = client.new_run(lora={"rank": 2})
+        client.said("POST", f"/v1/runs/{run}/save_state?wait=60", {"name": "one"})
+        id = f"{run}/weights/one"
+        until(lambda: stored(served, id) is not None)
+        files = client.said("GET", f"/v1/checkpoints/{id}/files")
+        shutil.rmtree(stored(served, id).path)
+        assert client.said("GET", f"/v1/checkpoints/{id}/files") == files
+        body = {"checkpoint": id, "optimizer": True}
+        assert client.said("POST", "/v1/runs?wait=60", body)["state"] == "active"
+        client.said("DELETE", f"/v1/checkpoints/{id}")
+    files, root = fsspec.core.url_to_fs(url, use_listings_cache=False)
+    assert files.find(root) == []
+
+
+def stored(served: Served, id: str) -> CheckpointEntry | None:
+    """The checkpoint, once all of it is in the store."""
+    entries = served.call(served.service.store.checkpoints())
+    return next((entry for entry in entries if entry.id == id and entry.stored_at is not None), None)

@@ -1,20 +1,11 @@
 """What a real service computes is counted, charged, and ends at zero until somebody pays."""
 
-import time
 from decimal import Decimal
 
 from fettle.config import Prices
+from tests.service.databases import until
 from tests.service.matrix import NATIVE_BATCH, TOKENS
 from tests.service.served import Client, serving
-
-PATIENCE_S = 60
-
-
-def eventually(happened) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not happened():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.1)
 
 
 def counted(client: Client, kind: str) -> dict[str, float]:
@@ -56,12 +47,12 @@ def test_at_zero_runs_are_paused_and_after_a_payment_they_go_on(tmp_path, tiny_m
         def refused() -> bool:
             return client.post(f"/v1/runs/{run}/forward_backward?wait=60", json=NATIVE_BATCH).status_code == 402
 
-        eventually(refused)
-        eventually(lambda: client.said("GET", f"/v1/runs/{run}")["state"] == "paused")
+        until(refused)
+        until(lambda: client.said("GET", f"/v1/runs/{run}")["state"] == "paused")
         assert client.post("/v1/runs", json={"base_model": "tiny"}).status_code == 402
         with served.client(served.admin_key) as admin:
             admin.said("POST", "/v1/tenants/one/payments", {"amount": 100, "key": "a"})
-        eventually(lambda: client.said("GET", f"/v1/runs/{run}")["state"] == "active")
+        until(lambda: client.said("GET", f"/v1/runs/{run}")["state"] == "active")
         client.said("POST", f"/v1/runs/{run}/forward_backward?wait=60", NATIVE_BATCH)
         assert client.said("GET", f"/v1/runs/{rested}")["state"] == "paused"  # its owner put it there
         money = client.said("GET", "/v1/balance?limit=1000")

@@ -12,7 +12,7 @@ import sys
 import tarfile
 import uuid
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -137,11 +137,15 @@ class Artifacts:
 
     def _upload(self, entry: CheckpointEntry) -> None:
         folder = Path(entry.path)
-        for name, expected in {**_hashes(entry, (folder / MANIFEST).read_bytes()), MANIFEST: entry.digest}.items():
+        hashes = {**_hashes(entry, (folder / MANIFEST).read_bytes()), MANIFEST: entry.digest}
+        for name, expected in hashes.items():
             self._files.makedirs(self._at(entry, name).rpartition("/")[0], exist_ok=True)
             self._files.put_file(str(folder / name), self._at(entry, name))
             with self._files.open(self._at(entry, name), "rb") as file:
                 _check(entry, name, file, expected)
+        for path in self._files.find(self._at(entry, "")):  # of one of this name that was overwritten
+            if path.removeprefix(self._at(entry, "")) not in hashes:
+                self._files.rm_file(path)
 
     def _download(self, entry: CheckpointEntry, folder: Path) -> None:
         scratch = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.partial")
@@ -194,11 +198,6 @@ class Artifacts:
 
     def _at(self, entry: CheckpointEntry, name: str) -> str:
         return f"{self._root}/{entry.id}/{name}"
-
-
-def expired(entries: Iterable[CheckpointEntry], now: datetime) -> list[CheckpointEntry]:
-    """Those that are to be deleted."""
-    return [entry for entry in entries if entry.expires_at is not None and entry.expires_at <= now]
 
 
 def _store_at(url: str) -> tuple[Any, str]:
