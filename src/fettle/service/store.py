@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from fettle.errors import ConfigError, DataError, NotFoundError, StorageError
 from fettle.service import tables
 from fettle.service.entries import AuditRow, CheckpointEntry, Key, Run, SamplerRow, Session, Tenant
-from fettle.service.migrations import migrate
+from fettle.service.migrations.steps import migrate
 
 CATALOGUE = "catalogue.sqlite3"
 """The file in the state folder."""
