@@ -7,7 +7,7 @@ import numpy as np
 import tinker
 from tinker import types
 
-STEPS, GROUP, LENGTH = 15, 16, 8
+STEPS, GROUP, LENGTH = 20, 32, 8
 
 
 def datum(prompt: list[int], drawn: types.SampledSequence, advantage: float) -> types.Datum:
@@ -40,7 +40,7 @@ def main() -> None:
             advantages = rewards - rewards.mean()
             data = [datum(prompt, drawn, float(a)) for drawn, a in zip(group, advantages, strict=True)]
             training.forward_backward(data, "importance_sampling")
-            training.optim_step(types.AdamParams(learning_rate=3e-2)).result()
+            training.optim_step(types.AdamParams(learning_rate=5e-2)).result()
             print(f"step {step:2}  reward {rewards.mean():.3f}  {tokenizer.decode(group[0].tokens)!r}")
 
 

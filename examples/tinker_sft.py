@@ -35,7 +35,7 @@ def main() -> None:
         for step in range(STEPS):
             # Both are sent before either is waited for: the server carries them out in this order.
             losses = training.forward_backward(data, "cross_entropy")
-            training.optim_step(types.AdamParams(learning_rate=3e-3))
+            training.optim_step(types.AdamParams(learning_rate=1e-2))
             if step % 20 == 0 or step == STEPS - 1:
                 print(f"step {step:2}  loss {losses.result().metrics['loss:sum']:.3f}")
         sampler = training.save_weights_and_get_sampling_client()

@@ -124,7 +124,7 @@ def test_70_weights_are_downloaded_and_loaded_by_peft(shared, training, http, ti
     rest = rest_of(shared)
     (listed,) = rest.list_checkpoints(run).result().checkpoints
     assert (listed.checkpoint_id, listed.checkpoint_type) == ("external_weights/out", "external")
-    urls = rest.get_external_weights_urls(run, "external_weights/out").result().urls
+    urls = rest.get_external_weights_urls(path).result().urls
     for file, url in urls.items():
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).write_bytes(http.get(url, headers={"X-API-Key": ""}).read())
