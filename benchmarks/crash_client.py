@@ -105,7 +105,7 @@ class Program:
         told = {"status": "pending"}
         while told["status"] == "pending":
             told = await self._sure(lambda: self._transport.get(f"/v1/futures/{drawn['id']}", wait=10.0))
-        self._tell(f"draw {key} {len(read(told['result'])[0])}")
+        self._tell(f"draw {key} {len(read(told['result']))}")
 
     async def _sure(self, ask: Callable[[], Awaitable[Result]]) -> Result:
         """The same request until it is answered; what is wrong with it is told, and ends the program."""

@@ -35,7 +35,7 @@ from benchmarks.timed_server import ADDRESS
 from fettle.calls import Forward, ForwardBackward, OptimStep, call_tree
 from fettle.config import PPO, AdamW, CausalLM, TinyModel
 from fettle.engine.local import make_tiny_model
-from fettle.frames import MEDIA_TYPE, packed, plain, unpacked
+from fettle.frames import MEDIA_TYPE, packed, plain, result_of, unpacked
 from fettle.types import Datum, datum
 
 ROW = Row(
@@ -133,6 +133,9 @@ def overhead(service: Service, wire: Wire, repetitions: int) -> dict[str, Any]:
         own = [one for one in told if one["path"].endswith(f"/{verb}")][repetitions // 10 :]  # the first warm it up
         found[verb] = {
             "overhead_ms": spread([1e3 * (one["seconds"] - one["computed"]) for one in own]),
+            "overhead_processor_ms": spread(
+                [1e3 * (one["processor_seconds"] - one["processor_computed"]) for one in own]
+            ),
             "server_ms": spread([1e3 * one["seconds"] for one in own]),
             "client_ms": spread([1e3 * seconds for seconds in seen[verb][repetitions // 10 :]]),
             "body_bytes": len(body),
@@ -206,8 +209,8 @@ async def _draws(service: Service, count: int) -> dict[str, Any]:
             params = {"max_tokens": tokens, "seed": index, "end_tokens": False}
             said = {"key": f"draw-{index}", "requests": [{"prompt": prompt, "n": n, "params": params}]}
             promise = JSON.read(await http.post(f"/v1/samplers/{sampler}/sample", content=JSON.body(said)))
-            (drawn,) = await _outcome(http, JSON, promise["id"])
-            return [len(completion["tokens"]) for completion in drawn] == [tokens] * n
+            drawn = result_of(await _outcome(http, JSON, promise["id"]))
+            return [len(completion.tokens) for completion in drawn] == [tokens] * n
 
         started = time.perf_counter()
         right = await asyncio.gather(*map(one, range(count)))
@@ -327,6 +330,8 @@ def _show(
     for wire, found in overheads.items():
         for verb, one in found.items():
             rows.append([f"{verb} in {wire}: server's own time", f"{one['overhead_ms']['median']:.2f} ms"])
+            processor = one["overhead_processor_ms"]["median"]
+            rows.append([f"{verb} in {wire}: of that the processor's", f"{processor:.2f} ms"])
             rows.append([f"{verb} in {wire}: as the client sees it", f"{one['client_ms']['median']:.2f} ms"])
     rows.append(["a batch of 128 in JSON", f"{sizes['json_bytes'] / 1e3:.0f} kB"])
     rows.append(["the same in binary", f"{sizes['binary_bytes'] / 1e3:.0f} kB"])

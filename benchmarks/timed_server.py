@@ -3,6 +3,7 @@
 ``python -m benchmarks.timed_server serve ...`` starts the service as it is, with two wrappers: one around the
 application, which notes when each request comes in and when the last byte of its answer goes out, and one around the
 backend's calls, which notes when each begins and ends. ``GET /benchmark/requests`` tells, and forgets, the requests.
+Beside the clock it reads the processor time of the process, which says the same of a machine that is busy with others.
 What is not in it is uvicorn's reading of the request line and headers, which comes before the application is called.
 """
 
@@ -10,6 +11,7 @@ import functools
 import json
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import uvicorn
@@ -20,8 +22,24 @@ from fettle.engine.local import LocalBackend
 ADDRESS = "/benchmark/requests"
 COMPUTING = ("forward", "forward_backward", "optim_step", "sample")
 
-requests: list[dict[str, Any]] = []
-computed: list[tuple[float, float]] = []
+requests: list[tuple[str, "Span"]] = []
+computed: list["Span"] = []
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """When: on the clock, and by what this process has computed so far."""
+
+    clock: float
+    processor: float
+
+
+Span = tuple[Moment, Moment]
+
+
+def moment() -> Moment:
+    """Now."""
+    return Moment(time.perf_counter(), time.process_time())
 
 
 class Timed:
@@ -37,18 +55,14 @@ class Timed:
         elif scope["path"] == ADDRESS:
             await _tell(send)
         else:
-            started = time.perf_counter()
+            started = moment()
             await self._application(scope, receive, send)
-            requests.append({"path": scope["path"], "started": started, "ended": time.perf_counter()})
+            requests.append((scope["path"], (started, moment())))
 
 
 async def _tell(send: Any) -> None:
     """The requests since the last time, each with its seconds and those of the backend within them."""
-    told = []
-    for request in requests:
-        started, ended = request["started"], request["ended"]
-        within = sum(max(0.0, min(ended, end) - max(started, start)) for start, end in computed)
-        told.append({"path": request["path"], "seconds": ended - started, "computed": within})
+    told = [{"path": path, **apart(span)} for path, span in requests]
     requests.clear()
     computed.clear()
     body = json.dumps(told).encode()
@@ -56,16 +70,28 @@ async def _tell(send: Any) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
+def apart(span: Span) -> dict[str, float]:
+    """Seconds of a request, and those of the backend within it: on the clock, and of the processor."""
+    started, ended = span
+    within = [each for each in computed if started.clock <= each[0].clock and each[1].clock <= ended.clock]
+    return {
+        "seconds": ended.clock - started.clock,
+        "computed": sum(end.clock - start.clock for start, end in within),
+        "processor_seconds": ended.processor - started.processor,
+        "processor_computed": sum(end.processor - start.processor for start, end in within),
+    }
+
+
 def timed(call: Callable[..., Any]) -> Callable[..., Any]:
     """A call of the backend that notes when it was under way."""
 
     @functools.wraps(call)
     def noted(*arguments: Any, **named: Any) -> Any:
-        started = time.perf_counter()
+        started = moment()
         try:
             return call(*arguments, **named)
         finally:
-            computed.append((started, time.perf_counter()))
+            computed.append((started, moment()))
 
     return noted
 

@@ -83,15 +83,22 @@ def test_growth_is_that_of_a_line_from_its_beginning_to_its_end(values, growth):
 
 
 async def test_what_the_backend_computed_during_a_request_is_told_beside_its_seconds(monkeypatch):
-    monkeypatch.setattr(timed_server, "requests", [{"path": "/v1/x", "started": 10.0, "ended": 20.0}])
-    monkeypatch.setattr(timed_server, "computed", [(5.0, 11.0), (12.0, 15.0), (21.0, 22.0)])
+    def span(started, ended):
+        return timed_server.Moment(started, started / 10), timed_server.Moment(ended, ended / 10)
+
+    monkeypatch.setattr(timed_server, "requests", [("/v1/x", span(10.0, 20.0))])
+    monkeypatch.setattr(
+        timed_server, "computed", [span(5.0, 9.0), span(12.0, 15.0), span(16.0, 17.0), span(21.0, 22.0)]
+    )
     sent = []
 
     async def send(message):
         sent.append(message)
 
     await timed_server.Timed(None)({"type": "http", "path": timed_server.ADDRESS}, None, send)
-    assert json.loads(sent[1]["body"]) == [{"path": "/v1/x", "seconds": 10.0, "computed": 4.0}]
+    (told,) = json.loads(sent[1]["body"])
+    assert (told["path"], told["seconds"], told["computed"]) == ("/v1/x", 10.0, 4.0)
+    assert (told["processor_seconds"], told["processor_computed"]) == pytest.approx((1.0, 0.4))
     assert timed_server.requests == []
 
 
