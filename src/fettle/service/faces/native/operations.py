@@ -211,7 +211,7 @@ def _loss(body: Batch) -> LossConfig:
     given: Tree = body.loss
     if given is None:
         raise DataError("a batch needs data and loss, or batch_data and loss_fn")
-    if given.get("type") not in LOSSES:
+    if not isinstance(given.get("type"), str) or given["type"] not in LOSSES:
         raise ConfigError(f"no loss is named {given.get('type')!r}: use {', '.join(LOSSES)}")
     try:
         return _LOSS.validate_python(given)
