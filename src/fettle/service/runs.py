@@ -212,7 +212,13 @@ class Runs:
                 f"{len(in_memory)} runs are in memory here, and there may be {self._most}: pause or complete one",
                 ROOM_AGAIN_S,
             )
-        await self._room.check(run.spec, [self._runs[name].spec for name in in_memory if name in self._runs])
+        others = [_of_base(self._runs[name]) for name in in_memory if name in self._runs]
+        await self._room.check(_of_base(run), others)
+
+
+def _of_base(run: Run) -> PolicySpec:
+    """A run's spec with its base model's name: what began from a checkpoint is as large as what began from that."""
+    return run.spec.model_copy(update={"model": run.model})
 
 
 def _newest_first(run: Run) -> tuple[object, str]:
