@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from fettle.cli import build
+from fettle.cli import build, models
 from fettle.client import ServiceClient
 from fettle.client.kept import NOTE, kept
 from fettle.config import RLRun, ServiceEngine
@@ -98,6 +98,13 @@ async def test_the_service_is_told_of_the_run_and_keeps_what_the_folder_keeps(se
         assert {len(episode["messages"]) for episode in episodes} == {2}
         saved = {checkpoint["name"] for checkpoint in await client.list_checkpoints(run_id)}
     assert saved == {path.parent.name for path in folder.checkpoints.glob(f"*/{NOTE}")}
+
+
+async def test_a_run_at_a_service_is_evaluated_there(service, tmp_path):
+    config = rl("tiny", service)
+    _, summary = await trained(config, tmp_path / "run")
+    found = await models.evaluation(config, summary.checkpoint)
+    assert found.reward == summary.last["heldout/reward"]
 
 
 async def test_a_run_that_was_interrupted_goes_on_to_the_same_weights(served, service, tmp_path):
