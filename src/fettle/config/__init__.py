@@ -81,7 +81,7 @@ from fettle.config.policy import (
     TinyModel,
 )
 from fettle.config.presets import PRESETS
-from fettle.config.prices import Prices
+from fettle.config.prices import Prices, TokenPrices
 from fettle.config.rl import RLRun
 from fettle.config.runs import PREVIOUS, STAGE, Pipeline, RunConfig, StageConfig, models_of, with_models
 from fettle.config.scheduling import Scheduling
@@ -162,15 +162,16 @@ __all__ = [
     "Scheduling",
     "SequenceMean",
     "SequenceSum",
-    "ServiceEngine",
     "ServedModel",
     "ServiceConfig",
+    "ServiceEngine",
     "SimPO",
     "StageConfig",
     "Targets",
     "Teacher",
     "TinyModel",
     "TokenMean",
+    "TokenPrices",
     "TrustRegion",
     "Value",
     "WorkedPairs",
