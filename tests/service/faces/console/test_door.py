@@ -1,10 +1,12 @@
 """Who gets in, what browsers are told, and what a foreign page cannot do."""
 
 import re
+from importlib.resources import files
 
 import httpx
 import pytest
 
+from fettle.service.faces import console
 from tests.service.served import serving
 
 CSRF = re.compile(r'name="csrf" value="([^"]+)"')
@@ -114,7 +116,12 @@ def test_what_a_form_cannot_ask_is_a_page_that_says_so(shared, visitor, path, da
     assert "That cannot be" in answer.text
 
 
-def test_files_beside_the_pages_have_their_licences_and_no_other_is_served(shared):
+def test_what_others_wrote_has_its_licence_beside_it():
+    beside = {path.name for path in (files(console) / "static").iterdir()}
+    assert {"htmx.min.js", "htmx.LICENSE", "uPlot.iife.min.js", "uPlot.min.css", "uPlot.LICENSE"} <= beside
+
+
+def test_only_files_for_browsers_are_served(shared):
     assert httpx.get(f"{shared.url}/static/htmx.min.js").status_code == 200
     for name in ("htmx.LICENSE", "..%2fface.py", "face.py"):
         assert httpx.get(f"{shared.url}/static/{name}").status_code == 404

@@ -83,11 +83,9 @@ def settings_of(run: Run) -> str:
 async def samples(service: Service, run: Run, *, step: int | None, least: float | None) -> dict[str, Any]:
     """What a run has said: its clients' episodes, or else its last draws."""
     told = await service.told.episodes(run.id)
-    groups: Sequence[Group] = (
-        groups_of_episodes(told, step=step, least=least)
-        if told
-        else groups_of_draws(service.told.draws(run.id), service.models.named(run.model))
-    )
+    groups: Sequence[Group] = groups_of_episodes(told, step=step, least=least)
+    if not told and (draws := service.told.draws(run.id)):
+        groups = groups_of_draws(draws, service.models.named(run.model))
     shaded = any(each.pieces for group in groups for sample in group.samples for each in (*group.prompt, *sample.said))
     return {"run": run, "told": bool(told), "groups": groups, "shaded": shaded}
 

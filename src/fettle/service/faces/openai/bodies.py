@@ -100,6 +100,10 @@ class Drawing(Body):
 class CompletionBody(Drawing):
     """``POST /v1/completions``."""
 
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"model": "qwen3-0.6b", "prompt": "One, two,", "max_tokens": 8, "logprobs": 1}]}
+    )
+
     prompt: Prompt
     """A text, tokens, or a list of either."""
     echo: bool = False
@@ -217,6 +221,10 @@ class Tool(Body):
 
 class ChatBody(Drawing):
     """``POST /v1/chat/completions``."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"model": "qwen3-0.6b", "messages": [{"role": "user", "content": "2 + 3 ="}]}]}
+    )
 
     messages: Annotated[list[ChatMessage], Field(min_length=1)]
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None

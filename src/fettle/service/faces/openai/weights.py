@@ -84,8 +84,11 @@ class Named:
 
     async def listed(self, caller: Caller) -> list[Listed]:
         """Everything that the caller can name."""
+        names = self._names()
         checkpoints, _ = await self._service.checkpoints(caller, limit=ALL, offset=0)
         runs, _ = await self._service.runs(caller, limit=ALL, offset=0)
+        runs = [run for run in runs if run.model in names]  # another base model is no longer served
+        checkpoints = [entry for entry in checkpoints if entry.model in names]
         models = [
             Listed(name, self._since, "fettle", model.name, model.context)
             for model in self._service.models
