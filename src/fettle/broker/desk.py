@@ -238,7 +238,7 @@ class Desk:
 
     def _drop_if_over(self, log: OpLog) -> None:
         """Forget a policy that is closed and of which nobody can ask anything more."""
-        if log.closed and not log.promises and log.opening.acknowledged:
+        if log.closed and not log.promises and self.ledger.find(log.opening.id) is not log.opening:
             self.logs.pop(log.name, None)
             if self._journal is not None and self._journal.failed is None and log.written.place != NOWHERE:
                 try:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
+import numpy as np
+
 from fettle.broker.ledger import Asked, Ledger
 from fettle.broker.pins import Pins
 from fettle.broker.promises import Promise
@@ -97,15 +99,18 @@ def draw_digest(sampler: str, requests: Sequence[SampleRequest]) -> str:
 
 def requests_tree(requests: Sequence[SampleRequest]) -> Tree:
     """What is asked for, without who watches it."""
+    prompts = [np.asarray(request.prompt, np.int64) for request in requests]
     return [
-        {"prompt": list(request.prompt), "n": request.n, "params": request.params.model_dump(mode="json")}
-        for request in requests
+        {"prompt": prompt, "n": request.n, "params": request.params.model_dump(mode="json")}
+        for prompt, request in zip(prompts, requests, strict=True)
     ]
 
 
 def requests_of(tree: Tree) -> list[SampleRequest]:
     """The requests that :func:`requests_tree` said."""
-    return [SampleRequest(one["prompt"], one["n"], SamplingParams.model_validate(one["params"])) for one in tree]
+    return [
+        SampleRequest(one["prompt"].tolist(), one["n"], SamplingParams.model_validate(one["params"])) for one in tree
+    ]
 
 
 def _stopped_by(promise: Promise, request: SampleRequest) -> SampleRequest:

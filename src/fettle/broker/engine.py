@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
 from typing import TypeVar
 
 from fettle.broker.admission import Admission
@@ -16,7 +15,7 @@ from fettle.broker.draws import Draws
 from fettle.broker.journal import Journal
 from fettle.broker.oplog import OpLog
 from fettle.broker.past import past_of
-from fettle.broker.policies import BrokerPolicy, Doors, PolicyInfo
+from fettle.broker.policies import BrokerPolicy, Doors, Policies, PolicyInfo
 from fettle.broker.promises import Promise
 from fettle.broker.recovery import Recovery
 from fettle.broker.samplers import BrokerSampler, Draw, Drawing, Drawn, Held, apart, model_alone
@@ -96,7 +95,7 @@ class Broker:
 
     def policies(self) -> Mapping[str, PolicyInfo]:
         """Those that are open, by name."""
-        return MappingProxyType({name: _info(log) for name, log in self._desk.logs.items() if not log.closed})
+        return Policies(self._desk.logs)
 
     def open(self, name: str, call: Create | Load, *, tenant: str = "") -> Promise:
         """Make a policy of that name; the same name and call again, the same promise.
@@ -244,7 +243,7 @@ class Broker:
             "draws_waiting": waiting.draws,
             "tokens_waiting": waiting.tokens,
             "bytes_waiting": waiting.nbytes,
-            "policies": sum(not log.closed for log in self._desk.logs.values()),
+            "policies": len(self.policies()),
             "pins": len(self._pins),
             "calls": self._ledger.taken,
             "answers_bytes": self._ledger.answers_bytes,
@@ -306,11 +305,6 @@ class Broker:
             for place, completions in zip(places, drawn, strict=True):
                 found[place] = Drawn(completions, share * sum(len(c.tokens) for c in completions))
         return [found[place] for place in range(len(calls))]
-
-
-def _info(log: OpLog) -> PolicyInfo:
-    spec = log.call.spec if isinstance(log.call, Create) else None
-    return PolicyInfo(log.name, spec, log.tenant, log.incarnation, log.next_seq, log.version, log.written.parked)
 
 
 def _names_operation(id: str, logs: Mapping[str, OpLog]) -> bool:

@@ -2,13 +2,14 @@
 
 import asyncio
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fettle.broker.oplog import OpLog
 from fettle.broker.promises import Promise
 from fettle.broker.samplers import BrokerSampler
-from fettle.calls import Call, Close, Forward, ForwardBackward, OptimStep, Pin, Restore, Save, Undo
+from fettle.calls import Call, Close, Create, Forward, ForwardBackward, OptimStep, Pin, Restore, Save, Undo
 from fettle.config import AdamW, LossConfig, PolicySpec
 from fettle.types import Checkpoint, Datum, ForwardResult, OptimResult
 
@@ -25,6 +26,26 @@ class PolicyInfo:
     next_seq: int
     version: int
     parked: bool
+
+
+class Policies(Mapping[str, PolicyInfo]):
+    """Those that are open, as they stand when one is looked up."""
+
+    def __init__(self, logs: Mapping[str, OpLog]) -> None:
+        self._logs = logs
+
+    def __getitem__(self, name: str) -> PolicyInfo:
+        log = self._logs[name]
+        if log.closed:
+            raise KeyError(name)
+        spec = log.call.spec if isinstance(log.call, Create) else None
+        return PolicyInfo(name, spec, log.tenant, log.incarnation, log.next_seq, log.version, log.written.parked)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter([name for name, log in self._logs.items() if not log.closed])
+
+    def __len__(self) -> int:
+        return sum(not log.closed for log in self._logs.values())
 
 
 @dataclass(frozen=True, slots=True)
