@@ -126,6 +126,16 @@ async def test_whoever_does_not_take_over_goes_on_where_the_holder_is(client, se
     async with ServiceClient(served.url, served.key) as other:
         beside = other.get_training_client(training.run_id, take_over=False)
         assert (await beside.train_batch(BATCH, "causal_lm"))["step"] == 2
+        assert (await beside.train_batch(BATCH, "causal_lm"))["step"] == 3
+        await client.get_sampling_client(run_id=training.run_id)
+        assert (await beside.train_batch(BATCH, "causal_lm"))["step"] == 4
+    assert (await training.status())["version"] == 4
+
+
+async def test_a_number_that_another_used_meanwhile_is_passed_over(client, training):
+    await training.train_batch(BATCH, "causal_lm")
+    await client.get_sampling_client(run_id=training.run_id)  # the service gives its pin the next number
+    assert (await training.train_batch(BATCH, "causal_lm"))["step"] == 2
 
 
 async def test_many_prompts_are_drawn_in_parts_as_one_result(training):

@@ -8,7 +8,7 @@ import httpx
 
 from fettle.client.capabilities import capabilities_of
 from fettle.client.kept import SCHEME, id_of, kept
-from fettle.client.transport import ANSWERING, CONNECTING, error_of, headers, tree_of, unreachable
+from fettle.client.transport import ANSWERING, CONNECTING, error_of, headers, tree_of, unreachable, verification
 from fettle.engine.base import Capabilities
 from fettle.errors import NotFoundError
 from fettle.tracking.atomic import write_atomically
@@ -65,7 +65,8 @@ def copy_tokenizer(url: str, key: str | None, model: str, *, to: Path) -> None:
 
 
 def _connected(url: str, key: str | None) -> httpx.Client:
-    return httpx.Client(base_url=url, headers=headers(key), timeout=httpx.Timeout(ANSWERING, connect=CONNECTING))
+    timeout = httpx.Timeout(ANSWERING, connect=CONNECTING)
+    return httpx.Client(base_url=url, headers=headers(key), timeout=timeout, verify=verification(url))
 
 
 def _said(http: httpx.Client, path: str) -> httpx.Response:

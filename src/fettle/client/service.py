@@ -90,7 +90,8 @@ class ServiceClient:
     def get_training_client(self, run_id: str, *, take_over: bool = True) -> TrainingClient:
         """The verbs of a run; asked for again, the same ones.
 
-        Its first verb shuts out whoever held the run before, unless it is not to ``take_over``: then both go on.
+        Its first verb shuts out whoever held the run before. One that is not to ``take_over`` goes on beside that one,
+        for as long as the two take turns: calls that say the same and are sent at once are taken for one.
         """
         if run_id not in self._training:
             self._training[run_id] = TrainingClient(self._transport, run_id, take_over=take_over)

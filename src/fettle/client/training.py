@@ -3,6 +3,7 @@
 import itertools
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
@@ -17,7 +18,7 @@ from fettle.client.transport import Transport, outcome
 from fettle.config import AdamW, LossConfig, SamplingParams
 from fettle.config.arguments import settings_from
 from fettle.config.explain import shown
-from fettle.errors import ConfigError, LossInputError
+from fettle.errors import ConfigError, LossInputError, NotFoundError
 from fettle.frames import Tree, batch_tree
 from fettle.randomness import key
 from fettle.types import Checkpoint, Datum, ForwardResult, OptimResult
@@ -51,7 +52,7 @@ class TrainingClient:
     def __init__(self, transport: Transport, run_id: str, *, take_over: bool = True) -> None:
         self.run_id = run_id
         self._transport = transport
-        self._line = Line(transport, run_id, take_over=take_over)
+        self._line = Line(transport, run_id, take_over=take_over, shared=not take_over)
         self._rate: float | None = None
         self._steps = 0
         """Sent from here."""
@@ -135,7 +136,8 @@ class TrainingClient:
                 drawn = await client.drawn(prompts, [params.model_copy(update={"seed": own}) for own in seeds])
                 return await client.told(drawn, return_logprobs=return_logprobs)
             finally:
-                await self._transport.request("DELETE", f"/v1/samplers/{pin}")
+                with suppress(NotFoundError):  # it was let go beside us
+                    await self._transport.request("DELETE", f"/v1/samplers/{pin}")
 
         return self._operation(Pin(), answered)
 

@@ -74,16 +74,16 @@ class Transport:
             base_url=self.url,
             headers=headers(key),
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=KEPT_CONNECTIONS),
-            verify=ssl.create_default_context() if parts.scheme == "https" else False,
+            verify=verification(self.url),
         )
 
     async def get(self, path: str, *, wait: float = 0.0, **query: str | int) -> Tree:
         """What is said there; the service may take ``wait`` seconds over it."""
         return (await self.request("GET", path, wait=wait, query=query)).tree
 
-    async def post(self, path: str, tree: Tree = None, *, wait: float = 0.0) -> Tree:
+    async def post(self, path: str, tree: Tree = None, *, wait: float = 0.0, patience: float | None = None) -> Tree:
         """What is said to a tree."""
-        return (await self.request("POST", path, tree, wait=wait)).tree
+        return (await self.request("POST", path, tree, wait=wait, patience=patience)).tree
 
     async def request(
         self,
@@ -93,8 +93,11 @@ class Transport:
         *,
         wait: float = 0.0,
         query: Mapping[str, str | int] = MappingProxyType({}),
+        patience: float | None = None,
     ) -> Answer:
         """One request, repeated where it was not answered, with a pause that grows or that the service asks for.
+
+        ``patience`` is in the place of the transport's own.
 
         Raises:
             UnreachableError: nobody answered for as long as there is patience.
@@ -103,7 +106,7 @@ class Transport:
         body, asked = (None if tree is None else packed(tree)), dict(query)
         if wait:
             asked["wait"] = f"{wait:g}"
-        pause, until = 0.0, time.monotonic() + self.patience
+        pause, until = 0.0, time.monotonic() + (self.patience if patience is None else patience)
         while True:
             retry_after = 0.0
             try:
@@ -195,6 +198,11 @@ def unreachable(url: str, error: httpx.TransportError) -> UnreachableError:
     """What a connection that failed means."""
     why = str(error).strip() or type(error).__name__
     return UnreachableError(f"{url} cannot be reached ({why}): see that the service runs, and that it is there")
+
+
+def verification(url: str) -> ssl.SSLContext | bool:
+    """How a service's certificate is verified: as the system does it; nothing is loaded where there is none."""
+    return ssl.create_default_context() if url.startswith("https:") else False
 
 
 def headers(key: str | None) -> dict[str, str]:
