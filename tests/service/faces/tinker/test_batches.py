@@ -8,7 +8,7 @@ from tinker.proto.request_conv import forward_backward_request_to_proto
 
 from fettle.calls import Forward, ForwardBackward
 from fettle.config import CISPO, DPO, DRO, GSPO, PPO, CausalLM, ImportanceSampling
-from fettle.errors import ConfigError, DataError, FettleError, LossInputError
+from fettle.errors import ConfigError, DataError, FettleError, LossInputError, TooLargeError
 from fettle.service.faces.tinker import batches
 
 TARGETS = [12, 13, 14]
@@ -186,6 +186,19 @@ def test_what_cannot_be_is_refused_by_name(case):
     assert isinstance(caught.value, LossInputError | ConfigError | DataError)
 
 
+def test_few_bytes_that_say_very_much_are_refused():
+    crow = [0] * 2001
+    sparse = {
+        name: types.TensorData([], dtype, [2000, 2000], sparse_crow_indices=crow, sparse_col_indices=[])
+        for name, dtype in (("target_tokens", "int64"), ("weights", "float32"))
+    }
+    with pytest.raises(TooLargeError, match="fewer of them"):
+        read(*[sparse] * 5, tokens=[1] * 2000)
+    larger = types.TensorData([], "float32", [2000, 9000], sparse_crow_indices=crow, sparse_col_indices=[])
+    with pytest.raises(LossInputError, match="cells"):
+        read({"target_tokens": larger}, tokens=[1] * 2000)
+
+
 def test_bytes_that_were_cut_off_are_refused():
     with pytest.raises(DataError, match="cut off"):
         batches.of_proto(request({"target_tokens": TARGETS})[:-5])
@@ -201,3 +214,23 @@ def test_pictures_are_refused():
 def test_stable_reinforce_can_be_switched_off():
     with pytest.raises(ConfigError, match="setting stable_reinforce"):
         batches.of_proto(request(RL, loss_fn="stable_reinforce"), stable_reinforce=False)
+
+
+def test_damaged_bytes_are_a_request_or_refused_in_words():
+    rng = np.random.default_rng(0)
+    whole = [
+        request({"target_tokens": TARGETS, "weights": [0.0, 1.0, -2.5]}),
+        request(RL, loss_fn="ppo", config={"clip_low_threshold": 0.5}),
+        request({"target_tokens": [[1, 0], [0, 0], [0, 2]], "weights": [[1.0, 0.0], [0.0, 0.0], [0.0, 1.0]]}),
+    ]
+    refused = 0
+    for index in range(3000):
+        body = bytearray(whole[index % 3])
+        for place in rng.integers(0, len(body), rng.integers(1, 6)):
+            body[place] = rng.integers(0, 256)
+        try:
+            batches.of_proto(bytes(body[: rng.integers(1, len(body) + 1)] if index % 2 else body))
+        except (LossInputError, ConfigError, DataError) as error:
+            refused += 1
+            assert error.message
+    assert 500 < refused < 3000

@@ -13,13 +13,14 @@ import numpy as np
 from google.protobuf.message import DecodeError
 
 from fettle.calls import Forward, ForwardBackward
-from fettle.errors import DataError, LossInputError, did_you_mean
+from fettle.errors import DataError, LossInputError, TooLargeError, did_you_mean
 from fettle.service.faces.tinker import tensors
 from fettle.service.faces.tinker import tinker_wire_pb2 as wire
 from fettle.service.faces.tinker.losses import Row, loss_of, row_of
 from fettle.types import Datum, Ints
 
 MOST_TOKEN = 2**31 - 1
+MOST_NUMBERS = 1 << 25
 
 Inputs = Mapping[str, tensors.Array]
 
@@ -57,7 +58,8 @@ def of_proto(body: bytes, *, stable_reinforce: bool = True) -> Batch:
         request.ParseFromString(body)
     except DecodeError as error:
         raise DataError("the body is no ForwardBackwardRequest in protobuf, or was cut off") from error
-    given = [Given(_text(i, datum.model_input), _inputs_of(i, datum)) for i, datum in enumerate(request.data)]
+    data = enumerate(request.data)
+    given = _bounded(Given(_text(i, datum.model_input), _inputs_of(i, datum)) for i, datum in data)
     values = {
         key: value.text if value.HasField("text") else value.number for key, value in request.loss_fn_config_v2.items()
     }
@@ -75,7 +77,7 @@ def of_json(tree: Mapping[str, Any], *, forward_only: bool = False, stable_reinf
     data, config = form.get("data"), form.get("loss_fn_config") or {}
     if not isinstance(data, list) or not isinstance(config, Mapping) or not isinstance(form.get("loss_fn"), str):
         raise DataError("forward_backward_input needs data, a list, and loss_fn, a name; loss_fn_config is an object")
-    given = [_given(i, datum) for i, datum in enumerate(data)]
+    given = _bounded(_given(i, datum) for i, datum in enumerate(data))
     call, widths = _called(given, form["loss_fn"], config, forward_only, stable_reinforce=stable_reinforce)
     return Batch(model, seq, call, widths)
 
@@ -100,6 +102,21 @@ def widths_read(said: str, data: int) -> list[int]:
         return [width for count, width in runs for _ in range(min(count, data))]
     except ValueError as error:
         raise DataError(f"{said!r} says no widths") from error
+
+
+def _bounded(given: Iterable[Given]) -> list[Given]:
+    """The data of one request, of which sparse rows may say much in few bytes.
+
+    Raises:
+        TooLargeError: they are too many numbers.
+    """
+    found, numbers = [], 0
+    for one in given:
+        numbers += sum(values.size for values in one.inputs.values())
+        if numbers > MOST_NUMBERS:
+            raise TooLargeError(f"the data hold more than {MOST_NUMBERS} numbers: send fewer of them at once")
+        found.append(one)
+    return found
 
 
 def _called(

@@ -19,7 +19,7 @@ DTYPES: Mapping[wire.DType, str] = MappingProxyType(
 )
 NAMES: Mapping[str, str] = MappingProxyType({"float32": "<f4", "int64": "<i8"})
 
-MOST_CELLS = 1 << 24
+MOST_CELLS = 1 << 22
 """The largest array that sparse rows may stand for: a few bytes can claim any shape."""
 
 
