@@ -8,6 +8,8 @@ import sys
 import pytest
 
 from fettle.service.logs import JSONLines, log_to
+from fettle.service.metrics import Metrics
+from fettle.service.observed import Observed
 
 CANARY = "a-secret-that-nobody-may-log"
 
@@ -84,3 +86,25 @@ def test_an_error_is_told_by_where_it_was_raised_and_not_by_what_it_quotes():
     assert CANARY not in line
     assert json.loads(line)["error"] == "ValueError"
     assert "test_observed.py" in json.loads(line)["raised"][0]
+
+
+async def test_what_nobody_foresaw_is_answered_by_its_id_and_goes_on_into_the_log():
+    class Standing:
+        metrics = Metrics(dict)
+        stopping = False
+
+    async def broken(scope, receive, send):
+        raise ValueError(CANARY)
+
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    with pytest.raises(ValueError, match=CANARY):
+        await Observed(broken, service=Standing())({"type": "http", "method": "GET", "headers": []}, None, send)
+    start, body = sent
+    assert start["status"] == 500
+    assert CANARY.encode() not in body["body"]
+    assert json.loads(body["body"])["error"]["code"] == "internal"
+    assert b"x-request-id" in dict(start["headers"])

@@ -2,10 +2,11 @@
 
 import asyncio
 import logging
+from functools import partial
 
 from fettle.broker import Broker
 from fettle.config import SamplingParams
-from fettle.errors import FettleError
+from fettle.errors import FettleError, StorageError
 from fettle.service.checkpoints import Checkpoints
 from fettle.service.entries import Session
 from fettle.service.models import Models
@@ -31,10 +32,15 @@ class Beside:
 
     async def sweep(self) -> None:
         """Finish sessions that nobody hears of, and delete checkpoints whose time is up."""
-        for session in self._sessions.silent():
-            await self.finish(session)
-        for entry in self._checkpoints.expired():
-            await self._checkpoints.delete(entry)
+        due = [partial(self.finish, session) for session in self._sessions.silent()]
+        due += [partial(self._checkpoints.delete, entry) for entry in self._checkpoints.expired()]
+        for end in due:
+            try:
+                await end()
+            except StorageError:
+                raise
+            except FettleError as error:  # of one thing; the others are not to wait for it
+                logger.warning("%s", error.message)
 
     async def finish(self, session: Session) -> None:
         """End a session: its samplers go, and its runs give their memory back until they are worked on again."""

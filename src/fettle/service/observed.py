@@ -14,8 +14,6 @@ from fettle.service.logs import REQUEST, REQUESTS
 from fettle.service.metrics import Metrics
 from fettle.service.wire import error_response, internal_error
 
-logger = logging.getLogger(__name__)
-
 ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 """A caller's own id of a request."""
 
@@ -40,7 +38,7 @@ class Standing(Protocol):
 
 
 class Observed:
-    """The outermost layer. Whatever nobody foresaw ends here, in the log and as an answer."""
+    """The outermost layer. Whatever nobody foresaw is answered here, and goes on into the log."""
 
     def __init__(self, app: ASGIApp, *, service: Standing) -> None:
         self._app = app
@@ -53,7 +51,7 @@ class Observed:
             return
         given = Headers(scope=scope).get("x-request-id", "")
         id = given if ID.fullmatch(given) else secrets.token_hex(8)
-        token = REQUEST.set(id)
+        REQUEST.set(id)  # for as long as the request's own task lasts
         answer = _Answer(send, id)
         started = time.perf_counter()
         metrics = self._service.metrics
@@ -63,7 +61,6 @@ class Observed:
         finally:
             metrics.under_way.dec()
             _note(scope, answer.status, time.perf_counter() - started, metrics)
-            REQUEST.reset(token)
 
     async def _answered(self, scope: Scope, receive: Receive, answer: "_Answer") -> None:
         if self._service.stopping and scope["method"] not in ("GET", "HEAD", "DELETE"):
@@ -72,9 +69,9 @@ class Observed:
         try:
             await self._app(scope, receive, answer.send)
         except Exception:
-            logger.exception("%s %s failed", scope["method"], _route(scope))
             if not answer.status:
                 await internal_error()(scope, receive, answer.send)
+            raise  # into the server's log, which says where it was raised
 
 
 class _Answer:
