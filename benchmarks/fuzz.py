@@ -23,7 +23,7 @@ from google.protobuf.message import Message
 from benchmarks import models
 from benchmarks.harness import Outcome, Row, Settings, main
 from benchmarks.machine import Floor
-from benchmarks.served import SERVED, Service, Tenant
+from benchmarks.served import Service, Tenant
 from benchmarks.service import gradient
 from benchmarks.tables import table
 from fettle.calls import call_tree
@@ -76,7 +76,7 @@ def damaged_messages(tenant: Tenant, count: int, *, seed: int) -> Counter[int]:
     """How often which status answered messages of the binary protocol, filled and damaged at random."""
     rng = Random(seed)
     session = tenant.asks("POST", "/api/v1/create_session", {"tags": [], "sdk_version": "0.38.0"})["session_id"]
-    made = {"session_id": session, "model_seq_id": 0, "base_model": SERVED, "lora_config": {"rank": 4}}
+    made = {"session_id": session, "model_seq_id": 0, "base_model": tenant.model, "lora_config": {"rank": 4}}
     tenant.asks("POST", "/api/v1/create_model", made)
 
     def body(number: int) -> bytes:

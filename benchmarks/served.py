@@ -23,8 +23,9 @@ FETTLE = ("-c", "from fettle.cli import main; main()")
 class Tenant:
     """One who uses the service, as a program without a library would: JSON, one request at a time."""
 
-    def __init__(self, url: str, key: str, state: Path) -> None:
+    def __init__(self, url: str, key: str, state: Path, *, model: str = SERVED) -> None:
         self.url = url
+        self.model = model
         self.key = key
         self._state = state
         self._http = httpx.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=120.0)
@@ -51,13 +52,13 @@ class Tenant:
 
     def run(self, *, rank: int = 4) -> str:
         """A new run of an adapter; its id, once it is open."""
-        run_id: str = self.asks("POST", "/v1/runs", {"base_model": SERVED, "lora": {"rank": rank}})["id"]
+        run_id: str = self.asks("POST", "/v1/runs", {"base_model": self.model, "lora": {"rank": rank}})["id"]
         self.outcome(f"{run_id}.open")
         return run_id
 
     def sampler(self) -> str:
         """A new sampler of the model; its id."""
-        sampler_id: str = self.asks("POST", "/v1/samplers", {"model": SERVED})["id"]
+        sampler_id: str = self.asks("POST", "/v1/samplers", {"model": self.model})["id"]
         return sampler_id
 
     def version(self, run_id: str) -> int:

@@ -23,7 +23,8 @@ class Driver:
 
     def __init__(self, url: str, key: str, model: str, rank: int) -> None:
         service = tinker.ServiceClient(base_url=url, api_key=key)
-        self._training = service.create_lora_training_client(base_model=model, rank=rank, seed=0, train_unembed=False)
+        made: Any = service.create_lora_training_client(base_model=model, rank=rank, seed=0, train_unembed=False)
+        self._training = made.result() if hasattr(made, "result") else made  # newer SDKs give a future
         self._sampler = self._training.save_weights_and_get_sampling_client(name="start")
         self._random = Random(0)
 
