@@ -114,7 +114,7 @@ async def test_a_revocation_from_elsewhere_acts_within_seconds(keyring, store, a
     key, secret = await keyring.create("acme")
     await keyring.verified(secret)
     await Keyring(store, audit).revoke(key.id)
-    clock.now += TRUSTED_S + 0.1
+    clock.now += 5.1
     with pytest.raises(AuthenticationError, match="was revoked"):
         await keyring.verified(secret)
 
