@@ -21,6 +21,7 @@ from fettle.errors import (
 )
 from fettle.service.callers import Caller
 from fettle.types import datum
+from tests.service.served import serving
 
 BATCH = {"input_ids": np.tile(np.arange(8, 16), (2, 1)), "attention_mask": np.ones((2, 8), int)}
 
@@ -209,6 +210,15 @@ async def test_checkpoints_are_listed_kept_for_a_while_published_and_deleted(cli
         assert (await client.publish_checkpoint(listed["id"], public=False))["public"] is False
     await client.delete_checkpoint(listed["uri"])
     assert await client.list_checkpoints(training.run_id) == []
+
+
+async def test_a_state_folder_may_be_named_from_where_the_service_was_started(tmp_path, tiny_model, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with serving(Path("state"), tiny_model) as service:
+        async with ServiceClient(service.url, service.key) as client:
+            training = client.get_training_client(await client.create_run("tiny", lora_r=4))
+            saved = await training.save_state("one")
+            assert saved["checkpoint_path"] == f"fettle://{training.run_id}/weights/one"
 
 
 async def test_runs_are_listed_looked_at_paused_and_completed(client, training):

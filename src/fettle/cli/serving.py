@@ -51,7 +51,7 @@ async def opened(settings: ServiceConfig) -> AsyncIterator[Service]:
         StateError: another service has the state folder.
         StorageError: the state folder or the database cannot be used.
     """
-    state = Path(settings.state)
+    state = await asyncio.to_thread(Path(settings.state).resolve)
     with _claimed(state):
         models = Models(settings.models)
         store = await Store.opened(settings.database_url, state)
