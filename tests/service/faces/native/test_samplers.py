@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from fettle.frames import result_of
+from tests.service.served import serving
 
 PROMPT = [5, 9, 41]
 GREEDY = {"max_tokens": 12, "temperature": 0, "end_tokens": False}
@@ -145,3 +146,15 @@ def test_texts_become_vectors_for_openai_clients_as_well(client):
     theirs = client.said("POST", "/v1/embeddings", {"input": ["one two", "three"], "model": "tiny"})
     assert ours["dimensions"] == 32
     assert [row["embedding"] for row in theirs["data"]] == ours["embeddings"]
+
+
+def test_of_many_samplers_the_least_recently_used_is_let_go(tmp_path, tiny_model):
+    with serving(tmp_path / "state", tiny_model, max_samplers=2) as served, served.client() as client:
+        run = client.new_run(lora={"rank": 2})
+        pins = [client.said("POST", f"/v1/runs/{run}/sampler?wait=30")["id"] for _ in range(3)]
+        for pin in pins[:2]:
+            client.said("GET", f"/v1/samplers/{pin}")
+        client.said("GET", f"/v1/samplers/{pins[0]}")
+        client.said("GET", f"/v1/samplers/{pins[2]}")
+        client.said("GET", f"/v1/samplers/{pins[1]}", status=404)
+        drawn(client, pins[0])
