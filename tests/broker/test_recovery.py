@@ -249,6 +249,24 @@ async def test_what_was_loaded_and_restored_needs_its_checkpoint_no_longer(start
     assert (two.tally(), two.tally("loaded")) == expected
 
 
+async def test_a_snapshot_that_is_due_while_one_is_written_is_taken_after_it(started, monkeypatch):
+    one = await started()
+    journal, disk = one.broker._journal, asyncio.Event()
+    durable = journal.durable
+
+    async def when_the_disk_has_time(position: int) -> None:
+        await disk.wait()
+        await durable(position)
+
+    monkeypatch.setattr(journal, "durable", when_the_disk_has_time)
+    await opened(one).result()
+    (saved,) = await done(one, Save("first"))
+    await done(one, Restore((await saved.result()).path, optimizer=False), first=1)
+    disk.set()
+    await one.written()
+    assert one.broker._desk.logs["run"].written.begin == (0, 2)
+
+
 async def test_a_closed_policy_is_gone_and_its_answers_are_not(started):
     one = await started()
     opened(one)
