@@ -195,10 +195,12 @@ def test_all_can_be_reached_by_keyboard(page, house):
     assert page.evaluate("document.activeElement.id") == "main"
 
 
-@pytest.mark.parametrize("path", ["/", "/runs/sums", "/runs/sums/samples", "/runs/hostile/samples", "/queue", "/usage"])
+@pytest.mark.parametrize(
+    "path", ["/", "/runs/sums", "/runs/sums/samples", "/runs/hostile/samples", "/queue", "/usage", "/keys"]
+)
 def test_a_narrow_screen_is_enough(house, looking, path):
     page = looking(viewport={"width": 360, "height": 740}).page()
-    sign_in(page, house, house.key)
+    sign_in(page, house, house.admin_key if path == "/keys" else house.key)
     page.goto(f"{house.url}{path}")
     expect(page.get_by_role("heading").first).to_be_visible()
     assert page.evaluate("document.documentElement.scrollWidth") <= 360

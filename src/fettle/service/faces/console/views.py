@@ -99,7 +99,7 @@ async def queue(service: Service, caller: Caller) -> dict[str, Any]:
     ]
     return {
         "health": _health(service),
-        "counts": list(_counts(service)),
+        "counts": list(_counts(service, caller)),
         "runs": at_work[:MOST_RUNS],
         "models": list(service.models),
     }
@@ -113,8 +113,11 @@ def _health(service: Service) -> dict[str, str]:
     return {"state": "active", "word": "ready", "sentence": "A model has generated, and work is taken in."}
 
 
-def _counts(service: Service) -> Iterator[tuple[str, str]]:
+def _counts(service: Service, caller: Caller) -> Iterator[tuple[str, str]]:
+    """What waits, for everybody; what there is besides is of all tenants together, and so for admins."""
     for name, value in service.broker.counts().items():
+        if not caller.admin and not name.endswith("_waiting"):
+            continue
         if "bytes" in name:
             yield name.replace("_", " "), size(int(value))
         else:

@@ -76,7 +76,7 @@ class Curve {
   show(panel) {
     const same = this.panel && this.panel.lines.length === panel.lines.length && this.panel.steps.length >= 30;
     this.panel = panel;
-    this.tell(null);
+    this.tell(this.chart?.cursor.idx);
     this.plot.setAttribute("role", "img");
     const last = panel.lines.map((line) => `${line.label} ${told(newest(line))}`).join(", ");
     this.plot.setAttribute("aria-label", `${panel.title} over ${panel.steps.length} steps; newest: ${last}`);
