@@ -11,7 +11,7 @@ import safetensors.numpy
 from fettle.cli import build, models
 from fettle.client import ServiceClient
 from fettle.client.kept import NOTE, kept
-from fettle.config import RLRun, ServiceEngine
+from fettle.config import RLRun, SamplingParams, ServiceEngine
 from fettle.errors import ConfigError, UnreachableError
 
 TIMED = ("time", "speed/", "engine/")
@@ -105,6 +105,8 @@ async def test_a_run_at_a_service_is_evaluated_there(service, tmp_path):
     _, summary = await trained(config, tmp_path / "run")
     found = await models.evaluation(config, summary.checkpoint)
     assert found.reward == summary.last["heldout/reward"]
+    said = await models.replies(summary.checkpoint, "What?", system=None, n=2, params=SamplingParams(max_tokens=4))
+    assert len(said) == 2
 
 
 async def test_a_run_that_was_interrupted_goes_on_to_the_same_weights(served, service, tmp_path):
@@ -158,8 +160,9 @@ async def test_stages_go_on_from_each_other_at_the_service(service, tmp_path):
             ]
         }
     )
-    _, summary = await trained(config, tmp_path)
+    folder, summary = await trained(config, tmp_path)
     assert kept(summary.checkpoint).policy_version > 0
+    assert kept(summary.checkpoint).digest[:12] in folder.report_path.read_text()
 
 
 async def test_a_service_that_is_not_there_is_named_before_anything_is_made(service, tmp_path):

@@ -13,6 +13,7 @@ from fettle.cli.exits import INTERRUPTED
 from fettle.cli.models import check_kind, policy_rows, stages_of, weights_of
 from fettle.cli.sources import Prompt
 from fettle.cli.stages import run_stage
+from fettle.client.kept import kept
 from fettle.config import (
     EngineConfig,
     Pipeline,
@@ -83,10 +84,14 @@ async def run(config: RunConfig, folder: RunFolder, *, callbacks: Sequence[Callb
 def _verified(weights: str) -> str | None:
     """The digest of a checkpoint, every file of which is what was saved; None for a model from elsewhere.
 
+    Of one at a service its note is here, and the service verifies the files when they are read.
+
     Raises:
         CheckpointError: a file is not.
     """
-    folder = Path(weights)
+    folder, note = Path(weights), kept(weights)
+    if note is not None:
+        return note.digest
     if not (folder / MANIFEST).is_file():
         return None
     verify(folder)

@@ -5,7 +5,9 @@ from pathlib import Path
 
 from fettle.chat import Template, load_tokenizer
 from fettle.cli.engines import engine_of, tokenizer_of
+from fettle.client.kept import kept
 from fettle.config import (
+    EngineConfig,
     LocalEngine,
     Pipeline,
     RLRun,
@@ -69,13 +71,22 @@ async def policy_rows(ends: Sequence[StageEnd]) -> dict[str, dict[str, float]]:
 async def replies(weights: str, prompt: str, *, system: str | None, n: int, params: SamplingParams) -> list[str]:
     """What a model says to one prompt, ``n`` times."""
     check_kind(weights, scores=False)
-    template = Template(load_tokenizer(weights))
+    settings = _engine_that_keeps(weights)
+    template = Template(load_tokenizer(tokenizer_of(settings, weights)))
     said = [*([Message("system", system)] if system else []), Message("user", prompt)]
     drawing = params.model_copy(update={"stop_token_ids": tuple(sorted(template.end_token_ids))})
-    async with engine_of(LocalEngine(), Path()) as engine:
+    async with engine_of(settings, Path()) as engine:
         sampler = await engine.sampler(weights)
         drawn = await sampler.sample(template.prompt(said), n, drawing)
     return [template.reply(completion.tokens).content for completion in drawn]
+
+
+def _engine_that_keeps(weights: str) -> EngineConfig:
+    """The service that keeps a checkpoint, as its run's recipe names it; the engine here for all else."""
+    if kept(weights) is None:
+        return LocalEngine()
+    config = load(RunFolder(Path(weights).parents[1]).config_path)
+    return stages_of(config)[-1].engine
 
 
 def weights_of(model: str) -> str:
