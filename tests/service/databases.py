@@ -51,6 +51,8 @@ class Postgres:
 
     def stop(self) -> None:
         pid_file = Path(self.data) / "postmaster.pid"
+        if not pid_file.exists():
+            return
         os.kill(int(pid_file.read_text().split()[0]), signal.SIGINT)
         until(lambda: not pid_file.exists())
 
@@ -100,8 +102,8 @@ def running_postgres() -> Iterator[Postgres]:
         server.make()
         server.start()
         yield server
-        server.stop()
     finally:
+        server.stop()
         shutil.rmtree(folder, ignore_errors=True)
 
 
