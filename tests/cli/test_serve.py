@@ -1,19 +1,22 @@
 """``fettle serve``: what it is told, and what it says when it cannot."""
 
 import asyncio
+import shutil
+import ssl
 import subprocess
 import sys
 import time
 
+import httpx
 import pytest
 
 from fettle.cli.serve import _served
-from fettle.cli.serving import opened
+from fettle.cli.serving import opened, run
 from fettle.config import ServedModel, ServiceConfig, TinyModel
 from fettle.engine.local import make_tiny_model
 from fettle.errors import ConfigError, ModelError, StateError
 from fettle.service.connections import bound
-from tests.service.served import Spawned
+from tests.service.served import Spawned, serving
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +66,31 @@ def test_a_model_that_is_not_there_is_said_in_one_sentence(tmp_path):
 def test_nobody_goes_without_a_key_where_others_can_reach(tmp_path, model):
     with pytest.raises(ValueError, match="can be reached from outside"):
         settings(tmp_path, model, auth="none", host="0.0.0.0")
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tls")
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-days", "2"]
+    command += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", "key.pem", "-out", "cert.pem"]
+    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    return folder
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
+def test_with_a_certificate_it_speaks_https(tmp_path, model, certificate):
+    files = {"tls_cert": str(certificate / "cert.pem"), "tls_key": str(certificate / "key.pem")}
+    with serving(tmp_path / "state", model, **files) as served:
+        trusted = ssl.create_default_context(cafile=files["tls_cert"])
+        told = httpx.get(served.url.replace("http:", "https:") + "/healthz", verify=trusted, trust_env=False)
+        assert told.json() == {"status": "ok"}
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
+def test_a_certificate_without_its_key_is_said_in_one_sentence(tmp_path, model, certificate):
+    both = str(certificate / "cert.pem")
+    with pytest.raises(ConfigError, match="no certificate and its key"):
+        run(settings(tmp_path, model, tls_cert=both, tls_key=both))
 
 
 @pytest.mark.parametrize(

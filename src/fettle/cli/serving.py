@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import socket
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -129,10 +130,13 @@ def _say_where(settings: ServiceConfig, listening: socket.socket) -> None:
 
 
 def _check_files(settings: ServiceConfig) -> None:
-    for name in ("tls_cert", "tls_key"):
-        path = getattr(settings, name)
-        if path is not None and not Path(path).is_file():
-            raise ConfigError(f"{name} is {path}, and there is no such file")
+    if settings.tls_cert is None or settings.tls_key is None:
+        return
+    try:
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(settings.tls_cert, settings.tls_key)
+    except OSError as error:  # ssl's own errors are such
+        files = f"tls_cert {settings.tls_cert} and tls_key {settings.tls_key}"
+        raise ConfigError(f"{files} are no certificate and its key in PEM ({error.strerror or error})") from error
 
 
 def _claimed(state: Path) -> BinaryIO:

@@ -5,14 +5,14 @@ import hashlib
 import json
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 
 from fettle.broker import Broker, Promise
-from fettle.errors import CheckpointError, DataError
+from fettle.errors import CheckpointError, DataError, StateError
 from fettle.service.artifacts import Artifacts
 from fettle.service.callers import Caller
 from fettle.service.clock import Clock
@@ -44,12 +44,14 @@ class Checkpoints:
         clock: Clock,
         *,
         state: Path,
+        standing_on: Callable[[str], Run | None],
     ) -> None:
         self._broker = broker
         self._store = store
         self._artifacts = artifacts
         self._owners = owners
         self._later = later
+        self._standing_on = standing_on
         self._copying = Later()
         self._clock = clock
         self._root = (state / FOLDER).resolve()
@@ -183,7 +185,13 @@ class Checkpoints:
 
         A policy that went on from it may have to be made again from the journal until it is next written down whole,
         which is therefore done before.
+
+        Raises:
+            StateError: a run goes on with it as its base model.
         """
+        run = self._standing_on(SCHEME + entry.id)
+        if run is not None:
+            raise StateError(f"the run {run.id} goes on with the checkpoint {entry.id} as its model: complete it first")
         if entry.path in self._taken_up or entry.created_at < self._started:
             await self._broker.snapshot_all()
         await self._store.remove_checkpoint(entry.id)
@@ -192,8 +200,9 @@ class Checkpoints:
         await self._artifacts.delete(entry)
 
     def expired(self) -> list[CheckpointEntry]:
-        """Those whose time is up."""
-        return [entry for entry in self._checkpoints.values() if self._expired(entry)]
+        """Those whose time is up, and on which nothing stands."""
+        over = [entry for entry in self._checkpoints.values() if self._expired(entry)]
+        return [entry for entry in over if self._standing_on(SCHEME + entry.id) is None]
 
     async def fetched(self, entry: CheckpointEntry) -> CheckpointEntry:
         """The same, once its folder is here."""

@@ -70,7 +70,9 @@ class Service:
         self._runs = Runs(broker, store, owners, self._later, clock, room, most=most, max_rank=rank)
         self._samplers = Samplers(broker, store, self._runs, owners, self._later, clock, most=settings.max_samplers)
         self.artifacts = Artifacts(settings.artifacts_url)
-        self._checkpoints = Checkpoints(broker, store, self.artifacts, owners, self._later, clock, state=state)
+        self._checkpoints = Checkpoints(
+            broker, store, self.artifacts, owners, self._later, clock, state=state, standing_on=self._runs.standing_on
+        )
         self.sessions = Sessions(store, owners, clock, timeout_s=settings.session_timeout_s)
         self._work = Work(broker, self._runs, self._checkpoints, self.usage, self.told, self.metrics)
         self._beside = Beside(self._runs, self._samplers, self._checkpoints, self.sessions)

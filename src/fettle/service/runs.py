@@ -153,6 +153,11 @@ class Runs:
         """The runs that a session began."""
         return [run for run in self._runs.values() if session and run.session == session]
 
+    def standing_on(self, address: str) -> Run | None:
+        """A run that goes on with a checkpoint, by its address, in the place of a base model."""
+        alive = (run for run in self._runs.values() if run.state in ("active", "paused"))
+        return next((run for run in alive if run.spec.model == address), None)
+
     def check_worked_on(self, run: Run) -> None:
         """Refuse work for a run that is not active.
 

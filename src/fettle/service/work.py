@@ -39,8 +39,7 @@ class Work:
         known = self.known(open_id(run.id))
         if known is None:
             self._usage.check(run.tenant)
-        if isinstance(call, Load):
-            self._checkpoints.take_up(call.checkpoint)
+        self._checkpoints.take_up(call.checkpoint if isinstance(call, Load) else str(call.spec.model))
         promise = await self._runs.open(run, call)
         if known is None:
             self._watch(run.id, promise)

@@ -49,6 +49,9 @@ def test_a_checkpoint_can_be_sampled_and_begun_from_as_a_model(client, run):
     assert rows[0][0][1:] == pytest.approx(rows[1][0][1:], abs=1e-4)
     begun = client.said("POST", "/v1/runs?wait=30", {"base_model": f"fettle://{id}", "lora": {"rank": 2}})
     assert (begun["state"], begun["version"]) == ("active", 0)
+    assert begun["id"] in client.said("DELETE", f"/v1/checkpoints/{id}", status=409)["detail"]
+    client.said("POST", f"/v1/runs/{begun['id']}/complete")
+    client.said("DELETE", f"/v1/checkpoints/{id}")
 
 
 def test_checkpoints_are_listed_newest_first_with_what_is_in_them(client, run):
