@@ -28,12 +28,13 @@ def datum(prompt: list[int], drawn: types.SampledSequence, advantage: float) -> 
 def main() -> None:
     """Sample, reward, step."""
     with tinker.ServiceClient() as service:
-        model = service.get_server_capabilities().supported_models[0].model_name
+        served = tinker.RestClient().get_server_capabilities().result().supported_models
+        model = served[0].model_name
         training = service.create_lora_training_client(base_model=model, rank=16, seed=0).result()
         tokenizer = training.get_tokenizer()
         prompt = tokenizer.encode("h", add_special_tokens=False)
         for step in range(STEPS):
-            sampler = training.save_weights_and_get_sampling_client()
+            sampler = training.save_weights_and_get_sampling_client().result()
             params = types.SamplingParams(max_tokens=LENGTH, stop=[], seed=step)
             group = sampler.sample(types.ModelInput.from_ints(prompt), GROUP, params).result().sequences
             rewards = np.array([tokenizer.decode(drawn.tokens).count("e") / LENGTH for drawn in group])

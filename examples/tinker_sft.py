@@ -28,7 +28,8 @@ def datum(tokenizer, country: str, capital: str) -> types.Datum:
 def main() -> None:
     """Train, sample, save."""
     with tinker.ServiceClient() as service:
-        model = service.get_server_capabilities().supported_models[0].model_name
+        served = tinker.RestClient().get_server_capabilities().result().supported_models
+        model = served[0].model_name
         training = service.create_lora_training_client(base_model=model, rank=16, seed=0).result()
         tokenizer = training.get_tokenizer()
         data = [datum(tokenizer, country, capital) for country, capital in CAPITALS.items()]
@@ -38,7 +39,7 @@ def main() -> None:
             training.optim_step(types.AdamParams(learning_rate=1e-2))
             if step % 20 == 0 or step == STEPS - 1:
                 print(f"step {step:2}  loss {losses.result().metrics['loss:sum']:.3f}")
-        sampler = training.save_weights_and_get_sampling_client()
+        sampler = training.save_weights_and_get_sampling_client().result()
         for country in CAPITALS:
             question = types.ModelInput.from_ints(tokenizer.encode(f"{country}:", add_special_tokens=False))
             drawn = sampler.sample(question, 1, types.SamplingParams(max_tokens=12, temperature=0.0)).result()

@@ -63,8 +63,8 @@ def test_41_a_wrong_key_is_told_so(shared, key):
 
 
 def test_41_the_sdk_says_so_at_once(shared):
-    with pytest.raises(tinker.AuthenticationError):
-        sdk_of(shared, "tml-nobody").create_lora_training_client("tiny").result()
+    with sdk_of(shared, "tml-nobody") as nobody, pytest.raises(tinker.AuthenticationError):
+        nobody.create_lora_training_client("tiny").result()
 
 
 def test_42_an_unknown_model_is_answered_with_the_known_ones(sdk, http, owner):
@@ -244,8 +244,9 @@ def test_50_samples_that_cannot_be(http, owner, case):
 
 
 def test_50_the_sdk_says_so_at_once(sdk):
+    sampler = sdk.create_sampling_client(base_model="tiny").result()
     with pytest.raises(tinker.APIStatusError):
-        sdk.create_sampling_client(base_model="tiny").sample(prompt(), 1, types.SamplingParams(top_p=2.0)).result()
+        sampler.sample(prompt(), 1, types.SamplingParams(top_p=2.0)).result()
 
 
 def test_51_answers_that_nobody_promised(http):

@@ -16,7 +16,7 @@ def sampler(training) -> tinker.SamplingClient:
     """Weights that are not those of the base model."""
     training.forward_backward(batch(), "cross_entropy")
     training.optim_step(adam())
-    return training.save_weights_and_get_sampling_client()
+    return training.save_weights_and_get_sampling_client().result()
 
 
 def drawn(sampler, count=1, start=None, **params):
@@ -52,7 +52,7 @@ def test_26_seeds_repeat_and_samples_of_one_request_differ(sampler):
 
 
 def test_27_every_form_of_stop(sdk, shared):
-    sampler = sdk.create_sampling_client(base_model="tiny")
+    sampler = sdk.create_sampling_client(base_model="tiny").result()
     tokenizer = sampler_tokenizer(shared)
     free = drawn(sampler, stop=[], max_tokens=40).sequences[0]
     assert len(free.tokens) == 40
@@ -77,7 +77,7 @@ def test_27_without_stop_a_sample_ends_with_the_models_own_end(sdk, shared):
     for _ in range(20):
         training.forward_backward(taught, "cross_entropy")
         training.optim_step(adam(3e-2))
-    sampler = training.save_weights_and_get_sampling_client()
+    sampler = training.save_weights_and_get_sampling_client().result()
     (one,) = drawn(sampler, temperature=0.0).sequences
     assert (one.tokens, one.stop_reason) == ([end], "stop")
     (going_on,) = drawn(sampler, temperature=0.0, stop=[]).sequences
@@ -85,7 +85,7 @@ def test_27_without_stop_a_sample_ends_with_the_models_own_end(sdk, shared):
 
 
 def test_28_without_a_limit_a_sample_ends_with_the_context(sdk):
-    sampler = sdk.create_sampling_client(base_model="tiny")
+    sampler = sdk.create_sampling_client(base_model="tiny").result()
     for limit in ({}, {"max_tokens": 10_000}):
         params = types.SamplingParams(seed=1, stop=[], **limit)
         (one,) = sampler.sample(prompt(), 1, params).result().sequences
@@ -97,6 +97,7 @@ def test_29_the_likeliest_tokens_of_a_prompt(sdk, reference):
     tokens = sequences()[0]
     read = (
         sdk.create_sampling_client(base_model="tiny")
+        .result()
         .sample(prompt(*tokens), 1, DRAWING, include_prompt_logprobs=True, topk_prompt_logprobs=3)
         .result()
     )

@@ -68,7 +68,7 @@ def test_30_a_checkpoint_is_taken_up_in_place(training):
 def test_31_a_snapshot_holds_the_steps_before_it_and_no_others(training):
     steps(training, 1)
     expected = read(training)
-    saved = training.save_weights_and_get_sampling_client()
+    saved = training.save_weights_and_get_sampling_client().result()
     promised = [training.forward_backward(batch(), "cross_entropy"), training.optim_step(adam())]
     logprobs = saved.compute_logprobs(prompt(*sequences()[0])).result()
     [one.result() for one in promised]
@@ -79,7 +79,7 @@ def test_32_snapshots_do_not_change(training):
     samplers, before = [], []
     for step in range(3):
         steps(training, 1, start=step)
-        samplers.append(training.save_weights_and_get_sampling_client())
+        samplers.append(training.save_weights_and_get_sampling_client().result())
         before.append(samplers[-1].sample(prompt(), 2, DRAWING).result())
     after = [sampler.sample(prompt(), 2, DRAWING).result() for sampler in samplers]
     for one, other in zip(before, after, strict=True):
@@ -181,7 +181,7 @@ def test_38_zeros_do_not_count_and_are_read_all_the_same(training):
 
 
 def test_39_two_hundred_samples_are_polled_together(sdk, http):
-    sampler = sdk.create_sampling_client(base_model="tiny")
+    sampler = sdk.create_sampling_client(base_model="tiny").result()
     promised = [sampler.sample(prompt(65 + i % 20), 1, types.SamplingParams(max_tokens=3)) for i in range(200)]
     assert sum(len(one.result().sequences) for one in promised) == 200
     unknown = {"target": {"type": "sampling_session", "sampling_session_id": "nobody:sample:0"}, "timeout": 0}
@@ -191,7 +191,7 @@ def test_39_two_hundred_samples_are_polled_together(sdk, http):
 
 def test_40_copies_of_a_sampling_client_number_apart(sdk, http, shared, monkeypatch):
     monkeypatch.setenv("TINKER_API_KEY", shared.key)
-    sampler = sdk.create_sampling_client(base_model="tiny")
+    sampler = sdk.create_sampling_client(base_model="tiny").result()
     own = sampler.sample(prompt(), 1, DRAWING).result()
     handed = tinker.SamplingClient.from_sampler_handle(sampler.get_sampler_handle(), api_key=shared.key)
     pickled = pickle.loads(pickle.dumps(sampler))

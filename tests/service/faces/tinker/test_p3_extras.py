@@ -58,7 +58,7 @@ def test_67_clients_from_before_protobuf(http):
 
 @pytest.fixture
 def sampler(sdk):
-    return sdk.create_sampling_client(base_model="tiny")
+    return sdk.create_sampling_client(base_model="tiny").result()
 
 
 @pytest.fixture(scope="module")

@@ -60,7 +60,7 @@ async def test_72_loops_that_await(shared):
 def test_72_preferences_are_learnt_against_a_reference(sdk):
     """Direct preference optimisation, as recipes write it: a reference sampler and a loss of the client's own."""
     training = sdk.create_lora_training_client("tiny", rank=4, seed=3).result()
-    reference = training.save_weights_and_get_sampling_client()
+    reference = training.save_weights_and_get_sampling_client().result()
     pairs = sequences(2)
     before = [torch.tensor(reference.compute_logprobs(prompt(*tokens)).result()[1:]) for tokens in pairs]
     margins = []
