@@ -11,15 +11,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from fettle.config import Pipeline, leaves
+from fettle.config import Pipeline, TinyModel, leaves
 from fettle.config.load import load
+from fettle.engine.local import make_tiny_model
 from fettle.tracking import list_runs
 from fettle.tracking.claim import claim
+from tests.service.served import serving
 
 from .conftest import typed
 
 ROOT = Path(__file__).parent.parent.parent
 RECIPES = sorted((ROOT / "configs").glob("*.yaml"))
+AT_A_SERVICE = ROOT / "configs" / "arithmetic-service.yaml"
 
 
 def named(path: Path) -> str:
@@ -33,7 +36,7 @@ def settings_of(recipe: Path) -> set[str]:
     return {name for stage in stages for _, _, name, _ in leaves(stage)} - {"type"}
 
 
-@pytest.mark.parametrize("recipe", RECIPES, ids=named)
+@pytest.mark.parametrize("recipe", [recipe for recipe in RECIPES if recipe != AT_A_SERVICE], ids=named)
 def test_a_shipped_recipe_is_planned_with_a_reader_for_each_setting(fettle, recipe):
     done = fettle("plan", recipe)
     assert done.code == 0, done.err
@@ -44,6 +47,21 @@ def test_a_shipped_recipe_is_planned_with_a_reader_for_each_setting(fettle, reci
     assert max(width for _, width in rows) < 72
     for line in ("evaluations: ", "checkpoints: every", "memory in all: about"):
         assert line in done.out
+
+
+def test_a_recipe_at_a_service_is_planned_with_what_the_service_can_do(fettle, tmp_path, monkeypatch):
+    model = make_tiny_model(TinyModel(hidden=32, layers=1, heads=2), tmp_path / "tiny", texts=["one two"] * 9)
+    with serving(tmp_path / "state", model) as service:
+        monkeypatch.setenv("FETTLE_KEY", service.key)
+        place = [f"stages.{stage}.engine.url={service.url}" for stage in (0, 1)]
+        done = fettle("plan", AT_A_SERVICE, *place)
+        assert done.code == 0, done.err
+        assert re.search(rf"^engine\.url +cli\.engines +{service.url}$", done.out, re.MULTILINE)
+        assert "memory" not in done.out
+    gone = fettle("plan", AT_A_SERVICE, *place)
+    assert gone.complaint.startswith(f"{service.url} cannot be reached")
+    monkeypatch.delenv("FETTLE_KEY")
+    assert "there is no such environment variable" in fettle("plan", AT_A_SERVICE).complaint
 
 
 def test_a_recipe_for_a_gpu_is_planned_where_there_is_none(fettle, monkeypatch):
