@@ -1,8 +1,10 @@
 """What the benchmarks of the service make of what they find."""
 
+import importlib
 import json
 import subprocess
 import sys
+from inspect import signature
 from random import Random
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from benchmarks import fuzz, timed_server
 from benchmarks.crash import TENANTS, Run, Told, judged, told_by
 from benchmarks.crash_client import STEP, call_at
+from benchmarks.harness import Outcome, Row, main
 from benchmarks.service import request_sizes
 from benchmarks.skyrl import without_uv
 from benchmarks.soak import grown
@@ -148,3 +151,21 @@ def test_what_is_damaged_differs_and_a_sound_message_can_be_read():
 
 def test_only_a_500_and_silence_are_faults():
     assert [status for status in (0, 200, 404, 422, 429, 500, 503) if fuzz.is_fault(status)] == [0, 500]
+
+
+@pytest.mark.parametrize("name", ["service", "skyrl", "crash", "soak", "fuzz"])
+def test_every_row_of_the_service_describes_itself(name):
+    module = importlib.import_module(f"benchmarks.{name}")
+    assert module.__doc__
+    assert module.ROW.name == name
+    assert list(signature(module.measured).parameters)[:2] == ["settings", "floor"]
+
+
+def test_a_row_may_take_numbers_of_its_own(monkeypatch, capsys):
+    def measured(settings, floor, *, kills=200):
+        return Outcome(float(kills), {}, {})
+
+    row = Row(name="made-up", work="work", peer="peer", target=0.0)
+    monkeypatch.setattr(sys, "argv", ["made-up", "--json", "--threads", "1", "--kills", "7"])
+    main(row, measured, kills="how many")
+    assert json.loads(capsys.readouterr().out)["ratio"] == 7.0
