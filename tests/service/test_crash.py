@@ -6,6 +6,8 @@ import time
 import httpx
 import pytest
 
+from tests.service.served import Spawned
+
 STEPS = 12
 RUN = {"base_model": "tiny", "lora": {"rank": 4}, "seed": 7}
 SEQUENCE = {"sequences": [[5, 9, 41, 7, 11, 3, 2]]}
@@ -40,9 +42,12 @@ def outcome(client, run: str) -> tuple[list, dict, str]:
     return [result["loss"] for result in results[: 2 * STEPS : 2]], read, results[-1]["digest"]
 
 
-@pytest.fixture
-def service(spawned):
-    return spawned("journal.snapshot_operations=5")
+@pytest.fixture(scope="module")
+def service(tmp_path_factory, tiny_model):
+    """One for all of these, since starting takes longest."""
+    found = Spawned(tmp_path_factory.mktemp("crash") / "state", tiny_model, "journal.snapshot_operations=5")
+    yield found.start()
+    found.close()
 
 
 def test_killed_in_the_middle_a_run_ends_with_the_weights_of_an_undisturbed_one(service):
