@@ -138,6 +138,17 @@ async def test_those_who_wait_together_are_made_durable_together(tmp_path, monke
     one.close()
 
 
+async def test_what_an_earlier_process_left_in_memory_is_brought_to_the_disk_first(tmp_path, monkeypatch):
+    """It counts as durable from then on, to clients that send it again."""
+    begun(tmp_path).close()
+    synced: list[Path] = []
+    real = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda file: (synced.append(Path(f"/proc/self/fd/{file}").readlink()), real(file)))
+    two = begun(tmp_path)
+    assert files(tmp_path)[0] in synced
+    two.close()
+
+
 async def test_a_disk_that_fails_is_the_end_of_taking_in(tmp_path, monkeypatch):
     one = begun(tmp_path)
 

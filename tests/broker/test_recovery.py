@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fettle.broker import Broker, Promise
+from fettle.broker import Broker, Promise, engine, past
 from fettle.calls import Call, Close, Create, Forward, ForwardBackward, Load, OptimStep, Pin, Restore, Save
 from fettle.config import AdamW, CausalLM, JournalSettings, PolicySpec, SamplingParams
 from fettle.engine.base import SampleRequest
@@ -139,6 +139,16 @@ async def test_recovery_goes_on_from_the_newest_snapshot_and_says_what_it_repeat
     assert two.tally() == expected
     assert two.backend.done == ["revive run", "forward_backward run", "optim_step run"]
     assert "recovered 1 policies: 3 operations were repeated" in caplog.text
+
+
+async def test_a_journal_of_another_format_is_not_read(started, tmp_path, monkeypatch):
+    monkeypatch.setattr(past, "FORMAT", 2)
+    monkeypatch.setattr(engine, "FORMAT", 1)
+    await started()
+    with pytest.raises(StorageError, match="written in format 1, and this version reads 2"):
+        await started()
+    monkeypatch.setattr(past, "FORMAT", 1)
+    await started()
 
 
 async def test_a_holder_that_was_shut_out_stays_so(started):

@@ -14,7 +14,7 @@ from fettle.broker.desk import Desk
 from fettle.broker.draws import Draws
 from fettle.broker.journal import Journal
 from fettle.broker.oplog import OpLog
-from fettle.broker.past import past_of
+from fettle.broker.past import FORMAT, past_of
 from fettle.broker.policies import BrokerPolicy, Doors, Policies, PolicyInfo
 from fettle.broker.promises import Promise
 from fettle.broker.recovery import Recovery
@@ -72,7 +72,7 @@ class Broker:
                 cannot be taken up again.
         """
         told = backend.capabilities()
-        head = {"record": "head", "format": 1, "threads": told.threads, "device": told.device}
+        head = {"record": "head", "format": FORMAT, "threads": told.threads, "device": told.device}
         journal = Journal(folder, settings, head=head)
         broker = None
         try:

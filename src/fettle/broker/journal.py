@@ -102,7 +102,12 @@ class Journal:
         yield from entries(self.folder)
 
     def begin(self) -> None:
-        """Start a file of its own for what is to come."""
+        """Start a file of its own for what is to come; all that was read is durable from here on."""
+        try:
+            for number in self.segments[-1:]:  # of which an earlier process may have left some unsynced
+                lasting(_path(self.folder, number))
+        except OSError as error:
+            raise self._fail(error) from error
         self._begin_segment()
         self._thread.start()
 

@@ -6,7 +6,11 @@ from types import MappingProxyType
 
 from fettle.broker.journal import Entry, Place
 from fettle.broker.written import Order, Snapshot
+from fettle.errors import StorageError
 from fettle.frames import Tree
+
+FORMAT = 1
+"""Of records: a journal of another is not read."""
 
 
 @dataclass(slots=True)
@@ -96,6 +100,11 @@ def figures(result: Tree) -> dict[str, float]:
 
 
 def _head(past: Past, place: Place, tree: Tree) -> None:
+    if tree["format"] != FORMAT:
+        raise StorageError(
+            f"the journal was written in format {tree['format']}, and this version reads {FORMAT}: "
+            "let the version that wrote it finish its runs"
+        )
     past.threads = tree["threads"]
 
 
