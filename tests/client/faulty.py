@@ -17,6 +17,8 @@ class Network:
     """Each request meets the next fault of a fixed sequence."""
 
     url: str
+    service: str
+    """Where requests go; it may change."""
     share: float
     """Of requests that meet one."""
     random: random.Random
@@ -31,8 +33,7 @@ class Network:
 @asynccontextmanager
 async def faulty_network(service: str, *, share: float, seed: int) -> AsyncIterator[Network]:
     """A proxy on a port of its own."""
-    target = urlsplit(service)
-    network, tasks = Network("", share, random.Random(seed)), set()
+    network, tasks = Network("", service, share, random.Random(seed)), set()
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         tasks.add(asyncio.current_task())
@@ -58,6 +59,7 @@ async def faulty_network(service: str, *, share: float, seed: int) -> AsyncItera
         return fault != "cut answer"
 
     async def _answer(request: bytes) -> bytes:
+        target = urlsplit(network.service)
         reader, writer = await asyncio.open_connection(target.hostname, target.port)
         try:
             writer.write(request)

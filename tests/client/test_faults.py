@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import ExitStack
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from fettle.client import FutureGroup, HTTPEngine, ServiceClient
 from fettle.config import PPO, AdamW, CausalLM, LoRA, PolicySpec, SamplingParams
 from fettle.types import datum
-from tests.service.served import Spawned
+from tests.service.served import serving
 
 from .faulty import FAULTS, faulty_network
 
@@ -46,22 +47,21 @@ async def loop(engine: HTTPEngine, *, disturbed: Callable[[], object] | None = N
     return told
 
 
-async def test_a_service_that_is_killed_and_started_again_in_the_middle_changes_no_number(served, tmp_path, tiny_model):
-    def restarted() -> None:
-        service.kill()
-        service.start()
-
+async def test_a_service_that_is_started_again_in_the_middle_changes_no_number(served, tmp_path, tiny_model):
     good = HTTPEngine(served.url, served.key)
     expected = await loop(good)
     await good.close()
-    service = Spawned(tmp_path / "state", tiny_model)
-    try:
-        await asyncio.to_thread(service.start)
-        engine = HTTPEngine(service.url, service.key)
-        assert await loop(engine, disturbed=restarted) == expected
-        await engine.close()
-    finally:
-        service.close()
+    with ExitStack() as first, ExitStack() as second:
+        service = first.enter_context(serving(tmp_path / "state", tiny_model))
+        async with faulty_network(service.url, share=0.0, seed=0) as network:
+
+            def restarted() -> None:
+                first.close()
+                network.service = second.enter_context(serving(tmp_path / "state", tiny_model)).url
+
+            engine = HTTPEngine(network.url, service.key)
+            assert await loop(engine, disturbed=restarted) == expected
+            await engine.close()
 
 
 @pytest.mark.parametrize("seed", range(2))
