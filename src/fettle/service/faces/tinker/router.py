@@ -39,4 +39,3 @@ def routes(service: Service) -> APIRouter:
     router.include_router(keyed)
     router.include_router(keyless)
     return router
-
