@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from fettle.broker import Broker, Promise
 from fettle.errors import CheckpointError, DataError, StateError
@@ -53,6 +54,7 @@ class Checkpoints:
         self._later = later
         self._standing_on = standing_on
         self._copying = Later()
+        self._turn = asyncio.Lock()
         self._clock = clock
         self._root = (state / FOLDER).resolve()
         self._started = clock()
@@ -168,17 +170,13 @@ class Checkpoints:
         """Note that a policy goes on from what lies in this folder."""
         self._taken_up.add(path)
 
-    async def change(
-        self, entry: CheckpointEntry, *, public: bool | None = None, ttl_seconds: float | None = None
-    ) -> CheckpointEntry:
-        """Publish it, or take that back, or say from now on how long it is kept; None keeps it for good."""
-        if public is None:
-            changed = replace(entry, expires_at=_expiry(self._clock(), ttl_seconds))
-        else:
-            changed = replace(entry, public=public)
-        await self._store.put_checkpoint(changed)
-        self._checkpoints[entry.id] = changed
-        return changed
+    async def publish(self, entry: CheckpointEntry, *, public: bool) -> CheckpointEntry:
+        """Let every tenant read it, or only its owner."""
+        return await self._changed(entry.id, public=public)
+
+    async def expire(self, entry: CheckpointEntry, ttl_seconds: float | None) -> CheckpointEntry:
+        """Say from now on how long it is kept; None keeps it for good."""
+        return await self._changed(entry.id, expires_at=_expiry(self._clock(), ttl_seconds))
 
     async def delete(self, entry: CheckpointEntry) -> None:
         """Delete it.
@@ -194,8 +192,9 @@ class Checkpoints:
             raise StateError(f"the run {run.id} goes on with the checkpoint {entry.id} as its model: complete it first")
         if entry.path in self._taken_up or entry.created_at < self._started:
             await self._broker.snapshot_all()
-        await self._store.remove_checkpoint(entry.id)
-        self._checkpoints.pop(entry.id, None)
+        async with self._turn:
+            await self._store.remove_checkpoint(entry.id)
+            self._checkpoints.pop(entry.id, None)
         self._taken_up.discard(entry.path)
         await self._artifacts.delete(entry)
 
@@ -215,11 +214,9 @@ class Checkpoints:
 
     async def _measured(self, entry: CheckpointEntry, before: CheckpointEntry | None) -> None:
         """Put it into the catalogue, with its size, and delete what it took the place of."""
-        nbytes = sum(size for _, size in await asyncio.to_thread(_files, Path(entry.path)))
-        entry = replace(self._checkpoints.get(entry.id, entry), nbytes=nbytes)
-        await self._store.put_checkpoint(entry)
+        files = await asyncio.to_thread(_files, Path(entry.path))
         if entry.id in self._checkpoints:
-            self._checkpoints[entry.id] = entry
+            await self._changed(entry.id, nbytes=sum(size for _, size in files))
         if before is not None and before.path != entry.path:
             # Only its folder: in the artifact store the new one takes its place.
             await asyncio.to_thread(shutil.rmtree, before.path, ignore_errors=True)
@@ -230,8 +227,17 @@ class Checkpoints:
         if entry is not None and entry.stored_at is None:
             stored_at = (await self._artifacts.keep(entry)).stored_at
             if stored_at is not None and id in self._checkpoints:
-                self._checkpoints[id] = replace(self._checkpoints[id], stored_at=stored_at)
-                await self._store.put_checkpoint(self._checkpoints[id])
+                await self._changed(id, stored_at=stored_at)
+
+    async def _changed(self, id: str, **fields: Any) -> CheckpointEntry:
+        """A checkpoint with other fields, in the catalogue and then here."""
+        async with self._turn:  # whoever changes it next begins from what this one made of it
+            if id not in self._checkpoints:
+                raise unknown("checkpoint", id)
+            changed = replace(self._checkpoints[id], **fields)
+            await self._store.put_checkpoint(changed)
+            self._checkpoints[id] = changed
+            return changed
 
     def _expired(self, entry: CheckpointEntry) -> bool:
         return entry.expires_at is not None and entry.expires_at <= self._clock()

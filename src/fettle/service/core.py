@@ -332,11 +332,11 @@ class Service:
 
     async def set_ttl(self, caller: Caller, id: str, ttl_seconds: float | None) -> CheckpointEntry:
         """Say from now on how long a checkpoint is kept; None keeps it for good."""
-        return await self._checkpoints.change(self._checkpoints.owned(caller, id), ttl_seconds=ttl_seconds)
+        return await self._checkpoints.expire(self._checkpoints.owned(caller, id), ttl_seconds)
 
     async def publish(self, caller: Caller, id: str, public: bool) -> CheckpointEntry:
         """Let every tenant read a checkpoint, or only its owner."""
-        entry = await self._checkpoints.change(self._checkpoints.owned(caller, id), public=public)
+        entry = await self._checkpoints.publish(self._checkpoints.owned(caller, id), public=public)
         self.audit.note("checkpoint_published" if public else "checkpoint_unpublished", caller, subject=entry.id)
         return entry
 
