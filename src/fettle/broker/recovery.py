@@ -53,6 +53,7 @@ class Recovery:
         """
         started = time.perf_counter()
         steps = [step for name, policy in self._past.policies.items() for step in self._policy(name, policy)]
+        draws = self._take_up_draws()  # before anything is answered, so that nothing is taken for forgotten
         if self._desk.snapshots is not None:
             self._desk.snapshots.sweep(self._desk.logs.values())
         for step in sorted(steps, key=lambda step: step.place):
@@ -61,7 +62,10 @@ class Recovery:
         for error in await asyncio.gather(*self._repeated, return_exceptions=True):
             if isinstance(error, BaseException):
                 raise StorageError(f"the journal cannot be repeated, and nothing was changed in it: {error}") from error
-        self._take_up_draws()
+        for begin in draws:
+            begin()
+        for pin in self._past.released:
+            self._desk.pins.release(pin)
         for log in self._desk.logs.values():
             if log.written.since and self._desk.snapshots is not None:
                 self._desk.snapshots.in_time(log)
@@ -155,7 +159,7 @@ class Recovery:
         except FettleError as error:
             raise StorageError(f"operation {id} cannot be repeated: {error.message}") from error
         found, before = figures(result_tree(result)), figures(answer.result)
-        if found != before:
+        if repr(found) != repr(before):  # in which a NaN is like itself
             logger.error(
                 "operation %s came to %s when it was repeated, and to %s before: was it another machine, or another "
                 "number of threads?",
@@ -175,16 +179,17 @@ class Recovery:
         else:
             self._desk.take_in(log, order[1], promise, partial(_call_at, self._journal, operation.place))
 
-    def _take_up_draws(self) -> None:
+    def _take_up_draws(self) -> list[Callable[[], None]]:
+        """Promises of draws; returns how those that had no answer begin."""
         for id, answer in self._past.answers.get("", {}).items():
             if self._wanted(id, answer):
                 self._answered(id, answer)
+        begin: list[Callable[[], None]] = []
         for draw in self._past.draws.values():
             if self._past.answer(draw) is None:
                 requests = requests_of(self._journal.read(draw.place)["requests"])
-                self._draws.begin(self._under_way(draw), draw.said["sampler"], requests)
-        for pin in self._past.released:
-            self._desk.pins.release(pin)
+                begin.append(partial(self._draws.begin, self._under_way(draw), draw.said["sampler"], requests))
+        return begin
 
     def _under_way(self, call: PastCall) -> Promise:
         promise = self._promise(call.said)

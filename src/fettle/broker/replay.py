@@ -34,8 +34,8 @@ class Compared:
 
     @property
     def same(self) -> bool:
-        """To the bit."""
-        return self.recorded == self.found
+        """To the bit; a NaN is like itself."""
+        return repr(self.recorded) == repr(self.found)
 
 
 class Recording:
