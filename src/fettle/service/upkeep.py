@@ -19,6 +19,7 @@ class Upkeep:
         self._interval_s = interval_s
         self._failing: set[int] = set()
         self._running: asyncio.Task[None] | None = None
+        self._over = asyncio.Event()
 
     def start(self) -> None:
         """Begin."""
@@ -26,9 +27,9 @@ class Upkeep:
 
     async def stop(self) -> None:
         """End, with everything written that can be."""
+        self._over.set()
         if self._running is not None:
-            self._running.cancel()
-            await asyncio.wait([self._running])
+            await asyncio.wait([self._running])  # not cancelled: a transaction cut short would keep others out
         await self.now()
 
     async def now(self) -> None:
@@ -44,6 +45,9 @@ class Upkeep:
                 self._failing.discard(number)
 
     async def _go_on(self) -> None:
-        while True:
-            await asyncio.sleep(self._interval_s)
-            await self.now()
+        while not self._over.is_set():
+            try:
+                async with asyncio.timeout(self._interval_s):
+                    await self._over.wait()
+            except TimeoutError:
+                await self.now()
