@@ -186,6 +186,18 @@ def test_what_cannot_be_is_refused_by_name(case):
     assert isinstance(caught.value, LossInputError | ConfigError | DataError)
 
 
+@pytest.mark.parametrize("odd", [None, 0, "x", [], {}, [[1]], {"data": [1], "dtype": {}}, 1e308], ids=str)
+def test_json_of_any_other_shape_is_refused_in_words(odd):
+    whole = {"model_input": {"chunks": [{"tokens": [1]}]}, "loss_fn_inputs": {"target_tokens": odd}}
+    forms = [odd, {"data": odd, "loss_fn": "ppo"}, {"data": [odd], "loss_fn": "ppo"}, {"data": [whole], "loss_fn": odd}]
+    forms += [{"data": [{**whole, key: odd}], "loss_fn": "cross_entropy"} for key in whole]
+    for form in forms:
+        with pytest.raises(FettleError):
+            batches.of_json({"model_id": "m", "forward_backward_input": form})
+    with pytest.raises(FettleError):
+        batches.of_json(odd)
+
+
 def test_few_bytes_that_say_very_much_are_refused():
     crow = [0] * 2001
     sparse = {

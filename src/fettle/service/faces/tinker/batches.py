@@ -68,10 +68,11 @@ def of_proto(body: bytes, *, stable_reinforce: bool = True) -> Batch:
     return Batch(request.model_id, request.seq_id, call, widths)
 
 
-def of_json(tree: Mapping[str, Any], *, forward_only: bool = False, stable_reinforce: bool = True) -> Batch:
+def of_json(tree: Any, *, forward_only: bool = False, stable_reinforce: bool = True) -> Batch:
     """A request in JSON, as clients before protobuf sent it; raises as :func:`of_proto`."""
-    form = tree.get("forward_backward_input") or tree.get("forward_input")
-    model, seq = tree.get("model_id"), tree.get("seq_id") or 0
+    request = tree if isinstance(tree, Mapping) else {}
+    form = request.get("forward_backward_input") or request.get("forward_input")
+    model, seq = request.get("model_id"), request.get("seq_id") or 0
     if not isinstance(form, Mapping) or not isinstance(model, str) or not isinstance(seq, int):
         raise DataError("a request needs model_id, and forward_backward_input with data and loss_fn")
     data, config = form.get("data"), form.get("loss_fn_config") or {}
@@ -245,8 +246,9 @@ def _inputs_of(index: int, datum: wire.Datum) -> Inputs:
 
 def _given(index: int, datum: Any) -> Given:
     """A datum in JSON."""
-    chunks = datum.get("model_input", {}).get("chunks") if isinstance(datum, Mapping) else None
-    inputs = datum.get("loss_fn_inputs") if isinstance(datum, Mapping) else None
+    said = datum if isinstance(datum, Mapping) else {}
+    form, inputs = said.get("model_input"), said.get("loss_fn_inputs")
+    chunks = form.get("chunks") if isinstance(form, Mapping) else None
     if not isinstance(chunks, list) or not isinstance(inputs, Mapping):
         raise DataError(f"datum {index} needs model_input with chunks, a list, and loss_fn_inputs, an object")
     arrays = {name: _dense(tensors.of_json(name, tensor)) for name, tensor in inputs.items()}

@@ -72,9 +72,9 @@ def of_json(name: str, tree: Any) -> Array | Sparse:
     Raises:
         LossInputError: it is none.
     """
-    if not isinstance(tree, Mapping) or tree.get("dtype") not in NAMES:
+    if not isinstance(tree, Mapping) or str(tree.get("dtype")) not in NAMES:
         raise LossInputError(f"{name} must be an object with data and a dtype, which is float32 or int64")
-    values = _listed(name, tree.get("data"), NAMES[tree["dtype"]])
+    values = _listed(name, tree.get("data"), NAMES[str(tree["dtype"])])
     shape = tree.get("shape")
     if shape is not None and not _is_shape(shape):
         raise LossInputError(f"{name} has a shape that is no list of whole numbers")
