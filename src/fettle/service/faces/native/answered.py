@@ -35,7 +35,7 @@ class Answered:
         id = f"{promise.id}{MARK}{told}" if told else promise.id
         if wait:
             return await self.waited(request, caller, id, wait)
-        tree = {"id": id, "kind": promise.kind, "status": "pending"}
+        tree: dict[str, Tree] = {"id": id, "kind": promise.kind, "status": "pending"}
         if promise.policy and promise.id != open_id(promise.policy):
             tree["seq"] = int(promise.id.rpartition(".")[2])
         return answer(request, tree, 202)

@@ -17,6 +17,7 @@ from fettle.losses import LOSSES
 from fettle.service.auth import authenticated
 from fettle.service.callers import Caller
 from fettle.service.core import Service
+from fettle.service.entries import CheckpointKind
 from fettle.service.faces.native.answered import Answered
 from fettle.service.faces.native.bodies import Batch, LoadState, Operation, SamplerOfRun, SampleRun, SaveState, Step
 from fettle.service.faces.native.data import data_of
@@ -61,7 +62,7 @@ def _add_door(router: APIRouter, service: Service, answered: Answered) -> None:
 async def _numbered(service: Service, caller: Caller, run_id: str, body: Operation) -> Promise:
     call = call_of(body.call)
     if isinstance(call, Save):
-        kind = "weights" if call.optimizer else "sampler_weights"
+        kind: CheckpointKind = "weights" if call.optimizer else "sampler_weights"
         return await service.save(caller, run_id, body.incarnation, body.seq, kind=kind, name=call.name)
     if isinstance(call, Restore):
         call = Restore(service.checkpoint(caller, call.checkpoint).path, call.optimizer)

@@ -4,8 +4,8 @@ import asyncio
 import json
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import replace
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any
 
 from fettle.broker import Promise
 from fettle.engine.base import SampleRequest
@@ -18,7 +18,8 @@ PARTIAL = "\N{REPLACEMENT CHARACTER}"
 """What the first bytes of a character are decoded to."""
 
 
-class _Heard(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _Heard:
     index: int
     token: int
     logprob: float
