@@ -1,6 +1,6 @@
 """Two tiny models of one tokenizer on a real engine, and what they say as plain NumPy arrays."""
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,8 +11,9 @@ from transformers import AutoModelForCausalLM
 
 from fettle.broker import Broker
 from fettle.broker.columnar import Trainee
-from fettle.config import LocalEngine, PolicySpec, TinyModel
+from fettle.config import JournalSettings, LocalEngine, PolicySpec, TinyModel
 from fettle.engine.local import LocalBackend, make_tiny_model
+from tests.broker.processes import SETTINGS, Process
 
 
 @pytest.fixture(scope="session")
@@ -69,3 +70,19 @@ def trainee(broker: Broker, model: str) -> Callable[..., Awaitable[Trainee]]:
         return Trainee(broker, await broker.create_policy(spec), spec)
 
     return made
+
+
+@pytest.fixture
+async def started(tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable[Process]]]:
+    """Starts a process on the journal that the last one left, which is killed first."""
+    running: list[Process] = []
+
+    async def next_one(settings: JournalSettings = SETTINGS) -> Process:
+        if running:
+            running[-1].killed()
+        running.append(await Process(tmp_path, settings).started())
+        return running[-1]
+
+    yield next_one
+    for process in running[-1:]:
+        process.killed()

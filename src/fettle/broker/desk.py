@@ -137,10 +137,20 @@ class Desk:
             raise ConfigError("a broker without a journal has nowhere to park a policy: give it one")
         await self.snapshots.park(log, lambda: self._busy(log))
 
+    async def written_down(self, policy: str) -> None:
+        """See ``Broker.written_down``."""
+        log = self.log(policy)
+        if self.snapshots is not None:
+            await self.snapshots.whole(log)
+
     async def snapshot_all(self) -> None:
         """See ``Broker.snapshot_all``."""
-        if self.snapshots is not None:
-            await asyncio.gather(*(self.snapshots.whole(log) for log in self.logs.values() if log.written.since))
+        if self.snapshots is None:
+            return
+        open_ = [self.snapshots.whole(log) for log in self.logs.values() if not log.closed]
+        for error in await asyncio.gather(*open_, return_exceptions=True):
+            if error is not None:
+                raise error
 
     def carry_out(self, log: OpLog, due: Due, *, again: bool = False) -> None:
         """Queue an operation whose turn it is; its promise is settled with what it comes to.

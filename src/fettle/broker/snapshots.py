@@ -13,7 +13,7 @@ from fettle.broker.oplog import OpLog
 from fettle.broker.pins import Pins
 from fettle.broker.promises import Promise
 from fettle.broker.schedule import Worker
-from fettle.broker.written import Snapshot
+from fettle.broker.written import Order, Snapshot
 from fettle.engine.base import Backend
 from fettle.errors import EngineError, FettleError, StorageError
 
@@ -78,7 +78,7 @@ class Snapshots:
         if written.parked or log.closed:
             return None
         before = (log.incarnation, log.next_seq)
-        if written.snapshots and written.begin == before:
+        if self.holds(log, before):
             written.since = 0
             return None
         snapshot = Snapshot(
@@ -96,22 +96,39 @@ class Snapshots:
         written.taking = asyncio.get_running_loop().create_task(self._follow(log, snapshot, done))
         return written.taking
 
+    def holds(self, log: OpLog, before: Order) -> bool:
+        """Whether everything before that operation is on the disk."""
+        return log.written.parked or (bool(log.written.snapshots) and log.written.begin >= before)
+
     async def whole(self, log: OpLog) -> None:
-        """Have everything that was submitted so far written down, as far as that can be done."""
-        if log.written.taking is not None:
-            await asyncio.shield(log.written.taking)
-        if (taking := self.take(log)) is not None:
+        """Have everything that was submitted so far, and whose turn has come, written down on the disk.
+
+        Raises:
+            StorageError: it could not be; what the policy was made of is needed further.
+        """
+        written, before = log.written, (log.incarnation, log.next_seq)
+        if written.taking is not None:
+            await asyncio.shield(written.taking)
+        if not self.holds(log, before) and (taking := self.take(log)) is not None:
             await asyncio.shield(taking)
+        if not (log.closed or self.holds(log, before)):
+            raise StorageError(
+                f"the policy {log.name} could not be written down: see in the log why, and send this again"
+            )
+        await self._journal.durable(self._journal.position)
 
     async def park(self, log: OpLog, busy: Callable[[], "asyncio.Future[Any] | None"]) -> None:
         """Write it down, and give its memory back, unless it is wanted again meanwhile."""
         while (waiting := busy()) is not None:
             await waiting
         await self.whole(log)
-        if busy() is not None or log.closed or log.written.parked:
+        if (
+            log.closed
+            or log.written.parked
+            or busy() is not None
+            or not self.holds(log, (log.incarnation, log.next_seq))
+        ):
             return
-        if log.written.begin != (log.incarnation, log.next_seq):
-            raise StorageError(f"the policy {log.name} could not be written down, and stays in memory")
         log.written.parked = True
         try:
             self._say(log)
@@ -187,9 +204,9 @@ class Snapshots:
             await self._journal.durable(self._journal.position)
             for each in gone:
                 await asyncio.to_thread(shutil.rmtree, self._path(log, each), True)
-        except FettleError as error:
+        except Exception as error:  # noqa: BLE001  whatever it is, work goes on, and is written down later
             if not log.closed and self._journal.failed is None:
-                logger.warning("the policy %s could not be written down: %s", log.name, error.message)
+                logger.warning("the policy %s could not be written down: %s", log.name, error)
                 self.in_time(log)
         finally:
             written.taking = None
