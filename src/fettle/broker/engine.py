@@ -164,6 +164,14 @@ class Broker:
         """
         return self._ledger.known(id)
 
+    def when_answered(self, told: Callable[[Promise], object]) -> None:
+        """Have ``told`` called on the event loop for every promise that this broker answers.
+
+        Those that it took up from an earlier process are among them, even if they were answered before this is called;
+        those that were answered by the earlier one are not.
+        """
+        self._ledger.when_answered(told)
+
     def pinned(self, pin: str) -> BrokerSampler:
         """A sampler of pinned weights, by the id of the pin's promise, whose result may still be to come.
 
@@ -204,8 +212,23 @@ class Broker:
         """
         await self._desk.park(policy)
 
+    async def written_down(self, policy: str) -> None:
+        """Return once the policy is on the disk with all that was submitted to it and whose turn has come.
+
+        It then hangs on no checkpoint that it was made of. Without a journal there is nothing to wait for.
+
+        Raises:
+            NotFoundError: there is no such policy.
+            StorageError: it could not be written down.
+        """
+        await self._desk.written_down(policy)
+
     async def snapshot_all(self) -> None:
-        """Have every policy that has worked since written down, so that a restart has nothing to repeat."""
+        """Have every policy that has worked since written down, so that a restart has nothing to repeat.
+
+        Raises:
+            StorageError: one of them could not be; the others were.
+        """
         await self._desk.snapshot_all()
 
     async def create_policy(self, spec: PolicySpec, *, name: str | None = None, tenant: str = "") -> BrokerPolicy:

@@ -61,6 +61,8 @@ class Ledger:
         self._forgotten = forgotten
         self._promises: dict[str, Promise] = {}
         self._under_way: dict[Promise, Asked | None] = {}
+        self._taken_up: list[Promise] = []
+        self._told: list[Callable[[Promise], object]] = []
         self._answers = Answers(settings, self._forget)
         self._acknowledgements: list[str] = []
         self._unwritten: list[tuple[Promise, object]] = []
@@ -129,12 +131,20 @@ class Ledger:
 
     def take_up(self, promise: Promise) -> None:
         """A call that was let in before the broker was made anew, and is not let in again."""
+        self._taken_up.append(promise)
         self._begin(promise, None)
 
     def keep(self, promise: Promise) -> None:
         """A promise that was settled before the broker was made anew."""
         self._promises[promise.id] = promise
         self._answers.keep(promise)
+
+    def when_answered(self, told: Callable[[Promise], object]) -> None:
+        """See ``Broker.when_answered``."""
+        self._told.append(told)
+        unwritten = [promise for promise, _ in self._unwritten]
+        for promise in dict.fromkeys([*self._taken_up, *unwritten, *self._under_way]):
+            promise.when_done(told)
 
     def answer(self, promise: Promise, answer: object) -> None:
         """Settle a promise with a result or an error, once that is written down."""
@@ -174,6 +184,8 @@ class Ledger:
         self._promises[promise.id] = promise
         self._under_way[promise] = asked
         self.taken += 1
+        for told in self._told:
+            promise.when_done(told)
 
     def _settle(self, promise: Promise, answer: object) -> None:
         try:
