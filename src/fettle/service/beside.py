@@ -31,9 +31,10 @@ class Beside:
         self._sessions = sessions
 
     async def sweep(self) -> None:
-        """Finish sessions that nobody hears of, and delete checkpoints whose time is up."""
+        """Finish sessions that nobody hears of, and delete checkpoints whose time is up or that were overwritten."""
         due = [partial(self.finish, session) for session in self._sessions.silent()]
         due += [partial(self._checkpoints.delete, entry) for entry in self._checkpoints.expired()]
+        due.append(self._checkpoints.tidy)
         for end in due:
             try:
                 await end()

@@ -61,6 +61,8 @@ class Checkpoints:
         self._checkpoints: dict[str, CheckpointEntry] = {}
         self._taken_up: set[str] = set()
         """Folders that a policy has begun from or taken up since this process began."""
+        self._left: dict[str, str] = {}
+        """Folders that were overwritten and are still there, each with the id of its checkpoint."""
 
     async def load(self) -> None:
         """Read them from the catalogue; those that were never written are forgotten."""
@@ -71,6 +73,8 @@ class Checkpoints:
                 self._copying.post(partial(self._kept, entry.id))
             else:
                 self._later.post(partial(self._store.remove_checkpoint, entry.id))
+        self._left = await asyncio.to_thread(_left, self._root, dict(self._checkpoints))
+        self._taken_up.update(self._left)  # who knows by whom, before this process began
 
     def planned(
         self,
@@ -88,11 +92,11 @@ class Checkpoints:
             CheckpointError: there is one of that name, and it is not to be overwritten.
         """
         id = f"{run.id}/{kind}/{checked('the name', name)}"
-        folder = name
-        if id in self._checkpoints:
-            if not overwrite:
-                raise CheckpointError(f"there is a checkpoint {id} already: choose another name, or set overwrite")
-            folder = f"{name}@{secrets.token_hex(4)}"
+        path = self._root / run.id / kind / name
+        if id in self._checkpoints and not overwrite:
+            raise CheckpointError(f"there is a checkpoint {id} already: choose another name, or set overwrite")
+        if id in self._checkpoints or str(path) in self._left:
+            path = path.with_name(f"{name}@{secrets.token_hex(4)}")
         now = self._clock()
         return CheckpointEntry(
             id=id,
@@ -102,7 +106,7 @@ class Checkpoints:
             name=name,
             model=run.model,
             spec=run.spec,
-            path=str(self._root / run.id / kind / folder),
+            path=str(path),
             created_at=now,
             optimizer=kind == "weights",
             expires_at=_expiry(now, ttl_seconds),
@@ -198,6 +202,16 @@ class Checkpoints:
         self._taken_up.discard(entry.path)
         await self._artifacts.delete(entry)
 
+    async def tidy(self) -> None:
+        """Delete what was overwritten, once no run goes on with it, and none would be made again from it."""
+        over = [path for path, id in self._left.items() if self._standing_on(SCHEME + id) is None]
+        if not self._taken_up.isdisjoint(over):
+            await self._broker.snapshot_all()
+        for path in over:
+            await asyncio.to_thread(shutil.rmtree, path, ignore_errors=True)
+            self._left.pop(path, None)
+            self._taken_up.discard(path)
+
     def expired(self) -> list[CheckpointEntry]:
         """Those whose time is up, and on which nothing stands."""
         over = [entry for entry in self._checkpoints.values() if self._expired(entry)]
@@ -213,13 +227,12 @@ class Checkpoints:
         await self._copying.close(patience_s=patience_s)
 
     async def _measured(self, entry: CheckpointEntry, before: CheckpointEntry | None) -> None:
-        """Put it into the catalogue, with its size, and delete what it took the place of."""
+        """Put it into the catalogue, with its size; what it took the place of can go."""
         files = await asyncio.to_thread(_files, Path(entry.path))
         if entry.id in self._checkpoints:
             await self._changed(entry.id, nbytes=sum(size for _, size in files))
         if before is not None and before.path != entry.path:
-            # Only its folder: in the artifact store the new one takes its place.
-            await asyncio.to_thread(shutil.rmtree, before.path, ignore_errors=True)
+            self._left[before.path] = before.id  # only the folder: in the artifact store the new one takes its place
 
     async def _kept(self, id: str) -> None:
         """Copy it into the artifact store."""
@@ -253,6 +266,17 @@ def _written(entry: CheckpointEntry) -> CheckpointEntry:
     except (OSError, ValueError, TypeError, KeyError):
         return entry
     return replace(entry, digest=digest, policy_version=version, nbytes=sum(size for _, size in _files(folder)))
+
+
+def _left(root: Path, kept: Mapping[str, CheckpointEntry]) -> dict[str, str]:
+    """Folders of checkpoints that have another one now, each with the checkpoint's id."""
+    found: dict[str, str] = {}
+    for entry in kept.values():
+        folder = root / entry.run / entry.kind
+        for path in (folder / entry.name, *folder.glob(f"{entry.name}@*")):
+            if str(path) != entry.path and path.is_dir():
+                found[str(path)] = entry.id
+    return found
 
 
 def _files(folder: Path) -> list[tuple[str, int]]:
