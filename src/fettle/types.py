@@ -20,6 +20,9 @@ Ints = NDArray[np.int32]
 Floats = NDArray[np.float32]
 Tokens = Sequence[int]
 
+MOST_TOKEN = 2**31 - 1
+"""What an id can be at most, whatever the vocabulary."""
+
 LOGPROB_ROUNDING = 1e-4
 """How far above 0 arithmetic may put the logarithm of a probability near 1."""
 
@@ -100,6 +103,17 @@ class Datum:
         return self.streams.get("weights", self.loss_mask)
 
 
+def ids_of(name: str, values: NDArray[Any]) -> Ints:
+    """Whole numbers as ids of tokens.
+
+    Raises:
+        LossInputError: one is below 0, or beyond what an id can be.
+    """
+    if values.size and not (values.min() >= 0 and values.max() <= MOST_TOKEN):
+        raise LossInputError(f"{name} go from {values.min()} to {values.max()}: ids are 0 to {MOST_TOKEN}")
+    return values.astype(np.int32)
+
+
 def datum(
     tokens: Sequence[int],
     loss_mask: Sequence[float],
@@ -109,10 +123,14 @@ def datum(
     scalars: Mapping[str, float] | None = None,
     **streams: Sequence[float] | Floats,
 ) -> Datum:
-    """A :class:`Datum` from plain lists."""
+    """A :class:`Datum` from plain lists.
+
+    Raises:
+        LossInputError: a token is below 0 or beyond what an id can be; and see :class:`Datum`.
+    """
     arrays = {name: np.asarray(values, dtype=np.float32) for name, values in streams.items()}
     ids = np.asarray(tokens)
-    ids = ids.astype(np.int32) if ids.dtype.kind in "iu" or not ids.size else ids
+    ids = ids_of("tokens", ids) if ids.dtype.kind in "iu" or not ids.size else ids
     return Datum(ids, np.asarray(loss_mask, dtype=np.float32), arrays, temperature, group, scalars or {})
 
 

@@ -25,7 +25,7 @@ from fettle.data.arrays import (
     token_ids,
 )
 from fettle.errors import LossInputError
-from fettle.types import Datum
+from fettle.types import Datum, ids_of
 
 Batch = Mapping[str, object]
 
@@ -345,4 +345,4 @@ def _datum(
     group: str = "",
 ) -> Datum:
     numbers = {name: values.astype(np.float32) for name, values in streams.items()}
-    return Datum(tokens.astype(np.int32), trained.astype(np.float32), numbers, group=group, scalars=scalars)
+    return Datum(ids_of("input_ids", tokens), trained.astype(np.float32), numbers, group=group, scalars=scalars)

@@ -3,6 +3,8 @@
 import json
 from random import Random
 
+import pytest
+
 ODD = [
     None,
     True,
@@ -74,3 +76,13 @@ def test_examples_with_something_odd_in_them_are_refused_and_nothing_breaks(clie
                 unforeseen = "the engine failed" in answer.get("error", {}).get("message", "")
                 assert not unforeseen, f"{method} {path} {body}: {answer}"
     assert client.said("GET", f"/v1/runs/{run}")["state"] == "active"
+
+
+@pytest.mark.parametrize("id", [2**32 + 5, 2**31, -1])
+def test_an_id_out_of_range_is_refused_and_never_another_token(client, id):
+    run = client.new_run(lora={"rank": 2})
+    good = [5, 9, 41]
+    for datum in ({"tokens": [5, id, 41]}, {"tokens": good, "targets": [5, id, 41]}):
+        body = {"data": [datum], "loss": {"type": "causal_lm"}}
+        told = client.said("POST", f"/v1/runs/{run}/forward_backward", body, status=400)
+        assert "ids are 0 to 2147483647" in told["error"]["message"]

@@ -261,3 +261,20 @@ def test_52_a_number_is_not_used_for_something_else(http, owner):
     assert sent(http, fresh, 1, batch()).status_code == 200
     refused(sent(http, fresh, 1, batch(seed=1)), "different contents", status=(400,))
     assert sent(http, fresh, 2, batch(seed=1)).status_code == 200
+
+
+def test_a_target_that_is_no_token_is_refused_and_never_taken_for_another(shared):
+    with http_of(shared) as http:
+        owner = session(http)
+        sampler = {"session_id": owner, "sampling_session_seq_id": 0, "base_model": "tiny"}
+        id = http.post("/create_sampling_session", json=sampler).json()["sampling_session_id"]
+        for wrong in (2**32 + 5, -2, 10_000):
+            body = {
+                "sampling_session_id": id,
+                "seq_id": 1,
+                "num_samples": 1,
+                "prompt": {"chunks": [{"type": "encoded_text", "tokens": [5, 9]}]},
+                "sampling_params": {"max_tokens": 1},
+                "target_prompt_logprobs": {"data": [wrong], "dtype": "int64", "shape": [1, 1]},
+            }
+            refused(http.post("/asample", json=body), "target_prompt_logprobs", "-1 asks nothing")

@@ -8,7 +8,7 @@ import numpy as np
 
 from fettle.errors import DataError, LossInputError, did_you_mean
 from fettle.frames import Tree, batch_of
-from fettle.types import Datum, Ints, datum
+from fettle.types import Datum, Ints, datum, ids_of
 
 FIELDS = ("tokens", "loss_mask", "targets", "temperature", "group", "scalars", "streams")
 
@@ -67,7 +67,7 @@ def _numbers(place: str, name: str, value: Tree) -> np.ndarray[Any, np.dtype[Any
 def _ids(place: str, values: np.ndarray[Any, np.dtype[Any]]) -> Ints:
     if values.dtype.kind not in "iu":
         raise DataError(f"{place}.targets must be whole numbers")
-    return values.astype(np.int32)
+    return ids_of("targets", values)
 
 
 def _number(place: str, name: str, value: Tree) -> float:

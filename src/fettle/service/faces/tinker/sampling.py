@@ -76,7 +76,7 @@ class Sampling:
         entry = self._service.sampler(who, body.sampling_session_id)
         model = self._service.models.named(entry.model)
         prompt = _prompt(body, model)
-        asked = _asked(body, prompt)
+        asked = _asked(body, prompt, model)
         key = ids.draw_keys(entry.id, body.seq_id)[bool(asked)]
         room = model.context - len(prompt)
         params = sampling_of(body.sampling_params, room=room, top=body.topk_sample_logprobs, seed=key)
@@ -124,7 +124,7 @@ def _prompt(body: bodies.SampleBody, model: Model) -> list[int]:
     return prompt
 
 
-def _asked(body: bodies.SampleBody, prompt: list[int]) -> Asked:
+def _asked(body: bodies.SampleBody, prompt: list[int], model: Model) -> Asked:
     """What is to be read of the prompt.
 
     Raises:
@@ -142,6 +142,9 @@ def _asked(body: bodies.SampleBody, prompt: list[int]) -> Asked:
         values = targets.values if isinstance(targets, tensors.Sparse) else targets
         if values.dtype.kind != "i":
             raise LossInputError("target_prompt_logprobs must be int64")
+        if values.size and not (values.min() >= -1 and values.max() < model.vocabulary):
+            known = f"ids of {model.name} are 0 to {model.vocabulary - 1}, and -1 asks nothing"
+            raise LossInputError(f"target_prompt_logprobs go from {values.min()} to {values.max()}: {known}")
     wide = max(body.topk_prompt_logprobs, body.prompt_alt_tokens_k, 0 if targets is None else targets.shape[1])
     if length * wide > MOST_CELLS and not isinstance(targets, tensors.Sparse):
         raise LossInputError(f"{length} prompt tokens times {wide} asked about at each is more than {MOST_CELLS}")
