@@ -291,6 +291,7 @@ fails the tests. `yes`: let in. 401: no key, or a wrong one. 404: there is no su
 another tenant's, in the same words. 403: the key is good, and is no admin's. An admin's key opens the operator's
 requests, and nothing of other tenants. The console knows who has signed in with a key, and leads everybody else to its
 sign-in page, which is a 401 here. Checkpoints that their owner has published may be read by every tenant.
+A new run's id that another tenant has is answered with a 409 that says no more than that it is taken.
 """
 
 

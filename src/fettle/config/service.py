@@ -59,7 +59,7 @@ class ServiceConfig(Frozen):
     max_rank: Annotated[int, Field(ge=1)] = 256
     """Highest rank of an adapter."""
     max_policies: Annotated[int, Field(ge=1)] = 64
-    """Most runs, of all tenants, that are held in memory. Paused ones, and those of finished sessions, are not."""
+    """Most runs of one tenant that are held in memory. Paused ones, and those of finished sessions, are not."""
     max_samplers: Annotated[int, Field(ge=1)] = 256
     """Most samplers of pinned weights, of all tenants, that are kept; beyond it the least recently used are let go."""
     session_timeout_s: Annotated[float, Field(gt=0)] = 900.0

@@ -16,7 +16,7 @@ from fettle.service.clock import Clock
 from fettle.service.entries import Run, RunState
 from fettle.service.ids import checked, new_id
 from fettle.service.later import Later
-from fettle.service.owned import Owners, unknown
+from fettle.service.owned import Owners
 from fettle.service.store import Store
 
 MOVES: Mapping[RunState, Collection[RunState]] = MappingProxyType(
@@ -110,9 +110,8 @@ class Runs:
         Raises:
             BusyError: there are as many as there may be, or no memory is free.
             ModelError: it would not fit into the device's memory.
-            NotFoundError: the id is another tenant's.
             SequenceError: the id was used for another call.
-            StateError: it was, and that run is over.
+            StateError: it was, and that run is over; or the id is another tenant's.
             StorageError: the catalogue or the journal cannot be written.
         """
         if run.id not in self._runs:
@@ -126,7 +125,7 @@ class Runs:
                 del self._runs[run.id]
                 raise
         elif before.tenant != run.tenant:
-            raise unknown("run", run.id)
+            raise StateError(f"the id {run.id} is taken: choose another")
         elif before.state in ("completed", "failed"):
             raise StateError(f"the run {run.id} is {before.state}: choose another id")
         promise = self._broker.open(run.id, call, tenant=run.tenant)
@@ -211,13 +210,15 @@ class Runs:
             self.ended(run_id, "failed", promise.answer.message)
 
     async def _check_room(self, run: Run) -> None:
-        in_memory = [name for name, info in self._broker.policies().items() if not info.parked]
-        if len(in_memory) >= self._most:
+        policies = self._broker.policies().items()
+        in_memory = [self._runs[name] for name, info in policies if not info.parked and name in self._runs]
+        own = sum(other.tenant == run.tenant for other in in_memory)
+        if own >= self._most:
             raise BusyError(
-                f"{len(in_memory)} runs are in memory here, and there may be {self._most}: pause or complete one",
+                f"{own} of your runs are in memory here, and there may be {self._most}: pause or complete one",
                 ROOM_AGAIN_S,
             )
-        others = [_of_base(self._runs[name]) for name in in_memory if name in self._runs]
+        others = [_of_base(other) for other in in_memory]
         await self._room.check(_of_base(run), others)
 
 

@@ -106,7 +106,8 @@ class Work:
         if known is None:
             run_id = self._run_of(sampler)
             self._watch(run_id, promise)
-            promise.when_done(partial(self._told.drew, run_id, requests))
+            if self._is_told(run_id, promise):
+                promise.when_done(partial(self._told.drew, run_id, requests))
         return promise
 
     def known(self, id: str) -> Promise | None:
@@ -142,13 +143,19 @@ class Work:
     def _watch(self, run_id: str, promise: Promise) -> None:
         self._usage.watch(promise, run_id)
         promise.when_done(self._metrics.worked)
-        promise.when_done(partial(self._told.worked, run_id))
+        if self._is_told(run_id, promise):
+            promise.when_done(partial(self._told.worked, run_id))
         for told in self.watchers:
             told(promise)
 
     def _closed(self, run_id: str, promise: Promise) -> None:
         if not isinstance(promise.answer, FettleError):
             self._runs.ended(run_id, "completed")
+    def _is_told(self, run_id: str, promise: Promise) -> bool:
+        """Whether it belongs to what is told of a run: from a published checkpoint others draw as well."""
+        run = self._runs.find(run_id)
+        return run is not None and run.tenant == promise.tenant
+
 
 
 def _digest(*said: object) -> str:

@@ -1,0 +1,49 @@
+"""Tenants share a service and nothing else: what one does is not seen, taken or paid for by another."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.service.served import Client, Served, serving
+
+
+@pytest.fixture(scope="module")
+def alice(shared: Served) -> Iterator[Client]:
+    with shared.client() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def bob(shared: Served) -> Iterator[Client]:
+    with shared.client(shared.other_key) as found:
+        yield found
+
+
+def drawn(client: Client, sampler: str, **more: object) -> list[list[int]]:
+    asked = {"requests": [{"prompt": "one two", "params": {"max_tokens": 4, "temperature": 0}}], **more}
+    told = client.said("POST", f"/v1/samplers/{sampler}/sample?wait=30", asked)
+    return list(told["result"]["token_ids"])
+
+
+def test_who_draws_from_a_published_checkpoint_is_not_told_of_in_its_run(shared, alice, bob):
+    run = alice.new_run(lora={"rank": 2})
+    checkpoint = f"{run}/sampler_weights/open"
+    alice.said("POST", f"/v1/runs/{run}/save_state?wait=30", {"name": "open", "optimizer": False})
+    alice.said("POST", f"/v1/checkpoints/{checkpoint}/publish")
+    for client in (bob, alice):
+        drawn(client, client.said("POST", "/v1/samplers", {"checkpoint": checkpoint})["id"])
+    assert len(shared.service.told.draws(run)) == 1
+
+
+def test_a_run_id_of_another_tenant_is_taken_and_not_denied(alice, bob):
+    run = alice.new_run(lora={"rank": 2})
+    told = bob.said("POST", "/v1/runs", {"base_model": "tiny", "id": run}, status=409)
+    assert "is taken: choose another" in told["error"]["message"]
+
+
+def test_the_runs_of_one_tenant_leave_room_for_those_of_another(tmp_path, tiny_model):
+    with serving(tmp_path / "state", tiny_model, max_policies=1) as served, served.client() as alice:
+        alice.new_run(lora={"rank": 2})
+        alice.said("POST", "/v1/runs", {"base_model": "tiny"}, status=429)
+        with served.client(served.other_key) as bob:
+            bob.new_run(lora={"rank": 2})
