@@ -108,3 +108,4 @@ async def test_what_nobody_foresaw_is_answered_by_its_id_and_goes_on_into_the_lo
     assert CANARY.encode() not in body["body"]
     assert json.loads(body["body"])["error"]["code"] == "internal"
     assert b"x-request-id" in dict(start["headers"])
+    assert dict(start["headers"])[b"connection"] == b"close", "the server ends it, which a client should know"

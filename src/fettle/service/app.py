@@ -12,6 +12,7 @@ from starlette.types import ASGIApp
 
 import fettle
 from fettle.errors import FettleError
+from fettle.service.auth import Gate
 from fettle.service.core import Service
 from fettle.service.faces import admin, console, native, openai, tinker
 from fettle.service.limits import Limits
@@ -39,6 +40,7 @@ frame where `Accept` says so. Every error is `{"error": {"code", "message"}, "de
 def app_of(service: Service, *layers: Callable[[ASGIApp], ASGIApp]) -> FastAPI:
     """The application, which serves all faces of the service, with further layers around it."""
     app = FastAPI(title="Fettle", version=fettle.__version__, description=DESCRIPTION, docs_url=None, redoc_url=None)
+    app.add_middleware(Gate, doors=service.doors)
     app.add_middleware(Limits, max_body_mib=service.settings.max_body_mib, timeout_s=service.settings.request_timeout_s)
     for layer in layers:
         app.add_middleware(layer)

@@ -3,14 +3,22 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
+from urllib.parse import urlsplit
 
 from fastapi import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fettle.errors import AuthenticationError, ForbiddenError
+from fettle.config.service import is_loopback
+from fettle.errors import AuthenticationError, FettleError, ForbiddenError
 from fettle.service.audit import Audit
 from fettle.service.callers import ANYBODY, Caller
 from fettle.service.keys import Keyring
 from fettle.service.rates import Rates, class_of
+from fettle.service.wire import Refused, error_response
+
+WITHOUT_BODY = ("GET", "HEAD")
+SAME_SITE = ("same-origin", "none")
+"""What browsers say of where a request of our own pages, or of nobody's, comes from."""
 
 
 @dataclass(frozen=True)
@@ -23,16 +31,34 @@ class Doors:
     auth: Literal["keys", "none"]
 
     async def caller_of(self, request: Request) -> Caller:
-        """Who a request comes from, which the request remembers; it is counted against what the key may ask for.
+        """Who a request comes from, which the request remembers; it is counted once against what the key may ask for.
 
         Raises:
             AuthenticationError: it brings no key, or one that is not good.
             BusyError: the key has asked too often.
         """
+        known = getattr(request.state, "caller", None)
+        if isinstance(known, Caller):
+            return known
         address = request.client.host if request.client else ""
         caller = await self.caller_with(presented(request), address, class_of(request.method, request.url.path))
         request.state.caller = caller
         return caller
+
+    def check_site(self, request: Request) -> None:
+        """Refuse what a page from elsewhere makes a browser ask of a service that asks nobody for a key.
+
+        Raises:
+            ForbiddenError: the request is for a name that was made to point here, or another site sent it.
+        """
+        if self.auth != "none":
+            return
+        if not is_loopback(request.url.hostname or ""):
+            raise ForbiddenError("a service without keys answers at 127.0.0.1 and localhost only: use one of these")
+        origin = request.headers.get("origin")
+        own = origin is None or urlsplit(origin).netloc == request.url.netloc
+        if not own or request.headers.get("sec-fetch-site", "none") not in SAME_SITE:
+            raise ForbiddenError("another site sent this, and a service without keys answers only its own pages")
 
     async def caller_with(self, secret: str, address: str, kind: str = "asking") -> Caller:
         """Who holds a key, and makes one request of a class with it.
@@ -52,6 +78,38 @@ class Doors:
         caller = Caller(key.tenant, key.id, key.admin, address)
         self.rates.take(caller, kind, key.requests_per_minute)
         return caller
+
+
+class Gate:
+    """Reads nobody's body before it is known who sends it; forms of people, who sign in, are the console's business."""
+
+    def __init__(self, app: ASGIApp, *, doors: Doors) -> None:
+        self._app = app
+        self._doors = doors
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request = Request(scope)
+        try:
+            self._doors.check_site(request)
+        except ForbiddenError as error:
+            await error_response(error)(scope, receive, send)
+            return
+        if scope["method"] in WITHOUT_BODY or not scope["path"].startswith(("/v1/", "/api/")):
+            await self._app(scope, receive, send)
+            return
+
+        async def of_a_caller() -> Message:
+            try:
+                await self._doors.caller_of(request)
+            except FettleError as error:
+                raise Refused(error) from error
+            return await receive()
+
+        await self._app(scope, of_a_caller, send)
 
 
 class Guarded(Protocol):

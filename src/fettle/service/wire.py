@@ -104,9 +104,9 @@ def invalid_request(error: RequestValidationError) -> Response:
 
 
 def internal_error() -> Response:
-    """What nobody foresaw. The log has it, under the request's id."""
+    """What nobody foresaw, after which the server ends the connection. The log has it, under the request's id."""
     message = "the service failed at this request: look for its X-Request-Id in the service's log"
-    return _json(_said("internal", message), 500, {})
+    return _json(_said("internal", message), 500, {"Connection": "close"})
 
 
 def wants_frames(request: Request) -> bool:
@@ -121,6 +121,11 @@ def answer(request: Request, tree: Tree, status: int = 200, headers: Mapping[str
     return _json(plain(tree), status, headers or {})
 
 
+def media_type(request: Request) -> str:
+    """Of the body, without its parameters."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
 async def body_tree(request: Request) -> Tree:
     """What a request says, as JSON or as a frame; nothing said is an empty mapping.
 
@@ -128,7 +133,7 @@ async def body_tree(request: Request) -> Tree:
         DataError: it is neither.
     """
     body = await request.body()
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    kind = media_type(request)
     if kind == MEDIA_TYPE:
         return unpacked(body)
     if not body:

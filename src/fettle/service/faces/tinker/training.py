@@ -75,7 +75,7 @@ class Training:
     async def forward_backward(self, who: Who, request: Request) -> JSONResponse:
         """Gradients, or only the log-probabilities, of a batch in protobuf; JSON from clients before it."""
         allowed = self._service.settings.stable_reinforce
-        if PROTOBUF in request.headers.get("content-type", ""):
+        if wire.media_type(request) == PROTOBUF:
             return await self._submitted(who, batches.of_proto(await request.body(), stable_reinforce=allowed))
         return await self._submitted(who, batches.of_json(await wire.body_tree(request), stable_reinforce=allowed))
 
