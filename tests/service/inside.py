@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -53,6 +54,18 @@ class Machine:
         self._image.rename(self.state)
 
 
+class Held:
+    """The engine's thread, which does nothing until it is released."""
+
+    def __init__(self, service: Service) -> None:
+        self._go_on = threading.Event()
+        self._done = asyncio.ensure_future(service.broker.run(lambda: self._go_on.wait(PATIENCE_S)))
+
+    def release(self) -> None:
+        """Let it go on."""
+        self._go_on.set()
+
+
 async def new_run(service: Service, id: str, model: str = "tiny", **settings: Any) -> Promise:
     """The settled promise of a run that has begun, or could not."""
     promise = await service.create_run(ME, PolicySpec(model=model, lora=LORA), run_id=id, **settings)
@@ -76,5 +89,5 @@ async def trained(service: Service, id: str) -> None:
 async def until(holds: Callable[[], object]) -> None:
     """Return once something holds."""
     async with asyncio.timeout(PATIENCE_S):
-        while not holds():
+        while not holds():  # noqa: ASYNC110  of what is in memory nobody tells
             await asyncio.sleep(0.01)

@@ -1,17 +1,23 @@
 """Checkpoints: what was answered is there after a crash, and what somebody stands on is not taken away."""
 
-import os
+import asyncio
 from pathlib import Path
 
 import pytest
 
+from fettle.errors import SequenceError
 from fettle.service.callers import ANYBODY as ME
-from tests.service.inside import Machine, new_run, saved, trained
+from tests.service.inside import Held, Machine, new_run, saved, trained, until
 
 
 @pytest.fixture
 def machine(tmp_path: Path, tiny_model: str) -> Machine:
     return Machine(tmp_path, tiny_model)
+
+
+def folders(machine: Machine, kind: str) -> list[str]:
+    """What lies under a run's kind of checkpoints."""
+    return [str(path) for path in (machine.state / "checkpoints" / kind).iterdir()]
 
 
 async def test_a_checkpoint_that_a_run_stands_on_outlives_its_overwriting(machine):
@@ -23,11 +29,82 @@ async def test_a_checkpoint_that_a_run_stands_on_outlives_its_overwriting(machin
         await saved(service, "r", kind="sampler_weights", overwrite=True)
         await service._later.close(patience_s=5)
         await service._checkpoints.tidy()
-        assert Path(first).is_dir()
+        assert first in folders(machine, "r/sampler_weights")
     async with machine.service() as service:
         await trained(service, "r2")
         await service.set_state(ME, "r2", "completed")
         await service._checkpoints.tidy()
-        assert os.listdir(machine.state / "checkpoints/r/sampler_weights") == [
-            Path(service.checkpoint(ME, "r/sampler_weights/c").path).name
+        assert folders(machine, "r/sampler_weights") == [service.checkpoint(ME, "r/sampler_weights/c").path]
+
+
+async def test_an_overwriting_that_was_answered_is_there_after_a_crash(machine):
+    async with machine.service() as service:
+        await new_run(service, "r")
+        first = (await saved(service, "r")).answer
+        await trained(service, "r")
+        away = asyncio.Event()
+        service._later.post(away.wait)  # what is written later has not been when the power is lost
+        second = (await saved(service, "r", overwrite=True)).answer
+        assert second.digest != first.digest
+        await service.broker.written_down("r")
+        machine.lose_power()
+        away.set()
+    machine.come_back()
+    async with machine.service() as service:
+        entry = service.checkpoint(ME, "r/weights/c")
+        assert (entry.digest, entry.policy_version, entry.path) == (second.digest, 1, second.path)
+        await service._later.close(patience_s=5)
+        assert [(row.id, row.digest) for row in await service.store.checkpoints()] == [("r/weights/c", second.digest)]
+        await service._checkpoints.tidy()
+        assert folders(machine, "r/weights") == [second.path]
+
+
+async def test_a_save_that_was_acknowledged_is_in_the_catalogue_after_a_crash(machine):
+    async with machine.service() as service:
+        await new_run(service, "r")
+        await service.broker.snapshot_all()
+        held = Held(service)
+        promise = await service.save(ME, "r", None, None, kind="weights", name="c")
+        await promise.durable()
+        machine.lose_power()
+        held.release()
+    machine.come_back()
+    async with machine.service() as service:
+        assert (await service.promise(ME, promise.id).result()).digest
+        await until(lambda: service._checkpoints.of(ME.tenant))
+        assert service.checkpoint(ME, "r/weights/c").digest
+    async with machine.service() as service:
+        assert service.checkpoint(ME, "r/weights/c").digest
+
+
+async def test_two_savings_of_one_name_may_follow_each_other_at_once(machine):
+    async with machine.service() as service:
+        await new_run(service, "r")
+        held = Held(service)
+        both = [
+            await service.save(ME, "r", None, None, kind="weights", name="c", overwrite=True, metadata={"nth": nth})
+            for nth in ("first", "second")
         ]
+        again = await service.save(ME, "r", 0, 0, kind="weights", name="c", overwrite=True)
+        assert again is both[0]
+        held.release()
+        for promise in both:
+            await promise.result()
+        await until(lambda: service.checkpoint(ME, "r/weights/c").metadata == {"nth": "second"})
+
+
+async def test_a_save_that_is_refused_or_fails_leaves_nothing_in_the_catalogue(machine):
+    async with machine.service() as service:
+        await new_run(service, "r")
+        with pytest.raises(SequenceError):
+            await service.save(ME, "r", 7, 0, kind="weights", name="c")
+        held = Held(service)
+        promise = await service.save(ME, "r", None, None, kind="weights", name="d")
+        assert promise.cancel()
+        held.release()
+        await promise.settled()
+        await asyncio.sleep(0)
+        await service._later.close(patience_s=5)
+        assert await service.store.checkpoints() == []
+        await saved(service, "r", name="d")
+        assert service.checkpoint(ME, "r/weights/d").digest

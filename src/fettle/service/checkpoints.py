@@ -5,7 +5,7 @@ import hashlib
 import json
 import secrets
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -61,19 +61,30 @@ class Checkpoints:
         self._checkpoints: dict[str, CheckpointEntry] = {}
         self._taken_up: set[str] = set()
         """Folders that a policy has begun from or taken up since this process began."""
+        self._planned: dict[str, CheckpointEntry] = {}
+        """Saves that were announced and are not answered yet, by their folders."""
         self._left: dict[str, str] = {}
         """Folders that were overwritten and are still there, each with the id of its checkpoint."""
 
     async def load(self) -> None:
-        """Read them from the catalogue; those that were never written are forgotten."""
-        for entry in await self._store.checkpoints():
-            if entry.digest or (entry := await asyncio.to_thread(_written, entry)).digest:
+        """Read them from the catalogue; of saves that were announced, those that were written are there.
+
+        Those that were not, and that may still be, are waited for: see :meth:`answered`.
+        """
+        entries = await self._store.checkpoints()  # oldest first
+        self._planned = {entry.path: replace(entry, id=_id_of(entry)) for entry in entries if not entry.digest}
+        for entry in entries:
+            if entry.digest:
                 self._checkpoints[entry.id] = entry
-                self._later.post(partial(self._store.put_checkpoint, entry))
                 self._copying.post(partial(self._kept, entry.id))
-            else:
-                self._later.post(partial(self._store.remove_checkpoint, entry.id))
-        self._left = await asyncio.to_thread(_left, self._root, dict(self._checkpoints))
+        for entry in list(self._planned.values()):
+            written = await asyncio.to_thread(_written, entry)
+            before = self._checkpoints.get(entry.id)
+            if written.digest and (before is None or before.created_at < entry.created_at):
+                self._adopt(written)
+            elif written.digest or entry.run not in self._broker.policies():
+                self.retract(entry)
+        self._left |= await asyncio.to_thread(_left, self._root, {**self._checkpoints}, {*self._planned})
         self._taken_up.update(self._left)  # who knows by whom, before this process began
 
     def planned(
@@ -95,7 +106,8 @@ class Checkpoints:
         path = self._root / run.id / kind / name
         if id in self._checkpoints and not overwrite:
             raise CheckpointError(f"there is a checkpoint {id} already: choose another name, or set overwrite")
-        if id in self._checkpoints or str(path) in self._left:
+        announced = str(path) in self._planned and overwrite
+        if announced or id in self._checkpoints or str(path) in self._left:
             path = path.with_name(f"{name}@{secrets.token_hex(4)}")
         now = self._clock()
         return CheckpointEntry(
@@ -123,24 +135,32 @@ class Checkpoints:
 
     async def announce(self, entry: CheckpointEntry) -> None:
         """Put it into the catalogue before it is written, so that it is known if the process ends in between."""
-        if entry.id not in self._checkpoints:
-            await self._store.put_checkpoint(entry)
+        self._planned[entry.path] = entry
+        try:
+            await self._store.put_checkpoint(replace(entry, id=_row_of(entry)))
+        except BaseException:
+            del self._planned[entry.path]
+            raise
+
+    def retract(self, entry: CheckpointEntry) -> None:
+        """Forget a save that was announced and came to nothing."""
+        self._planned.pop(entry.path, None)
+        if entry.id not in self._checkpoints or _row_of(entry) != entry.id:
+            self._later.post(partial(self._store.remove_checkpoint, _row_of(entry)))
 
     def saved(self, entry: CheckpointEntry, promise: Promise) -> None:
         """Take note of what a save came to."""
-        before, written = self._checkpoints.get(entry.id), promise.answer
+        written = promise.answer
         if not isinstance(written, Checkpoint):
-            if before is None:
-                self._later.post(partial(self._store.remove_checkpoint, entry.id))
-            return
-        if before is not None and before.path == written.path:
-            return
-        done = replace(
-            entry, path=promise.answer.path, digest=promise.answer.digest, policy_version=promise.answer.policy_version
-        )
-        self._checkpoints[entry.id] = done
-        self._later.post(partial(self._measured, done, before))
-        self._copying.post(partial(self._kept, done.id))
+            self.retract(entry)
+        else:
+            self._adopt(replace(entry, digest=written.digest, policy_version=written.policy_version))
+
+    def answered(self, promise: Promise) -> None:
+        """Take note of what a save came to that an earlier process had announced."""
+        written = promise.answer
+        if isinstance(written, Checkpoint) and written.path in self._planned:
+            self.saved(self._planned[written.path], promise)
 
     def checkpoint(self, caller: Caller, id: str) -> CheckpointEntry:
         """The caller's checkpoint of that id or address, or one that is public.
@@ -197,6 +217,7 @@ class Checkpoints:
         if entry.path in self._taken_up or entry.created_at < self._started:
             await self._broker.snapshot_all()
         async with self._turn:
+            await self._store.remove_checkpoint(_row_of(entry))  # if it was never made whole
             await self._store.remove_checkpoint(entry.id)
             self._checkpoints.pop(entry.id, None)
         self._taken_up.discard(entry.path)
@@ -226,13 +247,25 @@ class Checkpoints:
         """End the copying; what is not in the store yet is copied after the next start."""
         await self._copying.close(patience_s=patience_s)
 
-    async def _measured(self, entry: CheckpointEntry, before: CheckpointEntry | None) -> None:
-        """Put it into the catalogue, with its size; what it took the place of can go."""
+    def _adopt(self, written: CheckpointEntry) -> None:
+        """From here on it is the checkpoint of its name; what it took the place of can go."""
+        self._planned.pop(written.path, None)
+        before = self._checkpoints.get(written.id)
+        if before is not None and before.path == written.path:
+            return
+        self._checkpoints[written.id] = written
+        if before is not None:
+            self._left[before.path] = before.id  # only the folder: in the artifact store the new one takes its place
+        self._later.post(partial(self._measured, written))
+        self._copying.post(partial(self._kept, written.id))
+
+    async def _measured(self, entry: CheckpointEntry) -> None:
+        """Put it into the catalogue, with its size."""
         files = await asyncio.to_thread(_files, Path(entry.path))
         if entry.id in self._checkpoints:
             await self._changed(entry.id, nbytes=sum(size for _, size in files))
-        if before is not None and before.path != entry.path:
-            self._left[before.path] = before.id  # only the folder: in the artifact store the new one takes its place
+        if _row_of(entry) != entry.id:
+            await self._store.remove_checkpoint(_row_of(entry))
 
     async def _kept(self, id: str) -> None:
         """Copy it into the artifact store."""
@@ -268,13 +301,22 @@ def _written(entry: CheckpointEntry) -> CheckpointEntry:
     return replace(entry, digest=digest, policy_version=version, nbytes=sum(size for _, size in _files(folder)))
 
 
-def _left(root: Path, kept: Mapping[str, CheckpointEntry]) -> dict[str, str]:
+def _id_of(entry: CheckpointEntry) -> str:
+    return f"{entry.run}/{entry.kind}/{entry.name}"
+
+
+def _row_of(entry: CheckpointEntry) -> str:
+    """The id under which the catalogue has a save that was announced: what it may take the place of has the other."""
+    return f"{entry.run}/{entry.kind}/{Path(entry.path).name}"
+
+
+def _left(root: Path, kept: Mapping[str, CheckpointEntry], planned: Collection[str]) -> dict[str, str]:
     """Folders of checkpoints that have another one now, each with the checkpoint's id."""
     found: dict[str, str] = {}
     for entry in kept.values():
         folder = root / entry.run / entry.kind
         for path in (folder / entry.name, *folder.glob(f"{entry.name}@*")):
-            if str(path) != entry.path and path.is_dir():
+            if str(path) != entry.path and str(path) not in planned and path.is_dir():
                 found[str(path)] = entry.id
     return found
 

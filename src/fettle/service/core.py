@@ -83,6 +83,7 @@ class Service:
 
     async def recovered(self) -> "Service":
         """Itself, with everything that the catalogue knows."""
+        self.broker.when_answered(self._checkpoints.answered)
         for kept in (self.usage, self.sessions, self._runs, self._checkpoints, self._samplers):
             await kept.load()
         await self.usage.reconcile(self.broker)

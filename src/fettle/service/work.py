@@ -1,5 +1,6 @@
 """Work: operations and draws on their way into the broker, and what is noted of each once it is done."""
 
+import asyncio
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -31,6 +32,7 @@ class Work:
         self._usage = usage
         self._told = told
         self._metrics = metrics
+        self._saving = asyncio.Lock()
         self.watchers: list[Callable[[Promise], object]] = []
         """Told of each promise that is new."""
 
@@ -77,22 +79,23 @@ class Work:
     ) -> Promise:
         """Save a run; the checkpoint is in the catalogue before it is written."""
         said = digest or _digest(kind, name, ttl_seconds, overwrite)
-        known = seq is not None and self.known(operation_id(run.id, self._number(run, incarnation, seq)[0], seq))
-        entry = self._checkpoints.planned(
-            run,
-            kind=kind,
-            name=name,
-            ttl_seconds=ttl_seconds,
-            overwrite=overwrite or bool(known),
-            metadata=metadata,
-        )
-        if not known:
+        async with self._saving:  # so that each is planned beside those that were announced
+            id = "" if seq is None else operation_id(run.id, self._number(run, incarnation, seq)[0], seq)
+            if self.known(id) is not None:
+                return self.submit(run, incarnation, seq, Save(name, optimizer=kind == "weights"), digest=said)
+            entry = self._checkpoints.planned(
+                run, kind=kind, name=name, ttl_seconds=ttl_seconds, overwrite=overwrite, metadata=metadata
+            )
             self.check(run)
             await self._checkpoints.announce(entry)
-        call = Save(self._checkpoints.save_name(entry), optimizer=entry.optimizer)
-        promise = self.submit(run, incarnation, seq, call, digest=said)
-        promise.when_done(partial(self._checkpoints.saved, entry))
-        return promise
+            call = Save(self._checkpoints.save_name(entry), optimizer=entry.optimizer)
+            try:
+                promise = self.submit(run, incarnation, seq, call, digest=said)
+            except BaseException:
+                self._checkpoints.retract(entry)
+                raise
+            promise.when_done(partial(self._checkpoints.saved, entry))
+            return promise
 
     def draw(
         self, sampler: SamplerEntry, key: str, requests: Sequence[SampleRequest], *, digest: str | None
@@ -148,14 +151,14 @@ class Work:
         for told in self.watchers:
             told(promise)
 
-    def _closed(self, run_id: str, promise: Promise) -> None:
-        if not isinstance(promise.answer, FettleError):
-            self._runs.ended(run_id, "completed")
     def _is_told(self, run_id: str, promise: Promise) -> bool:
         """Whether it belongs to what is told of a run: from a published checkpoint others draw as well."""
         run = self._runs.find(run_id)
         return run is not None and run.tenant == promise.tenant
 
+    def _closed(self, run_id: str, promise: Promise) -> None:
+        if not isinstance(promise.answer, FettleError):
+            self._runs.ended(run_id, "completed")
 
 
 def _digest(*said: object) -> str:
