@@ -10,6 +10,7 @@ import httpx
 import pytest
 import zstandard
 
+from fettle.config import ServedModel, ServiceConfig
 from tests.service.served import serving
 
 MIB = 1 << 20
@@ -70,6 +71,22 @@ def test_compressed_bodies_are_opened_within_the_limit(client, encoding, packed)
     assert (damaged.status_code, damaged.json()["error"]["code"]) == (400, "data")
 
 
+@pytest.mark.parametrize(("encoding", "packed"), [("gzip", gzip.compress), ("deflate", zlib.compress)])
+def test_a_compressed_body_that_is_cut_short_is_refused(client, encoding, packed):
+    short = packed(b'{"text": "one two"}')[:-4]  # all that it says, and not the sum that it ends with
+    refused = tokenized(client, short, **{"Content-Encoding": encoding})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "data")
+    assert "cut short" in refused.json()["detail"]
+
+
+def test_a_frame_of_zstd_that_looks_far_back_is_refused(client):
+    far = zstandard.ZstdCompressionParameters.from_level(3, window_log=27)
+    writer = zstandard.ZstdCompressor(compression_params=far).compressobj()
+    body = writer.compress(b'{"text": "one two"}') + writer.flush()
+    refused = tokenized(client, body, **{"Content-Encoding": "zstd"})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "data")
+
+
 def test_an_encoding_that_is_not_known_is_refused_by_name(client):
     refused = tokenized(client, b"{}", **{"Content-Encoding": "br"})
     assert refused.status_code == 400
@@ -83,6 +100,62 @@ def test_a_body_that_dribbles_is_cut_off(shared):
     assert not answer or answer.startswith(b"HTTP/1.1 408")
     with shared.client() as client:
         assert client.said("GET", "/healthz") == {"status": "ok"}
+
+
+@pytest.mark.parametrize("path", ["/v1/completions", "/v1/keys", "/api/v1/asample", "/v1/tokenize"])
+def test_a_body_is_read_of_nobody_without_a_key(shared, path):
+    head = f"POST {path} HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 900000\r\n\r\n"
+    answer = raw(shared, head.encode())  # none of the body is sent
+    assert answer.startswith(b"HTTP/1.1 401")
+    assert b"\r\nconnection: close\r\n" in answer.lower()
+
+
+def test_a_connection_is_closed_after_an_answer_that_left_the_body_unread(shared):
+    head = f"POST /v1/runs/nosuch/nothing HTTP/1.1\r\nHost: a\r\nX-API-Key: {shared.key}\r\nContent-Length: 9\r\n\r\n"
+    started = time.monotonic()
+    assert raw(shared, head.encode() + b"x").startswith(b"HTTP/1.1 404")
+    assert time.monotonic() - started < 15.0
+
+
+def test_a_connection_on_which_no_request_follows_is_cut_off(shared):
+    host, port = shared.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=20) as connection:
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+        connection.sendall(b"\r\n")  # before the next request, where it means nothing
+        assert b"".join(iter(lambda: closed(connection), b"")) in (b"", b'{"status":"ok"}')
+
+
+def closed(connection: socket.socket) -> bytes:
+    try:
+        return connection.recv(65536)
+    except ConnectionResetError:
+        return b""
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET /healthz HTTP/1.1\r\n" + b"X-Much: " + b"x" * 70_000,
+        b"GET /" + b"x" * 70_000,
+        b"GET / HTTP/1.1\r\n" + b"X-A: b\r\n" * 20_000,
+    ],
+    ids=["one header", "the address", "many headers"],
+)
+def test_a_head_that_is_too_large_is_refused(shared, head):
+    answer = raw(shared, head)
+    assert not answer or answer.startswith(b"HTTP/1.1 431")
+    whole = raw(shared, b"GET /healthz HTTP/1.1\r\nX-Much: " + b"x" * 60_000 + b"\r\nConnection: close\r\n\r\n")
+    assert whole.startswith(b"HTTP/1.1 200")
+
+
+def test_only_so_many_connections_are_kept(tmp_path, tiny_model):
+    with serving(tmp_path / "state", tiny_model, max_connections=2) as served:
+        host, port = served.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port))), socket.create_connection((host, int(port))):
+            assert raw(served, b"").startswith(b"HTTP/1.1 503")
+        with served.client() as client:
+            assert client.said("GET", "/healthz") == {"status": "ok"}
 
 
 def test_headers_that_never_end_are_cut_off(shared):
@@ -140,3 +213,30 @@ def test_every_refusal_has_a_sentence_and_a_code(client, method, path, status):
 def test_a_request_keeps_its_id_if_it_has_a_good_one(client):
     assert client.get("/healthz", headers={"X-Request-Id": "mine-1"}).headers["X-Request-Id"] == "mine-1"
     assert client.get("/healthz", headers={"X-Request-Id": "not good"}).headers["X-Request-Id"] != "not good"
+
+
+def addresses(served, headers: dict[str, str]) -> set[str]:
+    """Where refused keys came from, as the audit log says."""
+    with served.client("") as nobody:
+        assert nobody.get("/v1/runs", headers=headers).status_code == 401
+    with served.client(served.admin_key) as admin:
+        return {row["address"] for row in admin.said("GET", "/v1/audit?event=key_refused")["rows"]}
+
+
+@pytest.mark.parametrize(
+    ("proxies", "said", "address"),
+    [
+        ((), "6.6.6.6", "127.0.0.1"),
+        (("10.0.0.1",), "6.6.6.6", "127.0.0.1"),
+        (("127.0.0.0/8",), "6.6.6.6, 7.7.7.7", "7.7.7.7"),
+        (("127.0.0.1", "7.7.7.7"), "6.6.6.6, 7.7.7.7", "6.6.6.6"),
+    ],
+)
+def test_a_callers_address_is_read_from_proxies_that_are_trusted_alone(tmp_path, tiny_model, proxies, said, address):
+    with serving(tmp_path / "state", tiny_model, trusted_proxy=proxies) as served:
+        assert addresses(served, {"X-Forwarded-For": said}) == {address}
+
+
+def test_a_proxy_without_an_address_is_refused(tiny_model):
+    with pytest.raises(ValueError, match=r"proxy\.local, which is no address"):
+        ServiceConfig(models=(ServedModel(name="tiny", path=tiny_model),), trusted_proxy=("proxy.local",))

@@ -1,5 +1,6 @@
 """The training service: what it serves, where it keeps things, and how much it takes in."""
 
+from ipaddress import ip_network
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -56,6 +57,8 @@ class ServiceConfig(Frozen):
     """Largest request body, after decompression."""
     request_timeout_s: Annotated[float, Field(gt=0)] = 60.0
     """How long a request's body may take to arrive."""
+    max_connections: Annotated[int, Field(ge=1)] = 4096
+    """Most connections at a time; further ones are refused."""
     max_rank: Annotated[int, Field(ge=1)] = 256
     """Highest rank of an adapter."""
     max_policies: Annotated[int, Field(ge=1)] = 64
@@ -70,8 +73,8 @@ class ServiceConfig(Frozen):
     """Whether clients may name the loss ``stable_reinforce``, which is carried out as ``cispo``."""
     otlp_endpoint: str | None = None
     """Where traces go, over OTLP/HTTP (``http://host:4318/v1/traces``); null: nowhere."""
-    trusted_proxy: bool = False
-    """Whether the caller's address and scheme are read from a proxy's headers."""
+    trusted_proxy: tuple[str, ...] = ()
+    """Addresses or networks (``10.0.0.0/8``) of proxies, whose headers say the caller's address and scheme."""
 
     @model_validator(mode="after")
     def _no_name_stands_for_two(self) -> "ServiceConfig":
@@ -85,6 +88,17 @@ class ServiceConfig(Frozen):
     def _only_loopback_goes_without_keys(self) -> "ServiceConfig":
         if self.auth == "none" and not is_loopback(self.host):
             raise ValueError(f"auth is none, and {self.host} can be reached from outside: use keys, or host 127.0.0.1")
+        return self
+
+    @model_validator(mode="after")
+    def _proxies_have_addresses(self) -> "ServiceConfig":
+        for proxy in self.trusted_proxy:
+            try:
+                ip_network(proxy)
+            except ValueError as error:
+                raise ValueError(
+                    f"trusted_proxy names {proxy}, which is no address: write 10.0.0.1 or 10.0.0.0/8"
+                ) from error
         return self
 
     @model_validator(mode="after")

@@ -14,6 +14,8 @@ from fettle.errors import ConfigError, StateError
 
 BACKLOG = 2048
 KEEP_ALIVE_S = 75
+LARGEST_HEAD = 64 * 1024
+"""Bytes of a request before its body."""
 LAST_ANSWERS_S = 10
 """For answers under way when the server ends."""
 
@@ -48,8 +50,10 @@ def server_of(app: FastAPI, settings: ServiceConfig) -> uvicorn.Server:
     """What answers connections."""
     timeout_s = settings.request_timeout_s
 
+    most = settings.max_connections
+
     def protocol(*given: Any, **named: Any) -> asyncio.Protocol:
-        return _Timely(*given, **named, timeout_s=timeout_s)
+        return _Timely(*given, **named, timeout_s=timeout_s, most=most)
 
     return uvicorn.Server(
         uvicorn.Config(
@@ -60,8 +64,8 @@ def server_of(app: FastAPI, settings: ServiceConfig) -> uvicorn.Server:
             log_config=None,
             access_log=False,
             server_header=False,
-            proxy_headers=settings.trusted_proxy,
-            forwarded_allow_ips="*" if settings.trusted_proxy else None,
+            proxy_headers=bool(settings.trusted_proxy),
+            forwarded_allow_ips=list(settings.trusted_proxy),
             timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=LAST_ANSWERS_S,
             ssl_certfile=settings.tls_cert,
@@ -71,32 +75,93 @@ def server_of(app: FastAPI, settings: ServiceConfig) -> uvicorn.Server:
 
 
 class _Timely(HttpToolsProtocol):
-    """Ends a connection whose first request, up to the end of its headers, does not come in time."""
+    """Ends a connection that has no request under way and does not send the whole head of one in time, or too much."""
 
-    def __init__(self, *given: Any, timeout_s: float, **named: Any) -> None:
+    def __init__(self, *given: Any, timeout_s: float, most: int, **named: Any) -> None:
         super().__init__(*given, **named)
         self._timeout_s = timeout_s
+        self._most = most
         self._waiting: asyncio.TimerHandle | None = None
+        self._in_head = True
+        self._heads = 0
+        self._read = 0
+        """Bytes of pieces that end no head, since one ended."""
+        self._told = 0
+        """Bytes of its fields."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait."""
         super().connection_made(transport)
-        self._wait()
+        if len(self.connections) > self._most:
+            self._refuse("503 Service Unavailable", f"there are {self._most} connections: try again in a moment")
+        else:
+            self._wait()
+
+    def data_received(self, data: bytes) -> None:
+        """Read on."""
+        was_in_head, heads = self._in_head, self._heads
+        super().data_received(data)
+        if self._in_head and not self.transport.is_closing():
+            self._read += len(data) if was_in_head and heads == self._heads else 0
+            if self._read > LARGEST_HEAD:
+                self._refuse_head()
+            elif self._waiting is None and (self.cycle is None or self.cycle.response_complete):
+                self._wait()
 
     def on_message_begin(self) -> None:
         """A request begins."""
         super().on_message_begin()
+        self._told = 0
         self._wait()
+
+    def on_url(self, url: bytes) -> None:
+        """Some of its address."""
+        self._tell(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One of its headers."""
+        self._tell(len(name) + len(value))
+        super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """Its headers are here."""
         self._end_wait()
+        self._in_head, self._read, self._heads = False, 0, self._heads + 1
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """Its body is here."""
+        super().on_message_complete()
+        self._in_head = True
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Nobody is there any more."""
         self._end_wait()
         super().connection_lost(exc)
+
+    def send_400_response(self, msg: str) -> None:
+        """What cannot be read is refused."""
+        if self._told > LARGEST_HEAD:
+            self._refuse_head()
+        else:
+            super().send_400_response(msg)
+
+    def _tell(self, nbytes: int) -> None:
+        self._told += nbytes
+        if self._told > LARGEST_HEAD:
+            raise ValueError("the head is too large")  # which ends the parsing, and comes back as send_400_response
+
+    def _refuse_head(self) -> None:
+        self._refuse(
+            "431 Request Header Fields Too Large", f"the head has more than {LARGEST_HEAD >> 10} KiB: send less"
+        )
+
+    def _refuse(self, status: str, sentence: str) -> None:
+        self._end_wait()
+        head = f"HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n"
+        self.transport.write(f"{head}Content-Length: {len(sentence)}\r\n\r\n{sentence}".encode())
+        self.transport.close()
 
     def _wait(self) -> None:
         self._end_wait()

@@ -5,6 +5,7 @@ import builtins
 import zlib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from types import MappingProxyType
 from typing import Protocol
 
@@ -17,7 +18,7 @@ from fettle.service.rates import body_limit
 from fettle.service.wire import Refused
 
 MIB = 1 << 20
-LARGEST_WINDOW = 1 << 27
+LARGEST_WINDOW = 8 * MIB
 """Bytes that a zstd frame may make its reader look back."""
 
 
@@ -26,6 +27,11 @@ class Opener(Protocol):
 
     def __call__(self, piece: bytes, most: int) -> bytes:
         """What a piece holds, or its first ``most`` bytes."""
+        ...
+
+    @property
+    def is_cut_short(self) -> bool:
+        """Whether more pieces would have to come."""
         ...
 
 
@@ -49,7 +55,13 @@ class Limits:
             opened = MutableHeaders(scope=scope)
             del opened["content-encoding"]
             del opened["content-length"]
-        await self._app(scope, body.receive, send)
+
+        async def closing(message: Message) -> None:
+            if message["type"] == "http.response.start" and body.is_left:
+                MutableHeaders(scope=message)["Connection"] = "close"
+            await send(message)
+
+        await self._app(scope, body.receive, closing)
 
 
 class _Body:
@@ -58,6 +70,7 @@ class _Body:
     def __init__(self, receive: Receive, headers: Headers, most: int, timeout_s: float) -> None:
         self._receive = receive
         self._encoding = headers.get("content-encoding", "").strip().lower()
+        self._chunked = "transfer-encoding" in headers
         self._announced = int(headers["content-length"]) if headers.get("content-length", "").isdigit() else 0
         self._most = most
         self._timeout_s = timeout_s
@@ -65,6 +78,11 @@ class _Body:
         self._opener: Opener | None = None
         self._taken = 0
         self._whole = False
+
+    @property
+    def is_left(self) -> bool:
+        """Whether some of it has not been read: what comes after it on the connection could then wait for ever."""
+        return not self._whole and (self._chunked or self._announced > 0)
 
     async def receive(self) -> Message:
         """The next piece.
@@ -89,10 +107,12 @@ class _Body:
         self._taken += len(piece)
         if self._taken > self._most:
             raise self._too_large()
+        if self._whole and self._opener is not None and self._opener.is_cut_short:
+            raise Refused(DataError(f"the body is cut short: its {self._encoding} has no end"))
         return {**message, "body": piece}
 
     def _opened(self, piece: bytes) -> bytes:
-        if not self._encoding or self._encoding == "identity":
+        if not piece or not self._encoding or self._encoding == "identity":
             return piece
         if self._opener is None:
             if self._encoding not in OPENERS:
@@ -108,12 +128,20 @@ class _Body:
         return Refused(TooLargeError(f"the body has more than {self._most >> 20} MiB: send it in smaller parts"))
 
 
-def _inflating(window: int) -> Callable[[], Opener]:
-    def opener() -> Opener:
-        inflater = zlib.decompressobj(window)
-        return lambda piece, most: inflater.decompress(piece, most)
+class _Inflater:
+    """Opens gzip and deflate."""
 
-    return opener
+    def __init__(self, window: int) -> None:
+        self._inflater = zlib.decompressobj(window)
+
+    def __call__(self, piece: bytes, most: int) -> bytes:
+        """What a piece holds, or its first ``most`` bytes."""
+        return self._inflater.decompress(piece, most)
+
+    @property
+    def is_cut_short(self) -> bool:
+        """Whether more pieces would have to come."""
+        return not self._inflater.eof
 
 
 class _FullError(Exception):
@@ -140,20 +168,26 @@ class _Sink:
         return len(data)
 
 
-def _zstd() -> Opener:
-    sink = _Sink()
-    writer = zstandard.ZstdDecompressor(max_window_size=LARGEST_WINDOW).stream_writer(sink)  # type: ignore[arg-type]
+class _Unzstd:
+    """Opens zstd."""
 
-    def opened(piece: bytes, most: int) -> bytes:
-        sink.room, sink.parts = most, []
+    is_cut_short = False
+    """Nothing tells; the JSON or the frame within has an end of its own."""
+
+    def __init__(self) -> None:
+        self._sink = _Sink()
+        opening = zstandard.ZstdDecompressor(max_window_size=LARGEST_WINDOW)
+        self._writer = opening.stream_writer(self._sink)  # type: ignore[arg-type]
+
+    def __call__(self, piece: bytes, most: int) -> bytes:
+        """What a piece holds, or its first ``most`` bytes."""
+        self._sink.room, self._sink.parts = most, []
         with suppress(_FullError):
-            writer.write(piece)
-        return b"".join(sink.parts)
-
-    return opened
+            self._writer.write(piece)
+        return b"".join(self._sink.parts)
 
 
 OPENERS: Mapping[str, Callable[[], Opener]] = MappingProxyType(
-    {"gzip": _inflating(31), "deflate": _inflating(15), "zstd": _zstd}
+    {"gzip": partial(_Inflater, 31), "deflate": partial(_Inflater, 15), "zstd": _Unzstd}
 )
 """By Content-Encoding."""
