@@ -1,9 +1,13 @@
 """Checkpoints: what was answered is there after a crash, and what somebody stands on is not taken away."""
 
 import asyncio
+import hashlib
+import threading
 from pathlib import Path
 
+import fsspec
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 
 from fettle.errors import SequenceError
 from fettle.service.callers import ANYBODY as ME
@@ -108,3 +112,58 @@ async def test_a_save_that_is_refused_or_fails_leaves_nothing_in_the_catalogue(m
         assert await service.store.checkpoints() == []
         await saved(service, "r", name="d")
         assert service.checkpoint(ME, "r/weights/d").digest
+
+
+class HeldFiles(LocalFileSystem):
+    """A store into which nothing gets any further until it is released."""
+
+    protocol = "held"
+    begun, go_on = threading.Event(), threading.Event()
+
+    @classmethod
+    def _strip_protocol(cls, path):
+        return super()._strip_protocol(str(path).removeprefix("held://"))
+
+    def put_file(self, *args, **kwargs):
+        super().put_file(*args, **kwargs)
+        self.begun.set()
+        self.go_on.wait(20)
+
+
+async def test_a_checkpoint_overwritten_while_it_is_copied_is_copied_again(machine, tmp_path):
+    fsspec.register_implementation("held", HeldFiles, clobber=True)
+    async with machine.service(artifacts_url=f"held://{tmp_path}/store") as service:
+        await new_run(service, "r")
+        await saved(service, "r")
+        await until(HeldFiles.begun.is_set)
+        await trained(service, "r")
+        second = (await saved(service, "r", overwrite=True)).answer
+        HeldFiles.go_on.set()
+        await until(lambda: service.checkpoint(ME, "r/weights/c").stored_at)
+        manifest = (tmp_path / "store/r/weights/c/manifest.json").read_bytes()
+        assert hashlib.sha256(manifest).hexdigest() == second.digest == service.checkpoint(ME, "r/weights/c").digest
+
+
+class AwayFiles(LocalFileSystem):
+    """A store that has no room for one checkpoint."""
+
+    protocol = "away"
+
+    @classmethod
+    def _strip_protocol(cls, path):
+        return super()._strip_protocol(str(path).removeprefix("away://"))
+
+    def put_file(self, lpath, rpath, **kwargs):
+        if "/big/" in rpath:
+            raise OSError(28, "No space left on device")
+        super().put_file(lpath, rpath, **kwargs)
+
+
+async def test_one_checkpoint_that_cannot_be_copied_keeps_no_other_from_it(machine, tmp_path):
+    fsspec.register_implementation("away", AwayFiles, clobber=True)
+    async with machine.service(artifacts_url=f"away://{tmp_path}/store") as service:
+        await new_run(service, "r")
+        for name in ("big", "small"):
+            await saved(service, "r", name=name)
+        await until(lambda: service.checkpoint(ME, "r/weights/small").stored_at)
+        assert service.checkpoint(ME, "r/weights/big").stored_at is None

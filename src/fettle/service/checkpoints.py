@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import json
+import logging
 import secrets
 import shutil
 from collections.abc import Callable, Collection, Mapping
@@ -13,16 +14,18 @@ from pathlib import Path
 from typing import Any
 
 from fettle.broker import Broker, Promise
-from fettle.errors import CheckpointError, DataError, StateError
+from fettle.errors import CheckpointError, DataError, StateError, StorageError
 from fettle.service.artifacts import Artifacts
 from fettle.service.callers import Caller
 from fettle.service.clock import Clock
 from fettle.service.entries import CheckpointEntry, CheckpointKind, Run
 from fettle.service.ids import checked
-from fettle.service.later import Later
+from fettle.service.later import PAUSE_S, Later
 from fettle.service.owned import Owners, unknown
 from fettle.service.store import Store
 from fettle.types import Checkpoint
+
+logger = logging.getLogger(__name__)
 
 FOLDER = "checkpoints"
 """In the state folder."""
@@ -270,19 +273,29 @@ class Checkpoints:
     async def _kept(self, id: str) -> None:
         """Copy it into the artifact store."""
         entry = self._checkpoints.get(id)
-        if entry is not None and entry.stored_at is None:
+        if entry is None or entry.stored_at is not None:
+            return
+        try:
             stored_at = (await self._artifacts.keep(entry)).stored_at
-            if stored_at is not None and id in self._checkpoints:
-                await self._changed(id, stored_at=stored_at)
+        except StorageError as error:  # the others are not to wait until this one can be copied
+            logger.warning("%s will be copied later: %s", id, error.message)
+            await asyncio.sleep(PAUSE_S)
+            self._copying.post(partial(self._kept, id))
+            return
+        now = self._checkpoints.get(id)
+        if stored_at is not None and now is not None and now.path == entry.path:  # the newer one is copied next
+            await self._changed(id, stored_at=stored_at)
 
     async def _changed(self, id: str, **fields: Any) -> CheckpointEntry:
         """A checkpoint with other fields, in the catalogue and then here."""
         async with self._turn:  # whoever changes it next begins from what this one made of it
-            if id not in self._checkpoints:
+            before = self._checkpoints.get(id)
+            if before is None:
                 raise unknown("checkpoint", id)
-            changed = replace(self._checkpoints[id], **fields)
+            changed = replace(before, **fields)
             await self._store.put_checkpoint(changed)
-            self._checkpoints[id] = changed
+            if self._checkpoints.get(id) is before:  # and was not overwritten meanwhile, which is written next
+                self._checkpoints[id] = changed
             return changed
 
     def _expired(self, entry: CheckpointEntry) -> bool:
