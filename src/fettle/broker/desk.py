@@ -68,10 +68,13 @@ class Desk:
 
         Raises:
             NotFoundError: there is no such policy.
+            StorageError: it could not be taken up from an earlier process.
         """
         log = self.logs.get(policy)
         if log is None or log.closed:
             raise NotFoundError(f"there is no policy {policy!r} here: it was closed, or never made")
+        if log.lost is not None:
+            raise log.lost
         return log
 
     def open(self, name: str, call: Create | Load, tenant: str) -> Promise:
@@ -170,7 +173,13 @@ class Desk:
 
         self._present(log.name)
         done = self._worker.start(work, flow=log.tenant, cost=max(1, promise.tokens))
-        done.add_done_callback(lambda done: self.ledger.answer(promise, done.exception() or done.result()))
+        done.add_done_callback(lambda done: self._carried_out(log, promise, done.exception() or done.result()))
+
+    def _carried_out(self, log: OpLog, promise: Promise, answer: object) -> None:
+        if log.lost is None:
+            self.ledger.answer(promise, answer)
+        else:
+            promise.withhold(log.lost)
 
     def carried_out(self, log: OpLog, made: str, call: Call, *, again: bool) -> Any:
         """On the worker's thread: what the call comes to."""
@@ -258,6 +267,8 @@ class Desk:
 
     def _present(self, policy: str) -> "asyncio.Future[None] | None":
         log = self.logs.get(policy)
+        if log is not None and log.lost is not None:
+            raise log.lost
         return None if self.snapshots is None or log is None else self.snapshots.present(log)
 
     def _busy(self, log: OpLog) -> "asyncio.Future[Any] | None":

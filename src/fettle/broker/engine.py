@@ -68,8 +68,7 @@ class Broker:
         """A broker that goes on where the journal in ``folder`` ends, which is made if it is not there.
 
         Raises:
-            StorageError: the folder cannot be written, another process holds it, a file in it is damaged, or a policy
-                cannot be taken up again.
+            StorageError: the folder cannot be written, another process holds it, or a file of the journal is damaged.
         """
         told = backend.capabilities()
         head = {"record": "head", "format": FORMAT, "threads": told.threads, "device": told.device}
@@ -153,7 +152,7 @@ class Broker:
             BusyError: too much waits already.
         """
         if self._ledger.find(key) is None and _names_operation(sampler, self._desk.logs):
-            self._pins.known(sampler)
+            self._desk.log(self._pins.known(sampler).policy)
         return self._draws.draw(key, sampler, requests, tenant=tenant, digest=digest)
 
     def promise(self, id: str) -> Promise:

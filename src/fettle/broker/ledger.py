@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
@@ -175,10 +175,14 @@ class Ledger:
             self._acknowledgements = []
 
     async def drained(self) -> None:
-        """Return once nothing is under way."""
-        while self._under_way or self._unwritten:
-            waiting = [*self._under_way, *(promise for promise, _ in self._unwritten)]
+        """Return once nothing is under way, but for what is withheld."""
+        while waiting := [each for each in self._waited_for() if each.withheld is None]:
             await asyncio.wait([asyncio.ensure_future(promise.settled()) for promise in waiting])
+
+    def _waited_for(self) -> Iterator[Promise]:
+        """What has no answer yet."""
+        yield from self._under_way
+        yield from (promise for promise, _ in self._unwritten)
 
     def _begin(self, promise: Promise, asked: Asked | None) -> None:
         self._promises[promise.id] = promise

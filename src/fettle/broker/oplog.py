@@ -37,6 +37,8 @@ class OpLog:
         self.version = 0
         self.closed = False
         """There is no such policy on the backend any longer, and will be none."""
+        self.lost: FettleError | None = None
+        """Why this process could not take it up from the last one; all that is written of it stays as it is."""
         self.promises: dict[tuple[int, int], Promise] = {}
         """Those that are not done, or whose answers are kept, by incarnation and number."""
         self.written = Written()

@@ -55,7 +55,10 @@ class Promise:
         self.said = said
         """A hash of everything the call says, or how to come by it."""
         self._ticket = [None]
+        self.withheld: FettleError | None = None
+        """Why this process cannot tell the answer; nothing is decided, and the next one goes on with it."""
         self._answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._keeping = keeping
 
     @property
@@ -88,17 +91,20 @@ class Promise:
 
         Raises:
             TimeoutError: it did not come in ``timeout`` seconds.
+            FettleError: it is withheld.
         """
-        if not self._answer.done():
-            await asyncio.wait([self._answer], timeout=timeout)
+        if not self._ended.done():
+            await asyncio.wait([self._ended], timeout=timeout)
+        if self.withheld is not None:
+            raise self.withheld
         if not self._answer.done():
             raise TimeoutError(f"{self.kind} {self.id} has no answer yet after {timeout:g} s: ask again")
         return self._answer.result()
 
     async def settled(self) -> None:
-        """Return once the answer is there, whatever it is."""
-        if not self._answer.done():
-            await asyncio.wait([self._answer])
+        """Return once the answer is there, whatever it is, or is withheld."""
+        if not self._ended.done():
+            await asyncio.wait([self._ended])
 
     def cancel(self) -> bool:
         """Whether it will not be carried out, or not fully: its answer is then a ``CancelledError``.
@@ -125,8 +131,16 @@ class Promise:
             return False
         return True
 
+    def withhold(self, why: FettleError) -> None:
+        """Whoever waits for the answer is told why it does not come; nobody is told that it is done."""
+        self.withheld = why
+        if not self._ended.done():
+            self._ended.set_result(None)
+
     def settle(self, answer: Any) -> None:
         """Set the answer: a result, or an error."""
+        if not self._ended.done():
+            self._ended.set_result(None)
         if isinstance(answer, BaseException):
             self._answer.set_exception(answer)
             self._answer.exception()  # A caller that never asks has its error here, not on the console.

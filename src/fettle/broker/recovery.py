@@ -18,6 +18,7 @@ from fettle.broker.promises import Promise, open_id
 from fettle.broker.schedule import Worker
 from fettle.broker.written import Order, call_in
 from fettle.calls import Call, call_of
+from fettle.engine.base import SampleRequest
 from fettle.errors import FettleError, StorageError
 from fettle.frames import Tree, result_of, result_tree, unpacked
 
@@ -48,8 +49,7 @@ class Recovery:
     async def run(self) -> None:
         """Return once everything that was answered has been repeated; what was not goes on by itself.
 
-        Raises:
-            StorageError: a policy cannot be taken up again.
+        A policy that cannot be taken up again is left as it is written, and answers nothing.
         """
         started = time.perf_counter()
         steps = [step for name, policy in self._past.policies.items() for step in self._policy(name, policy)]
@@ -59,16 +59,17 @@ class Recovery:
         for step in sorted(steps, key=lambda step: step.place):
             if (repeated := step.queue()) is not None:
                 self._repeated.append(repeated)
-        for error in await asyncio.gather(*self._repeated, return_exceptions=True):
-            if isinstance(error, BaseException):
-                raise StorageError(f"the journal cannot be repeated, and nothing was changed in it: {error}") from error
+        await asyncio.gather(*self._repeated)
         for begin in draws:
             begin()
         for pin in self._past.released:
             self._desk.pins.release(pin)
         for log in self._desk.logs.values():
-            if log.written.since and self._desk.snapshots is not None:
-                self._desk.snapshots.in_time(log)
+            snapshots = self._desk.snapshots
+            if snapshots is None or log.closed or log.lost is not None:
+                continue
+            if not snapshots.holds(log, (log.incarnation, log.next_seq)):
+                snapshots.in_time(log)
         logger.info(
             "recovered %d policies: %d operations were repeated in %.2f s",
             sum(not policy.closed for policy in self._past.policies.values()),
@@ -83,7 +84,7 @@ class Recovery:
             if id != log.opening.id and self._wanted(id, answer):
                 log.promises[order_of(id)] = self._answered(id, answer)
         operations = self._past.operations.get(name, {})
-        due, stranded = _in_turn(past, operations)
+        due, stranded = _in_turn(operations, _begin_of(past))
         log.take_up(past.incarnation, _next_seq(past, due), past.version)
         if past.closed:
             log.closed = True
@@ -125,13 +126,66 @@ class Recovery:
             log.written.parked = True
             return None
         if past.snapshots:
-            assert self._desk.snapshots is not None
-            return self._desk.snapshots.revive(log)
+            return self._start(log, self._taken_back(log))
         if past.opened is None:
             self._desk.carry_out(log, Due(log.opening, lambda: log.call))
             return None
         work = partial(self._desk.carried_out, log, log.opening.id, log.call, again=True)
-        return self._worker.start(work, flow=log.tenant)
+        return self._start(log, work)
+
+    def _start(self, log: OpLog, work: Callable[[], object]) -> "asyncio.Future[Any]":
+        """Have the worker do it, unless the policy is lost; if it fails, whatever the reason, the policy is."""
+        snapshots = self._desk.snapshots
+        assert snapshots is not None
+
+        def guarded() -> StorageError | None:
+            if log.name in snapshots.absent:
+                return None
+            try:
+                work()
+            except Exception as error:  # noqa: BLE001  the other policies are taken up all the same
+                return snapshots.give_up(log, error)
+            return None
+
+        def noted(done: "asyncio.Future[StorageError | None]") -> None:
+            log.lost = log.lost or done.result()
+
+        done = self._worker.start(guarded, flow=log.tenant)
+        done.add_done_callback(noted)
+        return done
+
+    def _taken_back(self, log: OpLog) -> "Callable[[], None]":
+        """The work of taking a policy back from the newest snapshot that can be read; what came after is done again."""
+        snapshots = self._desk.snapshots
+        assert snapshots is not None
+        kept, operations = log.written.snapshots, self._past.operations.get(log.name, {})
+        ways = [snapshots.taking_back(log, snapshot) for snapshot in kept]
+
+        def work() -> None:
+            newest = len(kept) - 1
+            while True:
+                try:
+                    ways[newest]()
+                    break
+                except Exception as error:
+                    if not newest:
+                        raise
+                    logger.warning("%s: %s cannot be read (%s): an older one is", log.name, kept[newest].folder, error)
+                    newest -= 1
+            for order in _in_turn(operations, kept[newest].before)[0]:
+                if order < kept[-1].before:
+                    self._between(log, operations[order])
+            log.written.snapshots = kept[: newest + 1]
+
+        return work
+
+    def _between(self, log: OpLog, operation: PastCall) -> None:
+        """On the worker's thread: an operation that was in a snapshot which cannot be read."""
+        answer = self._past.answer(operation)
+        if answer is None:
+            raise StorageError(f"the journal has no answer to {operation.said['id']}")
+        if self._has_effect(operation, answer):
+            self._again(log, operation, answer)
 
     def _operation(self, log: OpLog, order: Order, operation: PastCall) -> "asyncio.Future[Any] | None":
         """Do again what was done, and do what was not."""
@@ -146,10 +200,14 @@ class Recovery:
             self._desk.carry_out(log, Due(promise, partial(_call_at, self._journal, operation.place)), again=True)
             return None
         log.written.since += 1
-        kind = operation.said["kind"]
-        if answer.failed or kind in WITHOUT_EFFECT or (kind == "pin" and id not in self._desk.pins):
+        if not self._has_effect(operation, answer):
             return None
-        return self._worker.start(partial(self._again, log, operation, answer), flow=log.tenant)
+        return self._start(log, partial(self._again, log, operation, answer))
+
+    def _has_effect(self, operation: PastCall, answer: PastAnswer) -> bool:
+        said = operation.said
+        unneeded = said["kind"] in WITHOUT_EFFECT or (said["kind"] == "pin" and said["id"] not in self._desk.pins)
+        return not (answer.failed or unneeded)
 
     def _again(self, log: OpLog, operation: PastCall, answer: PastAnswer) -> None:
         """On the worker's thread: an operation whose answer is known."""
@@ -188,8 +246,15 @@ class Recovery:
         for draw in self._past.draws.values():
             if self._past.answer(draw) is None:
                 requests = requests_of(self._journal.read(draw.place)["requests"])
-                begin.append(partial(self._draws.begin, self._under_way(draw), draw.said["sampler"], requests))
+                begin.append(partial(self._begin_draw, self._under_way(draw), draw.said["sampler"], requests))
         return begin
+
+    def _begin_draw(self, promise: Promise, sampler: str, requests: list[SampleRequest]) -> None:
+        log = self._desk.logs.get(self._desk.pins.known(sampler).policy) if sampler in self._desk.pins else None
+        if log is None or log.lost is None:
+            self._draws.begin(promise, sampler, requests)
+        else:
+            promise.withhold(log.lost)
 
     def _under_way(self, call: PastCall) -> Promise:
         promise = self._promise(call.said)
@@ -225,9 +290,13 @@ class Recovery:
         return self._desk.ledger.promised(asked)
 
 
-def _in_turn(past: PastPolicy, operations: Mapping[Order, PastCall]) -> tuple[list[Order], list[Order]]:
-    """Operations after the newest snapshot in their order, and those before which others are missing."""
-    begin = past.snapshots[-1].before if past.snapshots else (0, 0)
+def _begin_of(past: PastPolicy) -> Order:
+    """The first operation that is not in the newest snapshot."""
+    return past.snapshots[-1].before if past.snapshots else (0, 0)
+
+
+def _in_turn(operations: Mapping[Order, PastCall], begin: Order) -> tuple[list[Order], list[Order]]:
+    """Operations from ``begin`` on in their order, and those before which others are missing."""
     later = sorted(order for order in operations if order >= begin)
     due: list[Order] = []
     for incarnation, own in itertools.groupby(later, key=lambda order: order[0]):
@@ -243,7 +312,7 @@ def _next_seq(past: PastPolicy, due: list[Order]) -> int:
     """The number that the present holder's next operation has."""
     if due and due[-1][0] == past.incarnation:
         return due[-1][1] + 1
-    begin = past.snapshots[-1].before if past.snapshots else (0, 0)
+    begin = _begin_of(past)
     return begin[1] if begin[0] == past.incarnation else 0
 
 

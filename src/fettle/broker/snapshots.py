@@ -4,6 +4,7 @@ import asyncio
 import logging
 import shutil
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,7 @@ class Snapshots:
         if written.taking is not None:
             written.again = True
             return written.taking
-        if written.parked or log.closed:
+        if written.parked or log.closed or log.lost is not None:
             return None
         before = (log.incarnation, log.next_seq)
         if self.holds(log, before):
@@ -146,26 +147,46 @@ class Snapshots:
         if not written.parked:
             return written.reviving
         written.parked = False
-        written.reviving = self.revive(log)
+        written.reviving = self._revive(log)
         written.reviving.add_done_callback(lambda done: self._revived(log, done))
         return written.reviving
 
-    def revive(self, log: OpLog) -> "asyncio.Future[None]":
-        """Take a policy back from its newest snapshot, without pins that were let go since."""
-        snapshot = log.written.snapshots[-1]
+    def taking_back(self, log: OpLog, snapshot: Snapshot) -> Callable[[], None]:
+        """The work of taking a policy back from a snapshot, without pins that were let go since."""
         folder, gone = self._path(log, snapshot), [pin for pin in snapshot.held if pin not in self._pins]
 
         def work() -> None:
+            self._backend.revive(log.name, folder)
+            for pin in gone:
+                self._backend.unpin(pin)
+
+        return work
+
+    def _revive(self, log: OpLog) -> "asyncio.Future[None]":
+        """Take a policy back that was parked."""
+        take_back = self.taking_back(log, log.written.snapshots[-1])
+
+        def work() -> None:
             try:
-                self._backend.revive(log.name, folder)
+                take_back()
             except FettleError as error:
                 self.absent[log.name] = EngineError(f"the policy {log.name} cannot be taken up again: {error.message}")
                 raise
             self.absent.pop(log.name, None)
-            for pin in gone:
-                self._backend.unpin(pin)
 
         return self._worker.start(work, flow=log.tenant)
+
+    def give_up(self, log: OpLog, error: Exception) -> StorageError:
+        """On the worker's thread: a policy cannot be taken up from an earlier process, and is left as it is written."""
+        why = getattr(error, "message", None) or f"{type(error).__name__}: {error}"
+        lost = StorageError(
+            f"the policy {log.name} cannot be taken up again, and stays as it is written: {why}: mend that, start again"
+        )
+        logger.error("%s", lost.message, exc_info=error)
+        self.absent[log.name] = lost
+        with suppress(FettleError):  # of which there may be a part
+            self._backend.close_policy(log.name)
+        return lost
 
     def thin(self, log: OpLog) -> bool:
         """Keep the newest only; whether there were others.
