@@ -116,6 +116,16 @@ async def test_the_steps_lead_to_the_tables_that_the_code_knows(store):
         assert await connection.run_sync(differences) == []
 
 
+async def test_samplers_of_two_tenants_may_be_called_the_same(store):
+    one = SamplerRow("mine", "acme", "tiny", "", "/a/folder", NOW)
+    other = replace(one, tenant="other")
+    for row in (one, other):
+        await store.put_sampler(row)
+    assert await store.samplers() == [one, other]
+    await store.remove_sampler("acme", "mine")
+    assert await store.samplers() == [other]
+
+
 async def test_a_catalogue_of_a_newer_fettle_is_refused(database_url, tmp_path):
     store = await Store.opened(database_url, tmp_path)
     async with store.writing() as connection:
@@ -180,3 +190,15 @@ async def test_a_database_that_goes_away_is_waited_for(tmp_path):
         await store.put_run(replace(RUN, state="completed"))
         assert [run.state for run in await store.runs()] == ["completed"]
         await store.close()
+
+
+async def test_samplers_of_a_catalogue_from_before_are_kept(database_url, tmp_path):
+    store = await Store.opened(database_url, tmp_path)
+    sampler = SamplerRow("sampler-1", "acme", "tiny", "run-1/weights/one", "/a/folder", NOW)
+    await store.put_sampler(sampler)
+    async with store.writing() as connection:
+        await connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
+    await store.close()
+    again = await Store.opened(database_url, tmp_path)
+    assert await again.samplers() == [sampler]
+    await again.close()

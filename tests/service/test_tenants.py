@@ -47,3 +47,39 @@ def test_the_runs_of_one_tenant_leave_room_for_those_of_another(tmp_path, tiny_m
         alice.said("POST", "/v1/runs", {"base_model": "tiny"}, status=429)
         with served.client(served.other_key) as bob:
             bob.new_run(lora={"rank": 2})
+
+
+def test_a_samplers_id_is_its_tenants_own(tmp_path, tiny_model):
+    for _ in range(2):  # the second time after a restart
+        with serving(tmp_path / "state", tiny_model) as served, served.client() as alice:
+            bob = served.client(served.other_key)
+            made = [client.said("POST", "/v1/samplers", {"model": "tiny", "id": "mine"}) for client in (alice, bob)]
+            assert [each["id"] for each in made] == ["mine", "mine"]
+            assert drawn(bob, "mine") == drawn(alice, "mine")
+            bob.close()
+    with serving(tmp_path / "state", tiny_model) as served, served.client() as alice:
+        alice.said("DELETE", "/v1/samplers/mine")
+        alice.said("GET", "/v1/samplers/mine", status=404)
+        with served.client(served.other_key) as bob:
+            bob.said("GET", "/v1/samplers/mine")
+
+
+def test_nobody_stands_in_the_way_of_a_pin_that_is_to_come(alice, bob):
+    run = alice.new_run(lora={"rank": 2})
+    pin = f"{run}.0.0"
+    for client in (bob, alice):
+        told = client.said("POST", "/v1/samplers", {"model": "tiny", "id": pin}, status=400)
+        assert "choose another" in told["error"]["message"]
+    bob.said("POST", "/v1/samplers", {"model": "tiny", "id": "openai-" + "0" * 32}, status=400)
+    assert alice.said("POST", f"/v1/runs/{run}/sampler?wait=30")["id"] == pin
+    assert drawn(alice, pin)
+    bob.said("GET", f"/v1/samplers/{pin}", status=404)
+
+
+def test_who_opens_many_samplers_lets_his_own_go(tmp_path, tiny_model):
+    with serving(tmp_path / "state", tiny_model, max_samplers=3) as served, served.client() as alice:
+        hers = alice.said("POST", "/v1/samplers", {"model": "tiny"})["id"]
+        with served.client(served.other_key) as bob:
+            his = [bob.said("POST", "/v1/samplers", {"model": "tiny"})["id"] for _ in range(4)]
+            alice.said("GET", f"/v1/samplers/{hers}")
+            assert [bob.get(f"/v1/samplers/{id}").status_code for id in his] == [404, 404, 200, 200]

@@ -9,6 +9,12 @@ from fettle.errors import DataError
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:+-]{0,199}")
 
 
+PIN = re.compile(r".+\.\d+\.\d+")
+"""What ids of operations look like, by which the weights that they pinned are drawn from."""
+OPENAI = "openai-"
+"""What ids of samplers begin with that nobody opened: the OpenAI face did for whoever asked."""
+
+
 def new_id(kind: str) -> str:
     """An id that nobody can guess."""
     return f"{kind}-{secrets.token_hex(12)}"
@@ -23,6 +29,17 @@ def checked(kind: str, name: str) -> str:
     if not NAME.fullmatch(name):
         raise DataError(f"{kind} {name[:80]!r} cannot be used: letters, digits and _ . : + - (not first), 200 at most")
     return name
+
+
+def chosen(id: str) -> str:
+    """The id that a client made up for a sampler.
+
+    Raises:
+        DataError: it could be one that the service gives.
+    """
+    if id.startswith(OPENAI) or PIN.fullmatch(id):
+        raise DataError(f"the id {id[:80]!r} is one that the service gives: choose another")
+    return id
 
 
 def draw_key(tenant: str, key: str) -> str:

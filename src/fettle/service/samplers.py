@@ -1,6 +1,6 @@
 """Samplers: weights that can be drawn from, whose they are, and when they are let go."""
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from dataclasses import fields
 from functools import partial
 
@@ -21,7 +21,8 @@ from fettle.service.store import Store
 class Samplers:
     """Every sampler of every tenant, in memory, least recently used first.
 
-    A pin is a sampler by its own id, and lasts as the policy does; beyond ``most`` the least recently used is let go.
+    A pin is a sampler by its own id, and lasts as the policy does. Beyond ``most`` the least recently used is let go
+    of the tenant who has the most, so that none loses its own to one who takes more.
     """
 
     def __init__(
@@ -34,7 +35,8 @@ class Samplers:
         self._later = later
         self._clock = clock
         self._most = most
-        self._samplers: OrderedDict[str, SamplerEntry] = OrderedDict()
+        self._samplers: OrderedDict[tuple[str, str], SamplerEntry] = OrderedDict()
+        """By tenant and id."""
 
     async def load(self) -> None:
         """Take up those of the catalogue that can still be drawn from, and forget the others."""
@@ -42,9 +44,9 @@ class Samplers:
             try:
                 live = await self._live(row.weights, pinned=self._is_pin(row))
             except FettleError:
-                self._later.post(partial(self._store.remove_sampler, row.id))
+                self._later.post(partial(self._store.remove_sampler, row.tenant, row.id))
             else:
-                self._samplers[row.id] = _entry(row, live)
+                self._samplers[row.tenant, row.id] = _entry(row, live)
 
     async def of_model(self, caller: Caller, model: Model, sampler_id: str, session: str) -> SamplerEntry:
         """A base model's."""
@@ -70,21 +72,24 @@ class Samplers:
         return len(self._samplers)
 
     def sampler(self, caller: Caller, sampler_id: str) -> SamplerEntry:
-        """The caller's sampler of that id, or of the pin of that id.
+        """The caller's pin of that id, or sampler.
 
         Raises:
             NotFoundError: the caller has none.
         """
-        if sampler_id in self._samplers:
-            self._samplers.move_to_end(sampler_id)
-        elif (run := self._runs.find(pin_run(sampler_id))) is not None and run.tenant == caller.tenant:
+        own = self._samplers.get((caller.tenant, sampler_id))
+        if own is not None:
+            self._samplers.move_to_end((caller.tenant, sampler_id))
+            return own
+        if (run := self._runs.find(pin_run(sampler_id))) is not None and run.tenant == caller.tenant:
             return self._of_bare_pin(run.model, caller, sampler_id)
-        return self._owners.find("sampler", self._samplers, sampler_id, caller)
+        others = {entry.id: entry for entry in self._samplers.values() if entry.id == sampler_id}
+        return self._owners.find("sampler", others, sampler_id, caller)
 
     async def close(self, caller: Caller, sampler_id: str) -> None:
         """Let it go; draws that are under way go on."""
         entry = self.sampler(caller, sampler_id)
-        await self._store.remove_sampler(sampler_id)
+        await self._store.remove_sampler(entry.tenant, entry.id)
         self._forget(entry)
 
     def finish_session(self, session: str) -> None:
@@ -93,16 +98,14 @@ class Samplers:
             self._let_go(entry)
 
     async def _opened(self, row: SamplerRow, *, pinned: bool) -> SamplerEntry:
-        before = self._samplers.get(row.id)
+        before = self._samplers.get((row.tenant, row.id))
         if before is not None:
-            if before.tenant != row.tenant:
-                raise unknown("sampler", row.id)
             if before.weights != row.weights:
                 raise SequenceError(f"the sampler {row.id} was opened before, of other weights: choose another id")
             return before
         entry = _entry(row, await self._live(row.weights, pinned=pinned))
         await self._store.put_sampler(row)
-        self._samplers[row.id] = entry
+        self._samplers[row.tenant, row.id] = entry
         self._let_the_oldest_go()
         return entry
 
@@ -119,20 +122,22 @@ class Samplers:
         except NotFoundError as error:
             raise unknown("sampler", pin) from error
         row = SamplerRow(pin, caller.tenant, model, "", pin, self._clock())
-        entry = self._samplers[pin] = _entry(row, live)
+        entry = self._samplers[row.tenant, row.id] = _entry(row, live)
         self._let_the_oldest_go()
         return entry
 
     def _let_the_oldest_go(self) -> None:
         while len(self._samplers) > self._most:
-            self._let_go(next(iter(self._samplers.values())))
+            held = Counter(tenant for tenant, _ in self._samplers)
+            most = max(held.values())
+            self._let_go(next(entry for entry in self._samplers.values() if held[entry.tenant] == most))
 
     def _let_go(self, entry: SamplerEntry) -> None:
         self._forget(entry)
-        self._later.post(partial(self._store.remove_sampler, entry.id))
+        self._later.post(partial(self._store.remove_sampler, entry.tenant, entry.id))
 
     def _forget(self, entry: SamplerEntry) -> None:
-        self._samplers.pop(entry.id, None)
+        self._samplers.pop((entry.tenant, entry.id), None)
         others = (other.weights for other in self._samplers.values())
         if self._is_pin(entry) and entry.weights not in others:
             self._broker.release(entry.weights)

@@ -206,9 +206,11 @@ class Store:
         """Keep a sampler."""
         await self._put(tables.samplers, sampler)
 
-    async def remove_sampler(self, id: str) -> None:
-        """Forget a sampler."""
-        await self._remove(tables.samplers, id)
+    async def remove_sampler(self, tenant: str, id: str) -> None:
+        """Forget a tenant's sampler."""
+        async with self.writing() as connection:
+            own = (tables.samplers.c.tenant == tenant) & (tables.samplers.c.id == id)
+            await connection.execute(delete(tables.samplers).where(own))
 
     async def checkpoints(self) -> list[CheckpointEntry]:
         """All checkpoints, oldest first."""

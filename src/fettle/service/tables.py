@@ -158,8 +158,8 @@ runs = Table(
 samplers = Table(
     "samplers",
     catalogue,
+    Column("tenant", String, ForeignKey("tenants.id"), primary_key=True),
     _id(),
-    _owner(),
     _text("model"),
     _text("checkpoint"),
     _text("weights"),

@@ -23,7 +23,7 @@ from fettle.service.faces.native.said import Wait, described, said
 from fettle.service.faces.native.shown import sampler_tree
 from fettle.service.faces.native.streams import events
 from fettle.service.faces.native.texts import tokens_of
-from fettle.service.ids import new_id
+from fettle.service.ids import chosen, new_id
 from fettle.service.models import Model
 from fettle.service.wire import answer
 
@@ -143,8 +143,9 @@ async def _opened(service: Service, caller: Caller, body: NewSampler) -> Sampler
         await promise.durable()
         await promise.result()
         pin = promise.id
+    id = None if body.id is None else chosen(body.id)
     return await service.open_sampler(
-        caller, model=body.model, checkpoint=body.checkpoint, pin=pin, session=body.session, sampler_id=body.id
+        caller, model=body.model, checkpoint=body.checkpoint, pin=pin, session=body.session, sampler_id=id
     )
 
 

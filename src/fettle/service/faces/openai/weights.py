@@ -12,6 +12,7 @@ from fettle.service.callers import Caller
 from fettle.service.core import Service
 from fettle.service.entries import CheckpointEntry, Run, SamplerEntry
 from fettle.service.faces.openai.speaker import Speaker
+from fettle.service.ids import OPENAI
 
 RUN = "run:"
 SCHEMES = ("fettle://", "tinker://")
@@ -162,7 +163,7 @@ class Named:
 
 def _sampler_id(caller: Caller, weights: str) -> str:
     """One sampler for each tenant and weights, found again after a restart."""
-    return "openai-" + hashlib.sha256(f"{caller.tenant}\0{weights}".encode()).hexdigest()[:32]
+    return OPENAI + hashlib.sha256(f"{caller.tenant}\0{weights}".encode()).hexdigest()[:32]
 
 
 def _shown(digest: str) -> str:
