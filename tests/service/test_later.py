@@ -36,3 +36,36 @@ async def test_what_cannot_be_written_in_time_is_dropped_at_the_end():
     queue.post(never)
     async with asyncio.timeout(5):
         await queue.close(patience_s=0.05)
+
+
+async def test_a_mistake_in_one_write_keeps_no_other_from_being_written():
+    written: list[str] = []
+
+    async def mistaken() -> None:
+        raise ZeroDivisionError
+
+    async def write() -> None:
+        written.append("next")
+
+    queue = Later()
+    queue.post(mistaken)
+    queue.post(write)
+    await queue.close(patience_s=5)
+    assert written == ["next"]
+
+
+async def test_a_write_that_never_succeeds_is_given_up(monkeypatch):
+    monkeypatch.setattr(later, "PAUSE_S", 0.0)
+    written: list[str] = []
+
+    async def never() -> None:
+        raise StorageError("the disk is full")
+
+    async def write() -> None:
+        written.append("next")
+
+    queue = Later()
+    queue.post(never)
+    queue.post(write)
+    await queue.close(patience_s=20)
+    assert written == ["next"]

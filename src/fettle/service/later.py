@@ -1,4 +1,4 @@
-"""Writes that nobody waits for: in order, and again until they succeed."""
+"""Writes that nobody waits for: in order, and again until they succeed, or for ten minutes."""
 
 import asyncio
 import logging
@@ -10,6 +10,8 @@ logger = logging.getLogger(__name__)
 
 PAUSE_S = 1.0
 """Between attempts while a disk is full or a database away."""
+ATTEMPTS = 600
+"""After which a write is given up, so that what fails for good does not stop what comes after it."""
 
 
 class Later:
@@ -35,19 +37,22 @@ class Later:
     async def _run(self) -> None:
         while not self._queue.empty():
             write = self._queue.get_nowait()
-            done = await _succeeded(write)
-            while not done:
+            for _ in range(ATTEMPTS):
+                if await _ended(write):
+                    break
                 await asyncio.sleep(PAUSE_S)
-                done = await _succeeded(write)
+            else:
+                logger.error("given up after %d attempts", ATTEMPTS)
 
 
-async def _succeeded(write: Callable[[], Awaitable[object]]) -> bool:
+async def _ended(write: Callable[[], Awaitable[object]]) -> bool:
     """Whether there is nothing more to be tried."""
-    try:
-        await write()
-    except StorageError as error:
+    [error] = await asyncio.gather(write(), return_exceptions=True)
+    if isinstance(error, StorageError):
         logger.warning("will be tried again: %s", error.message)
         return False
-    except FettleError as error:
+    if isinstance(error, FettleError):
         logger.warning("left unwritten: %s", error.message)
+    elif isinstance(error, BaseException):  # a mistake of ours, which the writes that come next are not to suffer from
+        logger.error("left unwritten", exc_info=error)
     return True
