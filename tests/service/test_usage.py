@@ -11,9 +11,11 @@ from fettle.config.load import dump, load_as
 from fettle.config.prices import TokenPrices
 from fettle.errors import BalanceError, CancelledError, ConfigError, StorageError
 from fettle.service.accounts import Accounts
+from fettle.service.callers import ANYBODY as ME
 from fettle.service.entries import UsageRow
 from fettle.service.prices import cost
 from fettle.service.usage import Usage
+from tests.service.inside import Machine, new_run, trained
 
 PRICES = Prices(
     device_second=Decimal("0.0011"),
@@ -292,3 +294,20 @@ def test_prices_that_cannot_be_are_refused_with_the_word_that_was_meant(tmp_path
     file.write_text(text)
     with pytest.raises(ConfigError, match=said):
         load_as(Prices, file)
+
+
+async def test_what_earlier_holders_of_a_run_did_is_counted_after_a_crash(tmp_path, tiny_model):
+    machine = Machine(tmp_path, tiny_model)
+    async with machine.service() as service:
+        await new_run(service, "r")
+        await trained(service, "r")
+        await service.attach(ME, "r")
+        await trained(service, "r")
+        await service.attach(ME, "r")
+        await service.broker.written_down("r")
+        machine.lose_power()
+    machine.come_back()
+    async with machine.service() as service:
+        await service.usage.flush()
+        rows = await service.usage.accounts.usage()
+        assert {row.kind: row.operations for row in rows}.items() >= {"forward_backward": 2, "optim_step": 2}.items()

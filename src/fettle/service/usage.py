@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 
 from fettle.broker import Broker, Promise
+from fettle.broker.promises import open_id, operation_id
 from fettle.config import Prices
 from fettle.errors import BalanceError, NotFoundError
 from fettle.service.accounts import Accounts, Batch, Mark, opening, payment
@@ -23,6 +24,8 @@ from fettle.service.store import Store
 
 MOST_REMEMBERED = 100_000
 """Draws that are known to be counted: whoever asks for one again is given the same promise."""
+MOST_MISSING = 1000
+"""Operations in a row that a broker no longer knows, after which none is looked for: clients acknowledged them."""
 OPENING = Mark(-1, 0)
 NOTHING = Mark(-2, 0)
 
@@ -106,12 +109,7 @@ class Usage:
     async def reconcile(self, broker: Broker) -> None:
         """Count what was answered before the process was killed and not written, as far as the broker knows it."""
         for policy, info in broker.policies().items():
-            mark = self._marks.get(policy, NOTHING)
-            for id in _ids_after(policy, mark, info.incarnation, info.next_seq):
-                try:
-                    promise = broker.promise(id)
-                except NotFoundError:
-                    continue
+            for promise in _after(broker, policy, self._marks.get(policy, NOTHING), info.incarnation):
                 self.watch(promise)
         await asyncio.sleep(0)  # what is done already is told in the next turn
 
@@ -198,10 +196,23 @@ def _mark_of(id: str) -> Mark:
     return OPENING if seq == "open" else Mark(int(rest.rpartition(".")[2]), int(seq))
 
 
-def _ids_after(policy: str, mark: Mark, incarnation: int, next_seq: int) -> Iterator[str]:
-    """Ids of operations that may have been carried out after a mark."""
-    if mark < OPENING:
-        yield f"{policy}.open"
-    first = mark.seq + 1 if mark.incarnation == incarnation else 0
-    for seq in range(first, next_seq):
-        yield f"{policy}.{incarnation}.{seq}"
+def _after(broker: Broker, policy: str, mark: Mark, incarnation: int) -> Iterator[Promise]:
+    """Operations that may have been carried out after a mark, as far as the broker knows them."""
+    if mark < OPENING and (promise := _known(broker, open_id(policy))) is not None:
+        yield promise
+    for holder in range(max(mark.incarnation, 0), incarnation + 1):
+        seq = mark.seq + 1 if holder == mark.incarnation else 0
+        last = seq + MOST_MISSING
+        while seq < last:  # how many an earlier holder had is not told
+            promise = _known(broker, operation_id(policy, holder, seq))
+            seq += 1
+            if promise is not None:
+                last = seq + MOST_MISSING
+                yield promise
+
+
+def _known(broker: Broker, id: str) -> Promise | None:
+    try:
+        return broker.promise(id)
+    except NotFoundError:
+        return None
