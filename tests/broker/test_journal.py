@@ -166,6 +166,27 @@ async def test_a_disk_that_fails_is_the_end_of_taking_in(tmp_path, monkeypatch):
     one.close()
 
 
+async def test_a_disk_too_full_for_a_further_file_costs_no_file_handles(tmp_path, monkeypatch):
+    one = begun(tmp_path, segment_mib=1)
+    large = {"n": 0, "values": np.zeros(200_000, np.float32)}
+    one.append(large)
+    real = os.write
+
+    def full(file: int, content: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    held = len(list(Path("/proc/self/fd").iterdir()))
+    monkeypatch.setattr(os, "write", full)
+    for _ in range(20):
+        with pytest.raises(StorageError, match="free some space"):
+            one.append(large)
+    monkeypatch.setattr(os, "write", real)
+    assert len(list(Path("/proc/self/fd").iterdir())) == held
+    one.append(large)
+    assert len(files(tmp_path)) == 2
+    one.close()
+
+
 FULL = """
 import asyncio, os, resource, sys
 from pathlib import Path

@@ -207,11 +207,14 @@ class Journal:
     def _begin_segment(self) -> None:
         number = self.segments[-1] + 1 if self.segments else 1
         path, head = _path(self.folder, number), segments.record(packed(self._head))
+        file = -1
         try:
             file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
             if os.write(file, head) < len(head):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
+            if file >= 0:
+                os.close(file)
             path.unlink(missing_ok=True)
             raise _unwritten(self.folder, error) from error
         with self._changed:
