@@ -148,6 +148,8 @@ class Spawned:
         self.state = state
         self.key = ""
         self.url = ""
+        self.said = ""
+        """What it printed of its first key."""
         self._model = model
         self._arguments = arguments
         self._port = 0
@@ -164,8 +166,11 @@ class Spawned:
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self._log, text=True, env=environment)
         assert self._process.stdout is not None
         for line in self._process.stdout:
-            if found := re.search(r"not shown again: (\S+)", line):
-                self.key = found[1]
+            if found := re.search(r"the first key, an admin's, is in (.+): take it", line):
+                file = Path(found[1])
+                self.key = file.read_text().strip()
+                self.said += line
+                file.unlink()
             if found := re.search(r"serving .* at (http\S+:(\d+)),", line):
                 self.url, self._port = found[1], int(found[2])
                 return self

@@ -1,9 +1,14 @@
 """Secrets that callers send are found nowhere afterwards, but in the answer that first showed them."""
 
 import base64
+import stat
 
 import httpx
+import pytest
 
+from fettle.cli import serving as serving_verb
+from fettle.errors import ConfigError
+from fettle.service.artifacts import Artifacts
 from tests.service.matrix import NATIVE_BATCH, TINKER_BATCH
 from tests.service.served import Client, Spawned, serving
 
@@ -66,6 +71,7 @@ def test_no_secret_is_found_in_answers_logs_or_files(spawned):
     places = {f"answer {number}": text.encode() for number, text in enumerate(answers)}
     places |= {str(path): path.read_bytes() for path in server.state.rglob("*") if path.is_file()}
     places["the log"] = server.log().encode()
+    places["what was printed"] = server.said.encode()
     assert any(b"run_made" in contents for contents in places.values())
     secrets = [*MARKS, *(key.split("-", 2)[2] for key in (server.key, made))]
     found = [(place, secret[:6]) for place, held in places.items() for secret in secrets if secret.encode() in held]
@@ -83,3 +89,40 @@ def test_the_databases_password_is_found_nowhere(tmp_path, tiny_model, postgres,
     assert held
     assert not any(PASSWORD.encode() in contents for contents in held)
     assert PASSWORD not in caplog.text + str(told)
+
+
+def test_what_others_must_not_read_they_cannot(spawned):
+    server = spawned()
+    assert "the first key" in server.said
+    assert stat.S_IMODE(server.state.stat().st_mode) == 0o700
+
+
+def test_the_first_key_is_in_a_file_that_only_its_owner_can_read(tmp_path):
+    path = tmp_path / "first-key"
+    path.touch(mode=0o666)
+    serving_verb._write_secret(path, "tml-x")
+    assert path.read_text() == "tml-x\n"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_an_address_of_a_store_with_a_password_in_it_is_refused_and_not_quoted():
+    for url in (f"s3://me:{PASSWORD}@bucket/prefix", f"nosuch://me:{PASSWORD}@host/prefix", f"s3://{PASSWORD}@bucket"):
+        with pytest.raises(ConfigError) as caught:
+            Artifacts(url)
+        assert "artifacts_url" in caught.value.message
+        assert PASSWORD not in caught.value.message
+
+
+def test_who_has_no_good_key_is_not_told_where_the_database_is(tmp_path, tiny_model, postgres):
+    url = postgres.new_database()
+    with (
+        serving(tmp_path / "state", tiny_model, database_url=url) as served,
+        served.client("tml-abcdefghjk-x") as nobody,
+    ):
+        postgres.stop()
+        try:
+            answer = nobody.get("/v1/runs")
+        finally:
+            postgres.start()
+    assert answer.status_code == 503
+    assert not any(word in answer.text for word in ("127.0.0.1", "localhost", "fettle@", "postgresql", "port"))

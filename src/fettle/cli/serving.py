@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import ssl
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -31,6 +32,8 @@ from fettle.tracking.claim import claim, is_claimed
 JOURNAL = "journal"
 """In the state folder."""
 FIRST_TENANT = "admin"
+FIRST_KEY = "first-key"
+"""In the state folder, where nobody reads what is printed."""
 
 
 def run(settings: ServiceConfig) -> None:
@@ -105,7 +108,22 @@ async def _make_first_key(service: Service) -> None:
     if service.settings.auth == "none" or await service.keys.keys():
         return
     _, text = await service.keys.create(FIRST_TENANT, name="made at the first start", admin=True)
-    print(f"fettle: the first key, an admin's, which is not shown again: {text}", flush=True)
+    if sys.stdout.isatty():
+        print(f"fettle: the first key, an admin's, which is not shown again: {text}", flush=True)
+        return
+    path = Path(service.settings.state) / FIRST_KEY
+    await asyncio.to_thread(_write_secret, path, text)
+    print(f"fettle: the first key, an admin's, is in {path}: take it from there, and delete the file", flush=True)
+
+
+def _write_secret(path: Path, text: str) -> None:
+    """Into a file that only its owner can read; what is printed goes into logs, which others read."""
+    try:
+        path.unlink(missing_ok=True)
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(f"{text}\n")
+    except OSError as error:
+        raise StorageError(unwritable(path, error)) from error
 
 
 def _traced(service: Service) -> tuple[list[Callable[[ASGIApp], ASGIApp]], Callable[[], None]]:
@@ -142,7 +160,7 @@ def _check_files(settings: ServiceConfig) -> None:
 def _claimed(state: Path) -> BinaryIO:
     """Held until it is closed."""
     try:
-        state.mkdir(parents=True, exist_ok=True)
+        state.mkdir(mode=0o700, parents=True, exist_ok=True)
         return claim(state)
     except OSError as error:
         raise StorageError(unwritable(state, error)) from error

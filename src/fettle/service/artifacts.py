@@ -17,6 +17,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, TypeVar
+from urllib.parse import urlsplit
 
 import fsspec  # type: ignore[import-untyped]
 
@@ -201,6 +202,10 @@ class Artifacts:
 
 
 def _store_at(url: str) -> tuple[Any, str]:
+    if "@" in urlsplit(url).netloc:
+        raise ConfigError(
+            "artifacts_url has a name or password in it: leave them out, and put them into the environment"
+        )
     try:
         files, root = fsspec.core.url_to_fs(url, use_listings_cache=False)
     except ImportError as error:

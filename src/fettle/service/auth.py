@@ -1,5 +1,6 @@
 """The door: who a request comes from, or why it may not come in."""
 
+import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -9,12 +10,14 @@ from fastapi import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fettle.config.service import is_loopback
-from fettle.errors import AuthenticationError, FettleError, ForbiddenError
+from fettle.errors import AuthenticationError, FettleError, ForbiddenError, StorageError
 from fettle.service.audit import Audit
 from fettle.service.callers import ANYBODY, Caller
 from fettle.service.keys import Keyring
 from fettle.service.rates import Rates, class_of
 from fettle.service.wire import Refused, error_response
+
+logger = logging.getLogger(__name__)
 
 WITHOUT_BODY = ("GET", "HEAD")
 SAME_SITE = ("same-origin", "none")
@@ -66,6 +69,7 @@ class Doors:
         Raises:
             AuthenticationError: there is no key, or it is not good.
             BusyError: the key has asked too often.
+            StorageError: the catalogue is away. Where it is, only the log is told: nobody knows yet who asks.
         """
         if self.auth == "none":
             return ANYBODY
@@ -74,7 +78,11 @@ class Doors:
             raise AuthenticationError(
                 "this needs a key: send it as 'Authorization: Bearer tml-...' or 'X-API-Key: tml-...'"
             )
-        key = await self.keys.verified(secret, address=address)
+        try:
+            key = await self.keys.verified(secret, address=address)
+        except StorageError as error:
+            logger.warning("a key could not be looked up: %s", error.message)
+            raise StorageError("keys cannot be looked up now: send this again in a moment") from error
         caller = Caller(key.tenant, key.id, key.admin, address)
         self.rates.take(caller, kind, key.requests_per_minute)
         return caller
