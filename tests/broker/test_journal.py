@@ -35,6 +35,10 @@ def files(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.log"))
 
 
+def handles() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 async def test_records_come_back_in_order_with_their_arrays(tmp_path):
     one = begun(tmp_path)
     values = np.arange(5, dtype=np.float32)
@@ -175,13 +179,13 @@ async def test_a_disk_too_full_for_a_further_file_costs_no_file_handles(tmp_path
     def full(file: int, content: bytes) -> int:
         raise OSError(28, "No space left on device")
 
-    held = len(list(Path("/proc/self/fd").iterdir()))
+    held = handles()
     monkeypatch.setattr(os, "write", full)
     for _ in range(20):
         with pytest.raises(StorageError, match="free some space"):
             one.append(large)
     monkeypatch.setattr(os, "write", real)
-    assert len(list(Path("/proc/self/fd").iterdir())) == held
+    assert handles() == held
     one.append(large)
     assert len(files(tmp_path)) == 2
     one.close()

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fettle.broker.promises import Promise
+from fettle.broker.promises import Promise, order_of
 from fettle.broker.written import Order, Written
 from fettle.calls import Call, Create, Load, call_tree
 from fettle.errors import CancelledError, FettleError, SequenceError
@@ -61,7 +61,7 @@ class OpLog:
             if promise.digest != (said if isinstance(said, str) else said()):
                 raise SequenceError(f"operation {seq} was sent before with different contents: use the next number")
             return promise
-        if seq < self.next_seq:
+        if seq < self.next_seq or (incarnation, seq) in self.written.used:
             raise SequenceError(f"the answer of operation {seq} is no longer kept")
         return None
 
@@ -70,8 +70,9 @@ class OpLog:
         self.promises[self.incarnation, seq] = promise
         self._waiting[seq] = Due(promise, call)
         due = []
-        while self.next_seq in self._waiting:
-            due.append(self._waiting.pop(self.next_seq))
+        while self.next_seq in self._waiting or (self.incarnation, self.next_seq) in self.written.used:
+            if self.next_seq in self._waiting:
+                due.append(self._waiting.pop(self.next_seq))
             self.next_seq += 1
         return due
 
@@ -91,17 +92,25 @@ class OpLog:
 
     def forget(self, promise: Promise) -> None:
         """Its answer is not kept any longer."""
-        _, incarnation, seq = promise.id.rsplit(".", 2)
-        self.promises.pop((int(incarnation), int(seq)), None)
+        self.promises.pop(order_of(promise.id), None)
 
     def note(self, promise: Promise, answer: object) -> None:
         """What an answer says of the policy."""
         failed = isinstance(answer, BaseException)
+        if promise is not self.opening:
+            self._use_up(order_of(promise.id))
         never_made = failed and promise is self.opening
         if never_made or (promise.kind == "close" and not isinstance(answer, CancelledError)):
             self.closed = True
         elif not failed:
             self.version = _version(answer, self.version)
+
+    def _use_up(self, order: Order) -> None:
+        """It was answered: if it waits for others, its number is stepped over."""
+        incarnation, seq = order
+        if incarnation == self.incarnation and self._waiting.pop(seq, None) is not None:
+            self.written.used.add(order)
+            self.written.tail.pop(order, None)
 
 
 def never_due(promise: Promise) -> FettleError:
@@ -132,5 +141,6 @@ def policy_record(log: OpLog, pins: Iterable[Promise]) -> Tree:
         "closed": log.closed,
         "parked": log.written.parked,
         "snapshots": snapshots,
+        "used": [list(order) for order in sorted(log.written.used)],
         "pins": [[pin.id, pin.answer] for pin in pins if pin.done],
     }

@@ -9,7 +9,7 @@ from fettle.broker.written import Order, Snapshot
 from fettle.errors import StorageError
 from fettle.frames import Tree
 
-FORMAT = 1
+FORMAT = 2
 """Of records: a journal of another is not read."""
 
 
@@ -57,6 +57,7 @@ class PastPolicy:
     parked: bool = False
     snapshots: list[Snapshot] = field(default_factory=list)
     pins: dict[str, int] = field(default_factory=dict)
+    used: set[Order] = field(default_factory=set)
 
 
 @dataclass(slots=True)
@@ -85,12 +86,6 @@ def past_of(entries: Iterable[Entry]) -> Past:
     for entry in entries:
         _RECORDS[entry.tree["record"]](past, entry.place, entry.tree)
     return past
-
-
-def order_of(id: str) -> Order:
-    """The incarnation and number in an operation's id."""
-    _, incarnation, seq = id.rsplit(".", 2)
-    return int(incarnation), int(seq)
 
 
 def figures(result: Tree) -> dict[str, float]:
@@ -141,6 +136,7 @@ def _policy(past: Past, place: Place, tree: Tree) -> None:
         tree["parked"],
         [Snapshot((one, seq), folder, tuple(held)) for one, seq, folder, held in tree["snapshots"]],
         dict(tree["pins"]),
+        {(one, seq) for one, seq in tree["used"]},
     )
     first = policy.snapshots[0].before if policy.snapshots else (0, 0)
     own = past.operations.get(tree["policy"], {})

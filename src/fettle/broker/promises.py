@@ -158,6 +158,12 @@ def operation_id(policy: str, incarnation: int, seq: int) -> str:
     return f"{policy}.{incarnation}.{seq}"
 
 
+def order_of(id: str) -> tuple[int, int]:
+    """The incarnation and number in an operation's id."""
+    _, incarnation, seq = id.rsplit(".", 2)
+    return int(incarnation), int(seq)
+
+
 def open_id(policy: str) -> str:
     """The id of the promise that a policy was opened with."""
     return f"{policy}.open"

@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -13,8 +13,8 @@ from fettle.broker.draws import Draws, requests_of
 from fettle.broker.journal import Journal, Place
 from fettle.broker.ledger import Asked
 from fettle.broker.oplog import Due, OpLog, never_due
-from fettle.broker.past import Past, PastAnswer, PastCall, PastPolicy, figures, order_of
-from fettle.broker.promises import Promise, open_id
+from fettle.broker.past import Past, PastAnswer, PastCall, PastPolicy, figures
+from fettle.broker.promises import Promise, open_id, order_of
 from fettle.broker.schedule import Worker
 from fettle.broker.written import Order, call_in
 from fettle.calls import Call, call_of
@@ -84,8 +84,11 @@ class Recovery:
             if id != log.opening.id and self._wanted(id, answer):
                 log.promises[order_of(id)] = self._answered(id, answer)
         operations = self._past.operations.get(name, {})
-        due, stranded = _in_turn(operations, _begin_of(past))
-        log.take_up(past.incarnation, _next_seq(past, due), past.version)
+        answered = {order_of(id) for id in self._past.answers.get(name, {}) if id != log.opening.id}
+        turns = _in_turn({*operations, *answered, *past.used}, _begin_of(past))
+        due = [order for order in turns if order in operations]
+        self._use_up(log, past, answered - set(due))
+        log.take_up(past.incarnation, _next_seq(past, turns), past.version)
         if past.closed:
             log.closed = True
             return
@@ -97,8 +100,16 @@ class Recovery:
         for order in due:
             latest = max(latest, operations[order].place)
             yield _Step(latest, partial(self._operation, log, order, operations[order]))
-        for order in stranded:
-            self._stranded(log, past, order, operations[order])
+        for order in sorted(operations.keys() - set(due)):
+            if order >= _begin_of(past):
+                self._stranded(log, past, order, operations[order])
+
+    def _use_up(self, log: OpLog, past: PastPolicy, unrepeated: set[Order]) -> None:
+        """Numbers that were answered before it was their turn stay used up."""
+        used = {order for order in unrepeated if order >= _begin_of(past)}
+        log.written.used = used | past.used
+        for order in used:
+            log.written.tail.pop(order, None)
 
     def _log(self, name: str, past: PastPolicy) -> OpLog:
         call = call_of(unpacked(past.call))
@@ -159,6 +170,7 @@ class Recovery:
         snapshots = self._desk.snapshots
         assert snapshots is not None
         kept, operations = log.written.snapshots, self._past.operations.get(log.name, {})
+        numbers = {*operations, *log.written.used}
         ways = [snapshots.taking_back(log, snapshot) for snapshot in kept]
 
         def work() -> None:
@@ -172,8 +184,8 @@ class Recovery:
                         raise
                     logger.warning("%s: %s cannot be read (%s): an older one is", log.name, kept[newest].folder, error)
                     newest -= 1
-            for order in _in_turn(operations, kept[newest].before)[0]:
-                if order < kept[-1].before:
+            for order in _in_turn(numbers, kept[newest].before):
+                if order in operations and order < kept[-1].before:
                     self._between(log, operations[order])
             log.written.snapshots = kept[: newest + 1]
 
@@ -295,9 +307,9 @@ def _begin_of(past: PastPolicy) -> Order:
     return past.snapshots[-1].before if past.snapshots else (0, 0)
 
 
-def _in_turn(operations: Mapping[Order, PastCall], begin: Order) -> tuple[list[Order], list[Order]]:
-    """Operations from ``begin`` on in their order, and those before which others are missing."""
-    later = sorted(order for order in operations if order >= begin)
+def _in_turn(numbers: Iterable[Order], begin: Order) -> list[Order]:
+    """Numbers from ``begin`` on in their order, without those before which others are missing."""
+    later = sorted(order for order in numbers if order >= begin)
     due: list[Order] = []
     for incarnation, own in itertools.groupby(later, key=lambda order: order[0]):
         expected = begin[1] if incarnation == begin[0] else 0
@@ -305,7 +317,7 @@ def _in_turn(operations: Mapping[Order, PastCall], begin: Order) -> tuple[list[O
             if order[1] == expected:
                 due.append(order)
                 expected += 1
-    return due, [order for order in later if order not in set(due)]
+    return due
 
 
 def _next_seq(past: PastPolicy, due: list[Order]) -> int:

@@ -1,15 +1,20 @@
 """A sampler of a broker: its calls, joined with those of others."""
 
+import copy
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from fettle.broker.schedule import Gatherer, Worker
 from fettle.config import SamplingParams
 from fettle.engine.base import Backend, Pooling, ReadRequest, SampleRequest
 from fettle.types import Completion, Floats, PromptReading, Tokens
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +60,17 @@ class BrokerSampler:
         self._weights = weights
         self._held = held
         self._draw = draw
-        self._logprobs: dict[float, Gatherer[Tokens, Floats]] = {}
-        self._score: Gatherer[Tokens, float] = Gatherer(worker, partial(backend.scores, weights))
-        self._read: Gatherer[ReadRequest, PromptReading] = Gatherer(worker, lambda asked: backend.read(weights, asked))
-        self._embed: dict[tuple[int, Pooling], Gatherer[Tokens, Floats]] = {}
+        self._logprobs: dict[float, Gatherer[Tokens, tuple[Floats, float]]] = {}
+        self._score = Gatherer(worker, _timed(partial(backend.scores, weights), len))
+        self._read = Gatherer(worker, _timed(partial(backend.read, weights), lambda asked: len(asked.tokens)))
+        self._embed: dict[tuple[int, Pooling], Gatherer[Tokens, tuple[Floats, float]]] = {}
+        self._spent: Callable[[float], object] = float
+
+    def metered(self, spent: Callable[[float], object]) -> "BrokerSampler":
+        """The same sampler, which tells of each reading how many seconds it was computed for."""
+        metered = copy.copy(self)
+        metered._spent = spent
+        return metered
 
     async def sample(self, prompt: Tokens, n: int, params: SamplingParams) -> list[Completion]:
         """Draw ``n`` completions of one prompt."""
@@ -74,28 +86,46 @@ class BrokerSampler:
         """The log-probability of each token after those before it."""
         if temperature not in self._logprobs:
             read = partial(self._backend.logprobs, self._weights, temperature=temperature)
-            self._logprobs[temperature] = Gatherer(self._worker, read)
+            self._logprobs[temperature] = Gatherer(self._worker, _timed(read, len))
         async with self._held():
-            found = await self._logprobs[temperature](tokens)
+            found = self._told(*await self._logprobs[temperature](tokens))
         return [None, *map(float, found[1:])]
 
     async def score(self, tokens: Tokens) -> float:
         """What the reward head says of a sequence."""
         async with self._held():
-            return await self._score(tokens)
+            return self._told(*await self._score(tokens))
 
     async def read(self, request: ReadRequest) -> PromptReading:
         """What the model says at each place of a given sequence."""
         async with self._held():
-            return await self._read(request)
+            return self._told(*await self._read(request))
 
     async def embed(self, tokens: Tokens, *, layer: int = -1, pooling: Pooling = "mean") -> Floats:
         """The states that one layer gives a sequence, as one."""
         if (layer, pooling) not in self._embed:
             states = partial(self._backend.embed, self._weights, layer=layer, pooling=pooling)
-            self._embed[layer, pooling] = Gatherer(self._worker, states)
+            self._embed[layer, pooling] = Gatherer(self._worker, _timed(states, len))
         async with self._held():
-            return await self._embed[layer, pooling](tokens)
+            return self._told(*await self._embed[layer, pooling](tokens))
+
+    def _told(self, found: Result, seconds: float) -> Result:
+        self._spent(seconds)
+        return found
+
+
+def _timed(
+    call: Callable[[Sequence[Item]], Sequence[Result]], size: Callable[[Item], int]
+) -> Callable[[Sequence[Item]], list[tuple[Result, float]]]:
+    """A backend call that gives with each result its item's share of the time, by size."""
+
+    def timed(items: Sequence[Item]) -> list[tuple[Result, float]]:
+        started = time.perf_counter()
+        found = call(items)
+        share = (time.perf_counter() - started) / max(1, sum(map(size, items)))
+        return [(result, share * size(item)) for item, result in zip(items, found, strict=True)]
+
+    return timed
 
 
 @asynccontextmanager

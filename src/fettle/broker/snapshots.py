@@ -251,6 +251,7 @@ class Snapshots:
             raise
         first = snapshots[0].before
         written.tail = {order: place for order, place in written.tail.items() if order >= first}
+        written.used = {order for order in written.used if order >= first}
         return [each for each in before if each not in snapshots]
 
     def _revived(self, log: OpLog, done: "asyncio.Future[None]") -> None:

@@ -39,6 +39,8 @@ class Written:
     """Of the record that says how it stands."""
     tail: dict[Order, Place] = field(default_factory=dict)
     """Operations that are not in the oldest snapshot that is kept."""
+    used: set[Order] = field(default_factory=set)
+    """Of the same, those that were answered before it was their turn: it never comes."""
     snapshots: list[Snapshot] = field(default_factory=list)
     """Those that are kept, the newest last."""
     since: int = 0
