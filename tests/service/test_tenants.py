@@ -1,9 +1,11 @@
 """Tenants share a service and nothing else: what one does is not seen, taken or paid for by another."""
 
 from collections.abc import Iterator
+from decimal import Decimal
 
 import pytest
 
+from fettle.config import Prices
 from tests.service.served import Client, Served, serving
 
 
@@ -83,3 +85,36 @@ def test_who_opens_many_samplers_lets_his_own_go(tmp_path, tiny_model):
             his = [bob.said("POST", "/v1/samplers", {"model": "tiny"})["id"] for _ in range(4)]
             alice.said("GET", f"/v1/samplers/{hers}")
             assert [bob.get(f"/v1/samplers/{id}").status_code for id in his] == [404, 404, 200, 200]
+
+
+def readings(client: Client, sampler: str) -> dict[str, int]:
+    """Requests that are computed and draw nothing, and what each is answered."""
+    rows = {"sequences": [[5, 9, 41]]}
+    sample = {"model": "tiny", "prompt": "one two", "max_tokens": 0, "echo": True, "logprobs": 1}
+    requests: dict[str, object] = {
+        f"/v1/samplers/{sampler}/logprobs": rows,
+        f"/v1/samplers/{sampler}/embed": rows,
+        f"/v1/samplers/{sampler}/read": {"requests": [{"tokens": [5, 9, 41]}]},
+        "/v1/embeddings": {"texts": ["one two"]},
+        "/v1/completions": sample,
+    }
+    return {path: client.post(path, json=body).status_code for path, body in requests.items()}
+
+
+def test_what_is_read_is_counted_for_whoever_asked(tmp_path, tiny_model):
+    with serving(tmp_path / "state", tiny_model) as served, served.client() as alice:
+        sampler = alice.said("POST", "/v1/samplers", {"model": "tiny"})["id"]
+        assert set(readings(alice, sampler).values()) == {200}
+        served.call(served.service.usage.flush())
+        [row] = alice.said("GET", "/v1/usage")["rows"]
+        assert (row["kind"], row["operations"]) == ("read", 5)
+        assert row["seconds"] > 0
+        with served.client(served.other_key) as bob:
+            assert bob.said("GET", "/v1/usage")["rows"] == []
+
+
+def test_who_has_no_balance_has_nothing_read(tmp_path, tiny_model):
+    prices = Prices(opening_balance=Decimal(0))
+    with serving(tmp_path / "state", tiny_model, prices=prices) as served, served.client() as alice:
+        sampler = alice.said("POST", "/v1/samplers", {"model": "tiny"})["id"]
+        assert set(readings(alice, sampler).values()) == {402}

@@ -64,7 +64,7 @@ class ServiceConfig(Frozen):
     max_policies: Annotated[int, Field(ge=1)] = 64
     """Most runs of one tenant that are held in memory. Paused ones, and those of finished sessions, are not."""
     max_samplers: Annotated[int, Field(ge=1)] = 256
-    """Most samplers of pinned weights, of all tenants, that are kept; beyond it the least recently used are let go."""
+    """Most samplers of pinned weights, of all tenants, that are kept; beyond it the tenant with most loses some."""
     session_timeout_s: Annotated[float, Field(gt=0)] = 900.0
     """A session that is not heard of for so long is finished."""
     prices: Prices | None = None

@@ -27,6 +27,7 @@ from fettle.service.metrics import Metrics
 from fettle.service.models import Models
 from fettle.service.owned import Owners, unknown
 from fettle.service.rates import Rates
+from fettle.service.readings import Readings
 from fettle.service.runs import Described, Runs
 from fettle.service.samplers import Samplers
 from fettle.service.sessions import Sessions
@@ -76,6 +77,7 @@ class Service:
         self.sessions = Sessions(store, owners, clock, timeout_s=settings.session_timeout_s)
         self._work = Work(broker, self._runs, self._checkpoints, self.usage, self.told, self.metrics)
         self._beside = Beside(self._runs, self._samplers, self._checkpoints, self.sessions)
+        self.readings = Readings(self.usage, self.metrics, self._work.run_of, settings.scheduling)
         self._upkeep = Upkeep(self.keys.settled, self.audit.flush, self.usage.flush, self._beside.sweep)
         self._trying: asyncio.Task[None] | None = None
 
@@ -283,13 +285,7 @@ class Service:
         await self._samplers.close(caller, sampler_id)
 
     def draw(
-        self,
-        caller: Caller,
-        key: str,
-        sampler_id: str,
-        requests: Sequence[SampleRequest],
-        *,
-        digest: str | None = None,
+        self, caller: Caller, key: str, sampler_id: str, requests: Sequence[SampleRequest], *, digest: str | None = None
     ) -> Promise:
         """Draw completions, request after request; the same key and contents again are the same promise."""
         return self._work.draw(self.sampler(caller, sampler_id), key, requests, digest=digest)

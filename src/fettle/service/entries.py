@@ -6,8 +6,8 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Literal
 
+from fettle.broker.samplers import BrokerSampler
 from fettle.config import PolicySpec
-from fettle.engine.base import Sampler
 
 RunState = Literal["active", "paused", "completed", "failed"]
 CheckpointKind = Literal["weights", "sampler_weights"]
@@ -82,7 +82,7 @@ class SamplerRow:
 class SamplerEntry(SamplerRow):
     """Weights that can be drawn from."""
 
-    live: Sampler = field(kw_only=True, repr=False, compare=False)
+    live: BrokerSampler = field(kw_only=True, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

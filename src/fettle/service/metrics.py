@@ -45,8 +45,12 @@ class Metrics:
         outcome = answer.code if isinstance(answer, FettleError) else "done"
         self._operations.labels(promise.kind, outcome).observe(promise.seconds)
         if promise.seconds > 0:
-            self._tokens.labels(promise.kind, promise.tenant).inc(promise.tokens)
-            self._compute.labels(promise.kind, promise.tenant).inc(promise.seconds)
+            self.computed(promise.tenant, promise.kind, seconds=promise.seconds, tokens=promise.tokens)
+
+    def computed(self, tenant: str, kind: str, *, seconds: float, tokens: int) -> None:
+        """Count what was computed for a tenant."""
+        self._tokens.labels(kind, tenant).inc(tokens)
+        self._compute.labels(kind, tenant).inc(seconds)
 
     def text(self) -> bytes:
         """The page that Prometheus reads."""

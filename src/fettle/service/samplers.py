@@ -5,7 +5,7 @@ from dataclasses import fields
 from functools import partial
 
 from fettle.broker import Broker
-from fettle.engine.base import Sampler
+from fettle.broker.samplers import BrokerSampler
 from fettle.errors import FettleError, NotFoundError, SequenceError
 from fettle.service.callers import Caller
 from fettle.service.clock import Clock
@@ -109,7 +109,7 @@ class Samplers:
         self._let_the_oldest_go()
         return entry
 
-    async def _live(self, weights: str, *, pinned: bool) -> Sampler:
+    async def _live(self, weights: str, *, pinned: bool) -> BrokerSampler:
         return self._broker.pinned(weights) if pinned else await self._broker.sampler(weights)
 
     def _is_pin(self, row: SamplerRow) -> bool:
@@ -143,5 +143,5 @@ class Samplers:
             self._broker.release(entry.weights)
 
 
-def _entry(row: SamplerRow, live: Sampler) -> SamplerEntry:
+def _entry(row: SamplerRow, live: BrokerSampler) -> SamplerEntry:
     return SamplerEntry(**{field.name: getattr(row, field.name) for field in fields(SamplerRow)}, live=live)

@@ -91,14 +91,17 @@ class Usage:
             self._marks[promise.policy] = self._fresh_marks[promise.policy] = _mark_of(promise.id)
         else:
             self._remember(promise.id)
-        day = datetime.now(UTC).strftime("%Y-%m-%d")
-        name = (promise.tenant, run, promise.kind, day)
+        self.add(promise.tenant, run, promise.kind, seconds=promise.seconds, tokens=promise.tokens)
+
+    def add(self, tenant: str, run: str, kind: str, *, seconds: float, tokens: int) -> None:
+        """Count work that was done; that it is told once is the matter of whoever tells it."""
+        name = (tenant, run, kind, datetime.now(UTC).strftime("%Y-%m-%d"))
         row = self._rows.get(name, UsageRow(*name, operations=0, microseconds=0, tokens=0))
         self._rows[name] = dataclasses.replace(
             row,
             operations=row.operations + 1,
-            microseconds=row.microseconds + round(promise.seconds * 1e6),
-            tokens=row.tokens + promise.tokens,
+            microseconds=row.microseconds + round(seconds * 1e6),
+            tokens=row.tokens + tokens,
         )
 
     def _remember(self, draw: str) -> None:

@@ -107,7 +107,7 @@ class Work:
             self._usage.check(sampler.tenant)
         promise = self._broker.draw(id, sampler.weights, requests, tenant=sampler.tenant, digest=digest)
         if known is None:
-            run_id = self._run_of(sampler)
+            run_id = self.run_of(sampler)
             self._watch(run_id, promise)
             if self._is_told(run_id, promise):
                 promise.when_done(partial(self._told.drew, run_id, requests))
@@ -136,7 +136,7 @@ class Work:
         holder, following = (info.incarnation, info.next_seq) if info is not None else (0, 0)
         return holder if incarnation is None else incarnation, following if seq is None else seq
 
-    def _run_of(self, sampler: SamplerEntry) -> str:
+    def run_of(self, sampler: SamplerEntry) -> str:
         """The run whose weights are drawn from; empty for a base model."""
         if sampler.checkpoint:
             return sampler.checkpoint.partition("/")[0]

@@ -98,7 +98,8 @@ def _add_reading(router: APIRouter, service: Service) -> None:
     async def logprobs(request: Request, caller: who, sampler_id: str) -> Response:
         body = await said(request, Logprobs)
         entry, rows = _rows(service, caller, sampler_id, body)
-        found = await asyncio.gather(*(entry.live.logprobs(row, temperature=body.temperature) for row in rows))
+        async with service.readings.of(entry, rows) as live:
+            found = await asyncio.gather(*(live.logprobs(row, temperature=body.temperature) for row in rows))
         return answer(request, {"logprobs": found})
 
     @router.post(
@@ -108,7 +109,9 @@ def _add_reading(router: APIRouter, service: Service) -> None:
     )
     async def score(request: Request, caller: who, sampler_id: str) -> Response:
         entry, rows = _rows(service, caller, sampler_id, await said(request, Sequences))
-        return answer(request, {"scores": await asyncio.gather(*map(entry.live.score, rows))})
+        async with service.readings.of(entry, rows) as live:
+            scores = await asyncio.gather(*map(live.score, rows))
+        return answer(request, {"scores": scores})
 
     @router.post(
         "/samplers/{sampler_id}/embed",
@@ -118,8 +121,10 @@ def _add_reading(router: APIRouter, service: Service) -> None:
     async def embed(request: Request, caller: who, sampler_id: str) -> Response:
         body = await said(request, Embed)
         entry, rows = _rows(service, caller, sampler_id, body)
-        states = partial(entry.live.embed, layer=body.layer, pooling=body.pooling)
-        return answer(request, {"embeddings": await asyncio.gather(*map(states, rows))})
+        async with service.readings.of(entry, rows) as live:
+            states = partial(live.embed, layer=body.layer, pooling=body.pooling)
+            embeddings = await asyncio.gather(*map(states, rows))
+        return answer(request, {"embeddings": embeddings})
 
     @router.post(
         "/samplers/{sampler_id}/read",
@@ -129,7 +134,9 @@ def _add_reading(router: APIRouter, service: Service) -> None:
     async def read(request: Request, caller: who, sampler_id: str) -> Response:
         body = await said(request, Read)
         entry, model = service.sampler(caller, sampler_id), _model(service, caller, sampler_id)
-        found = await asyncio.gather(*(entry.live.read(_read_request(model, each)) for each in body.requests))
+        asked = [_read_request(model, each) for each in body.requests]
+        async with service.readings.of(entry, [each.tokens for each in asked]) as live:
+            found = await asyncio.gather(*map(live.read, asked))
         return answer(request, {"readings": [result_tree(reading) for reading in found]})
 
 

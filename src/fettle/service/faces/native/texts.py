@@ -112,13 +112,16 @@ async def _embedded(service: Service, caller: Caller, body: Embeddings) -> dict[
     texts = body.texts or ([body.input] if isinstance(body.input, str) else list(body.input or ()))
     if body.sampler is not None:
         entry = service.sampler(caller, body.sampler)
-        model, live = service.models.named(entry.model), entry.live
+        model = service.models.named(entry.model)
+        rows = [tokens_of(model, text) for text in texts]
+        reading = service.readings.of(entry, rows)
     else:
         model = _model(service, body)
-        live = await service.broker.sampler(model.path)
-    rows = [tokens_of(model, text) for text in texts]
-    embed = partial(live.embed, layer=body.layer, pooling=body.pooling)
-    vectors = await asyncio.gather(*map(embed, rows))
+        rows = [tokens_of(model, text) for text in texts]
+        reading = service.readings.within(caller.tenant, await service.broker.sampler(model.path), rows)
+    async with reading as live:
+        embed = partial(live.embed, layer=body.layer, pooling=body.pooling)
+        vectors = await asyncio.gather(*map(embed, rows))
     if body.input is None:
         return {"model": model.name, "embeddings": vectors, "dimensions": len(vectors[0])}
     count = sum(map(len, rows))

@@ -55,7 +55,7 @@ def routes(service: Service) -> APIRouter:
         weights = await named.weights(caller, body.model)
         prompts = await asyncio.to_thread(lambda: [_prompt(weights, given) for given in body.prompts])
         if body.echo and body.logprobs is not None:
-            prompts = [await _read(weights, prompt, body.logprobs) for prompt in prompts]
+            prompts = [await _read(service, weights, prompt, body.logprobs) for prompt in prompts]
         form = CompletionForm(body, weights.speaker, prompts)
         limit = USUAL_TOKENS if body.max_tokens is None else body.max_tokens
         top = None if body.logprobs is None else body.logprobs
@@ -131,9 +131,10 @@ def _prompt(weights: Weights, given: str | list[int]) -> Prompt:
     return Prompt(given, "".join(map(speech.add, given)) + speech.rest(), [])
 
 
-async def _read(weights: Weights, prompt: Prompt, top: int) -> Prompt:
+async def _read(service: Service, weights: Weights, prompt: Prompt, top: int) -> Prompt:
     """The prompt with the log-probabilities of its tokens."""
-    reading = await weights.sampler.live.read(ReadRequest(prompt.tokens, top=top))
+    async with service.readings.of(weights.sampler, [prompt.tokens]) as live:
+        reading = await live.read(ReadRequest(prompt.tokens, top=top))
     return Prompt(prompt.tokens, prompt.text, read(prompt.tokens, reading))
 
 

@@ -19,6 +19,7 @@ from fettle.service.faces.tinker.face import NAMED_AS, Face, Who, add
 from fettle.service.faces.tinker.samples import CLONE, Extra, Part
 from fettle.service.faces.tinker.settings import number_of, sampling_of
 from fettle.service.models import Model
+from fettle.types import PromptReading
 
 MOST_CELLS = 1 << 22
 """Prompt tokens times tokens asked about at each, in one request."""
@@ -89,6 +90,10 @@ class Sampling:
         sequences = [f"{key}:{index}" for index in range(body.num_samples)]
         return JSONResponse({"request_id": key, "sample_sequence_ids": sequences})
 
+    async def _read(self, entry: SamplerEntry, reading: ReadRequest) -> PromptReading:
+        async with self._service.readings.of(entry, [reading.tokens]) as live:
+            return await live.read(reading)
+
     def _parts(
         self, key: str, entry: SamplerEntry, body: bodies.SampleBody, promise: Promise, prompt: list[int], asked: Asked
     ) -> list[Part]:
@@ -100,7 +105,7 @@ class Sampling:
             targets = None if asked.targets is None else wanted_targets(asked.targets, len(prompt))
             temperature = body.sampling_params.temperature or 1.0
             reading = ReadRequest(prompt, asked.top, targets, asked.draws, temperature, number_of(key))
-            extra = Extra(asked, _started(entry.live.read(reading)))
+            extra = Extra(asked, _started(self._read(entry, reading)))
             self._face.samples.keep(key, extra)
         return [promise.result, extra.read]
 

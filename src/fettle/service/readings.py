@@ -1,0 +1,55 @@
+"""Readings: sequences that are computed and not drawn, for a tenant who may ask for them and is charged."""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+
+from fettle.broker.admission import Admission
+from fettle.broker.samplers import BrokerSampler
+from fettle.config import Scheduling
+from fettle.service.entries import SamplerEntry
+from fettle.service.metrics import Metrics
+from fettle.service.usage import Usage
+
+READ = "read"
+"""The kind of such work."""
+TOKEN_BYTES = 8
+
+
+class Readings:
+    """The door of everything that is read; as many wait as draws may, and beside them."""
+
+    def __init__(
+        self, usage: Usage, metrics: Metrics, run_of: Callable[[SamplerEntry], str], scheduling: Scheduling
+    ) -> None:
+        self._usage = usage
+        self._metrics = metrics
+        self._run_of = run_of
+        self._admission = Admission(scheduling)
+
+    @asynccontextmanager
+    async def of(self, entry: SamplerEntry, rows: Sequence[Sequence[int]]) -> AsyncIterator[BrokerSampler]:
+        """What ``rows`` are read with; whose sampler it is pays for them."""
+        async with self.within(entry.tenant, entry.live, rows, run=self._run_of(entry)) as live:
+            yield live
+
+    @asynccontextmanager
+    async def within(
+        self, tenant: str, live: BrokerSampler, rows: Sequence[Sequence[int]], *, run: str = ""
+    ) -> AsyncIterator[BrokerSampler]:
+        """What ``rows`` are read with for a tenant.
+
+        Raises:
+            BalanceError: its balance is used up.
+            BusyError: too much waits already.
+        """
+        self._usage.check(tenant)
+        tokens, seconds = sum(map(len, rows)), list[float]()
+        waiting = {"tokens": tokens, "nbytes": TOKEN_BYTES * tokens}
+        self._admission.admit(tenant, **waiting, drawing=True)
+        try:
+            yield live.metered(seconds.append)
+        finally:
+            self._admission.release(tenant, **waiting, drawing=True)
+            if seconds:
+                self._usage.add(tenant, run, READ, seconds=sum(seconds), tokens=tokens)
+                self._metrics.computed(tenant, READ, seconds=sum(seconds), tokens=tokens)
