@@ -15,9 +15,9 @@ from fettle.broker.journal import Journal
 from fettle.broker.ledger import Asked, Ledger
 from fettle.broker.oplog import Due, OpLog, never_due, policy_record
 from fettle.broker.pins import Pins
-from fettle.broker.promises import Promise, bytes_of, digest_of, open_id, operation_id, words_of
+from fettle.broker.promises import Promise, bytes_of, digest_of, open_id, operation_id, order_of, words_of
 from fettle.broker.schedule import Worker
-from fettle.broker.snapshots import Snapshots
+from fettle.broker.snapshots import AwayError, Snapshots
 from fettle.broker.written import NOWHERE, body_of, opening_record, operation_record
 from fettle.calls import Call, Create, Load
 from fettle.config import JournalSettings
@@ -62,6 +62,7 @@ class Desk:
         if journal is not None:
             self.snapshots = Snapshots(journal, backend, worker, self.pins, self.say)
             journal.grown = self.snapshots.taken = self.compact
+            self.snapshots.back = self._go_on
 
     def log(self, policy: str) -> OpLog:
         """The op log of a policy that is open.
@@ -163,6 +164,8 @@ class Desk:
         promise = due.promise
 
         def work() -> Any:
+            if self.snapshots is not None and log.name in self.snapshots.absent:
+                raise self.snapshots.absent[log.name]
             if not promise.taken():
                 raise CancelledError(f"operation {promise.id} was cancelled before it began")
             started = time.perf_counter()
@@ -171,20 +174,29 @@ class Desk:
             finally:
                 promise.seconds = time.perf_counter() - started
 
-        self._present(log.name)
-        done = self._worker.start(work, flow=log.tenant, cost=max(1, promise.tokens))
-        done.add_done_callback(lambda done: self._carried_out(log, promise, done.exception() or done.result()))
+        def answered(done: "asyncio.Future[Any]") -> None:
+            if log.lost is not None:
+                promise.withhold(log.lost)
+            elif isinstance(done.exception(), AwayError):
+                log.held[order_of(promise.id)] = partial(self.carry_out, log, due, again=again)
+            else:
+                self.ledger.answer(promise, done.exception() or done.result())
 
-    def _carried_out(self, log: OpLog, promise: Promise, answer: object) -> None:
-        if log.lost is None:
-            self.ledger.answer(promise, answer)
-        else:
-            promise.withhold(log.lost)
+        self._present(log.name)
+        if log.written.away:
+            log.held[order_of(promise.id)] = partial(self.carry_out, log, due, again=again)
+            return
+        done = self._worker.start(work, flow=log.tenant, cost=max(1, promise.tokens))
+        done.add_done_callback(answered)
+
+    def _go_on(self, log: OpLog) -> None:
+        """A policy is there again that could not be taken back: what waits for that is queued in its order."""
+        held, log.held = log.held, {}
+        for order in sorted(held):
+            held[order]()
 
     def carried_out(self, log: OpLog, made: str, call: Call, *, again: bool) -> Any:
         """On the worker's thread: what the call comes to."""
-        if self.snapshots is not None and log.name in self.snapshots.absent:
-            raise self.snapshots.absent[log.name]
         return (carried_out_again if again else carried_out)(self._backend, log.name, made, call)
 
     def say(self, log: OpLog) -> None:

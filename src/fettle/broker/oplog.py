@@ -39,6 +39,8 @@ class OpLog:
         """There is no such policy on the backend any longer, and will be none."""
         self.lost: FettleError | None = None
         """Why this process could not take it up from the last one; all that is written of it stays as it is."""
+        self.held: dict[Order, Callable[[], None]] = {}
+        """How operations are queued whose turn it was while the policy could not be taken back."""
         self.promises: dict[tuple[int, int], Promise] = {}
         """Those that are not done, or whose answers are kept, by incarnation and number."""
         self.written = Written()

@@ -16,7 +16,7 @@ from fettle.broker.promises import Promise
 from fettle.broker.schedule import Worker
 from fettle.broker.written import Order, Snapshot
 from fettle.engine.base import Backend
-from fettle.errors import EngineError, FettleError, StorageError
+from fettle.errors import FettleError, StorageError
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +25,14 @@ FOLDER = "snapshots"
 
 TAKEN_AT_ONCE = frozenset({"create", "load", "restore"})
 """Calls that speak of files which may be gone when they are to be repeated."""
+
+
+REVIVED_AGAIN = 5.0
+"""Seconds after which it is tried once more to take a policy back for which operations wait."""
+
+
+class AwayError(StorageError):
+    """A policy is nowhere but on the disk, and cannot be taken back at present."""
 
 
 class Snapshots:
@@ -47,6 +55,8 @@ class Snapshots:
         self._say = say
         self.taken: Callable[[], None] = lambda: None
         """Called when one was taken."""
+        self.back: Callable[[OpLog], None] = lambda log: None
+        """Called when a policy is there again that could not be taken back before."""
         self.absent: dict[str, FettleError] = {}
         """Policies that could not be taken back; known to the worker's thread."""
 
@@ -76,7 +86,7 @@ class Snapshots:
         if written.taking is not None:
             written.again = True
             return written.taking
-        if written.parked or log.closed or log.lost is not None:
+        if written.parked or written.away or log.closed or log.lost is not None:
             return None
         before = (log.incarnation, log.next_seq)
         if self.holds(log, before):
@@ -169,18 +179,19 @@ class Snapshots:
         def work() -> None:
             try:
                 take_back()
-            except FettleError as error:
-                self.absent[log.name] = EngineError(f"the policy {log.name} cannot be taken up again: {error.message}")
-                raise
+            except Exception as error:  # whatever it is, what was acknowledged must not be carried out without it
+                away = AwayError(f"the policy {log.name} cannot be taken back from the disk at present: {_why(error)}")
+                self.absent[log.name] = away
+                raise away from error
             self.absent.pop(log.name, None)
 
         return self._worker.start(work, flow=log.tenant)
 
     def give_up(self, log: OpLog, error: Exception) -> StorageError:
         """On the worker's thread: a policy cannot be taken up from an earlier process, and is left as it is written."""
-        why = getattr(error, "message", None) or f"{type(error).__name__}: {error}"
         lost = StorageError(
-            f"the policy {log.name} cannot be taken up again, and stays as it is written: {why}: mend that, start again"
+            f"the policy {log.name} cannot be taken up again, and stays as it is written: {_why(error)}: "
+            "mend that, and start again"
         )
         logger.error("%s", lost.message, exc_info=error)
         self.absent[log.name] = lost
@@ -257,8 +268,20 @@ class Snapshots:
     def _revived(self, log: OpLog, done: "asyncio.Future[None]") -> None:
         log.written.reviving = None
         if (error := done.exception()) is not None:
-            log.written.parked = True
-            logger.error("the policy %s cannot be taken up again: %s", log.name, error)
+            log.written.parked = log.written.away = True
+            logger.error("%s", error)
+            asyncio.get_running_loop().call_later(REVIVED_AGAIN, self._try_again, log)
+        elif log.written.away:
+            log.written.away = False
+            self.back(log)
+
+    def _try_again(self, log: OpLog) -> None:
+        if log.held and not self._worker.closed:
+            self.present(log)
 
     def _path(self, log: OpLog, snapshot: Snapshot) -> Path:
         return self._folder / log.name / snapshot.folder
+
+
+def _why(error: Exception) -> str:
+    return error.message if isinstance(error, FettleError) else f"{type(error).__name__}: {error}"

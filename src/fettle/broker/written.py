@@ -55,6 +55,8 @@ class Written:
     """One more is due after it."""
     reviving: asyncio.Future[None] | None = None
     """It is being taken back from the newest."""
+    away: bool = False
+    """That failed the last time; its operations wait until it succeeds."""
 
     @property
     def begin(self) -> Order:
