@@ -6,9 +6,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fettle.broker import Broker, Promise
 from fettle.broker.admission import Admission
-from fettle.config import Scheduling
+from fettle.calls import Call, Create, Forward, ForwardBackward
+from fettle.config import CausalLM, PolicySpec, Scheduling
 from fettle.errors import BusyError
+from fettle.types import datum
+from tests.broker.tallies import TallyBackend
 
 MIB = 1 << 20
 
@@ -152,3 +156,48 @@ def test_whatever_comes_and_goes_the_bounds_hold_and_nothing_is_left_over(steps)
         release(admission, whose, nbytes=size, drawing=drew)
     assert admission.waiting.nothing
     assert (admission.waiting.tokens, admission.waiting.nbytes) == (0, 0)
+
+
+def test_what_comes_before_its_turn_takes_a_share_of_the_places_only(admission):
+    for _ in range(2):
+        admission.admit("a", tokens=1, nbytes=MIB, drawing=False, early=True)
+    with pytest.raises(BusyError, match="training calls wait already"):
+        admission.admit("a", tokens=1, nbytes=0, drawing=False, early=True)
+    with pytest.raises(BusyError, match="MiB of calls wait already"):
+        admission.admit("b", tokens=1, nbytes=MIB, drawing=False, early=True)
+    assert admitted(admission, "b", nbytes=MIB) == 4
+
+
+def test_what_others_wait_for_is_let_in_however_many_do(admission):
+    assert admitted(admission, "a", nbytes=MIB) == 8
+    admission.admit("a", tokens=1, nbytes=20 * MIB, drawing=False, awaited=True)
+    assert admission.waiting.operations == 9
+
+
+def filled(broker: Broker, policy: str, call: Call) -> list[Promise]:
+    """The call under number after number from 1 on, until one is turned away."""
+    taken: list[Promise] = []
+    with suppress(BusyError):
+        taken.extend(broker.submit(policy, 0, seq, call) for seq in range(1, 100))
+    return taken
+
+
+@pytest.mark.parametrize("tenant", ["", "other"])
+async def test_operations_before_their_turn_never_keep_out_the_one_that_is_missing(tmp_path, tenant):
+    """Nor those of others."""
+    backend = TallyBackend(tmp_path)
+    broker = Broker(backend, scheduling=Scheduling(waiting_operations=8, waiting_mib=1))
+    for name, owner in (("run", ""), ("another", tenant)):
+        await broker.open(name, Create(PolicySpec(model="model")), tenant=owner).result()
+    large = ForwardBackward([datum([1] * 5000, [0] + [1] * 4999)], CausalLM())
+    taken = filled(broker, "run", large)
+    assert 0 < len(taken) < 99
+    assert not any(promise.done for promise in taken)
+    await broker.submit("another", 0, 0, large).result()
+    backend.open_gate.clear()
+    assert len(filled(broker, "another", Forward(large.data, CausalLM()))) < 99
+    missing = broker.submit("run", 0, 0, large)
+    backend.open_gate.set()
+    for promise in (missing, *taken):
+        await promise.result()
+    broker.close()

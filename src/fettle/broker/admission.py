@@ -18,6 +18,10 @@ GRACE = 2.0
 """Seconds beyond it for which a place is left to one who was turned away."""
 
 
+EARLY_SHARE = 0.25
+"""Of all places, those that operations may take before it is their turn: they could wait in them for ever."""
+
+
 @dataclass(slots=True)
 class Waiting:
     """What was let in and is not done."""
@@ -85,8 +89,12 @@ class Admission:
         self._nbytes = Pace(clock)
         self.waiting = Waiting()
 
-    def admit(self, tenant: str, *, tokens: int, nbytes: int, drawing: bool) -> None:
+    def admit(
+        self, tenant: str, *, tokens: int, nbytes: int, drawing: bool, early: bool = False, awaited: bool = False
+    ) -> None:
         """Let one call in, which ``release`` must be told of when it is done.
+
+        ``early``: others must come before it. ``awaited``: others wait for it, and it is never refused.
 
         Raises:
             BusyError: too much waits already; ``retry_after`` is how long places take to come free at the recent pace.
@@ -94,8 +102,9 @@ class Admission:
         known = self._known(tenant)
         share = self._settings.tenant_share if self._others_want(tenant) else 1.0
         try:
-            self._refuse_if_many(known, share, drawing)
-            self._refuse_if_large(known, share, nbytes)
+            if not awaited:
+                self._refuse_if_many(known, share * (EARLY_SHARE if early else 1.0), drawing)
+                self._refuse_if_large(known, share, nbytes, early)
         except BusyError as error:
             self._returning[tenant] = self._clock() + error.retry_after + GRACE
             raise
@@ -139,10 +148,10 @@ class Admission:
             pace = known.draws if drawing else known.operations
             raise _busy(f"{held} {'draws' if drawing else 'training calls'} wait already", pace.seconds(beyond))
 
-    def _refuse_if_large(self, known: _Tenant, share: float, nbytes: int) -> None:
-        limit = self._settings.waiting_mib << 20
-        beyond_share = known.waiting.nbytes + nbytes - int(limit * share) if known.waiting.nbytes else 0
-        beyond_all = self.waiting.nbytes + nbytes - limit if self.waiting.nbytes else 0
+    def _refuse_if_large(self, known: _Tenant, share: float, nbytes: int, early: bool) -> None:
+        limit = int((self._settings.waiting_mib << 20) * (EARLY_SHARE if early else 1.0))
+        beyond_share = known.waiting.nbytes + nbytes - int(limit * share) if known.waiting.nbytes or early else 0
+        beyond_all = self.waiting.nbytes + nbytes - limit if self.waiting.nbytes or early else 0
         beyond = max(beyond_share, beyond_all)
         if beyond > 0:
             raise _busy(f"{self.waiting.nbytes >> 20} MiB of calls wait already", self._nbytes.seconds(beyond))

@@ -102,7 +102,8 @@ class Desk:
         self.log(policy)
         asked, body = self._asked(operation_id(policy, incarnation, seq), policy, log.tenant, call, digest)
         order = (incarnation, seq)
-        promise = self.ledger.take_in(asked, partial(operation_record, order=order, body=body))
+        record = partial(operation_record, order=order, body=body)
+        promise = self.ledger.take_in(asked, record, early=seq > log.next_seq, awaited=log.awaits(seq))
         if self._journal is not None:
             log.written.tail[order] = promise.place
         self.take_in(log, seq, promise, lambda: call)

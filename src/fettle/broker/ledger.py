@@ -111,20 +111,23 @@ class Ledger:
             keeping=self._keeping,
         )
 
-    def take_in(self, asked: Asked, record: Callable[[Promise], Tree]) -> Promise:
-        """Let a call in, and write it down.
+    def take_in(
+        self, asked: Asked, record: Callable[[Promise], Tree], *, early: bool = False, awaited: bool = False
+    ) -> Promise:
+        """Let a call in (see ``Admission.admit``), and write it down.
 
         Raises:
             BusyError: too much waits already.
             StorageError: it cannot be written down.
         """
         drawing = not asked.policy
-        self._admission.admit(asked.tenant, tokens=asked.tokens, nbytes=asked.nbytes, drawing=drawing)
+        tokens, nbytes = asked.tokens, asked.nbytes
+        self._admission.admit(asked.tenant, tokens=tokens, nbytes=nbytes, drawing=drawing, early=early, awaited=awaited)
         promise = self.promised(asked)
         try:
             self.write(promise, record)
         except StorageError:
-            self._admission.release(asked.tenant, tokens=asked.tokens, nbytes=asked.nbytes, drawing=drawing)
+            self._admission.release(asked.tenant, tokens=tokens, nbytes=nbytes, drawing=drawing)
             raise
         self._begin(promise, asked)
         return promise

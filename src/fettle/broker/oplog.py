@@ -78,6 +78,10 @@ class OpLog:
             self.next_seq += 1
         return due
 
+    def awaits(self, seq: int) -> bool:
+        """Whether it is the number that is due, and others that have come wait for it."""
+        return seq == self.next_seq and bool(self._waiting)
+
     def take_up(self, incarnation: int, next_seq: int, version: int) -> None:
         """Go on where an earlier process stood."""
         self.incarnation, self.next_seq, self.version = incarnation, next_seq, version
