@@ -6,9 +6,10 @@ from functools import partial
 
 from fettle.broker import Broker
 from fettle.config import SamplingParams
-from fettle.errors import FettleError, StorageError
+from fettle.errors import FettleError
 from fettle.service.checkpoints import Checkpoints
 from fettle.service.entries import Session
+from fettle.service.goingon import GoingOn
 from fettle.service.models import Models
 from fettle.service.runs import Runs
 from fettle.service.samplers import Samplers
@@ -29,32 +30,32 @@ class Beside:
         self._samplers = samplers
         self._checkpoints = checkpoints
         self._sessions = sessions
+        self._going_on = GoingOn()
 
     async def sweep(self) -> None:
         """Finish sessions that nobody hears of, and delete checkpoints whose time is up or that were overwritten."""
-        due = [partial(self.finish, session) for session in self._sessions.silent()]
-        due += [partial(self._checkpoints.delete, entry) for entry in self._checkpoints.expired()]
-        due.append(self._checkpoints.tidy)
-        for end in due:
-            try:
-                await end()
-            except StorageError:
-                raise
-            except FettleError as error:  # of one thing; the others are not to wait for it
-                logger.warning("%s", error.message)
+        for session in self._sessions.silent():
+            await self.finish(session)
+        for entry in self._checkpoints.expired():
+            self._going_on.begin(f"delete {entry.id}", partial(self._checkpoints.delete, entry))
+        self._going_on.begin("tidy", self._checkpoints.tidy)
+
+    async def close(self, *, patience_s: float) -> None:
+        """End what goes on, up to a limit."""
+        await self._going_on.close(patience_s=patience_s)
 
     async def finish(self, session: Session) -> None:
         """End a session: its samplers go, and its runs give their memory back until they are worked on again."""
         await self._sessions.finish(session)
         self._samplers.finish_session(session.id)
         for run in self._runs.of_session(session.id):
-            await self._runs.rest(run)
+            self._runs.rest(run)
 
     async def pause_unpaid(self, tenant: str) -> None:
         """Pause the runs of a tenant whose balance is used up."""
         for run in self._runs.of(tenant):
             if run.state == "active":
-                await self._runs.set_state(run, "paused", reason=UNPAID)
+                await self._runs.pause(run, UNPAID)
 
     async def resume_paid(self, tenant: str) -> None:
         """Resume those runs of a tenant who has paid."""

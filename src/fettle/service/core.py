@@ -10,7 +10,7 @@ from fettle.broker import Broker, Promise
 from fettle.calls import Call, Create, Load
 from fettle.config import PolicySpec, ServiceConfig
 from fettle.engine.base import SampleRequest
-from fettle.errors import ConfigError, DataError, FettleError
+from fettle.errors import ConfigError, DataError
 from fettle.service.artifacts import Artifacts
 from fettle.service.audit import Audit
 from fettle.service.auth import Doors
@@ -20,6 +20,7 @@ from fettle.service.capacity import Room
 from fettle.service.checkpoints import SCHEME, Checkpoints
 from fettle.service.clock import Clock, now
 from fettle.service.entries import CheckpointEntry, CheckpointKind, Run, RunState, SamplerEntry
+from fettle.service.goingon import in_turn
 from fettle.service.ids import checked, draw_key, new_id
 from fettle.service.keys import Keyring
 from fettle.service.later import Later
@@ -41,6 +42,7 @@ logger = logging.getLogger(__name__)
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
 LAST_WRITES_S = 5.0
+LAST_SNAPSHOTS_S = 300.0
 
 
 class Service:
@@ -76,8 +78,8 @@ class Service:
         )
         self.sessions = Sessions(store, owners, clock, timeout_s=settings.session_timeout_s)
         self._work = Work(broker, self._runs, self._checkpoints, self.usage, self.told, self.metrics)
-        self._beside = Beside(self._runs, self._samplers, self._checkpoints, self.sessions)
         self.readings = Readings(self.usage, self.metrics, self._work.run_of, settings.scheduling)
+        self._beside = Beside(self._runs, self._samplers, self._checkpoints, self.sessions)
         self._upkeep = Upkeep(self.keys.settled, self.audit.flush, self.usage.flush, self._beside.sweep)
         self._trying: asyncio.Task[None] | None = None
 
@@ -85,10 +87,11 @@ class Service:
 
     async def recovered(self) -> "Service":
         """Itself, with everything that the catalogue knows."""
-        self.broker.when_answered(self._checkpoints.answered)
+        self.broker.when_answered(self._work.answered)
         for kept in (self.usage, self.sessions, self._runs, self._checkpoints, self._samplers):
             await kept.load()
         await self.usage.reconcile(self.broker)
+        self._runs.reconcile(self.usage.knows)
         self.usage.when_emptied(self._beside.pause_unpaid)
         self.usage.when_refilled(self._beside.resume_paid)
         return self
@@ -103,16 +106,15 @@ class Service:
         self.stopping = True
         if self._trying is not None:
             self._trying.cancel()
-        drained = asyncio.ensure_future(self.broker.drained())
-        await asyncio.wait([drained], timeout=patience_s)
-        drained.cancel()
-        try:
-            await self.broker.snapshot_all()
-        except FettleError as error:
-            logger.warning("the journal holds what could not be written down whole: %s", error.message)
-        await self._upkeep.stop()
-        await self._later.close(patience_s=LAST_WRITES_S)
-        await self._checkpoints.close(patience_s=LAST_WRITES_S)
+        await in_turn(
+            asyncio.wait_for(self.broker.drained(), patience_s),
+            asyncio.wait_for(self.broker.snapshot_all(), LAST_SNAPSHOTS_S),
+            self._upkeep.stop(patience_s=LAST_WRITES_S),
+            self._beside.close(patience_s=LAST_WRITES_S),
+            self._runs.close(patience_s=LAST_WRITES_S),
+            self._later.close(patience_s=LAST_WRITES_S),
+            self._checkpoints.close(patience_s=LAST_WRITES_S),
+        )
         self.told.close()
 
     # --- runs -----------------------------------------------------------------------------------------

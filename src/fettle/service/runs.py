@@ -1,12 +1,15 @@
 """Runs: who owns them, what state they are in, and how they begin and end."""
 
-from collections.abc import Collection, Iterable, Mapping
+import asyncio
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
+from weakref import WeakValueDictionary
 
 from fettle.broker import Broker, Promise
+from fettle.broker.promises import open_id
 from fettle.calls import Close, Create, Load
 from fettle.config import PolicySpec
 from fettle.errors import BusyError, ConfigError, FettleError, NotFoundError, StateError
@@ -14,6 +17,7 @@ from fettle.service.callers import Caller
 from fettle.service.capacity import Room
 from fettle.service.clock import Clock
 from fettle.service.entries import Run, RunState
+from fettle.service.goingon import GoingOn
 from fettle.service.ids import checked, new_id
 from fettle.service.later import Later
 from fettle.service.owned import Owners
@@ -28,6 +32,9 @@ MOVES: Mapping[RunState, Collection[RunState]] = MappingProxyType(
     }
 )
 """From each state, those that a run can go to. A paused run gives its memory back and keeps everything else."""
+
+OVER = frozenset({"completed", "failed"})
+"""States that nothing leads out of."""
 
 ROOM_AGAIN_S = 30.0
 """After which it is worth asking again for a run beyond the most there may be."""
@@ -67,6 +74,8 @@ class Runs:
         self._most = most
         self._max_rank = max_rank
         self._runs: dict[str, Run] = {}
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._going_on = GoingOn()
 
     async def load(self) -> None:
         """Read them all from the catalogue."""
@@ -114,23 +123,21 @@ class Runs:
             StateError: it was, and that run is over; or the id is another tenant's.
             StorageError: the catalogue or the journal cannot be written.
         """
-        if run.id not in self._runs:
-            await self._check_room(run)
-        before = self._runs.get(run.id)  # another request for it may have come in the meantime
-        if before is None:
-            self._runs[run.id] = run
+        async with self._turn(run.id):
+            before = self._runs.get(run.id)
+            if before is None:
+                await self._check_room(run)
+                await self._put_first(run)
+            elif before.tenant != run.tenant:
+                raise StateError(f"the id {run.id} is taken: choose another")
+            elif before.state in OVER:
+                raise StateError(f"the run {run.id} is {before.state}: choose another id")
             try:
-                await self._store.put_run(run)
-            except BaseException:
-                del self._runs[run.id]
+                return self._broker.open(run.id, call, tenant=run.tenant)
+            except FettleError:
+                if before is None:
+                    self._take_back(run.id)
                 raise
-        elif before.tenant != run.tenant:
-            raise StateError(f"the id {run.id} is taken: choose another")
-        elif before.state in ("completed", "failed"):
-            raise StateError(f"the run {run.id} is {before.state}: choose another id")
-        promise = self._broker.open(run.id, call, tenant=run.tenant)
-        promise.when_done(partial(self._note_failure, run.id))
-        return promise
 
     def run(self, caller: Caller, run_id: str) -> Run:
         """The caller's run of that id.
@@ -169,45 +176,118 @@ class Runs:
             raise StateError(f"the run {run.id} is {run.state}{why}: {mend}")
 
     async def set_state(self, run: Run, state: RunState, *, reason: str = "") -> Run:
-        """Move a run to another state; to the one that it is in, nothing happens.
+        """Move a run to another state; to the one that it is in, what that asks of its policy is made sure of.
 
         Raises:
             StateError: it cannot go there.
             StorageError: the catalogue cannot be written, and nothing has changed.
         """
-        if run.state == state:
-            return run
-        if state not in MOVES[run.state]:
-            raise StateError(f"the run {run.id} is {run.state}, and cannot become {state}")
-        moved = replace(run, state=state, reason=reason, changed_at=self._clock())
-        await self._store.put_run(moved)
-        self._runs[run.id] = moved
-        with suppress(NotFoundError):  # its policy was never made, or is gone already
-            await self._settle(moved)
+        moved = await self._moved(run.id, state, reason)
+        if state == "paused":
+            with suppress(NotFoundError):  # its policy was never made
+                await self._broker.park(run.id)
+        elif state in OVER:
+            await asyncio.shield(self._closing(run.id))
         return moved
 
-    async def rest(self, run: Run) -> None:
-        """Give a run's memory back until it is worked on again."""
-        with suppress(NotFoundError):
-            await self._broker.park(run.id)
+    async def pause(self, run: Run, reason: str) -> None:
+        """Pause a run, and have its memory given back without waiting for it."""
+        self.rest(await self._moved(run.id, "paused", reason))
+
+    def rest(self, run: Run) -> None:
+        """Have a run's memory given back until it is worked on again."""
+        self._going_on.begin(f"rest {run.id}", partial(self._broker.park, run.id))
+
+    def answered(self, promise: Promise) -> None:
+        """Take note of a run that came to its end, or did not come about."""
+        failed = isinstance(promise.answer, FettleError)
+        if promise.kind in ("create", "load") and failed:
+            self.ended(promise.policy, "failed", promise.answer.message)
+        elif promise.kind == "close" and not failed:
+            self.ended(promise.policy, "completed")
 
     def ended(self, run_id: str, state: RunState, reason: str = "") -> None:
         """Note that a run has come to its end by what was done to its policy."""
         run = self._runs.get(run_id)
         if run is not None and state in MOVES[run.state]:
             self._runs[run_id] = replace(run, state=state, reason=reason, changed_at=self._clock())
-            self._later.post(partial(self._store.put_run, self._runs[run_id]))
+            self._later.post(partial(self._write, run_id))
 
-    async def _settle(self, run: Run) -> None:
-        if run.state == "paused":
-            await self._broker.park(run.id)
-        elif run.state in ("completed", "failed"):
-            incarnation = await self._broker.attach(run.id)
-            await self._broker.submit(run.id, incarnation, 0, Close()).result()
+    def reconcile(self, has_worked: Callable[[str], bool]) -> None:
+        """Have runs and their policies stand alike, which a process that was killed in between may not have done."""
+        policies = self._broker.policies()
+        for run in list(self._runs.values()):
+            if run.id not in policies and run.state not in OVER:
+                self._reconcile_without_policy(run.id, has_worked)
+            elif run.id in policies and run.state in OVER:
+                self._closing(run.id)
+            elif run.state == "paused" and not policies[run.id].parked:
+                self.rest(run)
 
-    def _note_failure(self, run_id: str, promise: Promise) -> None:
-        if isinstance(promise.answer, FettleError):
-            self.ended(run_id, "failed", promise.answer.message)
+    async def close(self, *, patience_s: float) -> None:
+        """End what goes on beside, up to a limit."""
+        await self._going_on.close(patience_s=patience_s)
+
+    def _reconcile_without_policy(self, run_id: str, has_worked: Callable[[str], bool]) -> None:
+        try:
+            opening = self._broker.promise(open_id(run_id))
+        except NotFoundError:
+            if has_worked(run_id):
+                self.ended(run_id, "completed")
+            else:  # the process ended before the policy was asked for, and nobody was told of the run
+                self._take_back(run_id)
+            return
+        if isinstance(opening.answer, FettleError):
+            self.ended(run_id, "failed", opening.answer.message)
+        else:
+            self.ended(run_id, "completed")
+
+    def _turn(self, run_id: str) -> asyncio.Lock:
+        """Whose holder alone changes what the catalogue says of a run."""
+        return self._turns.setdefault(run_id, asyncio.Lock())
+
+    async def _moved(self, run_id: str, state: RunState, reason: str) -> Run:
+        async with self._turn(run_id):
+            run = self._runs[run_id]
+            if run.state == state:
+                return run
+            if state not in MOVES[run.state]:
+                raise StateError(f"the run {run_id} is {run.state}, and cannot become {state}")
+            moved = replace(run, state=state, reason=reason, changed_at=self._clock())
+            await self._store.put_run(moved)
+            if self._runs[run_id] is run:  # and did not come to its end meanwhile, which is written next
+                self._runs[run_id] = moved
+            return self._runs[run_id]
+
+    def _closing(self, run_id: str) -> "asyncio.Task[None]":
+        """The task that closes a run's policy; asked for again, the same one until it is done."""
+        return self._going_on.begin(f"close {run_id}", partial(self._close, run_id))
+
+    async def _close(self, run_id: str) -> None:
+        incarnation = await self._broker.attach(run_id)
+        await self._broker.submit(run_id, incarnation, 0, Close()).result()
+
+    async def _write(self, run_id: str) -> None:
+        async with self._turn(run_id):
+            await self._store.put_run(self._runs[run_id])
+
+    async def _put_first(self, run: Run) -> None:
+        self._runs[run.id] = run
+        try:
+            await self._store.put_run(run)
+        except BaseException:
+            del self._runs[run.id]
+            raise
+
+    def _take_back(self, run_id: str) -> None:
+        """Forget a run that came to nothing."""
+        del self._runs[run_id]
+        self._later.post(partial(self._remove, run_id))
+
+    async def _remove(self, run_id: str) -> None:
+        async with self._turn(run_id):
+            if run_id not in self._runs:  # nobody has asked for it again
+                await self._store.remove_run(run_id)
 
     async def _check_room(self, run: Run) -> None:
         policies = self._broker.policies().items()

@@ -198,6 +198,10 @@ class Store:
         """Keep a run as it is now."""
         await self._put(tables.runs, run)
 
+    async def remove_run(self, id: str) -> None:
+        """Forget a run that came to nothing."""
+        await self._remove(tables.runs, id)
+
     async def samplers(self) -> list[SamplerRow]:
         """All samplers, oldest first."""
         return await self._all(tables.samplers, SamplerRow)

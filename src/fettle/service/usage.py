@@ -109,6 +109,10 @@ class Usage:
         if len(self._counted) > MOST_REMEMBERED:
             self._counted.popitem(last=False)
 
+    def knows(self, run: str) -> bool:
+        """Whether anything that a run did was ever counted."""
+        return run in self._marks
+
     async def reconcile(self, broker: Broker) -> None:
         """Count what was answered before the process was killed and not written, as far as the broker knows it."""
         for policy, info in broker.policies().items():
@@ -132,8 +136,8 @@ class Usage:
                 self._unwritten = None
         if self.prices is not None:
             for tenant in {tenant for tenant, left in self._balances.items() if left <= 0} - self._empty:
-                self._empty.add(tenant)
                 await _tell(self._emptied, tenant)
+                self._empty.add(tenant)
 
     def _batch(self) -> Batch:
         self._written += 1

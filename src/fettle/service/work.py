@@ -8,9 +8,9 @@ from functools import partial
 
 from fettle.broker import Broker, Promise
 from fettle.broker.promises import open_id, operation_id
-from fettle.calls import Call, Close, Create, Load, Restore, Save
+from fettle.calls import Call, Create, Load, Restore, Save
 from fettle.engine.base import SampleRequest
-from fettle.errors import DataError, FettleError, NotFoundError
+from fettle.errors import DataError, NotFoundError
 from fettle.service.checkpoints import Checkpoints
 from fettle.service.entries import CheckpointKind, Run, SamplerEntry
 from fettle.service.ids import draw_key, pin_run
@@ -44,7 +44,7 @@ class Work:
         self._checkpoints.take_up(call.checkpoint if isinstance(call, Load) else str(call.spec.model))
         promise = await self._runs.open(run, call)
         if known is None:
-            self._watch(run.id, promise)
+            self._tell(promise)
         return promise
 
     def submit(self, run: Run, incarnation: int | None, seq: int | None, call: Call, *, digest: str | None) -> Promise:
@@ -59,9 +59,7 @@ class Work:
             self._checkpoints.take_up(call.checkpoint)
         promise = self._broker.submit(run.id, incarnation, seq, call, digest=digest)
         if known is None:
-            self._watch(run.id, promise)
-            if isinstance(call, Close):
-                promise.when_done(partial(self._closed, run.id))
+            self._tell(promise)
         return promise
 
     async def save(
@@ -108,7 +106,9 @@ class Work:
         promise = self._broker.draw(id, sampler.weights, requests, tenant=sampler.tenant, digest=digest)
         if known is None:
             run_id = self.run_of(sampler)
-            self._watch(run_id, promise)
+            self._usage.watch(promise, run_id)
+            promise.when_done(self._metrics.worked)
+            self._tell(promise)
             if self._is_told(run_id, promise):
                 promise.when_done(partial(self._told.drew, run_id, requests))
         return promise
@@ -143,22 +143,23 @@ class Work:
         run = self._runs.find(pin_run(sampler.weights))
         return run.id if run is not None else ""
 
-    def _watch(self, run_id: str, promise: Promise) -> None:
-        self._usage.watch(promise, run_id)
-        promise.when_done(self._metrics.worked)
-        if self._is_told(run_id, promise):
-            promise.when_done(partial(self._told.worked, run_id))
-        for told in self.watchers:
-            told(promise)
+    def answered(self, promise: Promise) -> None:
+        """Take note of what an operation came to, whichever process took it in."""
+        if promise.policy:
+            self._usage.watch(promise)
+            self._metrics.worked(promise)
+            self._told.worked(promise.policy, promise)
+            self._runs.answered(promise)
+            self._checkpoints.answered(promise)
 
     def _is_told(self, run_id: str, promise: Promise) -> bool:
         """Whether it belongs to what is told of a run: from a published checkpoint others draw as well."""
         run = self._runs.find(run_id)
         return run is not None and run.tenant == promise.tenant
 
-    def _closed(self, run_id: str, promise: Promise) -> None:
-        if not isinstance(promise.answer, FettleError):
-            self._runs.ended(run_id, "completed")
+    def _tell(self, promise: Promise) -> None:
+        for told in self.watchers:
+            told(promise)
 
 
 def _digest(*said: object) -> str:
