@@ -86,7 +86,7 @@ OPERATION: Mapping[str, Row] = MappingProxyType(
         "GET /openapi.json": anybody(),
         "GET /healthz": anybody(),
         "GET /readyz": anybody(),
-        "GET /metrics": anybody(),
+        "GET /metrics": by_admin(),
     }
 )
 

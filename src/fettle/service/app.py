@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 from types import MappingProxyType
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
@@ -12,7 +12,8 @@ from starlette.types import ASGIApp
 
 import fettle
 from fettle.errors import FettleError
-from fettle.service.auth import Gate
+from fettle.service.auth import Gate, administrator
+from fettle.service.callers import Caller
 from fettle.service.core import Service
 from fettle.service.faces import admin, console, native, openai, tinker
 from fettle.service.limits import Limits
@@ -68,7 +69,8 @@ def _health(service: Service) -> APIRouter:
         return {"ready": ready}
 
     @router.get("/metrics", summary="Numbers for Prometheus", response_class=Response)
-    async def metrics() -> Response:
+    async def metrics(_: Annotated[Caller, Depends(administrator(service))]) -> Response:
+        """They name tenants and what was computed for each; an admin's key reads them."""
         return Response(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
     return router
