@@ -58,7 +58,13 @@ class Model:
         return Template(self.tokenizer)
 
     def tokens_of(self, text: str) -> list[int]:
-        """The tokens of a text, with no special ones put around it."""
+        """The tokens of a text, with no special ones put around it.
+
+        Raises:
+            LossInputError: there is half a character in it.
+        """
+        if not text.isascii():
+            _check_characters(text)
         found: list[int] = self.tokenizer.encode(text, add_special_tokens=False, verbose=False)
         return found
 
@@ -117,6 +123,15 @@ class Models:
             names = ", ".join(model.name for model in self._models)
             raise NotFoundError(f"no model is served as {name!r}: use {names}{did_you_mean(name, self._by_name)}")
         return self._by_name[name]
+
+
+def _check_characters(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise LossInputError(
+            f"the text has half a character at {error.start} (a lone surrogate): send whole ones"
+        ) from error
 
 
 def _read(served: ServedModel) -> Model:

@@ -1,6 +1,7 @@
 """Bodies that are nearly right: whatever is wrong with one, it is refused and nothing breaks."""
 
 import json
+import threading
 from random import Random
 
 import pytest
@@ -86,3 +87,53 @@ def test_an_id_out_of_range_is_refused_and_never_another_token(client, id):
         body = {"data": [datum], "loss": {"type": "causal_lm"}}
         told = client.said("POST", f"/v1/runs/{run}/forward_backward", body, status=400)
         assert "ids are 0 to 2147483647" in told["error"]["message"]
+
+
+@pytest.mark.parametrize("field", ["temperature", "scalars"])
+def test_a_number_that_no_float_can_hold_is_refused(client, field):
+    run = client.new_run(lora={"rank": 2})
+    given = {"margin": 10**400} if field == "scalars" else 10**400
+    body = {"data": [{"tokens": [5, 9, 41, 7], field: given}], "loss": {"type": "causal_lm"}}
+    assert client.post(f"/v1/runs/{run}/forward", json=body).status_code == 400
+
+
+@pytest.mark.parametrize("path", ["tokenize", "chat_template", "embeddings"])
+def test_half_a_character_is_refused(client, path):
+    said = {"tokenize": {"text": "a"}, "chat_template": {"messages": [{"role": "user", "content": "a"}]}}
+    body = json.dumps(said.get(path, {"texts": ["a"]})).replace('"a"', '"a\\ud800"')
+    answer = client.post(f"/v1/{path}", content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 400
+    assert answer.json()["detail"]
+
+
+@pytest.mark.parametrize("temperature", [1e-320, 5e-324, 1e300])
+def test_a_temperature_that_nothing_can_be_divided_by_is_refused(client, temperature):
+    sampler = client.said("POST", "/v1/samplers", {"model": "tiny"})["id"]
+    read = {"requests": [{"tokens": [5, 9, 41], "draws": 1, "temperature": temperature}]}
+    assert client.post(f"/v1/samplers/{sampler}/read", json=read).status_code == 400
+    said = {"sequences": [[5, 9, 41]], "temperature": temperature}
+    assert client.post(f"/v1/samplers/{sampler}/logprobs", json=said).status_code == 400
+
+
+def test_a_number_that_no_curve_can_show_is_not_told(client):
+    run = client.new_run(lora={"rank": 2})
+    for row in ({"step": 1, "reward": 10**400}, {"step": 10**400, "reward": 1}, {"step": 1, "reward": -(10**301)}):
+        assert client.post(f"/v1/runs/{run}/metrics", json={"rows": [row]}).status_code == 400
+    client.said("POST", f"/v1/runs/{run}/metrics", {"rows": [{"step": 1, "reward": 1e9}]})
+
+
+def test_others_are_answered_while_a_long_text_becomes_tokens(shared, client):
+    done = threading.Event()
+
+    def tokenize() -> None:
+        client.said("POST", "/v1/tokenize", {"text": "one two " * 300_000})
+        done.set()
+
+    thread = threading.Thread(target=tokenize)
+    thread.start()
+    answered = 0
+    with shared.client() as other:
+        while not done.is_set() and other.get("/healthz").status_code == 200:
+            answered += 1
+    thread.join()
+    assert answered > 5, "the service said nothing meanwhile"

@@ -12,8 +12,11 @@ Id = Annotated[str, Field(min_length=1, max_length=200)]
 Line = Annotated[str, Field(max_length=500)]
 Metadata = Annotated[dict[Line, Line], Field(max_length=64)]
 Token = Annotated[int, Field(ge=0, lt=2**31)]
-Prompt = Annotated[str, Field(max_length=4_000_000)] | list[Token]
+Text = Annotated[str, Field(max_length=4_000_000)]
+Prompt = Text | list[Token]
 """A text, or tokens."""
+Temperature = Annotated[float, Field(ge=1e-6, le=1e6)]
+"""Of a reading, which divides by it."""
 Seq = Annotated[int, Field(ge=0, lt=2**53)]
 
 
@@ -191,7 +194,7 @@ class Sequences(Body):
 class Logprobs(Sequences):
     """Sequences whose log-probabilities are asked for."""
 
-    temperature: Annotated[float, Field(gt=0)] = 1.0
+    temperature: Temperature = 1.0
     """At which they are taken."""
 
 
@@ -215,7 +218,7 @@ class Reading(Body):
     """[T][K]: tokens whose log-probabilities are asked for at each place; -1 asks nothing."""
     draws: Annotated[int, Field(ge=0, le=128)] = 0
     """How many tokens to draw at each place."""
-    temperature: Annotated[float, Field(gt=0)] = 1.0
+    temperature: Temperature = 1.0
     """At which they are drawn."""
     seed: int = 0
     """Of the draws."""
@@ -258,7 +261,7 @@ class OfModel(Body):
 class Tokenize(OfModel):
     """Texts to tokens."""
 
-    text: Annotated[str, Field(max_length=4_000_000)] | list[str]
+    text: Text | Annotated[list[Text], Field(max_length=4096)]
     """One, or several."""
 
 
@@ -275,7 +278,7 @@ class Message(Body):
     """One turn of a conversation."""
 
     role: Literal["system", "user", "assistant", "tool"]
-    content: str
+    content: Text
 
 
 class ChatTemplate(OfModel):

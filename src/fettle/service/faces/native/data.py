@@ -73,7 +73,10 @@ def _ids(place: str, values: np.ndarray[Any, np.dtype[Any]]) -> Ints:
 def _number(place: str, name: str, value: Tree) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise DataError(f"{place}.{name} must be a number")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError as error:
+        raise DataError(f"{place}.{name} is too large a number") from error
 
 
 def _mapping(place: str, name: str, tree: Mapping[str, Tree]) -> Mapping[str, Tree]:

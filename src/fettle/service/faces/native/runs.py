@@ -17,6 +17,9 @@ from fettle.service.faces.native.said import Limit, Offset, Wait, described, sai
 from fettle.service.faces.native.shown import run_tree
 from fettle.service.wire import answer
 
+MOST_SAID = 1e300
+"""The largest number that a client may tell of."""
+
 NEW_RUN = {"base_model": "tiny", "lora": {"rank": 8}, "name": "first"}
 
 MOVES: dict[str, RunState] = {"pause": "paused", "resume": "active", "complete": "completed"}
@@ -133,4 +136,11 @@ def _with_step(name: str, index: int, row: dict[str, Tree]) -> dict[str, Tree]:
     step = row.get("step")
     if isinstance(step, bool) or not isinstance(step, int):
         raise DataError(f"{name}[{index}].step must be a whole number")
+    for key, value in row.items():
+        if isinstance(value, int | float) and not -MOST_SAID <= value <= MOST_SAID:
+            raise DataError(f"{name}[{index}].{key[:80]} is {_shortly(value)}, which no curve can show: leave it out")
     return {name: plain(value) for name, value in row.items()}
+
+
+def _shortly(value: float) -> str:
+    return f"{value}" if isinstance(value, float) else f"a number of {value.bit_length()} bits"

@@ -45,7 +45,8 @@ def add_texts(router: APIRouter, service: Service) -> None:
         body = await said(request, Tokenize)
         model = _model(service, body)
         one = isinstance(body.text, str)
-        rows = [model.tokens_of(text) for text in ([body.text] if isinstance(body.text, str) else body.text)]
+        texts = [body.text] if isinstance(body.text, str) else body.text
+        rows = await asyncio.to_thread(lambda: [model.tokens_of(text) for text in texts])
         return answer(request, {"model": model.name, "tokens": rows[0] if one else rows})
 
     @router.post("/detokenize", summary="Tokens to texts", openapi_extra=described(Detokenize, one={"tokens": [5, 9]}))
@@ -54,7 +55,8 @@ def add_texts(router: APIRouter, service: Service) -> None:
         model = _model(service, body)
         several = bool(body.tokens) and isinstance(body.tokens[0], list)
         rows: Any = body.tokens if several else [body.tokens]
-        texts = [model.text_of(row, skip_special_tokens=body.skip_special_tokens) for row in rows]
+        skip = body.skip_special_tokens
+        texts = await asyncio.to_thread(lambda: [model.text_of(row, skip_special_tokens=skip) for row in rows])
         return answer(request, {"model": model.name, "text": texts if several else texts[0]})
 
     turn = {"messages": [{"role": "user", "content": "1 + 1 ="}]}
@@ -67,8 +69,9 @@ def add_texts(router: APIRouter, service: Service) -> None:
     async def chat_template(request: Request, caller: who) -> Response:
         body = await said(request, ChatTemplate)
         model = _model(service, body)
-        text = _written(model, body)
-        return answer(request, {"model": model.name, "text": text, "tokens": model.tokens_of(text)})
+        text = await asyncio.to_thread(_written, model, body)
+        tokens = await asyncio.to_thread(model.tokens_of, text)
+        return answer(request, {"model": model.name, "text": text, "tokens": tokens})
 
     @router.post("/embeddings", summary="Texts to vectors", openapi_extra=described(Embeddings, one={"texts": ["one"]}))
     async def embeddings(request: Request, caller: who) -> Response:
@@ -113,11 +116,11 @@ async def _embedded(service: Service, caller: Caller, body: Embeddings) -> dict[
     if body.sampler is not None:
         entry = service.sampler(caller, body.sampler)
         model = service.models.named(entry.model)
-        rows = [tokens_of(model, text) for text in texts]
+        rows = await asyncio.to_thread(lambda: [tokens_of(model, text) for text in texts])
         reading = service.readings.of(entry, rows)
     else:
         model = _model(service, body)
-        rows = [tokens_of(model, text) for text in texts]
+        rows = await asyncio.to_thread(lambda: [tokens_of(model, text) for text in texts])
         reading = service.readings.within(caller.tenant, await service.broker.sampler(model.path), rows)
     async with reading as live:
         embed = partial(live.embed, layer=body.layer, pooling=body.pooling)
