@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from fettle.service.faces import console
+from fettle.service.faces.console.visitors import MOST_SIGNED_IN
 from tests.service.served import serving
 
 CSRF = re.compile(r'name="csrf" value="([^"]+)"')
@@ -131,3 +132,20 @@ def test_a_service_without_keys_needs_no_door_and_shows_itself_at_home_only(tmp_
     with serving(tmp_path / "state", tiny_model, auth="none") as served:
         assert "No runs yet" in httpx.get(served.url).text
         assert httpx.get(served.url, headers={"Host": "rebound.example"}).status_code == 403
+
+
+def test_who_signs_in_often_signs_nobody_else_out(shared, visitor):
+    with httpx.Client(base_url=shared.url, trust_env=False) as other:
+        first = other.post("/sign-in", data={"key": shared.other_key}).cookies
+        for _ in range(MOST_SIGNED_IN):
+            assert other.post("/sign-in", data={"key": shared.other_key}).status_code == 303
+        assert other.get("/").status_code == 200
+        other.cookies = first
+        assert other.get("/").status_code == 303, "of one's own, the oldest goes"
+    assert visitor.get("/").status_code == 200
+
+
+def test_a_step_of_a_thousand_digits_is_none(shared, visitor):
+    with shared.client() as client:
+        run = client.new_run(lora={"rank": 2})
+    assert visitor.get(f"/runs/{run}/samples", params={"step": "9" * 5000}).status_code == 200

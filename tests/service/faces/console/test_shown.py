@@ -51,3 +51,8 @@ def test_numbers_have_four_digits_that_matter(value, shown):
 
 def test_sizes_have_the_unit_that_suits_them():
     assert [size(0), size(1023), size(1536), size(3 * 2**30)] == ["0 B", "1023 B", "1.5 KiB", "3.0 GiB"]
+
+
+def test_a_number_that_no_float_can_hold_is_none():
+    assert finite(10**400) is None
+    assert number(-(10**400)) == "–"

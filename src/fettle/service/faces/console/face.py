@@ -17,6 +17,8 @@ from fettle.service.faces.console.visitors import Visitor, Visitors, check_same_
 DAY_S = 86_400
 MOST_CHECKPOINTS = 200
 MOST_USAGE_ROWS = 500
+MOST_DIGITS = 18
+"""Of a step that is asked for."""
 
 
 def routes(service: Service) -> APIRouter:
@@ -129,7 +131,7 @@ def _add_samples(router: APIRouter, service: Service, pages: Pages, visitors: Vi
 async def _samples(service: Service, visitor: Visitor, run_id: str, step: str, least: str) -> dict[str, Any]:
     """What is asked for while it is being typed is no error yet."""
     run = service.run(visitor.caller, run_id)
-    wanted = int(step) if step.isascii() and step.isdigit() else None
+    wanted = int(step) if step.isascii() and step.isdigit() and len(step) <= MOST_DIGITS else None
     reward = None
     with suppress(ValueError):
         reward = float(least)

@@ -19,7 +19,8 @@ from fettle.service.callers import ANYBODY, Caller
 
 COOKIE = "fettle_console"
 LASTS_S = 12 * 3600
-MOST_SIGNED_IN = 1024
+MOST_SIGNED_IN = 64
+"""Of one tenant at a time; beyond it the oldest is signed out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,7 @@ class Visitor:
 
 @dataclass(frozen=True, slots=True)
 class _SignedIn:
+    tenant: str
     key: str
     csrf: str
     until: float
@@ -53,13 +55,14 @@ class Visitors:
         Raises:
             AuthenticationError: it is no key that is good.
         """
-        await self._doors.caller_with(key, _address(request))
+        caller = await self._doors.caller_with(key, _address(request))
         now = self._clock()
         self._signed_in = {name: kept for name, kept in self._signed_in.items() if kept.until > now}
-        if len(self._signed_in) >= MOST_SIGNED_IN:
-            self._signed_in.pop(next(iter(self._signed_in)))
+        own = [name for name, kept in self._signed_in.items() if kept.tenant == caller.tenant]
+        for oldest in own[: max(0, len(own) + 1 - MOST_SIGNED_IN)]:
+            del self._signed_in[oldest]
         name = secrets.token_urlsafe(32)
-        self._signed_in[name] = _SignedIn(key, secrets.token_urlsafe(32), now + LASTS_S)
+        self._signed_in[name] = _SignedIn(caller.tenant, key, secrets.token_urlsafe(32), now + LASTS_S)
         secure = request.url.scheme == "https"
         response.set_cookie(COOKIE, name, max_age=LASTS_S, httponly=True, samesite="strict", secure=secure)
 
