@@ -45,6 +45,9 @@ def test_what_asks_for_nothing_is_taken(fields):
         ({"temprature": 1}, "did you mean temperature"),
         ({"prompt": [1, "a"]}, "prompt can be"),
         ({"prompt": []}, "prompt is empty"),
+        ({"prompt": ["a"] * 1025}, "prompt can be"),
+        ({"prompt": [[1]] * 1025}, "prompt can be"),
+        ({"prompt": ["a"] * 33, "n": 128}, "n is 128 for 33 prompts"),
         ({"stop": ["a"] * 5}, "stop can be"),
         ({"stop": ""}, "stop can be"),
         ({"logprobs": 6}, "less than or equal to 5"),
@@ -87,3 +90,10 @@ def test_a_message_may_be_given_back_as_it_was_answered():
 def test_parts_of_a_text_are_joined():
     parts = [{"type": "text", "text": "one "}, {"type": "text", "text": "two"}]
     assert chat(messages=[{"role": "user", "content": parts}]).messages[0].text == "one two"
+
+
+def test_arguments_that_are_nested_too_deep_are_refused():
+    called = {"id": "1", "type": "function", "function": {"name": "add", "arguments": "[" * 100_000}}
+    with pytest.raises(ValidationError, match="arguments of a call of add") as caught:
+        chat(messages=[{"role": "assistant", "tool_calls": [called]}])
+    assert len(caught.value.errors()[0]["msg"]) < 500

@@ -19,7 +19,12 @@ from fettle.service.faces.openai.fields import known_fields, refused
 
 MOST_CHOICES = 128
 """``n`` of one request."""
+MOST_PROMPTS = 1024
+MOST_COMPLETIONS = 4096
+"""Of one request: its prompts times ``n``."""
 Text = Annotated[StrictStr, Field(min_length=1)]
+LongText = Annotated[StrictStr, Field(max_length=4_000_000)]
+Tokens = Annotated[list[StrictInt], Field(max_length=1_000_000)]
 
 
 def _or_say(message: str) -> WrapValidator:
@@ -35,8 +40,11 @@ def _or_say(message: str) -> WrapValidator:
 
 
 Prompt = Annotated[
-    StrictStr | list[StrictStr] | list[StrictInt] | list[list[StrictInt]],
-    _or_say("prompt can be a text, tokens, a list of texts or a list of tokens"),
+    LongText
+    | Annotated[list[LongText], Field(max_length=MOST_PROMPTS)]
+    | Tokens
+    | Annotated[list[Tokens], Field(max_length=MOST_PROMPTS)],
+    _or_say(f"prompt can be a text, tokens, or a list of up to {MOST_PROMPTS} texts or lists of tokens"),
 ]
 Stop = Annotated[
     Text | Annotated[list[Text], Field(max_length=4)],
@@ -115,6 +123,10 @@ class CompletionBody(Drawing):
     def _there_is_something_to_answer(self) -> Self:
         if not self.prompts:
             raise refused("prompt", "prompt is empty: give a text, tokens, or a list of either")
+        if len(self.prompts) * self.n > MOST_COMPLETIONS:
+            raise refused(
+                "n", f"n is {self.n} for {len(self.prompts)} prompts: at most {MOST_COMPLETIONS} are drawn at once"
+            )
         if self.max_tokens == 0 and (self.stream or not self.echo):
             raise refused(
                 "max_tokens", "max_tokens is 0, and nothing would be drawn: use 1 or more, or echo unstreamed"
@@ -157,10 +169,12 @@ class FunctionCalled(Body):
     def _arguments_are_an_object(self) -> Self:
         try:
             is_object = isinstance(self.parsed, dict)
-        except ValueError:
+        except (ValueError, RecursionError):
             is_object = False
         if not is_object:
-            raise refused("messages", f"the arguments of a call of {self.name} are no JSON object: {self.arguments!r}")
+            raise refused(
+                "messages", f"the arguments of a call of {self.name} are no JSON object: {self.arguments[:200]!r}"
+            )
         return self
 
 
