@@ -134,6 +134,18 @@ class Keyring:
         self._note_use(held, address)
         return key
 
+    async def check(self, id: str) -> None:
+        """Refuse a key that was good before and is not any more.
+
+        Raises:
+            AuthenticationError: it was revoked, or has expired.
+            StorageError: the catalogue is away, and has been for long.
+        """
+        held = await self._held(id)
+        over = "is gone" if held is None else _over(held.key, datetime.now(UTC))
+        if over:
+            raise AuthenticationError(f"the key {id} {over}: ask for another")
+
     async def settled(self) -> None:
         """What goes on beside requests is done."""
         await asyncio.gather(*self._beside.values())

@@ -1,5 +1,7 @@
 """Conformance, lines 41 to 52: what cannot be is refused at once, in words, and never so that a client asks again."""
 
+import copy
+import json
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,7 @@ from tests.service.faces.tinker.programs import (
     sent,
     session,
 )
+from tests.service.matrix import TINKER_BATCH
 
 
 @pytest.fixture(scope="module")
@@ -278,3 +281,43 @@ def test_a_target_that_is_no_token_is_refused_and_never_taken_for_another(shared
                 "target_prompt_logprobs": {"data": [wrong], "dtype": "int64", "shape": [1, 1]},
             }
             refused(http.post("/asample", json=body), "target_prompt_logprobs", "-1 asks nothing")
+
+
+@pytest.mark.parametrize("seq", [0, -1, 2**53, 10**40, True, "1"])
+def test_52_a_number_that_cannot_be_counted_from_1_is_refused(http, model, seq):
+    form = {"forward_backward_input": TINKER_BATCH, "model_id": model, "seq_id": seq}
+    refused(http.post("/forward_backward", json=form))
+    refused(http.post("/optim_step", json={"model_id": model, "seq_id": seq, "adam_params": {}}))
+
+
+@pytest.mark.parametrize("value", [10**400, [1.0], {}, None, "1"])
+def test_46_a_setting_of_a_loss_that_is_no_number_is_refused(http, model, value):
+    form = {**TINKER_BATCH, "loss_fn": "cispo", "loss_fn_config": {"clip_high_threshold": value}}
+    refused(http.post("/forward", json={"forward_input": form, "model_id": model}))
+
+
+@pytest.mark.parametrize("shape", [[True, 2], [0, 10**30], [2.0]])
+def test_44_a_shape_that_is_none_is_refused(http, model, shape):
+    form = copy.deepcopy(TINKER_BATCH)
+    form["data"][0]["loss_fn_inputs"]["target_tokens"]["shape"] = shape
+    refused(http.post("/forward", json={"forward_input": form, "model_id": model}))
+
+
+@pytest.mark.parametrize("place", ["a field that is not read", "stop", "the name of a session"])
+def test_50_half_a_character_is_refused_or_not_read(http, owner, place):
+    body = {"session_id": owner, "sampling_session_seq_id": 11, "base_model": "tiny"}
+    ask = {
+        "sampling_session_id": http.post("/create_sampling_session", json=body).json()["sampling_session_id"],
+        "seq_id": 1,
+        "prompt": {"chunks": [{"type": "encoded_text", "tokens": [65, 66]}]},
+        "sampling_params": {"max_tokens": 4},
+    }
+    if place == "stop":
+        ask["sampling_params"]["stop"] = ["HALF"]
+    elif place == "the name of a session":
+        ask["sampling_session_id"] = "HALF"
+    else:
+        ask["prompt"]["chunks"][0]["what"] = "HALF"
+    text = json.dumps(ask).replace("HALF", "\\ud800")
+    answer = http.post("/asample", content=text, headers={"Content-Type": "application/json"})
+    assert answer.status_code in (200, 400, 422), answer.text

@@ -16,6 +16,7 @@ from fettle.calls import Forward, ForwardBackward
 from fettle.errors import DataError, LossInputError, TooLargeError, did_you_mean
 from fettle.service.faces.tinker import tensors
 from fettle.service.faces.tinker import tinker_wire_pb2 as wire
+from fettle.service.faces.tinker.bodies import MOST_SEQ
 from fettle.service.faces.tinker.losses import Row, loss_of, row_of
 from fettle.types import Datum, Ints
 
@@ -65,6 +66,8 @@ def of_proto(body: bytes, *, stable_reinforce: bool = True) -> Batch:
     }
     config = values or dict(request.loss_fn_config)
     call, widths = _called(given, request.loss_fn, config, request.forward_only, stable_reinforce=stable_reinforce)
+    if not 0 <= request.seq_id <= MOST_SEQ:
+        raise DataError(f"seq_id must be a whole number from 1 to {MOST_SEQ}: requests of a model are numbered from 1")
     return Batch(request.model_id, request.seq_id, call, widths)
 
 
@@ -72,15 +75,17 @@ def of_json(tree: Any, *, forward_only: bool = False, stable_reinforce: bool = T
     """A request in JSON, as clients before protobuf sent it; raises as :func:`of_proto`."""
     request = tree if isinstance(tree, Mapping) else {}
     form = request.get("forward_backward_input") or request.get("forward_input")
-    model, seq = request.get("model_id"), request.get("seq_id") or 0
-    if not isinstance(form, Mapping) or not isinstance(model, str) or not isinstance(seq, int):
+    model, seq = request.get("model_id"), request.get("seq_id")
+    if seq is not None and not (type(seq) is int and 1 <= seq <= MOST_SEQ):
+        raise DataError(f"seq_id must be a whole number from 1 to {MOST_SEQ}: requests of a model are numbered from 1")
+    if not isinstance(form, Mapping) or not isinstance(model, str):
         raise DataError("a request needs model_id, and forward_backward_input with data and loss_fn")
     data, config = form.get("data"), form.get("loss_fn_config") or {}
     if not isinstance(data, list) or not isinstance(config, Mapping) or not isinstance(form.get("loss_fn"), str):
         raise DataError("forward_backward_input needs data, a list, and loss_fn, a name; loss_fn_config is an object")
     given = _bounded(_given(i, datum) for i, datum in enumerate(data))
     call, widths = _called(given, form["loss_fn"], config, forward_only, stable_reinforce=stable_reinforce)
-    return Batch(model, seq, call, widths)
+    return Batch(model, seq or 0, call, widths)
 
 
 def widths_said(widths: Sequence[int]) -> str:

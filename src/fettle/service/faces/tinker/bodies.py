@@ -5,6 +5,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
+MOST_SEQ = 2**53 - 1
+Seq = Annotated[int, Field(ge=1, le=MOST_SEQ, strict=True)]
+"""Clients number the requests of a model from 1."""
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 
 
@@ -90,7 +93,7 @@ class Numbered(Body):
     """A request that has its place among those of one model."""
 
     model_id: Name
-    seq_id: int | None = None
+    seq_id: Seq | None = None
 
 
 class OptimStepBody(Numbered):
@@ -121,7 +124,7 @@ class LoadWeights(Body):
     path: Name
     optimizer: bool = False
     model_id: str | None = None
-    seq_id: int | None = None
+    seq_id: Seq | None = None
     session_id: str | None = None
     model_seq_id: Annotated[int, Field(ge=0)] | None = None
     base_model: str | None = None
@@ -164,7 +167,7 @@ class SampleBody(Body):
     """A sample."""
 
     sampling_session_id: Name
-    seq_id: Annotated[int, Field(ge=0)]
+    seq_id: Annotated[int, Field(ge=0, lt=2**63)]
     prompt: Prompt
     num_samples: Annotated[int, Field(ge=1, le=4096)] = 1
     sampling_params: Sampling = Sampling()
@@ -187,7 +190,7 @@ class Target(Body):
 
     type: Literal["sampling_session"] = "sampling_session"
     sampling_session_id: str
-    cloned_sampler_id: int = 0
+    cloned_sampler_id: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
 
 class RetrieveFutures(Body):

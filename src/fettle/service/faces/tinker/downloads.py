@@ -14,6 +14,8 @@ from fettle.service.faces.tinker import ids
 from fettle.service.faces.tinker.face import Face, Who, add
 
 LASTS = timedelta(hours=1)
+MOST_TICKETS = 256
+"""Of one tenant at a time; beyond it the oldest is good no longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,9 @@ class Downloads:
         files = await self._service.files(who, checkpoint)
         now = datetime.now(UTC)
         self._tickets = {token: ticket for token, ticket in self._tickets.items() if ticket.until > now}
+        own = [token for token, ticket in self._tickets.items() if ticket.caller.tenant == who.tenant]
+        for oldest in own[: max(0, len(own) + 1 - MOST_TICKETS)]:
+            del self._tickets[oldest]
         token = secrets.token_urlsafe(24)
         ticket = self._tickets[token] = Ticket(who, checkpoint, now + LASTS)
         base = str(request.base_url).rstrip("/") + request.url.path.partition("/training_runs/")[0]
@@ -54,6 +59,8 @@ class Downloads:
         leave = self._tickets.get(ticket)
         if leave is None or leave.until < datetime.now(UTC):
             raise NotFoundError("this address has expired, or never was: ask for external_weights_urls again")
+        if leave.caller.key:  # which may have been revoked since
+            await self._service.keys.check(leave.caller.key)
         pieces = self._service.file(leave.caller, leave.checkpoint, file)
         # What cannot be read is refused before an answer is begun.
         first = await anext(pieces, b"")

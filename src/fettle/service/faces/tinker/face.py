@@ -61,21 +61,24 @@ class Face:
         return self.service.promise(caller, draw_key(caller.tenant, request))
 
     def channel(self, caller: Caller, sampler: str, clone: int) -> Channel:
-        """The completions of one clone of a sampler, those from before this process began among them."""
-        channel, new = self.samples.channel(f"{caller.tenant}/{sampler}", clone)
-        if new and self._was_before(caller, sampler):
+        """The completions of one clone of a sampler, those from before this process began among them.
+
+        Raises:
+            NotFoundError: the caller has no such sampler.
+            BusyError: there are too many clones.
+        """
+        found = self.samples.channel(caller.tenant, sampler, clone)
+        if found is not None:
+            return found
+        was_before = self.service.sampler(caller, sampler).created_at < self.since
+        channel = self.samples.new_channel(caller.tenant, sampler, clone)
+        if was_before:
             missed, seq = 0, clone * CLONE
             while missed < MISSED:
-                found = [key for key in ids.draw_keys(sampler, seq) if self._watched(caller, channel, key)]
-                missed = 0 if found else missed + 1
+                told = [key for key in ids.draw_keys(sampler, seq) if self._watched(caller, channel, key)]
+                missed = 0 if told else missed + 1
                 seq += 1
         return channel
-
-    def _was_before(self, caller: Caller, sampler: str) -> bool:
-        try:
-            return self.service.sampler(caller, sampler).created_at < self.since
-        except NotFoundError:
-            return False
 
     def _watched(self, caller: Caller, channel: Channel, key: str) -> bool:
         try:

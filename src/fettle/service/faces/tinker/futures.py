@@ -54,8 +54,12 @@ class Futures:
         sampler, clone = body.target.sampling_session_id, body.target.cloned_sampler_id
         for request in body.retrieved_request_ids:
             self._let_go(who, request)
-        channel = self._face.channel(who, sampler, clone)
         timeout = HOLD_S if body.timeout is None else min(body.timeout, HOLD_S)
+        try:
+            channel = self._face.channel(who, sampler, clone)
+        except NotFoundError:
+            await asyncio.sleep(timeout)
+            return JSONResponse({"completions": [], "cursor": body.prev_cursor})
         completions, cursor = await channel.since(body.prev_cursor, timeout)
         return JSONResponse({"completions": completions, "cursor": cursor})
 
@@ -99,11 +103,11 @@ class Futures:
         return JSONResponse(answers.sample_json(result, reading, asked))
 
     def _let_go(self, who: Caller, request: str) -> None:
-        self._face.samples.drop(request)
         try:
             self._promise(who, request).acknowledge()
         except NotFoundError:
             return
+        self._face.samples.drop(request)
 
 
 def _saved(promise: Promise, _said: str, result: Any) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from fettle.config import CISPO, DRO, GSPO, PPO, CausalLM, ImportanceSampling, LossConfig
 from fettle.errors import ConfigError, did_you_mean
 
+MOST_SETTING = 1e30
 Settings = Mapping[str, float]
 
 OURS = ("causal_lm", "value", "dpo", "simpo", "orpo", "kto", "reward_modeling")
@@ -99,8 +100,8 @@ def _numbers(name: str, row: Row, given: Mapping[str, float | str]) -> dict[str,
         if key not in row.settings:
             known = f"it reads {', '.join(row.settings)}" if row.settings else "it has none"
             raise ConfigError(f"loss_fn_config of {name} has {key!r}{did_you_mean(key, row.settings)}: {known}")
-        if isinstance(value, str) or not math.isfinite(value):
-            raise ConfigError(f"loss_fn_config of {name} has {key} {value!r}: it must be a finite number")
+        if not isinstance(value, int | float) or not -MOST_SETTING <= value <= MOST_SETTING:
+            raise ConfigError(f"loss_fn_config of {name} has {key} {str(value)[:40]!r}: it must be a finite number")
         found[key] = value
     return found
 

@@ -9,8 +9,9 @@ from typing import Any
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
+from pydantic_core import PydanticSerializationError
 
-from fettle.errors import EngineError, EnvironmentFault, FettleError, StorageError
+from fettle.errors import DataError, EngineError, EnvironmentFault, FettleError, StorageError
 from fettle.service import wire
 
 NEVER_SAID = frozenset({408, 409})
@@ -34,6 +35,8 @@ class TinkerRoute(APIRoute):
                 return refused(error)
             except RequestValidationError as error:
                 return wire.invalid_request(error)
+            except (PydanticSerializationError, UnicodeEncodeError):
+                return refused(DataError("a text has half a character in it (a lone surrogate): send whole ones"))
 
         return told
 

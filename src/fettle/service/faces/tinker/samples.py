@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from fettle.errors import FettleError
+from fettle.errors import BusyError, FettleError
 from fettle.service.faces.tinker.answers import Asked
 from fettle.types import PromptReading
 
@@ -22,8 +22,8 @@ CLONE = 1_000_000_000
 READINGS_S = 3600.0
 """How long what was read of a prompt is kept."""
 
-CHANNELS = 4096
-"""Clones whose completions are remembered; beyond it, the oldest with nothing under way go."""
+CHANNELS = 1024
+"""Clones of one tenant whose completions are remembered; beyond it, the oldest that have nothing to tell go."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,8 +56,8 @@ class Channel:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is under way."""
-        return not self._tasks
+        """Whether nothing is under way, and nothing is left to tell."""
+        return not self._tasks and not self._told
 
     def watch(self, request: str, *parts: Part) -> None:
         """Tell of a request once all of its parts are there."""
@@ -95,21 +95,30 @@ class Samples:
 
     def __init__(self) -> None:
         self._extras: dict[str, Extra] = {}
-        self._channels: dict[tuple[str, int], Channel] = {}
+        self._channels: dict[str, dict[tuple[str, int], Channel]] = {}
+        """By tenant, and there by sampler and clone."""
         self._cursors = itertools.count(time.time_ns() // 1000)
         self._clones: dict[str, int] = {}
         self._first_clone = int(time.time())
 
-    def channel(self, sampler: str, clone: int) -> tuple[Channel, bool]:
-        """The completions of a clone, and whether nobody asked for them in this process before."""
-        found = self._channels.get((sampler, clone))
-        if found is not None:
-            return found, False
-        if len(self._channels) >= CHANNELS:
-            idle = next((key for key, channel in self._channels.items() if channel.idle), None)
-            self._channels.pop(idle or next(iter(self._channels)))
-        made = self._channels[sampler, clone] = Channel(self._cursors)
-        return made, True
+    def channel(self, tenant: str, sampler: str, clone: int) -> Channel | None:
+        """The completions of a clone, where they were asked for in this process before."""
+        return self._channels.get(tenant, {}).get((sampler, clone))
+
+    def new_channel(self, tenant: str, sampler: str, clone: int) -> Channel:
+        """A place for the completions of a clone.
+
+        Raises:
+            BusyError: the tenant has as many as it may, and each has something to tell.
+        """
+        own = self._channels.setdefault(tenant, {})
+        if len(own) >= CHANNELS:
+            idle = next((key for key, channel in own.items() if channel.idle), None)
+            if idle is None:
+                raise BusyError(f"{CHANNELS} sampling clients have completions to fetch: fetch some", retry_after=1.0)
+            del own[idle]
+        made = own[sampler, clone] = Channel(self._cursors)
+        return made
 
     def keep(self, request: str, extra: Extra) -> None:
         """What is read for a request; older readings go."""

@@ -126,7 +126,7 @@ def _listed(name: str, values: Any, kind: str) -> Array:
 
 
 def _is_shape(shape: object) -> bool:
-    return isinstance(shape, list) and all(isinstance(size, int) and size >= 0 for size in shape)
+    return isinstance(shape, list) and all(type(size) is int and 0 <= size < 2**31 for size in shape)
 
 
 def _shaped(name: str, values: Array, shape: Sequence[int]) -> Array:
