@@ -1,7 +1,10 @@
 """Tenants share a service and nothing else: what one does is not seen, taken or paid for by another."""
 
+import os
 from collections.abc import Iterator
 from decimal import Decimal
+from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -118,3 +121,18 @@ def test_who_has_no_balance_has_nothing_read(tmp_path, tiny_model):
     with serving(tmp_path / "state", tiny_model, prices=prices) as served, served.client() as alice:
         sampler = alice.said("POST", "/v1/samplers", {"model": "tiny"})["id"]
         assert set(readings(alice, sampler).values()) == {402}
+
+
+def test_a_run_whose_file_is_slow_holds_up_no_other(shared, alice, bob):
+    hers, his = (client.new_run(lora={"rank": 2}) for client in (alice, bob))
+    slow = Path(shared.service.settings.state) / "runs" / hers / "metrics.jsonl"
+    slow.parent.mkdir(parents=True)
+    os.mkfifo(slow)
+    asking = Thread(target=lambda: alice.get(f"/v1/runs/{hers}/metrics"))
+    asking.start()
+    try:
+        bob.said("POST", f"/v1/runs/{his}/metrics", {"rows": [{"step": 1, "reward/mean": 0.5}]})
+        assert bob.said("GET", f"/v1/runs/{his}/metrics")["rows"] == [{"step": 1, "reward/mean": 0.5}]
+    finally:
+        slow.open("wb").close()
+        asking.join()

@@ -31,7 +31,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     """
     if not path.is_file():
         return []
-    found = (_object(line) for line in path.read_bytes().splitlines(keepends=True))
+    found = (object_of(line) for line in path.read_bytes().splitlines(keepends=True))
     return [each for each in found if each is not None]
 
 
@@ -44,13 +44,14 @@ def shorten(path: Path, step: int) -> int:
     if not path.is_file():
         return 0
     lines = path.read_bytes().splitlines(keepends=True)
-    kept = [line for line in lines if (found := _object(line)) is not None and found["step"] <= step]
+    kept = [line for line in lines if (found := object_of(line)) is not None and found["step"] <= step]
     if len(kept) < len(lines):
         write_atomically(path, b"".join(kept))
     return len(lines) - len(kept)
 
 
-def _object(line: bytes) -> dict[str, Any] | None:
+def object_of(line: bytes) -> dict[str, Any] | None:
+    """The object of a whole line; None where it holds none, or none with a step."""
     try:
         record = json.loads(line)
     except ValueError:
