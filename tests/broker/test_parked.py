@@ -1,12 +1,15 @@
 """A parked policy that cannot be taken back for a while loses none of the operations that wait for it."""
 
+import asyncio
+
 import pytest
 
 from fettle.broker import snapshots
 from fettle.calls import Forward
-from fettle.config import CausalLM
+from fettle.config import CausalLM, PolicySpec
 from fettle.errors import EngineError
 from tests.broker.processes import STEP, call, data, done, opened
+from tests.broker.tallies import TallyBackend
 
 
 @pytest.mark.parametrize("error", [OSError(24, "Too many open files"), EngineError("there is no memory")])
@@ -45,3 +48,24 @@ async def test_operations_wait_in_their_order_until_it_is_back(started, monkeypa
     expected = one.tally()
     two = await started()
     assert two.tally() == expected
+
+
+async def test_operations_before_their_turn_do_not_keep_a_policy_in_memory_nor_anybody_waiting(started):
+    one = await started()
+    opened(one)
+    await done(one, call(1))
+    early = one.broker.submit("run", 0, 2, call(3))
+    async with asyncio.timeout(20):
+        await one.broker.drained()
+        await one.broker.park("run")
+    assert not one.backend.policies
+    assert not early.done
+    two = await started()
+    assert two.broker.policies()["run"].parked
+    await done(two, call(2), first=1)
+    await two.broker.drained()
+    straight = TallyBackend(one.folder / "straight")
+    straight.create_policy("run", PolicySpec(model="model"))
+    for n in (1, 2, 3):
+        straight.forward_backward("run", data(n), CausalLM())
+    assert two.tally() == straight.policies["run"]["tally"]

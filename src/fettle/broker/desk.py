@@ -209,6 +209,10 @@ class Desk:
         if self._journal is not None:
             log.written.place = self._journal.append(policy_record(log, [p.promise for p in self.pins.of(log.name)]))
 
+    def out_of_turn(self) -> set[Promise]:
+        """Operations before which others are missing."""
+        return {promise for log in self.logs.values() for promise in log.out_of_turn().values()}
+
     def compact(self) -> None:
         """Remove files of the journal that nothing needs."""
         if self._journal is None or self.snapshots is None or self._journal.failed is not None:
@@ -286,7 +290,9 @@ class Desk:
 
     def _busy(self, log: OpLog) -> "asyncio.Future[Any] | None":
         """A future of what is under way with a policy; None where nothing is."""
-        under_way = [promise.settled() for promise in (log.opening, *log.promises.values()) if not promise.done]
+        out_of_turn = set(log.out_of_turn().values())
+        here = [each for each in (log.opening, *log.promises.values()) if each not in out_of_turn]
+        under_way = [promise.settled() for promise in here if not promise.done]
         if under_way:
             return asyncio.gather(*under_way)
         return self.pins.next_leave() if self.pins.in_use(log.name) else None

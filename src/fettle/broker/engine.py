@@ -202,7 +202,8 @@ class Broker:
     async def park(self, policy: str) -> None:
         """Write a policy down and give its memory back; its next operation, or draw, brings it back.
 
-        It is first waited for that nothing is under way with it. One that is wanted again meanwhile stays.
+        It is first waited for that nothing is under way with it; operations before which others are missing wait on.
+        One that is wanted again meanwhile stays.
 
         Raises:
             NotFoundError: there is no such policy.
@@ -274,8 +275,8 @@ class Broker:
         }
 
     async def drained(self) -> None:
-        """Return once nothing is under way or waiting."""
-        await self._ledger.drained()
+        """Return once nothing is under way or waiting, but for operations before which others are missing."""
+        await self._ledger.drained(self._desk.out_of_turn)
 
     def close(self) -> None:
         """Finish what is queued and end the threads; what is answered from here on is repeated after a restart."""

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
@@ -177,9 +177,9 @@ class Ledger:
             self._journal.append({"record": "acknowledge", "ids": self._acknowledgements})
             self._acknowledgements = []
 
-    async def drained(self) -> None:
-        """Return once nothing is under way, but for what is withheld."""
-        while waiting := [each for each in self._waited_for() if each.withheld is None]:
+    async def drained(self, out_of_turn: Callable[[], Set[Promise]]) -> None:
+        """Return once nothing is under way, but for what is withheld, and what others must come before."""
+        while waiting := [each for each in set(self._waited_for()) - out_of_turn() if each.withheld is None]:
             await asyncio.wait([asyncio.ensure_future(promise.settled()) for promise in waiting])
 
     def _waited_for(self) -> Iterator[Promise]:
