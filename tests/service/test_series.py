@@ -32,6 +32,8 @@ async def test_what_belongs_to_earlier_steps_is_read_once(tmp_path):
         file.write(b"-" * STRIDE)  # whoever reads it again finds no rows here
     assert series.after(1900) == rows[1901:]
     assert len(series.after(-1)) < len(rows)
+    series.forget()
+    assert series.after(1900) == rows[1901:]
 
 
 async def test_clients_may_add_so_much_and_steps_are_told_all_the_same(tmp_path):

@@ -81,6 +81,10 @@ class Series:
             self._write(_lines([row]))
             self._newest = row["step"]
 
+    def forget(self) -> None:
+        """Let go of the places: whoever reads again begins at the beginning."""
+        self._places = self._places[:1]
+
     def _write(self, lines: bytes) -> None:
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)

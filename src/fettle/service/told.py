@@ -117,8 +117,9 @@ class Told:
         """Let go of what is in memory of a run that is over; what was written can still be read."""
         self._steps.pop(run_id, None)
         self._draws.pop(run_id, None)
-        self._newest.pop(run_id, None)
-        self._whole = {path for path in self._whole if path.parent.name != run_id}
+        for name in (METRICS, EPISODES):
+            if (series := self._series.get((run_id, name))) is not None:
+                series.forget()
 
     def close(self) -> None:
         """Finish what is being written."""
