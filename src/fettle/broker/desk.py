@@ -260,9 +260,14 @@ class Desk:
             self.snapshots.worked(log, promise, answer)
 
     def _cancelled(self, promise: Promise) -> bool:
-        if not (promise.taken() if promise.policy else self._stop_drawing(promise)):
-            return False
-        self.ledger.answer(promise, CancelledError(f"{promise.kind} {promise.id} was cancelled"))
+        if not isinstance(self.ledger.unwritten(promise), CancelledError):
+            if not (promise.taken() if promise.policy else self._stop_drawing(promise)):
+                return False
+            self.ledger.answer(promise, CancelledError(f"{promise.kind} {promise.id} was cancelled"))
+        if not promise.done:
+            raise promise.withheld or StorageError(
+                f"that {promise.kind} {promise.id} was cancelled cannot be written down yet: ask for it again"
+            )
         return True
 
     def _forgotten(self, promise: Promise) -> None:
@@ -292,6 +297,8 @@ class Desk:
         """A future of what is under way with a policy; None where nothing is."""
         out_of_turn = set(log.out_of_turn().values())
         here = [each for each in (log.opening, *log.promises.values()) if each not in out_of_turn]
+        if self._journal is not None and self._journal.failed is not None:
+            raise self._journal.failed
         under_way = [promise.settled() for promise in here if not promise.done]
         if under_way:
             return asyncio.gather(*under_way)

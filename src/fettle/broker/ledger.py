@@ -65,7 +65,8 @@ class Ledger:
         self._told: list[Callable[[Promise], object]] = []
         self._answers = Answers(settings, self._forget)
         self._acknowledgements: list[str] = []
-        self._unwritten: list[tuple[Promise, object]] = []
+        self._unwritten: dict[str, dict[Promise, object]] = {}
+        """Answers that could not be written down yet: of each policy, and of draws, in the order in which they came."""
         self._keeping = Keeping(self._durable, cancelled, self._acknowledged)
         self._swept = time.monotonic()
         self.taken = 0
@@ -145,8 +146,7 @@ class Ledger:
     def when_answered(self, told: Callable[[Promise], object]) -> None:
         """See ``Broker.when_answered``."""
         self._told.append(told)
-        unwritten = [promise for promise, _ in self._unwritten]
-        for promise in dict.fromkeys([*self._taken_up, *unwritten, *self._under_way]):
+        for promise in dict.fromkeys([*self._taken_up, *self._waited_for()]):
             promise.when_done(told)
 
     def answer(self, promise: Promise, answer: object) -> None:
@@ -185,7 +185,8 @@ class Ledger:
     def _waited_for(self) -> Iterator[Promise]:
         """What has no answer yet."""
         yield from self._under_way
-        yield from (promise for promise, _ in self._unwritten)
+        for unwritten in self._unwritten.values():
+            yield from unwritten
 
     def _begin(self, promise: Promise, asked: Asked | None) -> None:
         self._promises[promise.id] = promise
@@ -194,15 +195,23 @@ class Ledger:
         for told in self._told:
             promise.when_done(told)
 
+    def unwritten(self, promise: Promise) -> object:
+        """Its answer, if there is one that could not be written down yet."""
+        return self._unwritten.get(promise.policy, {}).get(promise)
+
     def _settle(self, promise: Promise, answer: object) -> None:
+        if promise.policy in self._unwritten:  # behind which it is put, since answers say how the policy stands
+            self._unwritten[promise.policy][promise] = answer
+            return
         try:
             self.write(promise, partial(answer_record, answer=answer))
         except StorageError as error:
-            if self._journal is not None and self._journal.failed is None:
+            if self._journal is not None and self._journal.failed is not None:
+                # What it comes to is known after a restart, when it may be carried out once more.
+                promise.withhold(error)
+            else:
                 self._try_again(promise, answer)
-                return
-            # Whether it was carried out is known after a restart, to whoever sends it again.
-            answer = error
+            return
         promise.settle(answer)
         if promise.acknowledged:
             self._forget(promise)
@@ -216,12 +225,13 @@ class Ledger:
         if not self._unwritten:
             logger.warning("answers cannot be written down, and wait until they can be")
             asyncio.get_running_loop().call_later(AGAIN, self._write_unwritten)
-        self._unwritten.append((promise, answer))
+        self._unwritten[promise.policy] = {promise: answer}
 
     def _write_unwritten(self) -> None:
-        unwritten, self._unwritten = self._unwritten, []
-        for promise, answer in unwritten:
-            self._settle(promise, answer)
+        unwritten, self._unwritten = self._unwritten, {}
+        for answers in unwritten.values():
+            for promise, answer in answers.items():
+                self._settle(promise, answer)
 
     async def _durable(self, promise: Promise) -> None:
         if self._journal is not None:

@@ -90,6 +90,10 @@ class OpLog:
         """Operations before which others are missing."""
         return {(self.incarnation, seq): due.promise for seq, due in self._waiting.items()}
 
+    def answered(self, before: Order) -> bool:
+        """Whether everything before that operation has its answer."""
+        return self.opening.done and all(each.done for order, each in self.promises.items() if order < before)
+
     def fence(self, incarnation: int) -> list[Promise]:
         """Hand the policy to the next holder; returns operations of the last one whose turn now never comes."""
         stranded = [due.promise for due in self._waiting.values()]

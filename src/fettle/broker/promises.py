@@ -110,6 +110,9 @@ class Promise:
         """Whether it will not be carried out, or not fully: its answer is then a ``CancelledError``.
 
         An operation that has begun runs to its end; one that waits has used up its number. A draw stops.
+
+        Raises:
+            StorageError: it is not written down yet, and a restart would carry it out.
         """
         return not self.done and self._keeping.cancelled(self)
 

@@ -232,6 +232,8 @@ class Snapshots:
             await done
             if log.closed:
                 return
+            if not log.answered(snapshot.before):
+                raise StorageError("answers to what is in it are not written down yet")
             gone = self._keep(log, [*written.snapshots, snapshot][-self._settings.snapshots_kept :])
             await self._journal.durable(self._journal.position)
             for each in gone:
