@@ -1,5 +1,8 @@
 """What is told of a run: a row a step, once, whatever happened in between."""
 
+import sys
+
+import numpy as np
 import pytest
 
 from fettle.broker.promises import Keeping, Promise
@@ -75,4 +78,23 @@ async def test_a_disk_that_cannot_be_written_is_said(tmp_path):
     told = Told(tmp_path, Later(), now)
     with pytest.raises(StorageError, match="written"):
         await told.add_episodes("run", [{"step": 1}])
+    told.close()
+
+
+async def test_of_calls_before_a_step_only_figures_are_kept(tmp_path):
+    told = Told(tmp_path, Later(), now)
+    logprobs = np.zeros(1000, np.float32)
+    result, kept = ForwardResult(1.0, {"nll": 1.0}, [logprobs], 10), sys.getrefcount(logprobs)
+    told.worked("run", done("forward_backward", result))
+    del result
+    assert sys.getrefcount(logprobs) < kept
+    told.close()
+
+
+async def test_of_a_run_that_is_over_nothing_is_kept_in_memory(tmp_path):
+    told = Told(tmp_path, Later(), now)
+    told.drew("run", [], done("draw", []))
+    assert len(told.draws("run")) == 1
+    told.forget("run")
+    assert told.draws("run") == []
     told.close()

@@ -11,13 +11,13 @@ import shutil
 import sys
 import tarfile
 import uuid
-from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, TypeVar
 from urllib.parse import urlsplit
+from weakref import WeakValueDictionary
 
 import fsspec  # type: ignore[import-untyped]
 
@@ -43,7 +43,7 @@ class Artifacts:
         self._root = ""
         if url is not None:
             self._files, self._root = _store_at(url)
-        self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def keep(self, entry: CheckpointEntry) -> CheckpointEntry:
         """Copy a checkpoint into the store; it says when it was there whole. Without a store, nothing happens.
@@ -65,7 +65,7 @@ class Artifacts:
             StorageError: the store is away, or there is no space.
         """
         folder = Path(entry.path)
-        async with self._turns[entry.id]:
+        async with self._turn(entry):
             if not await asyncio.to_thread(folder.is_dir):
                 self._check_stored(entry)
                 await self._blocking(lambda: self._download(entry, folder))
@@ -79,7 +79,7 @@ class Artifacts:
         """
         if entry.stored_at is None:
             raise StateError(f"the checkpoint {entry.id} is in the state folder alone: keep it in a store first")
-        async with self._turns[entry.id]:
+        async with self._turn(entry):
             await self._blocking(lambda: _remove_folder(Path(entry.path)))
 
     async def delete(self, entry: CheckpointEntry) -> None:
@@ -88,9 +88,8 @@ class Artifacts:
         Raises:
             StorageError: the store is away, and its copy is still there.
         """
-        async with self._turns[entry.id]:
+        async with self._turn(entry):
             await self._blocking(lambda: self._remove(entry))
-        self._turns.pop(entry.id, None)
 
     async def files(self, entry: CheckpointEntry) -> list[tuple[str, int]]:
         """Names within the checkpoint, and their sizes in bytes.
@@ -126,6 +125,10 @@ class Artifacts:
                 yield piece
             yield b"\0" * (-size % tarfile.BLOCKSIZE)
         yield b"\0" * (2 * tarfile.BLOCKSIZE)
+
+    def _turn(self, entry: CheckpointEntry) -> asyncio.Lock:
+        """Whose holder alone touches the checkpoint's folder."""
+        return self._turns.setdefault(entry.id, asyncio.Lock())
 
     async def _blocking(self, act: Callable[[], Result]) -> Result:
         try:

@@ -10,7 +10,7 @@ from fettle.broker import Broker, Promise
 from fettle.broker.promises import open_id, operation_id
 from fettle.calls import Call, Create, Load, Restore, Save
 from fettle.engine.base import SampleRequest
-from fettle.errors import DataError, NotFoundError
+from fettle.errors import DataError, FettleError, NotFoundError
 from fettle.service.checkpoints import Checkpoints
 from fettle.service.entries import CheckpointKind, Run, SamplerEntry
 from fettle.service.ids import draw_key, pin_run
@@ -150,6 +150,8 @@ class Work:
             self._metrics.worked(promise)
             self._told.worked(promise.policy, promise)
             self._runs.answered(promise)
+            if promise.kind == "close" and not isinstance(promise.answer, FettleError):
+                self._told.forget(promise.policy)
             self._checkpoints.answered(promise)
 
     def _is_told(self, run_id: str, promise: Promise) -> bool:
