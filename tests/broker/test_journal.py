@@ -4,6 +4,7 @@ import asyncio
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from fettle.broker.journal import Journal, entries
 from fettle.config import JournalSettings
 from fettle.errors import StorageError
+from tests.broker.processes import SETTINGS, Process, opened
 
 HEAD = {"record": "head"}
 
@@ -151,6 +153,31 @@ async def test_what_an_earlier_process_left_in_memory_is_brought_to_the_disk_fir
     two = begun(tmp_path)
     assert files(tmp_path)[0] in synced
     two.close()
+
+
+@pytest.fixture
+def synced(monkeypatch) -> list[Path]:
+    """Files and folders that were brought to the disk."""
+    found: list[Path] = []
+    for name in ("fsync", "fdatasync"):
+        real = getattr(os, name)
+
+        def noting(file: int, real: Callable[[int], None] = real) -> None:
+            found.append(Path(f"/proc/self/fd/{file}").readlink())
+            real(file)
+
+        monkeypatch.setattr(os, name, noting)
+    return found
+
+
+async def test_folders_that_are_made_are_brought_to_the_disk_with_those_above_them(tmp_path, synced):
+    process = await Process(tmp_path / "state" / "service", SETTINGS).started()
+    opened(process)
+    await process.broker.written_down("run")
+    journal = tmp_path / "state" / "service" / "journal"
+    above = {tmp_path, tmp_path / "state", tmp_path / "state" / "service", journal, journal / "snapshots"}
+    assert above <= set(synced)
+    process.broker.close()
 
 
 async def test_a_disk_that_fails_is_the_end_of_taking_in(tmp_path, monkeypatch):

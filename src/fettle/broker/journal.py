@@ -54,7 +54,7 @@ class Journal:
         self._most = settings.segment_mib << 20
         self._head = head
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            make(folder)
             self._lock = _locked(folder)
         except OSError as error:
             raise StorageError(
@@ -157,12 +157,16 @@ class Journal:
         return unpacked(segments.read(_path(self.folder, place.segment), place.offset))
 
     def remove(self, segment: int) -> None:
-        """Delete the oldest file."""
+        """Delete the oldest file.
+
+        Raises:
+            StorageError: the journal has failed.
+        """
         self._sync(self._file)
         self.segments.remove(segment)
         self._sizes.pop(segment)
         _path(self.folder, segment).unlink()
-        lasting(self.folder)
+        self._lasting_folder()
 
     def close(self) -> None:
         """Make everything durable, and let go of the folder."""
@@ -220,7 +224,13 @@ class Journal:
         with self._changed:
             self._file, self._size = file, len(head)
         self.segments.append(number)
-        lasting(self.folder)
+        self._lasting_folder()
+
+    def _lasting_folder(self) -> None:
+        try:
+            lasting(self.folder)
+        except OSError as error:
+            raise self._fail(error) from error
 
     def _sync(self, file: int) -> None:
         """Bring a file to the disk. Where that fails the journal has failed: what the disk holds now is not known."""
@@ -293,6 +303,14 @@ def entries(folder: Path) -> Iterator[Entry]:
     for number in numbers:
         for record in segments.records(_path(folder, number), newest=number == numbers[-1]):
             yield Entry(Place(number, record.offset), unpacked(record.payload))
+
+
+def make(folder: Path) -> None:
+    """Make a folder, and those above it; that they are there survives the machine going down."""
+    if not folder.is_dir():
+        make(folder.parent)
+        folder.mkdir(exist_ok=True)
+        lasting(folder.parent)
 
 
 def segment_numbers(folder: Path) -> list[int]:

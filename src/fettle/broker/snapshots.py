@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fettle.broker.journal import Journal
+from fettle.broker.journal import Journal, make
 from fettle.broker.oplog import OpLog
 from fettle.broker.pins import Pins
 from fettle.broker.promises import Promise
@@ -99,7 +99,7 @@ class Snapshots:
 
         def work() -> None:
             shutil.rmtree(folder, ignore_errors=True)  # of an attempt that nothing refers to
-            folder.parent.mkdir(parents=True, exist_ok=True)
+            make(folder.parent)
             self._backend.snapshot(log.name, folder)
 
         done = self._worker.start(work, flow=log.tenant)
