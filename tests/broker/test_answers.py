@@ -1,6 +1,7 @@
 """Who is told of answers, and what they are worth while the journal cannot be written."""
 
 import asyncio
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -9,7 +10,7 @@ import pytest
 from fettle.broker.journal import Place
 from fettle.calls import Forward
 from fettle.config import CausalLM
-from fettle.errors import CancelledError, StorageError
+from fettle.errors import CancelledError, NotFoundError, StorageError
 from fettle.frames import Tree
 from tests.broker.processes import REQUEST, STEP, Process, call, data, done, opened
 
@@ -126,3 +127,26 @@ async def test_what_counts_as_cancelled_is_not_carried_out_after_a_kill(started,
     two = await started()
     await two.broker.drained()
     assert "forward_backward run" not in two.backend.done
+
+
+async def test_a_clock_that_is_set_forward_costs_no_answer_that_is_wanted(started, monkeypatch):
+    real = time.time
+    one = await started()
+    opened(one)
+    first, *_ = await done(one, *[call(1)] * 20)
+    monkeypatch.setattr(time, "time", lambda: real() + 10**6)
+    one.broker._ledger._answers.expire()
+    assert one.broker.promise(first.id) is first
+    two = await started()
+    assert two.broker.promise(first.id).done
+
+
+async def test_answers_that_nobody_asked_for_in_time_are_forgotten(started, monkeypatch):
+    one = await started()
+    opened(one)
+    first, *_ = await done(one, call(1), call(2))
+    now = time.monotonic() + one.settings.answers_seconds + 1
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    one.broker._ledger._answers.expire()
+    with pytest.raises(NotFoundError, match="it expired"):
+        one.broker.promise(first.id)

@@ -18,6 +18,7 @@ class Answers:
         self._most = settings.answers_mib << 20
         self._forget = forget
         self._kept: dict[str, dict[Promise, int]] = {}  # by tenant, the oldest first, with their bytes
+        self._since: dict[Promise, float] = {}  # on a clock that nobody sets
         self._bytes: dict[str, int] = {}
 
     @property
@@ -25,9 +26,10 @@ class Answers:
         """Memory of them all."""
         return sum(self._bytes.values())
 
-    def keep(self, promise: Promise) -> None:
-        """Add one that is done; older ones make room for it."""
+    def keep(self, promise: Promise, *, age: float = 0.0) -> None:
+        """Add one that is done, ``age`` seconds ago; older ones make room for it."""
         size = promise.nbytes
+        self._since[promise] = time.monotonic() - age
         self._kept.setdefault(promise.tenant, {})[promise] = size
         self._bytes[promise.tenant] = self._bytes.get(promise.tenant, 0) + size
         while self.nbytes > self._most:
@@ -45,13 +47,14 @@ class Answers:
 
     def expire(self) -> None:
         """Let go of those that are older than is kept."""
-        since = time.time() - self._seconds
+        since = time.monotonic() - self._seconds
         for kept in list(self._kept.values()):
-            for promise in [each for each in kept if each.answered_at < since]:
+            for promise in [each for each in kept if self._since[each] < since]:
                 self._drop(promise)
 
     def _drop(self, promise: Promise) -> None:
         tenant = promise.tenant
+        del self._since[promise]
         self._bytes[tenant] -= self._kept[tenant].pop(promise)
         if not self._kept[tenant]:
             del self._kept[tenant], self._bytes[tenant]

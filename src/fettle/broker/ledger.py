@@ -138,10 +138,10 @@ class Ledger:
         self._taken_up.append(promise)
         self._begin(promise, None)
 
-    def keep(self, promise: Promise) -> None:
-        """A promise that was settled before the broker was made anew."""
+    def keep(self, promise: Promise, *, age: float) -> None:
+        """A promise that was settled before the broker was made anew, ``age`` seconds before."""
         self._promises[promise.id] = promise
-        self._answers.keep(promise)
+        self._answers.keep(promise, age=age)
 
     def when_answered(self, told: Callable[[Promise], object]) -> None:
         """See ``Broker.when_answered``."""

@@ -72,6 +72,8 @@ class Past:
     draws: dict[str, PastCall] = field(default_factory=dict)
     acknowledged: set[str] = field(default_factory=set)
     released: set[str] = field(default_factory=set)
+    newest: float = 0.0
+    """When the last answer was given, by the clock of the process that gave it."""
     threads: int = 0
     """Of arithmetic, when the newest file was begun."""
 
@@ -156,6 +158,7 @@ def _draw(past: Past, place: Place, tree: Tree) -> None:
 
 def _answer(past: Past, place: Place, tree: Tree) -> None:
     past.answers.setdefault(tree["policy"], {})[tree["id"]] = PastAnswer(place, tree)
+    past.newest = tree["at"]
     policy, result = past.policies.get(tree["policy"]), tree["result"]
     if policy is None:
         return

@@ -128,7 +128,7 @@ class Recovery:
             opening.answered_at = time.time()
             opening.settle(result_of(past.opened))
             if not opening.acknowledged:
-                self._desk.ledger.keep(opening)
+                self._desk.ledger.keep(opening, age=0.0)
         return log
 
     def _begin(self, log: OpLog, past: PastPolicy, *, idle: bool) -> "asyncio.Future[Any] | None":
@@ -279,12 +279,16 @@ class Recovery:
         promise = self._promise(answer.said)
         promise.seconds, promise.answered_at, promise.place = answer.said["seconds"], answer.said["at"], answer.place
         promise.settle(result_of(answer.result))
-        self._desk.ledger.keep(promise)
+        self._desk.ledger.keep(promise, age=self._age(answer))
         return promise
 
     def _wanted(self, id: str, answer: PastAnswer) -> bool:
-        old = answer.said["at"] + self._journal.settings.answers_seconds < time.time()
+        old = self._age(answer) > self._journal.settings.answers_seconds
         return answer.said["kept"] and id not in self._past.acknowledged and not old
+
+    def _age(self, answer: PastAnswer) -> float:
+        """How much older than the last one it is, in seconds: while nobody could ask, none ages."""
+        return max(0.0, self._past.newest - float(answer.said["at"]))
 
     def _pin(self, id: str, policy: str, version: int) -> Promise:
         said = {"id": id, "policy": policy, "tenant": "", "kind": "pin", "tokens": 0, "digest": ""}
