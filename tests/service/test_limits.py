@@ -87,6 +87,16 @@ def test_a_frame_of_zstd_that_looks_far_back_is_refused(client):
     assert (refused.status_code, refused.json()["error"]["code"]) == (400, "data")
 
 
+def test_json_is_smaller_than_arrays_may_be_since_all_wait_while_it_is_read(tmp_path, tiny_model):
+    with serving(tmp_path / "state", tiny_model) as served, served.client() as client:
+        body = zlib.compress(b"[" + b"[1]," * (5 * MIB) + b"[1]]")
+        for path in ("/v1/completions", "/v1/tokenize", "/api/v1/asample", "/api/v1/forward_backward"):
+            headers = {"Content-Type": "application/json", "Content-Encoding": "deflate"}
+            assert client.post(path, content=body, headers=headers).status_code == 413
+        headers = {"Content-Type": "application/vnd.fettle.frame", "Content-Encoding": "deflate"}
+        assert client.post("/v1/tokenize", content=body, headers=headers).status_code == 400
+
+
 def test_an_encoding_that_is_not_known_is_refused_by_name(client):
     refused = tokenized(client, b"{}", **{"Content-Encoding": "br"})
     assert refused.status_code == 400

@@ -14,10 +14,14 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fettle.errors import DataError, TimeoutError, TooLargeError
+from fettle.frames import MEDIA_TYPE
 from fettle.service.rates import body_limit
 from fettle.service.wire import Refused
 
 MIB = 1 << 20
+LARGEST_TEXT = 16 * MIB
+"""Bytes of a body that is no arrays as bytes: while JSON is read, nobody else is answered."""
+BINARY = (MEDIA_TYPE, "application/x-protobuf")
 LARGEST_WINDOW = 8 * MIB
 """Bytes that a zstd frame may make its reader look back."""
 
@@ -49,7 +53,9 @@ class Limits:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        body = _Body(receive, headers, body_limit(scope["method"], scope["path"], self._most), self._timeout_s)
+        most = body_limit(scope["method"], scope["path"], self._most)
+        kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+        body = _Body(receive, headers, most if kind in BINARY else min(most, LARGEST_TEXT), self._timeout_s)
         if "content-encoding" in headers:
             scope["headers"] = list(scope["headers"])
             opened = MutableHeaders(scope=scope)
@@ -125,7 +131,9 @@ class _Body:
             raise Refused(DataError(f"the body is not what its Content-Encoding says: {error}")) from error
 
     def _too_large(self) -> Refused:
-        return Refused(TooLargeError(f"the body has more than {self._most >> 20} MiB: send it in smaller parts"))
+        return Refused(
+            TooLargeError(f"the body has more than {self._most >> 20} MiB: send it in smaller parts, or as a frame")
+        )
 
 
 class _Inflater:

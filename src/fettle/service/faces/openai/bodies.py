@@ -240,14 +240,14 @@ class ChatBody(Drawing):
         json_schema_extra={"examples": [{"model": "qwen3-0.6b", "messages": [{"role": "user", "content": "2 + 3 ="}]}]}
     )
 
-    messages: Annotated[list[ChatMessage], Field(min_length=1)]
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=4096)]
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     """Most tokens of one answer; the newer name of ``max_tokens``."""
     logprobs: bool = False
     """Whether the log-probability of each token is told."""
     top_logprobs: Annotated[int, Field(ge=0, le=20)] = 0
     """So many of the likeliest tokens at each place; with ``logprobs``."""
-    tools: list[Tool] = []
+    tools: Annotated[list[Tool], Field(max_length=1024)] = []
     """Written into the prompt by the model's own template."""
     tool_choice: Literal["auto", "none"] = "auto"
     """``none`` leaves the tools out; a call cannot be enforced."""

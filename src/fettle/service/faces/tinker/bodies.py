@@ -1,6 +1,6 @@
 """What Tinker clients send in JSON. Unknown fields are passed over: each version of the SDK has a few more."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -146,10 +146,14 @@ class SamplingSessionOnly(Body):
     sampling_session_id: Name
 
 
+Stop = TypeVar("Stop")
+Stops = Annotated[list[Stop], Field(max_length=1024)]
+
+
 class Prompt(Body):
     """Tokens, in chunks."""
 
-    chunks: list[dict[str, Any]]
+    chunks: Annotated[list[dict[str, Any]], Field(max_length=65_536)]
 
 
 class Sampling(Body):
@@ -157,7 +161,7 @@ class Sampling(Body):
 
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     seed: Annotated[int, Field(ge=0)] | None = None
-    stop: str | list[str] | list[Annotated[int, Field(ge=0)]] | None = None
+    stop: str | Stops[str] | Stops[Annotated[int, Field(ge=0)]] | None = None
     temperature: Annotated[Number, Field(ge=0)] = 1.0
     top_k: int = -1
     top_p: Annotated[Number, Field(gt=0, le=1)] = 1.0
