@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import os
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -180,7 +182,7 @@ async def test_what_was_loaded_and_restored_needs_its_checkpoint_no_longer(start
     await one.broker.open("loaded", Load(path, optimizer=True)).result()
     await done(one, call(1), Restore(path, optimizer=False), first=1)
     expected = one.tally(), one.tally("loaded")
-    await one.written()
+    await asyncio.gather(*(one.broker.written_down(name) for name in ("run", "loaded")))
     (Path(path) / "state.json").unlink()
     two = await started()
     assert (two.tally(), two.tally("loaded")) == expected
@@ -188,14 +190,13 @@ async def test_what_was_loaded_and_restored_needs_its_checkpoint_no_longer(start
 
 async def test_a_snapshot_that_is_due_while_one_is_written_is_taken_after_it(started, monkeypatch):
     one = await started()
-    journal, disk = one.broker._journal, asyncio.Event()
-    durable = journal.durable
+    disk, sync = threading.Event(), os.fdatasync
 
-    async def when_the_disk_has_time(position: int) -> None:
-        await disk.wait()
-        await durable(position)
+    def when_the_disk_has_time(file: int) -> None:
+        disk.wait(60)
+        sync(file)
 
-    monkeypatch.setattr(journal, "durable", when_the_disk_has_time)
+    monkeypatch.setattr(os, "fdatasync", when_the_disk_has_time)
     await opened(one).result()
     (saved,) = await done(one, Save("first"))
     await done(one, Restore((await saved.result()).path, optimizer=False), first=1)
