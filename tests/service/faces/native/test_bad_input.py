@@ -122,14 +122,17 @@ def test_a_number_that_no_curve_can_show_is_not_told(client):
     client.said("POST", f"/v1/runs/{run}/metrics", {"rows": [{"step": 1, "reward": 1e9}]})
 
 
-def test_others_are_answered_while_a_long_text_becomes_tokens(shared, client):
-    done = threading.Event()
+@pytest.mark.parametrize("path", ["/v1/tokenize", "/v1/samplers/{}/sample", "/v1/embeddings"])
+def test_others_are_answered_while_a_long_text_becomes_tokens(shared, client, path):
+    done, long = threading.Event(), "one two " * 300_000
+    sampler = client.said("POST", "/v1/samplers", {"model": "tiny"})["id"]
+    body = {"text": long} if path.endswith("tokenize") else {"texts": [long]}
 
-    def tokenize() -> None:
-        client.said("POST", "/v1/tokenize", {"text": "one two " * 300_000})
+    def send() -> None:
+        client.post(path.format(sampler), json={"requests": [{"prompt": long}]} if "sample" in path else body)
         done.set()
 
-    thread = threading.Thread(target=tokenize)
+    thread = threading.Thread(target=send)
     thread.start()
     answered = 0
     with shared.client() as other:

@@ -22,7 +22,7 @@ from fettle.service.faces.native.bodies import Drawing, Embed, Logprobs, NewSamp
 from fettle.service.faces.native.said import Wait, described, said
 from fettle.service.faces.native.shown import sampler_tree
 from fettle.service.faces.native.streams import events
-from fettle.service.faces.native.texts import tokens_of
+from fettle.service.faces.native.texts import all_tokens
 from fettle.service.ids import chosen, new_id
 from fettle.service.models import Model
 from fettle.service.wire import answer
@@ -69,7 +69,9 @@ def _add_drawing(router: APIRouter, service: Service, answered: Answered) -> Non
     async def sample(request: Request, caller: who, sampler_id: str, wait: Wait = 0.0) -> Response:
         body = await said(request, Sample)
         model = _model(service, caller, sampler_id)
-        requests = [SampleRequest(tokens_of(model, each.prompt), each.n, each.params) for each in body.requests]
+        prompts = await all_tokens(model, [each.prompt for each in body.requests])
+        asked = zip(prompts, body.requests, strict=True)
+        requests = [SampleRequest(prompt, each.n, each.params) for prompt, each in asked]
         promise = service.draw(caller, body.key or new_id("key"), sampler_id, requests)
         return await answered.promised(request, caller, promise, wait, told=sampler_id)
 
@@ -82,7 +84,8 @@ def _add_drawing(router: APIRouter, service: Service, answered: Answered) -> Non
     async def stream(request: Request, caller: who, sampler_id: str) -> StreamingResponse:
         body = await said(request, Drawing)
         model = _model(service, caller, sampler_id)
-        asked = SampleRequest(tokens_of(model, body.prompt), body.n, body.params)
+        [prompt] = await all_tokens(model, [body.prompt])
+        asked = SampleRequest(prompt, body.n, body.params)
         draw = partial(service.draw, caller, new_id("key"), sampler_id)
         return StreamingResponse(events(draw, asked, model), media_type="text/event-stream")
 
@@ -97,7 +100,7 @@ def _add_reading(router: APIRouter, service: Service) -> None:
     )
     async def logprobs(request: Request, caller: who, sampler_id: str) -> Response:
         body = await said(request, Logprobs)
-        entry, rows = _rows(service, caller, sampler_id, body)
+        entry, rows = await _rows(service, caller, sampler_id, body)
         async with service.readings.of(entry, rows) as live:
             found = await asyncio.gather(*(live.logprobs(row, temperature=body.temperature) for row in rows))
         return answer(request, {"logprobs": found})
@@ -108,7 +111,7 @@ def _add_reading(router: APIRouter, service: Service) -> None:
         openapi_extra=described(Sequences, one={"sequences": [[5, 9, 41]]}),
     )
     async def score(request: Request, caller: who, sampler_id: str) -> Response:
-        entry, rows = _rows(service, caller, sampler_id, await said(request, Sequences))
+        entry, rows = await _rows(service, caller, sampler_id, await said(request, Sequences))
         async with service.readings.of(entry, rows) as live:
             scores = await asyncio.gather(*map(live.score, rows))
         return answer(request, {"scores": scores})
@@ -120,7 +123,7 @@ def _add_reading(router: APIRouter, service: Service) -> None:
     )
     async def embed(request: Request, caller: who, sampler_id: str) -> Response:
         body = await said(request, Embed)
-        entry, rows = _rows(service, caller, sampler_id, body)
+        entry, rows = await _rows(service, caller, sampler_id, body)
         async with service.readings.of(entry, rows) as live:
             states = partial(live.embed, layer=body.layer, pooling=body.pooling)
             embeddings = await asyncio.gather(*map(states, rows))
@@ -134,7 +137,8 @@ def _add_reading(router: APIRouter, service: Service) -> None:
     async def read(request: Request, caller: who, sampler_id: str) -> Response:
         body = await said(request, Read)
         entry, model = service.sampler(caller, sampler_id), _model(service, caller, sampler_id)
-        asked = [_read_request(model, each) for each in body.requests]
+        rows = await all_tokens(model, [each.tokens for each in body.requests])
+        asked = [_read_request(model, each, row) for each, row in zip(body.requests, rows, strict=True)]
         async with service.readings.of(entry, [each.tokens for each in asked]) as live:
             found = await asyncio.gather(*map(live.read, asked))
         return answer(request, {"readings": [result_tree(reading) for reading in found]})
@@ -160,13 +164,14 @@ def _model(service: Service, caller: Caller, sampler_id: str) -> Model:
     return service.models.named(service.sampler(caller, sampler_id).model)
 
 
-def _rows(service: Service, caller: Caller, sampler_id: str, body: Sequences) -> tuple[SamplerEntry, list[list[int]]]:
+async def _rows(
+    service: Service, caller: Caller, sampler_id: str, body: Sequences
+) -> tuple[SamplerEntry, list[list[int]]]:
     entry, model = service.sampler(caller, sampler_id), _model(service, caller, sampler_id)
-    return entry, [tokens_of(model, sequence) for sequence in body.sequences]
+    return entry, await all_tokens(model, body.sequences)
 
 
-def _read_request(model: Model, body: Reading) -> ReadRequest:
-    tokens = tokens_of(model, body.tokens)
+def _read_request(model: Model, body: Reading, tokens: list[int]) -> ReadRequest:
     return ReadRequest(
         tokens=tokens,
         top=body.top,

@@ -19,6 +19,9 @@ from fettle.service.faces.native.said import described, said
 from fettle.service.models import Model
 from fettle.service.wire import answer
 
+SHORT = 20_000
+"""Characters that become tokens about as soon as a thread would be told to read them."""
+
 
 def tokens_of(model: Model, prompt: str | Sequence[int]) -> list[int]:
     """The tokens of a prompt, which may be tokens already.
@@ -34,6 +37,13 @@ def tokens_of(model: Model, prompt: str | Sequence[int]) -> list[int]:
     if max(tokens) >= model.vocabulary:
         raise LossInputError(f"there is no token {max(tokens)}: ids of {model.name} are 0 to {model.vocabulary - 1}")
     return tokens
+
+
+async def all_tokens(model: Model, prompts: Sequence[str | Sequence[int]]) -> list[list[int]]:
+    """The tokens of each prompt; long texts are read while others are answered. Raises as :func:`tokens_of`."""
+    if sum(len(prompt) for prompt in prompts if isinstance(prompt, str)) <= SHORT:
+        return [tokens_of(model, prompt) for prompt in prompts]
+    return await asyncio.to_thread(lambda: [tokens_of(model, prompt) for prompt in prompts])
 
 
 def add_texts(router: APIRouter, service: Service) -> None:
@@ -116,11 +126,11 @@ async def _embedded(service: Service, caller: Caller, body: Embeddings) -> dict[
     if body.sampler is not None:
         entry = service.sampler(caller, body.sampler)
         model = service.models.named(entry.model)
-        rows = await asyncio.to_thread(lambda: [tokens_of(model, text) for text in texts])
+        rows = await all_tokens(model, texts)
         reading = service.readings.of(entry, rows)
     else:
         model = _model(service, body)
-        rows = await asyncio.to_thread(lambda: [tokens_of(model, text) for text in texts])
+        rows = await all_tokens(model, texts)
         reading = service.readings.within(caller.tenant, await service.broker.sampler(model.path), rows)
     async with reading as live:
         embed = partial(live.embed, layer=body.layer, pooling=body.pooling)
