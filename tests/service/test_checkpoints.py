@@ -9,7 +9,8 @@ import fsspec
 import pytest
 from fsspec.implementations.local import LocalFileSystem
 
-from fettle.errors import SequenceError
+from fettle.broker import Promise
+from fettle.errors import NotFoundError, SequenceError
 from fettle.service.callers import ANYBODY as ME
 from tests.service.inside import Held, Machine, new_run, saved, trained, until
 
@@ -167,3 +168,28 @@ async def test_one_checkpoint_that_cannot_be_copied_keeps_no_other_from_it(machi
             await saved(service, "r", name=name)
         await until(lambda: service.checkpoint(ME, "r/weights/small").stored_at)
         assert service.checkpoint(ME, "r/weights/big").stored_at is None
+
+
+async def test_going_on_from_a_checkpoint_again_is_the_same_promise_even_if_it_is_gone(machine):
+    async with machine.service() as service:
+        await new_run(service, "r")
+        await saved(service, "r")
+        await new_run(service, "other")
+
+        async def all_again() -> list[Promise]:
+            return [
+                await service.load_run(ME, "r/weights/c", optimizer=True, run_id="loaded"),
+                await service.restore(ME, "other", 0, 0, "fettle://r/weights/c", optimizer=True),
+            ]
+
+        first = await all_again()
+        for promise in first:
+            await promise.result()
+        await saved(service, "r", overwrite=True)
+        assert await all_again() == first
+        await service.delete_checkpoint(ME, "r/weights/c")
+        assert await all_again() == first
+        with pytest.raises(SequenceError):
+            await service.restore(ME, "other", 0, 0, "r/weights/c", optimizer=False)
+        with pytest.raises(NotFoundError):
+            await service.load_run(ME, "r/weights/c", optimizer=True, run_id="later")

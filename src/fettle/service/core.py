@@ -1,23 +1,23 @@
 """The service: everything that a face may do, and no HTTP in it."""
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
 from fettle.broker import Broker, Promise
-from fettle.calls import Call, Create, Load
+from fettle.calls import Call
 from fettle.config import PolicySpec, ServiceConfig
 from fettle.engine.base import SampleRequest
-from fettle.errors import ConfigError, DataError
+from fettle.errors import DataError
 from fettle.service.artifacts import Artifacts
 from fettle.service.audit import Audit
 from fettle.service.auth import Doors
+from fettle.service.beginnings import Beginnings
 from fettle.service.beside import Beside, generated
 from fettle.service.callers import Caller
 from fettle.service.capacity import Room
-from fettle.service.checkpoints import SCHEME, Checkpoints
+from fettle.service.checkpoints import Checkpoints
 from fettle.service.clock import Clock, now
 from fettle.service.entries import CheckpointEntry, CheckpointKind, Run, RunState, SamplerEntry
 from fettle.service.goingon import in_turn
@@ -37,8 +37,6 @@ from fettle.service.told import Told
 from fettle.service.upkeep import Upkeep
 from fettle.service.usage import Usage
 from fettle.service.work import Work
-
-logger = logging.getLogger(__name__)
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
 LAST_WRITES_S = 5.0
@@ -78,6 +76,7 @@ class Service:
         )
         self.sessions = Sessions(store, owners, clock, timeout_s=settings.session_timeout_s)
         self._work = Work(broker, self._runs, self._checkpoints, self.usage, self.told, self.metrics)
+        self._beginnings = Beginnings(self._runs, self._checkpoints, self._work, models, self.audit)
         self.readings = Readings(self.usage, self.metrics, self._work.run_of, settings.scheduling)
         self._beside = Beside(self._runs, self._samplers, self._checkpoints, self.sessions)
         self._upkeep = Upkeep(self.keys.settled, self.audit.flush, self.usage.flush, self._beside.sweep)
@@ -134,17 +133,7 @@ class Service:
         The same id and settings again are the same promise.
         """
         self._check_session(caller, session)
-        if not isinstance(spec.model, str):
-            raise ConfigError("a run begins from a served model: give its name as base_model")
-        if spec.model.startswith(SCHEME):
-            entry = await self._checkpoints.fetched(self.checkpoint(caller, spec.model))
-            model, path, checkpoint = entry.model, entry.path, entry.id
-        else:
-            served = self.models.named(spec.model)
-            model, path, checkpoint = served.name, served.path, ""
-        told = Described(run_id, name, metadata, session)
-        described = self._runs.planned(caller, spec, told, model=model, checkpoint=checkpoint)
-        return await self._begun(caller, described, Create(spec.model_copy(update={"model": path})))
+        return await self._beginnings.create(caller, spec, Described(run_id, name, metadata, session))
 
     async def load_run(
         self,
@@ -159,10 +148,25 @@ class Service:
     ) -> Promise:
         """A run that goes on from a checkpoint; with its optimizer, as if it had never stopped."""
         self._check_session(caller, session)
-        entry = await self._checkpoints.fetched(self.checkpoint(caller, checkpoint))
         told = Described(run_id, name, metadata, session)
-        described = self._runs.planned(caller, entry.spec, told, model=entry.model, checkpoint=entry.id)
-        return await self._begun(caller, described, Load(entry.path, optimizer=optimizer))
+        return await self._beginnings.load(caller, checkpoint, told, optimizer=optimizer)
+
+    async def restore(
+        self,
+        caller: Caller,
+        run_id: str,
+        incarnation: int | None,
+        seq: int | None,
+        checkpoint: str,
+        *,
+        optimizer: bool,
+        digest: str | None = None,
+    ) -> Promise:
+        """Have a run take a checkpoint up in place; the same again is the same promise, even if it is gone since."""
+        run = self.run(caller, run_id)
+        return await self._beginnings.restore(
+            caller, run, incarnation, seq, checkpoint, optimizer=optimizer, digest=digest
+        )
 
     def run(self, caller: Caller, run_id: str) -> Run:
         """The caller's run of that id.
@@ -384,11 +388,6 @@ class Service:
     def counts(self) -> Mapping[str, float]:
         """How much waits, and how much there is."""
         return {**self.broker.counts(), "samplers": len(self._samplers), "ready": float(self.ready)}
-
-    async def _begun(self, caller: Caller, run: Run, call: Create | Load) -> Promise:
-        promise = await self._work.begin(run, call)
-        self.audit.note("run_made", caller, subject=run.id)
-        return promise
 
     def _check_session(self, caller: Caller, session: str) -> None:
         if session:

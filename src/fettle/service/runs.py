@@ -88,7 +88,7 @@ class Runs:
         told: Described,
         *,
         model: str,
-        checkpoint: str,
+        checkpoint: str = "",
     ) -> Run:
         """A run of the caller's as it will be; ``model`` is the served name of its base model.
 

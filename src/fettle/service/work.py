@@ -51,7 +51,7 @@ class Work:
         """Hand in an operation; without a number it gets the next one."""
         if isinstance(call, Create | Load):
             raise DataError("a run is begun once, and not by an operation of its own")
-        incarnation, seq = self._number(run, incarnation, seq)
+        incarnation, seq = self.number(run, incarnation, seq)
         known = self.known(operation_id(run.id, incarnation, seq))
         if known is None:
             self.check(run)
@@ -78,7 +78,7 @@ class Work:
         """Save a run; the checkpoint is in the catalogue before it is written."""
         said = digest or _digest(kind, name, ttl_seconds, overwrite)
         async with self._saving:  # so that each is planned beside those that were announced
-            id = "" if seq is None else operation_id(run.id, self._number(run, incarnation, seq)[0], seq)
+            id = "" if seq is None else operation_id(run.id, self.number(run, incarnation, seq)[0], seq)
             if self.known(id) is not None:
                 return self.submit(run, incarnation, seq, Save(name, optimizer=kind == "weights"), digest=said)
             entry = self._checkpoints.planned(
@@ -130,7 +130,7 @@ class Work:
         self._usage.check(run.tenant)
         self._runs.check_worked_on(run)
 
-    def _number(self, run: Run, incarnation: int | None, seq: int | None) -> tuple[int, int]:
+    def number(self, run: Run, incarnation: int | None, seq: int | None) -> tuple[int, int]:
         """Numbers that were given, and the next ones in the place of those that were not."""
         info = self._broker.policies().get(run.id)
         holder, following = (info.incarnation, info.next_seq) if info is not None else (0, 0)

@@ -144,9 +144,9 @@ def _add_state(router: APIRouter, service: Service, answered: Answered) -> None:
     )
     async def load_state(request: Request, caller: who, run_id: str, wait: Wait = 0.0) -> Response:
         body = await said(request, LoadState)
-        service.run(caller, run_id)
-        folder = service.checkpoint(caller, body.checkpoint).path
-        promise = _submitted(service, caller, run_id, body, Restore(folder, optimizer=body.optimizer))
+        promise = await service.restore(
+            caller, run_id, body.incarnation, body.seq, body.checkpoint, optimizer=body.optimizer
+        )
         return await answered.promised(request, caller, promise, wait)
 
 

@@ -6,8 +6,8 @@ from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 
 from fettle.broker import Promise
-from fettle.calls import Pin, Restore, call_digest
-from fettle.errors import BusyError, CheckpointError, ConfigError, DataError
+from fettle.calls import Pin, call_digest
+from fettle.errors import BusyError, CheckpointError, ConfigError, DataError, NotFoundError
 from fettle.service.callers import Caller
 from fettle.service.entries import CheckpointEntry, CheckpointKind
 from fettle.service.faces.tinker import bodies, ids
@@ -55,22 +55,23 @@ class Saving:
 
     async def load(self, who: Who, body: bodies.LoadWeights) -> JSONResponse:
         """Take up a checkpoint: in place, or as a new model."""
-        checkpoint = self._service.checkpoint(who, ids.checkpoint_id(body.path))
-        if checkpoint.kind != "weights":
-            raise CheckpointError(f"{body.path} was saved for a sampler: training goes on from one under weights/")
         if body.model_id is not None:
-            return await promised(await self._restored(who, body, body.model_id, checkpoint))
+            return await promised(await self._restored(who, body, body.model_id))
         if body.session_id is None or body.model_seq_id is None:
             raise DataError("load_weights needs model_id, or session_id and model_seq_id for a new model")
-        if body.base_model is not None and self._service.models.named(body.base_model).name != checkpoint.model:
-            raise CheckpointError(f"{body.path} is of {checkpoint.model}, and not of {body.base_model}")
-        metadata = {**texts(body.user_metadata), NAMED_AS: body.base_model or self._named(who, checkpoint)}
+        run_id = ids.model_id(body.session_id, body.model_seq_id)
+        metadata = texts(body.user_metadata)
+        if not self._is_known(who, run_id):
+            checkpoint = self._loadable(who, body)
+            if body.base_model is not None and self._service.models.named(body.base_model).name != checkpoint.model:
+                raise CheckpointError(f"{body.path} is of {checkpoint.model}, and not of {body.base_model}")
+            metadata = {**metadata, NAMED_AS: body.base_model or self._named(who, checkpoint)}
         try:
             promise = await self._service.load_run(
                 who,
-                checkpoint.id,
+                ids.checkpoint_id(body.path),
                 optimizer=body.optimizer,
-                run_id=ids.model_id(body.session_id, body.model_seq_id),
+                run_id=run_id,
                 metadata=metadata,
                 session=body.session_id,
             )
@@ -82,18 +83,35 @@ class Saving:
         """A checkpoint's base model, as whoever saved it calls it."""
         return checkpoint.metadata.get(NAMED_AS, checkpoint.model)
 
-    async def _restored(
-        self, who: Caller, body: bodies.LoadWeights, model: str, checkpoint: CheckpointEntry
-    ) -> Promise:
+    def _is_known(self, who: Caller, run_id: str) -> bool:
+        """Whether the caller has this run, so that its request has come again."""
+        try:
+            return bool(self._service.run(who, run_id))
+        except NotFoundError:
+            return False
+
+    def _loadable(self, who: Caller, body: bodies.LoadWeights) -> CheckpointEntry:
+        """The checkpoint that training can go on from."""
+        checkpoint = self._service.checkpoint(who, ids.checkpoint_id(body.path))
+        if checkpoint.kind != "weights":
+            raise CheckpointError(f"{body.path} was saved for a sampler: training goes on from one under weights/")
+        return checkpoint
+
+    async def _restored(self, who: Caller, body: bodies.LoadWeights, model: str) -> Promise:
         run = self._face.run(who, model)
-        if checkpoint.model != run.model:
-            raise CheckpointError(f"{body.path} is of {checkpoint.model}, and {model} is a {run.model}")
-        call = Restore(checkpoint.path, optimizer=body.optimizer)
 
         async def submit(incarnation: int, number: int, digest: str) -> Promise:
-            return self._service.submit(who, model, incarnation, number, call, digest=digest)
+            checkpoint = self._loadable(who, body)
+            if checkpoint.model != run.model:
+                raise CheckpointError(f"{body.path} is of {checkpoint.model}, and {model} is a {run.model}")
+            return await self._service.restore(
+                who, model, incarnation, number, checkpoint.id, optimizer=body.optimizer, digest=digest
+            )
 
-        return await self._face.numbering.once(model, body.seq_id, call_digest(call), submit)
+        said = f"restore/{body.path}/{body.optimizer}"
+        return await self._face.numbering.once(
+            model, body.seq_id, hashlib.sha256(said.encode()).hexdigest()[:32], submit
+        )
 
     async def _saved(self, who: Caller, body: bodies.SaveWeights, kind: CheckpointKind, prefix: str = "") -> Promise:
         run = self._face.run(who, body.model_id)
