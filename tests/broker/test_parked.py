@@ -7,7 +7,7 @@ import pytest
 from fettle.broker import snapshots
 from fettle.calls import Forward
 from fettle.config import CausalLM, PolicySpec
-from fettle.errors import EngineError
+from fettle.errors import EngineError, StorageError
 from tests.broker.processes import STEP, call, data, done, opened
 from tests.broker.tallies import TallyBackend
 
@@ -32,6 +32,8 @@ async def test_operations_wait_in_their_order_until_it_is_back(started, monkeypa
     waiting = [one.broker.submit("run", 0, 1, call(2)), one.broker.submit("run", 0, 2, call(3))]
     while not one.broker._desk.logs["run"].held:
         await one.broker.run(lambda: None)
+    with pytest.raises(StorageError, match="could not be written down"):
+        await one.broker.written_down("run")
     cancelled = one.broker.submit("run", 0, 3, call(4))
     assert cancelled.cancel()
     assert not any(promise.done for promise in waiting)

@@ -109,7 +109,8 @@ class Snapshots:
 
     def holds(self, log: OpLog, before: Order) -> bool:
         """Whether everything before that operation is on the disk."""
-        return log.written.parked or (bool(log.written.snapshots) and log.written.begin >= before)
+        resting = log.written.parked and not log.held
+        return resting or (bool(log.written.snapshots) and log.written.begin >= before)
 
     async def whole(self, log: OpLog) -> None:
         """Have everything that was submitted so far, and whose turn has come, written down on the disk.
