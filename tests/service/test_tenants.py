@@ -134,5 +134,5 @@ def test_a_run_whose_file_is_slow_holds_up_no_other(shared, alice, bob):
         bob.said("POST", f"/v1/runs/{his}/metrics", {"rows": [{"step": 1, "reward/mean": 0.5}]})
         assert bob.said("GET", f"/v1/runs/{his}/metrics")["rows"] == [{"step": 1, "reward/mean": 0.5}]
     finally:
-        slow.open("wb").close()
+        os.close(os.open(slow, os.O_RDWR))  # as writer and reader at once, which waits for nobody
         asking.join()
