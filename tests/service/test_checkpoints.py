@@ -193,3 +193,19 @@ async def test_going_on_from_a_checkpoint_again_is_the_same_promise_even_if_it_i
             await service.restore(ME, "other", 0, 0, "r/weights/c", optimizer=False)
         with pytest.raises(NotFoundError):
             await service.load_run(ME, "r/weights/c", optimizer=True, run_id="later")
+
+
+async def test_a_sampler_that_cannot_be_opened_at_one_start_is_there_at_the_next(machine):
+    folder = machine.state / "checkpoints/r/sampler_weights"
+    async with machine.service() as service:
+        await new_run(service, "r")
+        await saved(service, "r", kind="sampler_weights")
+        opened = await service.open_sampler(ME, checkpoint="r/sampler_weights/c")
+        await until(lambda: service.checkpoint(ME, "r/sampler_weights/c").nbytes)
+    folder.rename(folder.with_name("away"))
+    async with machine.service() as service:
+        with pytest.raises(NotFoundError):
+            service.sampler(ME, opened.id)
+    folder.with_name("away").rename(folder)
+    async with machine.service() as service:
+        assert service.sampler(ME, opened.id) == opened

@@ -1,5 +1,6 @@
 """Samplers: weights that can be drawn from, whose they are, and when they are let go."""
 
+import logging
 from collections import Counter, OrderedDict
 from dataclasses import fields
 from functools import partial
@@ -16,6 +17,8 @@ from fettle.service.models import Model
 from fettle.service.owned import Owners, unknown
 from fettle.service.runs import Runs
 from fettle.service.store import Store
+
+logger = logging.getLogger(__name__)
 
 
 class Samplers:
@@ -39,12 +42,17 @@ class Samplers:
         """By tenant and id."""
 
     async def load(self) -> None:
-        """Take up those of the catalogue that can still be drawn from, and forget the others."""
+        """Take up those of the catalogue that can be drawn from, and forget those whose pins are gone.
+
+        What cannot be opened now, for want of memory or of a file, is tried again at the next start.
+        """
         for row in await self._store.samplers():
             try:
                 live = await self._live(row.weights, pinned=self._is_pin(row))
-            except FettleError:
+            except NotFoundError:
                 self._later.post(partial(self._store.remove_sampler, row.tenant, row.id))
+            except FettleError as error:
+                logger.warning("the sampler %s of %s cannot be opened: %s", row.id, row.tenant, error.message)
             else:
                 self._samplers[row.tenant, row.id] = _entry(row, live)
 
