@@ -44,12 +44,12 @@ class Readings:
         """
         self._usage.check(tenant)
         tokens, seconds = sum(map(len, rows)), list[float]()
-        waiting = {"tokens": tokens, "nbytes": TOKEN_BYTES * tokens}
-        self._admission.admit(tenant, **waiting, drawing=True)
+        nbytes = TOKEN_BYTES * tokens
+        self._admission.admit(tenant, tokens=tokens, nbytes=nbytes, drawing=True)
         try:
             yield live.metered(seconds.append)
         finally:
-            self._admission.release(tenant, **waiting, drawing=True)
+            self._admission.release(tenant, tokens=tokens, nbytes=nbytes, drawing=True)
             if seconds:
                 self._usage.add(tenant, run, READ, seconds=sum(seconds), tokens=tokens)
                 self._metrics.computed(tenant, READ, seconds=sum(seconds), tokens=tokens)
