@@ -45,6 +45,8 @@ class Answered:
         promise, sampler = self.found(caller, id)
         if wait and not promise.done:
             await settled(promise, wait)
+        if promise.withheld is not None:
+            raise promise.withheld
         tree = promise_tree(self._service, promise)
         if tree["status"] == "completed":
             tree["result"] = self.documented.result(promise) or tree["result"]

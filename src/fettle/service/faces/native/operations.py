@@ -22,7 +22,7 @@ from fettle.service.faces.native.answered import Answered
 from fettle.service.faces.native.bodies import Batch, LoadState, Operation, SamplerOfRun, SampleRun, SaveState, Step
 from fettle.service.faces.native.data import data_of
 from fettle.service.faces.native.said import Wait, described, said
-from fettle.service.faces.native.texts import tokens_of
+from fettle.service.faces.native.texts import all_tokens
 from fettle.service.wire import answer
 
 _LOSS: TypeAdapter[LossConfig] = TypeAdapter(LossConfig)
@@ -174,7 +174,7 @@ def _add_sampling(router: APIRouter, service: Service, answered: Answered) -> No
         model = service.models.named(service.run(caller, run_id).model)
         given = {name: getattr(body, name) for name in ("max_tokens", "temperature", "top_p")}
         params = body.params.model_copy(update={name: v for name, v in given.items() if v is not None})
-        requests = [SampleRequest(tokens_of(model, prompt), body.n, params) for prompt in body.prompts]
+        requests = [SampleRequest(prompt, body.n, params) for prompt in await all_tokens(model, body.prompts)]
         pin = _submitted(service, caller, run_id, body, Pin())
         promise = service.draw(caller, f"sample/{pin.id}", pin.id, requests)
         return await answered.promised(request, caller, promise, wait, told=pin.id)

@@ -4,12 +4,13 @@ import asyncio
 import json
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 from fettle.broker import Promise
 from fettle.engine.base import SampleRequest
-from fettle.errors import FettleError
+from fettle.errors import FettleError, StorageError
 from fettle.service.models import Model
 from fettle.service.wire import error_tree
 from fettle.types import Completion
@@ -51,7 +52,8 @@ async def events(
             yield event
     finally:
         listening = False
-        promise.cancel()
+        with suppress(StorageError):
+            promise.cancel()
         promise.acknowledge()
 
 

@@ -4,10 +4,11 @@ import json
 import secrets
 import time
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 from fettle.broker import Promise
-from fettle.errors import FettleError
+from fettle.errors import FettleError, StorageError
 from fettle.service.faces.openai.drawing import Overheard
 from fettle.service.faces.openai.forms import Form, Json
 from fettle.service.faces.openai.refusals import error_body
@@ -60,7 +61,8 @@ class Answer:
             yield _event(error_body(error))
         finally:  # also where the caller has gone away
             overheard.leave()
-            promise.cancel()
+            with suppress(StorageError):
+                promise.cancel()
             promise.acknowledge()
 
     def _event(self, choices: list[Json], usage: bool, used: Json | None = None) -> bytes:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -9,6 +10,7 @@ from fastapi import Request
 
 from fettle.broker import Promise
 from fettle.engine.base import SampleRequest, Watch
+from fettle.errors import StorageError
 from fettle.types import Completion
 
 
@@ -66,7 +68,8 @@ async def completions(promise: Promise, request: Request) -> list[Completion]:
     try:
         await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not answer.done():
-            promise.cancel()
+            with suppress(StorageError):
+                promise.cancel()
         drawn: list[Completion] = await answer
         return drawn
     finally:

@@ -47,6 +47,8 @@ class Futures:
             again = {"type": "try_again", "request_id": body.request_id, "queue_state": "active"}
             return JSONResponse(again, 408)
         except FettleError as error:
+            if promise.withheld is not None:  # it may have succeeded: the client asks again
+                raise
             return JSONResponse(failed(error))
 
     async def poll(self, who: Who, body: bodies.RetrieveFutures) -> JSONResponse:
