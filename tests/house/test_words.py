@@ -7,6 +7,7 @@ from pathlib import Path
 ROOMS_WITH_NO_MEANING = {"utils", "util", "common", "helpers", "helper", "misc"}
 LEFT_TO_DO = re.compile(r"\b(TO" r"DO|FIX" r"ME|XX" r"X)\b")
 ONE_MACHINE = re.compile(r"(?<![\w./-])(/wor" r"k/|/tm" r"p/w/|shar" r"ed/)")
+REASONED = re.compile(r"# noqa: BLE001  \w+")
 TEXT = {".py", ".md", ".toml", ".yaml", ".yml", ".txt", ".jsonl", ""}
 
 
@@ -23,7 +24,7 @@ def test_nothing_names_the_machine_it_was_written_on(root):
     assert matches(root, ONE_MACHINE) == []
 
 
-def test_whoever_catches_everything_raises_it_again_or_hands_it_to_who_waits(root):
+def test_whoever_catches_everything_raises_it_again_or_hands_it_to_who_waits_or_says_why_not(root):
     assert [place for path in (root / "src").rglob("*.py") for place in catch_alls(path)] == []
 
 
@@ -33,8 +34,10 @@ def test_a_catch_all_is_found(tmp_path):
     raised = "try:\n    pass\nexcept Exception as error:\n    raise ValueError('theirs') from error\n"
     handed_on = "try:\n    pass\nexcept BaseException as error:\n    answer.set_exception(error)\n"
     made_up = "try:\n    pass\nexcept BaseException as error:\n    answer.set_exception(other)\n"
-    path.write_text(kept + raised + handed_on + made_up)
-    assert catch_alls(path) == [f"{path}:3", f"{path}:7", f"{path}:19"]
+    reasoned = "try:\n    pass\nexcept Exception:  # noqa: BLE001  the others go on\n    pass\n"
+    unreasoned = "try:\n    pass\nexcept Exception:  # noqa: BLE001\n    pass\n"
+    path.write_text(kept + raised + handed_on + made_up + reasoned + unreasoned)
+    assert catch_alls(path) == [f"{path}:3", f"{path}:7", f"{path}:19", f"{path}:27"]
 
 
 def matches(root: Path, pattern: re.Pattern[str]) -> list[str]:
@@ -57,10 +60,13 @@ def texts(root: Path) -> list[Path]:
 def catch_alls(path: Path) -> list[str]:
     """Handlers in which something may vanish; one that ends by raising it again, as it was or as ours, may stay.
 
-    So may one that ends by giving it to a future, which raises it where it is waited for.
+    So may one that ends by giving it to a future, which raises it where it is waited for, and one that gives its reason
+    on its own line.
     """
-    handlers = (n for n in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(n, ast.ExceptHandler))
-    greedy = [handler for handler in handlers if catches_all(handler)]
+    text = path.read_text(encoding="utf-8")
+    lines = text.splitlines()
+    handlers = (n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.ExceptHandler))
+    greedy = [each for each in handlers if catches_all(each) and not REASONED.search(lines[each.lineno - 1])]
     return [f"{path}:{each.lineno}" for each in greedy if not raises_again(each) and not hands_on(each)]
 
 

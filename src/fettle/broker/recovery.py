@@ -180,10 +180,12 @@ class Recovery:
                     ways[newest]()
                     break
                 except Exception as error:
-                    if not newest:
-                        raise
-                    logger.warning("%s: %s cannot be read (%s): an older one is", log.name, kept[newest].folder, error)
-                    newest -= 1
+                    if newest:
+                        name = kept[newest].folder
+                        logger.warning("%s: %s cannot be read (%s): an older one is", log.name, name, error)
+                        newest -= 1
+                        continue
+                    raise
             for order in _in_turn(numbers, kept[newest].before):
                 if order in operations and order < kept[-1].before:
                     self._between(log, operations[order])
