@@ -7,6 +7,7 @@ import pytest
 
 from fettle.config import TinyModel
 from fettle.engine.local import make_tiny_model
+from fettle.service.audit import Audit
 from tests.service.databases import database_url, postgres, store
 from tests.service.served import Client, Served, Spawned, serving
 
@@ -55,3 +56,23 @@ def spawned(tmp_path: Path, tiny_model: str) -> Iterator[Callable[..., Spawned]]
     yield start
     for each in running:
         each.close()
+
+
+class Clock:
+    """Seconds that pass when a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def audit(store, tmp_path) -> Audit:
+    return Audit(store, tmp_path)

@@ -15,24 +15,6 @@ from fettle.service.store import Store
 from tests.service.databases import running_postgres
 
 
-class Clock:
-    def __init__(self):
-        self.now = 100.0
-
-    def __call__(self):
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def audit(store, tmp_path) -> Audit:
-    return Audit(store, tmp_path)
-
-
 @pytest.fixture
 async def keyring(store, audit, clock) -> AsyncIterator[Keyring]:
     ring = Keyring(store, audit, clock=clock)

@@ -1,7 +1,6 @@
 import pytest
 
 from fettle.errors import BusyError
-from fettle.service.audit import Audit
 from fettle.service.callers import Caller
 from fettle.service.rates import CLASSES, MIB, Rates, body_limit, class_of
 
@@ -12,24 +11,6 @@ CALLER = Caller("acme", "key-1", admin=False)
 def database_url(tmp_path) -> str:
     """One kind is enough here."""
     return f"sqlite:///{tmp_path / 'catalogue.sqlite3'}"
-
-
-class Clock:
-    def __init__(self):
-        self.now = 0.0
-
-    def __call__(self):
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def audit(store, tmp_path) -> Audit:
-    return Audit(store, tmp_path)
 
 
 @pytest.fixture

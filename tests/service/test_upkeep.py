@@ -25,14 +25,18 @@ async def test_a_mistake_in_one_task_ends_neither_the_others_nor_itself():
 
 
 async def test_a_task_that_never_ends_is_broken_off_at_the_end():
-    begun = asyncio.Event()
+    begun, broken_off = asyncio.Event(), asyncio.Event()
 
     async def endless() -> None:
         begun.set()
-        await asyncio.Event().wait()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            broken_off.set()
 
     upkeep = Upkeep(endless, interval_s=0.01)
     upkeep.start()
     await begun.wait()
     async with asyncio.timeout(10):
         await upkeep.stop(patience_s=0.05)
+        assert await broken_off.wait()

@@ -56,8 +56,8 @@ async def opened(settings: ServiceConfig) -> AsyncIterator[Service]:
         StorageError: the state folder or the database cannot be used.
     """
     state = await asyncio.to_thread(Path(settings.state).resolve)
+    models = Models(settings.models)  # a slip in their names leaves no folder
     with _claimed(state):
-        models = Models(settings.models)
         store = await Store.opened(settings.database_url, state)
         try:
             backend = LocalBackend(settings.engine, checkpoints=state / FOLDER)

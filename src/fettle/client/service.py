@@ -13,19 +13,8 @@ from fettle.client.sampling import SamplingClient
 from fettle.client.training import TrainingClient
 from fettle.client.transport import PATIENCE, outcome
 from fettle.config import AdamW, PolicySpec
-from fettle.config.arguments import settings_from
-from fettle.config.document import Keys
+from fettle.config.arguments import RUN_ARGUMENTS, settings_from
 from fettle.errors import ConfigError
-
-RUN_ARGUMENTS: Mapping[Keys, str] = MappingProxyType(
-    {
-        ("model",): "base_model",
-        ("lora", "rank"): "lora_r",
-        ("lora", "alpha"): "lora_alpha",
-        ("lora", "dropout"): "lora_dropout",
-    }
-)
-"""What ``create_run`` calls the settings of a policy."""
 
 
 class ServiceClient:

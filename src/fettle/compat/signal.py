@@ -10,7 +10,6 @@ import secrets
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Literal, TypeVar
 
 from transformers import AutoTokenizer
@@ -19,8 +18,7 @@ from fettle.broker import Broker
 from fettle.broker.columnar import Trainee, forward_backward
 from fettle.broker.documented import settings_of
 from fettle.config import AdamW, LocalEngine, PolicySpec, SamplingParams
-from fettle.config.arguments import settings_from
-from fettle.config.document import Keys
+from fettle.config.arguments import RUN_ARGUMENTS, settings_from
 from fettle.config.explain import shown
 from fettle.engine import Engine
 from fettle.engine.local import LocalBackend
@@ -28,16 +26,6 @@ from fettle.errors import ConfigError, LossInputError, ModelError, NotFoundError
 from fettle.randomness import key
 
 Result = TypeVar("Result")
-
-RUN_ARGUMENTS: Mapping[Keys, str] = MappingProxyType(
-    {
-        ("model",): "base_model",
-        ("lora", "rank"): "lora_r",
-        ("lora", "alpha"): "lora_alpha",
-        ("lora", "dropout"): "lora_dropout",
-    }
-)
-"""What ``create_run`` calls the settings of a policy."""
 
 
 class TrainingClient:

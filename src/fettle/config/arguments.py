@@ -16,6 +16,16 @@ Settings = TypeVar("Settings", bound=Frozen)
 
 SAME_NAMES: Mapping[Keys, str] = MappingProxyType({})
 
+RUN_ARGUMENTS: Mapping[Keys, str] = MappingProxyType(
+    {
+        ("model",): "base_model",
+        ("lora", "rank"): "lora_r",
+        ("lora", "alpha"): "lora_alpha",
+        ("lora", "dropout"): "lora_dropout",
+    }
+)
+"""What ``create_run`` calls the settings of a policy."""
+
 
 def settings_from(
     call: str, kind: type[Settings], given: Mapping[str, Any], names: Mapping[Keys, str] = SAME_NAMES
