@@ -5,6 +5,7 @@
   + DataError          a data file or a task cannot be used
   + LossInputError     a batch lacks what its loss reads, or has it in the wrong shape
   + ModelError         a model or tokenizer cannot be loaded or does not fit the work
+    + ContextError     a prompt leaves no room in the model's context
   + CheckpointError    a checkpoint is missing, incomplete or altered
   + SequenceError      an operation came out of turn, or twice with different contents
   + NotFoundError      no such policy, sampler or run
@@ -62,6 +63,12 @@ class ModelError(FettleError):
     """A model or tokenizer cannot be loaded, or does not fit the work."""
 
     code = "model"
+
+
+class ContextError(ModelError):
+    """A prompt leaves no room in the model's context."""
+
+    code = "context"
 
 
 class CheckpointError(FettleError):
@@ -160,7 +167,8 @@ class TimeoutError(FettleError):
 
 def by_code(code: str) -> type[FettleError]:
     """The error class that ``code`` names; an unknown code is an ``EngineError``."""
-    return {cls.code: cls for cls in FettleError.__subclasses__()}.get(code, EngineError)
+    classes = FettleError.__subclasses__() + ModelError.__subclasses__()
+    return {cls.code: cls for cls in classes}.get(code, EngineError)
 
 
 OTHER_WORDS: Mapping[str, str] = MappingProxyType(

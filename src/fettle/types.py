@@ -26,8 +26,32 @@ MOST_TOKEN = 2**31 - 1
 LOGPROB_ROUNDING = 1e-4
 """How far above 0 arithmetic may put the logarithm of a probability near 1."""
 
+Ending = Literal["", "turns", "tokens", "context", "seconds", "environment"]
+"""Which limit cut an episode short: turns, tokens that the policy drew, the model's context, seconds, or one of the
+environment's own. None for an episode that came to its end."""
+
 StopReason = Literal["stop", "length"]
 """``stop``: a stop token or stop string was drawn; ``length``: the token limit or the context ended it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call of a tool, as the assistant made it."""
+
+    id: str
+    name: str
+    arguments: str
+    """JSON, as it was written."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolSpec:
+    """A tool as a model is told of it."""
+
+    name: str
+    description: str
+    schema: str
+    """JSON: the JSON schema of its arguments, an object."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +60,10 @@ class Message:
 
     role: Literal["system", "user", "assistant", "tool"]
     content: str
+    tool_calls: tuple[ToolCall, ...] = ()
+    """What the assistant calls; ``content`` is then what it says besides."""
+    tool_call_id: str = ""
+    """Which call a tool's message answers."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -222,12 +250,18 @@ class Task:
     @property
     def id(self) -> str:
         """A hash of the content: two tasks that ask and expect the same are the same task."""
-        content = [[(m.role, m.content) for m in self.prompt], self.data.get("answer")]
+        content = [[_content(message) for message in self.prompt], self.data.get("answer")]
         try:
             text = json.dumps(content, sort_keys=True)
         except TypeError as error:
             raise DataError(f"a task of {self.source} holds an answer that is not JSON: {error}") from error
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _content(message: Message) -> tuple[str, ...]:
+    """What a message says, for a hash."""
+    calls = (part for call in message.tool_calls for part in (call.id, call.name, call.arguments))
+    return (message.role, message.content, *calls)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -258,6 +292,10 @@ class Trajectory:
     group: str = ""
     measured: Mapping[str, float] = field(default_factory=dict)
     """Numbers by name that are told, and are no part of the reward."""
+    ending: Ending = ""
+    """The limit that cut it short."""
+    player: str = ""
+    """Whose side of a game it is; empty where there is one player only."""
 
     @property
     def reward(self) -> float:

@@ -27,11 +27,13 @@ class Scripted:
         self.replies = list(replies)
         self.prompts: list[list[int]] = []
         self.seeds: list[int] = []
+        self.params: list[SamplingParams] = []
         self.stop_reason = stop_reason
 
     async def sample(self, prompt: Sequence[int], n: int, params: SamplingParams) -> list[Completion]:
         self.prompts.append(list(prompt))
         self.seeds.append(params.seed)
+        self.params.append(params)
         tokens = list(self.replies.pop(0) if len(self.replies) > 1 else self.replies[0])
         logprobs = [-0.1 * (i + 1) for i in range(len(tokens))]
         return [Completion(tokens, logprobs, self.stop_reason, self.policy_version)] * n

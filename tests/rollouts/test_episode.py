@@ -139,4 +139,4 @@ async def test_a_shifted_reward_has_a_name_and_still_sums(template):
     trajectory = await played(template, [20])
     moved = shifted(trajectory, -0.5, "overlong")
     assert moved.reward == trajectory.reward - 0.5
-    assert moved.components == {"solved": 1.0, "overlong": -0.5}
+    assert moved.components == {"reward": 0.5, "solved": 1.0, "overlong": -0.5}

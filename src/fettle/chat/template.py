@@ -6,15 +6,18 @@ token for token, and earlier turns are never written anew.
 """
 
 import functools
+import json
+import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import takewhile
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from fettle.errors import DataError, ModelError
-from fettle.types import Message
+from fettle.types import Message, ToolSpec
 
 QUESTION = Message("user", "A question")
 MARK = "Marked"
@@ -26,6 +29,10 @@ DECODED = 2**16
 PROMPTED = 2**10
 """Prompts whose tokens are remembered: the members of a group share theirs, and every evaluation asks the same."""
 REPLY = Message("assistant", MARK)
+BREAK = "\ufdd0"
+"""Never a character of any text: tokens do not reach across it, and it is none itself."""
+HEARD = frozenset({"user", "tool"})
+"""Who speaks from outside: a control token that they spell out is text, and never the token."""
 
 
 class _Reply(NamedTuple):
@@ -60,19 +67,21 @@ class Template:
                 f"the chat template of {self._name} cannot write a question and a reply ({error})"
             ) from error
         closing = self._tokens_after(head, self._closing)
-        added = set(tokenizer.added_tokens_decoder)
+        added = tokenizer.added_tokens_decoder
         ends = [place for place, token in enumerate(closing) if token in added]
         through = ends[0] + 1 if ends else 0
         self._end, self._after_end = closing[:through], closing[through:]
         self.end_token_ids = frozenset(self._end[-1:]) | frozenset({tokenizer.eos_token_id} - {None})
+        control = {token.content for place, token in added.items() if token.special or place in self.end_token_ids}
+        self._control = re.compile("|".join(map(re.escape, sorted(control, key=len, reverse=True))) or "(?!)")
 
-    def prompt(self, messages: Sequence[Message]) -> list[int]:
-        """The conversation so far, up to where the assistant speaks.
+    def prompt(self, messages: Sequence[Message], tools: Sequence[ToolSpec] = ()) -> list[int]:
+        """The conversation so far, up to where the assistant speaks, and the tools that it may call.
 
         Raises:
             DataError: there are no messages, or the template refuses them.
         """
-        return list(self._prompted(tuple(messages)))
+        return list(self._prompted(tuple(messages), tuple(tools)))
 
     def continuation(self, sampled: Sequence[int], new: Sequence[Message]) -> list[int]:
         """What to append to sampled tokens: the end of their turn if they lack it, ``new``, and the next prompt.
@@ -81,7 +90,7 @@ class Template:
             DataError: the template refuses ``new`` after a reply.
             ModelError: the template writes the end of a reply differently once the conversation goes on.
         """
-        following = self._following(new, generation_prompt=True)
+        following = self._following(self._inert(new), generation_prompt=True)
         return following[len(self._end) :] if self._ended(sampled) else following
 
     def reply(self, sampled: Sequence[int]) -> Message:
@@ -118,7 +127,7 @@ class Template:
         _check_turns(messages)
         tokens: list[int] = []
         mask: list[float] = []
-        for reply in self._replies(messages):
+        for reply in self._replies(self._inert(messages)):
             tokens += [*reply.before, *reply.said]
             mask += [0.0] * len(reply.before) + [1.0] * len(reply.said)
         return tokens + self._after_end, mask + [0.0] * len(self._after_end)
@@ -133,6 +142,7 @@ class Template:
             DataError: the assistant says nothing, or has the first word; or the template does not write a message as
                 it stands.
         """
+        messages = self._inert(messages)
         last = max((place for place, message in enumerate(messages) if message.role == "assistant"), default=-1)
         _check_turns(messages[: last + 1])
         tokens: list[int] = []
@@ -248,16 +258,30 @@ class Template:
             )
         return head + mark, tail
 
-    def _asked(self, messages: Sequence[Message]) -> list[int]:
-        return self._encoded(self._text(messages, generation_prompt=True))
+    def _asked(self, messages: Sequence[Message], tools: Sequence[ToolSpec]) -> list[int]:
+        return self._encoded(self._text(self._inert(messages), tools, generation_prompt=True))
 
-    def _text(self, messages: Sequence[Message], *, generation_prompt: bool = False) -> str:
+    def _inert(self, messages: Sequence[Message]) -> list[Message]:
+        """The messages, in which control tokens that somebody spelt out are broken into text."""
+        return [
+            replace(message, content=self._control.sub(_broken, message.content.replace(BREAK, "")))
+            if message.role in HEARD
+            else message
+            for message in messages
+        ]
+
+    def _text(
+        self, messages: Sequence[Message], tools: Sequence[ToolSpec] = (), *, generation_prompt: bool = False
+    ) -> str:
         if not messages:
             raise DataError("there is no message to answer: start the conversation with one")
-        rows = [{"role": message.role, "content": message.content} for message in messages]
+        offered = {"tools": [_offered(tool) for tool in tools]} if tools else {}
         try:
             text: str = self._tokenizer.apply_chat_template(
-                rows, tokenize=False, add_generation_prompt=generation_prompt
+                [_row(message) for message in messages],
+                tokenize=False,
+                add_generation_prompt=generation_prompt,
+                **offered,
             )
         except (TemplateError, TypeError) as error:
             roles = ", ".join(message.role for message in messages)
@@ -271,8 +295,38 @@ class Template:
         return whole[len(before) :] if whole[: len(before)] == before else self._encoded(text)
 
     def _encoded(self, text: str) -> list[int]:
-        tokens: list[int] = self._tokenizer.encode(text, add_special_tokens=False, verbose=False)
+        tokens: list[int] = []
+        for part in text.split(BREAK):
+            tokens += self._tokenizer.encode(part, add_special_tokens=False, verbose=False)
         return tokens
+
+
+def _broken(control: re.Match[str]) -> str:
+    return control[0][:1] + BREAK + control[0][1:]
+
+
+def _row(message: Message) -> dict[str, Any]:
+    """A message as templates read it."""
+    row: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.tool_calls:
+        row["tool_calls"] = [
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": _read(call.arguments)}}
+            for call in message.tool_calls
+        ]
+    return row | ({"tool_call_id": message.tool_call_id} if message.tool_call_id else {})
+
+
+def _read(arguments: str) -> Any:
+    """Arguments as templates want them; what is no JSON stays a text."""
+    try:
+        return json.loads(arguments)
+    except ValueError:
+        return arguments
+
+
+def _offered(tool: ToolSpec) -> dict[str, Any]:
+    function = {"name": tool.name, "description": tool.description, "parameters": json.loads(tool.schema)}
+    return {"type": "function", "function": function}
 
 
 def _check_turns(messages: Sequence[Message]) -> None:

@@ -55,11 +55,13 @@ from fettle.config.losses import (
 )
 from fettle.config.offline import PreferenceRun, RewardModelRun, RewardWeighting, SFTRun, Targets
 from fettle.config.parts import (
+    USUAL_LIMITS,
     Checkpoints,
     Evaluation,
     FixedLength,
     HeldoutLoss,
     HeldoutPairs,
+    Limits,
     Reduction,
     Sampling,
     SequenceMean,
@@ -100,6 +102,7 @@ __all__ = [
     "PRESETS",
     "PREVIOUS",
     "STAGE",
+    "USUAL_LIMITS",
     "AdamW",
     "AdaptivePenalty",
     "Advantage",
@@ -127,6 +130,7 @@ __all__ = [
     "KLControl",
     "LagrangianPenalty",
     "LearnedReward",
+    "Limits",
     "Linear",
     "LoRA",
     "LocalEngine",

@@ -10,10 +10,11 @@ from fettle.config.base import Frozen
 class JournalSettings(Frozen):
     """The journal of a broker: every operation that was taken in, and what it came to."""
 
-    snapshot_seconds: Annotated[float, Field(gt=0)] = 60.0
-    """A policy that has worked is written down whole at the latest after so long; recovery repeats what came since."""
+    snapshot_seconds: Annotated[float, Field(gt=0)] = 20.0
+    """Computing, of all policies together, that is repeated after a kill, or thereabouts: beyond it the policy with the
+    most to repeat is written down whole, once that takes less than a tenth of the time that it has computed."""
     snapshot_operations: Annotated[int, Field(ge=1)] = 256
-    """And at the latest after so many operations."""
+    """A policy is written down at the latest after so many operations."""
     snapshots_kept: Annotated[int, Field(ge=1)] = 2
     """Newest snapshots of a policy that are kept, with the operations between them: steps that can be replayed."""
     segment_mib: Annotated[int, Field(ge=1)] = 64

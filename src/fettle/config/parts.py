@@ -67,6 +67,25 @@ class Sampling(Frozen):
     """A completion ends with the token that completes one of these strings."""
 
 
+class Limits(Frozen):
+    """Where an episode is cut short, and what may fail. What a limit cuts short is ``truncated``, and says by which."""
+
+    turns: Annotated[int, Field(ge=1)] = 32
+    """Most replies of the policy in one episode."""
+    tokens: Annotated[int, Field(ge=1)] | None = None
+    """Most tokens that the policy draws in one episode; null leaves that to the turns and the model's context."""
+    seconds: Annotated[float, Field(gt=0)] | None = None
+    """After so long no further turn is begun; null for never. What is cut by a clock is not the same in every run."""
+    step_seconds: Annotated[float, Field(gt=0)] = 300.0
+    """How long an environment may take for one answer; beyond that its episode has failed."""
+    failed_share: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Share of the episodes of one step that may fail; where more do, the run ends."""
+
+
+USUAL_LIMITS = Limits()
+"""Those of whoever sets none."""
+
+
 class Checkpoints(Frozen):
     """When the policy is saved, and what is kept."""
 

@@ -23,7 +23,7 @@ from fettle.config.credit import (
 from fettle.config.environments import EnvironmentConfig
 from fettle.config.layers import laid_over
 from fettle.config.losses import PPO, PolicyLossConfig
-from fettle.config.parts import Checkpoints, Evaluation, FolderName, Reduction, Sampling, TokenMean
+from fettle.config.parts import Checkpoints, Evaluation, FolderName, Limits, Reduction, Sampling, TokenMean
 from fettle.config.policy import AdamW, Constant, EngineConfig, LocalEngine, PolicySpec, Schedule
 from fettle.config.presets import PRESETS
 
@@ -67,6 +67,8 @@ class RLRun(Frozen):
     """Completions drawn for each task."""
     sampling: Sampling = Sampling()
     """How completions are drawn."""
+    limits: Limits = Limits()
+    """Where episodes are cut short, and how many of them may fail."""
     max_staleness: Annotated[int, Field(ge=0)] = 0
     """Policy versions by which a batch may be older than the policy it trains; 0 is strictly on-policy. Above 0 a run
     that was interrupted by hand, between checkpoints, goes on otherwise than it would have."""

@@ -37,6 +37,9 @@ class ServiceConfig(Frozen):
     """Address to listen on; ``0.0.0.0`` is all of this machine's."""
     port: Annotated[int, Field(ge=0, le=65535)] = 8700
     """Port to listen on; 0 takes a free one."""
+    public_url: Annotated[str, Field(pattern=r"^https?://[^/\s?#]+(/[^\s?#]*)?$")] | None = None
+    """Where clients reach the service (``https://train.example.org``), for the links it gives them; null: links name
+    the address at which the request came in."""
     database_url: str | None = None
     """SQLAlchemy's address of the catalogue (``postgresql+psycopg://...``); null: SQLite in the state folder."""
     artifacts_url: str | None = None
@@ -63,6 +66,9 @@ class ServiceConfig(Frozen):
     """Highest rank of an adapter."""
     max_policies: Annotated[int, Field(ge=1)] = 64
     """Most runs of one tenant that are held in memory. Paused ones, and those of finished sessions, are not."""
+    memory_share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """The most of the device's memory that one tenant's runs hold together, where it has several and keys are asked
+    for; idle runs give theirs back before one is refused."""
     max_samplers: Annotated[int, Field(ge=1)] = 256
     """Most samplers of pinned weights, of all tenants, that are kept; beyond it the tenant with most loses some."""
     session_timeout_s: Annotated[float, Field(gt=0)] = 900.0

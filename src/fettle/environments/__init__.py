@@ -1,6 +1,6 @@
 """Where tasks and rewards come from."""
 
-from fettle.environments.base import Environment, Observation, StepResult, Suite
+from fettle.environments.base import Environment, Game, GameStep, GameSuite, Observation, StepResult, Suite
 from fettle.environments.scoring import ScoringThread
 from fettle.environments.sheltered import Sheltered
 from fettle.environments.single_turn import SingleTurn
@@ -9,6 +9,9 @@ from fettle.environments.table import ENVIRONMENTS, suite
 __all__ = [
     "ENVIRONMENTS",
     "Environment",
+    "Game",
+    "GameStep",
+    "GameSuite",
     "Observation",
     "ScoringThread",
     "Sheltered",

@@ -1,14 +1,21 @@
-"""One episode: a policy and an environment take turns, token-in and token-out."""
+"""One episode: a policy and an environment take turns."""
 
+import asyncio
+import math
+from collections.abc import Awaitable, Mapping
 from dataclasses import replace
+from numbers import Real
+from typing import Any, TypeVar
 
 from fettle.chat import Template
-from fettle.config import SamplingParams
+from fettle.config import USUAL_LIMITS, Limits, SamplingParams
 from fettle.engine import Sampler
-from fettle.environments import Environment
-from fettle.errors import EnvironmentFault, ModelError
-from fettle.randomness import key
-from fettle.types import Failed, Message, Task, Trajectory, Turn
+from fettle.environments import Environment, Observation, StepResult
+from fettle.errors import EnvironmentFault, FettleError
+from fettle.rollouts.conversation import Conversation
+from fettle.types import Failed, Task, Trajectory
+
+Answer = TypeVar("Answer")
 
 
 async def episode(
@@ -18,62 +25,83 @@ async def episode(
     sampler: Sampler,
     template: Template,
     params: SamplingParams,
+    limits: Limits = USUAL_LIMITS,
     group: str = "",
 ) -> Trajectory | Failed:
-    """Play ``task`` to its end. What was sampled is what will be trained on: nothing is re-tokenised.
+    """Play ``task`` to its end, or to one of the ``limits``.
 
-    ``params.seed`` names the episode; each turn draws from a seed of its own. A fault of the environment makes
-    the episode ``Failed``; a fault of the engine is raised.
+    ``params.seed`` names the episode. A fault of the environment makes the episode ``Failed``; a fault of the engine
+    is raised.
     """
     try:
-        return await _played(task, environment, sampler, template, params, group)
+        first = await answered(environment.reset(task), Observation, limits)
+        side = Conversation(task, first, sampler=sampler, template=template, params=params, limits=limits)
+        while True:
+            action = await side.reply()
+            if action is None:
+                return side.trajectory(group=group, ending="context")
+            result = await answered(environment.step(action), StepResult, limits)
+            side.earned(_checked(result))
+            side.measured.update(result.measured)
+            ending = "environment" if result.truncated else "" if result.terminated else side.limit()
+            if ending or result.terminated:
+                return side.trajectory(group=group, ending=ending)
+            side.heard(result.messages)
     except EnvironmentFault as fault:
         return Failed(task, fault.message, group)
     finally:
         await environment.close()
 
 
-async def _played(
-    task: Task, environment: Environment, sampler: Sampler, template: Template, params: SamplingParams, group: str
-) -> Trajectory:
-    first = await environment.reset(task)
-    messages: list[Message] = list(first.messages)
-    observation = template.prompt(messages)
-    history: list[int] = []
-    turns: list[Turn] = []
-    components: dict[str, float] = {}
-    while True:
-        history += observation
-        seed = key(params.seed, "turn", len(turns))
-        drawing = params.model_copy(update={"seed": seed, "continued": not first.one_reply})
-        try:
-            completion = (await sampler.sample(history, 1, drawing))[0]
-        except ModelError as error:
-            raise ModelError(f"task {task.id} of {task.source}, {_beginning(task)}: {error.message}") from error
-        action = template.reply(completion.tokens)
-        result = await environment.step(action)
-        turns.append(Turn(observation, completion, result.reward))
-        components = {**components, **{n: components.get(n, 0.0) + value for n, value in result.components.items()}}
-        messages += [action, *result.messages]
-        if result.terminated or result.truncated:
-            break
-        observation = template.continuation(completion.tokens, result.messages)
-        history += completion.tokens
-    cut_short = result.truncated or completion.stop_reason == "length"
-    return Trajectory(
-        task=task,
-        turns=tuple(turns),
-        messages=tuple(messages),
-        terminated=not cut_short,
-        truncated=cut_short,
-        components=components,
-        temperature=params.temperature,
-        group=group,
-    )
+async def answered(call: Awaitable[Answer], kind: type[Answer], limits: Limits) -> Answer:
+    """What an environment answers, in the time it has for that.
+
+    Raises:
+        EnvironmentFault: it raised, took too long, or answered with something else than ``kind``.
+    """
+    try:
+        async with asyncio.timeout(limits.step_seconds):
+            found = await call
+    except FettleError:
+        raise
+    except TimeoutError as error:
+        raise EnvironmentFault(
+            f"the environment did not answer within {limits.step_seconds:g} s: raise limits.step_seconds, or mend it"
+        ) from error
+    except Exception as error:  # an environment may be anybody's, and whatever it raises is its fault
+        raise EnvironmentFault(f"the environment raised {type(error).__name__}: {error}") from error
+    if not isinstance(found, kind):
+        raise EnvironmentFault(
+            f"the environment answered with {type(found).__name__}, and not with {kind.__name__}: mend it"
+        )
+    return found
 
 
-def _beginning(task: Task) -> str:
-    return f"which begins {task.prompt[-1].content[:60]!r}"
+def _checked(result: StepResult) -> dict[str, float]:
+    """The components of a step's reward.
+
+    Raises:
+        EnvironmentFault: one is not a finite number, or they do not sum to the reward.
+    """
+    whole = finite({"reward": result.reward})
+    parts = finite(result.components or (whole if result.reward else {}))
+    if not math.isclose(sum(parts.values()), result.reward, rel_tol=1e-6, abs_tol=1e-6):
+        raise EnvironmentFault(
+            f"the environment paid {result.reward:g}, and its components sum to {sum(parts.values()):g}: mend it"
+        )
+    return parts
+
+
+def finite(components: Mapping[str, Any]) -> dict[str, float]:
+    """What was paid, part by part.
+
+    Raises:
+        EnvironmentFault: a part is not a finite number.
+    """
+    for name, value in components.items():
+        if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
+            raise EnvironmentFault(f"the environment paid {value!r} as {name}: it must be a finite number")
+    return {name: float(value) for name, value in components.items()}
 
 
 def shifted(trajectory: Trajectory, amount: float, component: str) -> Trajectory:

@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import dataclass
 
 from fettle.chat import Template
-from fettle.config import SamplingParams
+from fettle.config import USUAL_LIMITS, Limits, SamplingParams
 from fettle.engine import Sampler
 from fettle.environments import Suite
 from fettle.randomness import key
@@ -27,7 +27,15 @@ class Group:
 
 
 async def group(
-    task: Task, suite: Suite, *, size: int, sampler: Sampler, template: Template, params: SamplingParams, name: str
+    task: Task,
+    suite: Suite,
+    *,
+    size: int,
+    sampler: Sampler,
+    template: Template,
+    params: SamplingParams,
+    name: str,
+    limits: Limits = USUAL_LIMITS,
 ) -> Group:
     """Play ``task`` ``size`` times at once. Each episode has an environment and a seed of its own."""
     episodes = (
@@ -37,6 +45,7 @@ async def group(
             sampler=sampler,
             template=template,
             params=params.model_copy(update={"seed": key(params.seed, "member", member)}),
+            limits=limits,
             group=name,
         )
         for member in range(size)

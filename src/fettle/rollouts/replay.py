@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from random import Random
 from typing import Any
 
 from fettle.errors import DataError
 from fettle.randomness import key
 from fettle.rollouts.group import Group
-from fettle.types import Completion, Failed, Message, Task, Trajectory, Turn
+from fettle.types import Completion, Failed, Message, Task, ToolCall, Trajectory, Turn
 
 Fields = dict[str, Any]
 
@@ -111,6 +112,8 @@ def trajectory_row(trajectory: Trajectory) -> Fields:
         "temperature": trajectory.temperature,
         "group": trajectory.group,
         "measured": dict(trajectory.measured),
+        "ending": trajectory.ending,
+        "player": trajectory.player,
     }
 
 
@@ -125,13 +128,15 @@ def trajectory_of(row: Mapping[str, Any]) -> Trajectory:
         return Trajectory(
             task=_task_of(row["task"]),
             turns=tuple(Turn(*turn) for turn in turns),
-            messages=tuple(Message(**message) for message in row["messages"]),
+            messages=tuple(map(_message_of, row["messages"])),
             terminated=row["terminated"],
             truncated=row["truncated"],
             components=row["components"],
             temperature=row["temperature"],
             group=row["group"],
             measured=row["measured"],
+            ending=row["ending"],
+            player=row["player"],
         )
     except (KeyError, TypeError) as error:
         raise DataError(f"a trajectory cannot be read ({error!r}): start without it") from error
@@ -152,11 +157,15 @@ def _task_row(task: Task) -> Fields:
 
 
 def _task_of(row: Mapping[str, Any]) -> Task:
-    return Task(tuple(Message(**message) for message in row["prompt"]), row["data"], row["source"])
+    return Task(tuple(map(_message_of, row["prompt"])), row["data"], row["source"])
 
 
 def _message_row(message: Message) -> Fields:
-    return {"role": message.role, "content": message.content}
+    return asdict(message)
+
+
+def _message_of(row: Mapping[str, Any]) -> Message:
+    return Message(**{**row, "tool_calls": tuple(ToolCall(**call) for call in row["tool_calls"])})
 
 
 def _completion_row(completion: Completion) -> Fields:

@@ -22,7 +22,7 @@ COMPARED: Mapping[str, str] = {
 CONSUMERS: Mapping[type[Frozen], Mapping[str, str]] = {
     c.RLRun: {
         **dict.fromkeys(("environments", "groups_per_step", "group_size", "dynamic_sampling"), DRAWING),
-        **dict.fromkeys(("seed", "sampling"), DRAWING),
+        **dict.fromkeys(("seed", "sampling", "limits"), DRAWING),
         **dict.fromkeys(("minibatches", "epochs", "schedule"), "training.updates"),
         **dict.fromkeys(("loss", "optimizer"), LEARNING),
         **dict.fromkeys(("steps", "max_staleness"), RL),
@@ -73,6 +73,11 @@ CONSUMERS: Mapping[type[Frozen], Mapping[str, str]] = {
     ),
     **{kind: dict.fromkeys(("warmup_steps", "final"), SCHEDULE) for kind in (c.Constant, c.Linear, c.Cosine)},
     c.Sampling: dict.fromkeys(("max_tokens", "temperature", "stop"), DRAWING),
+    c.Limits: {
+        **dict.fromkeys(("turns", "tokens", "seconds"), "rollouts.conversation"),
+        "step_seconds": "rollouts.episode",
+        "failed_share": DRAWING,
+    },
     c.Evaluation: {
         **dict.fromkeys(("every", "tasks", "temperature", "samples"), RL),
         "patience": STAGES,

@@ -63,7 +63,7 @@ class Drawer:
         """The groups of one step, from the policy as it is now.
 
         Raises:
-            EnvironmentFault: every episode of the step failed.
+            EnvironmentFault: more episodes of the step failed than may.
         """
         began, busy = time.perf_counter(), Busy()
         sampler = await self._policy.sampler()
@@ -94,11 +94,17 @@ class Drawer:
     def _chosen(self, drawn: Sequence[Group], step: int) -> tuple[Group, ...]:
         """As many groups as a step learns from, those that can teach first, otherwise in the order drawn."""
         least = 1 if self._run.advantage in UNGROUPED else 2  # one alone has nothing to be compared with
+        failures = [failure for g in drawn for failure in g.failures]
+        episodes = len(failures) + sum(len(g.trajectories) for g in drawn)
+        if len(failures) > self._run.limits.failed_share * episodes:
+            raise EnvironmentFault(
+                f"{len(failures)} of the {episodes} episodes of step {step + 1} failed, and limits.failed_share allows "
+                f"{self._run.limits.failed_share:g} of them; the first: {failures[0].reason}"
+            )
         usable = [g for g in drawn if len(g.trajectories) >= least]
         if not usable:
-            failures = [failure for g in drawn for failure in g.failures]
             raise EnvironmentFault(
-                f"every episode of step {step + 1} failed, {len(failures)} of them; the first: {failures[0].reason}"
+                f"no group of step {step + 1} has {least} episodes that did not fail; the first: {failures[0].reason}"
             )
         wanted = self._run.groups_per_step
         return tuple(sorted(usable, key=lambda g: not _informative(g))[:wanted] if len(drawn) > wanted else usable)
@@ -113,6 +119,7 @@ class Drawer:
             sampler=sampler,
             template=self.template,
             params=self.params("rollout", index),
+            limits=self._run.limits,
             name=f"{choice.name}/{index}",
         )
         if self.scorer is None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fettle.chat import Template
-from fettle.config import SamplingParams
+from fettle.config import USUAL_LIMITS, Limits, SamplingParams
 from fettle.engine import Sampler
 from fettle.environments import Suite
 from fettle.errors import EnvironmentFault
@@ -67,6 +67,7 @@ async def evaluate(
     sampler: Sampler,
     template: Template,
     params: SamplingParams,
+    limits: Limits = USUAL_LIMITS,
     seed: int,
     samples: int = 1,
 ) -> Evaluation:
@@ -82,7 +83,15 @@ async def evaluate(
     async def played(suite: Suite, label: str, task: Task, sample: int) -> Trajectory | Failed:
         # The first completion of a task is the same however many follow it.
         drawing = params.model_copy(update={"seed": key(seed, "heldout", task.id, *([sample] if sample else []))})
-        return await episode(task, suite.environment(), sampler=sampler, template=template, params=drawing, group=label)
+        return await episode(
+            task,
+            suite.environment(),
+            sampler=sampler,
+            template=template,
+            params=drawing,
+            limits=limits,
+            group=label,
+        )
 
     labels = _labels(suites)
     outcomes = await asyncio.gather(

@@ -112,6 +112,7 @@ async def _evaluate(run: RLRun, drawer: Drawer, learner: Learner, session: Sessi
         sampler=await learner.policy.sampler(),
         template=drawer.template,
         params=drawer.params("evaluation").model_copy(update={"temperature": run.evaluation.temperature}),
+        limits=run.limits,
         seed=run.seed,
         samples=run.evaluation.samples,
     )

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from fettle.config import SamplingParams
 from fettle.engine.base import SampleRequest
 from fettle.engine.local.drawing import SettingsTable
-from fettle.errors import ConfigError, ModelError
+from fettle.errors import ConfigError, ContextError, ModelError
 
 NO_TOKEN = -1
 """Fills up rows of ``stop_ids``; never drawn."""
@@ -60,7 +60,8 @@ def roster(
     """The rows of ``requests``, the i-th of which is drawn by the voice of number ``voices[i]``.
 
     Raises:
-        ModelError: a prompt is empty, fills the context, or holds a token id outside the vocabulary.
+        ModelError: a prompt is empty, or holds a token id outside the vocabulary.
+        ContextError: a prompt fills the context.
         ConfigError: a stop string is empty, or one row alone does not fit into ``token_budget``.
     """
     for at, request in enumerate(requests):
@@ -100,7 +101,7 @@ def _check(request: SampleRequest, name: str, *, vocabulary: int, context: int) 
     if not len(prompt):
         raise ModelError(f"the prompt of {name} is empty, and a model needs a token to continue: give it at least one")
     if len(prompt) >= context:
-        raise ModelError(
+        raise ContextError(
             f"the prompt of {name} has {len(prompt)} tokens, which leaves no room for more in a context of {context}: "
             "shorten it"
         )

@@ -1,0 +1,101 @@
+"""One game: several players, each with a conversation, a sampler and a trajectory of its own."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from fettle.chat import Template
+from fettle.config import Limits, SamplingParams
+from fettle.engine import Sampler
+from fettle.environments import Game, GameStep
+from fettle.errors import EnvironmentFault
+from fettle.randomness import key
+from fettle.rollouts.conversation import Conversation
+from fettle.rollouts.episode import answered, finite
+from fettle.types import Ending, Failed, Message, Task, Trajectory
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Seat:
+    """Who plays a player, and how it draws; the seed of ``params`` names the game."""
+
+    sampler: Sampler
+    template: Template
+    params: SamplingParams
+
+
+async def match(
+    task: Task, game: Game, *, seats: Mapping[str, Seat], limits: Limits, group: str = ""
+) -> dict[str, Trajectory] | Failed:
+    """Play ``task`` to its end: the trajectory of every player that spoke, by name.
+
+    A player that reaches a limit ends the game for all. A fault of the game makes it ``Failed``; one of an engine is
+    raised.
+    """
+    try:
+        return await _Match(task, game, seats, limits, group).played()
+    except EnvironmentFault as fault:
+        return Failed(task, fault.message, group)
+    finally:
+        await game.close()
+
+
+class _Match:
+    def __init__(self, task: Task, game: Game, seats: Mapping[str, Seat], limits: Limits, group: str) -> None:
+        self._task, self._game, self._seats, self._limits, self._group = task, game, seats, limits, group
+        self._sides: dict[str, Conversation] = {}
+        self._heard: dict[str, list[Message]] = {}
+
+    async def played(self) -> dict[str, Trajectory]:
+        first, turn = await answered(self._game.reset(self._task), tuple, self._limits)
+        for player, observation in first.items():
+            seat = self._seats[player]
+            self._sides[player] = Conversation(
+                self._task,
+                observation,
+                sampler=seat.sampler,
+                template=seat.template,
+                params=seat.params.model_copy(update={"seed": key(seat.params.seed, "player", player)}),
+                limits=self._limits,
+            )
+        while True:
+            said = await asyncio.gather(*(self._spoken(player) for player in turn))
+            actions = {player: action for player, action in zip(turn, said, strict=True) if action is not None}
+            if len(actions) < len(turn):
+                return self._told("context")
+            step = await answered(self._game.step(actions), GameStep, self._limits)
+            self._taken(step)
+            ending = self._ending(step)
+            if ending or not step.turn:
+                return self._told(ending)
+            turn = step.turn
+
+    async def _spoken(self, player: str) -> Message | None:
+        side = self._sides[player]
+        if new := self._heard.pop(player, []):
+            side.heard(new)
+        return await side.reply()
+
+    def _taken(self, step: GameStep) -> None:
+        for player in (*step.heard, *step.components, *step.turn):
+            if player not in self._sides:
+                known = ", ".join(self._sides)
+                raise EnvironmentFault(f"the game speaks of a player {player!r}, and its players are {known}: mend it")
+        for player, messages in step.heard.items():
+            self._heard.setdefault(player, []).extend(messages)
+        for player, components in step.components.items():
+            self._sides[player].earned(finite(components))
+        for side in self._sides.values():
+            side.measured.update(step.measured)
+
+    def _ending(self, step: GameStep) -> Ending:
+        if step.truncated:
+            return "environment"
+        return next((limit for player in step.turn if (limit := self._sides[player].limit())), "")
+
+    def _told(self, ending: Ending) -> dict[str, Trajectory]:
+        spoke: Sequence[str] = [player for player, side in self._sides.items() if side.spoke]
+        return {
+            player: self._sides[player].trajectory(group=f"{self._group}/{player}", ending=ending, player=player)
+            for player in spoke
+        }

@@ -1,0 +1,79 @@
+"""Games: every player has a conversation, a seed and a reward of its own."""
+
+from collections.abc import Mapping
+
+from fettle.config import Limits, SamplingParams
+from fettle.environments import GameStep, Observation
+from fettle.rollouts import Seat, match, to_datum
+from fettle.types import Failed, Message, Task
+
+from .conftest import Scripted
+
+TASK = Task((Message("user", "Is 7 prime ?"),), {}, "test")
+PARAMS = SamplingParams(max_tokens=8, seed=5)
+
+
+class Argument:
+    """Two players speak in turn, and hear each other; the first wins."""
+
+    def __init__(self, rounds: int = 2) -> None:
+        self.left, self.closed = 2 * rounds, 0
+
+    async def reset(self, task: Task) -> tuple[Mapping[str, Observation], tuple[str, ...]]:
+        side = {name: Observation((*task.prompt, Message("user", f"You are {name}."))) for name in ("pro", "con")}
+        return side, ("pro",)
+
+    async def step(self, actions: Mapping[str, Message]) -> GameStep:
+        self.left -= 1
+        (name, said), other = next(iter(actions.items())), {"pro": "con", "con": "pro"}
+        if not self.left:
+            return GameStep({}, (), {"pro": {"won": 1.0}, "con": {"won": -1.0}}, {"rounds": 2.0})
+        return GameStep({other[name]: (Message("user", said.content),)}, (other[name],))
+
+    async def close(self) -> None:
+        self.closed += 1
+
+
+def seats(template, **samplers):
+    return {name: Seat(sampler, template, PARAMS) for name, sampler in samplers.items()}
+
+
+async def test_each_player_has_its_own_conversation_and_reward(template):
+    pro, con = Scripted([20], [22]), Scripted([30], [33])
+    found = await match(TASK, Argument(), seats=seats(template, pro=pro, con=con), limits=Limits(), group="g")
+    assert [found[name].reward for name in ("pro", "con")] == [1.0, -1.0]
+    assert [found[name].group for name in ("pro", "con")] == ["g/pro", "g/con"]
+    assert [found[name].player for name in ("pro", "con")] == ["pro", "con"]
+    heard = found["con"].messages[2].content
+    assert heard == found["pro"].messages[2].content  # what the first said is what the second heard first
+    assert found["pro"].measured == {"rounds": 2.0}
+    datum = to_datum(found["con"])
+    assert datum.tokens[datum.loss_mask > 0].tolist() == [30, 33]
+
+
+async def test_players_draw_from_seeds_of_their_own(template):
+    pro, con = Scripted([20]), Scripted([20])
+    await match(TASK, Argument(), seats=seats(template, pro=pro, con=con), limits=Limits())
+    seeds = [params.seed for sampler in (pro, con) for params in sampler.params]
+    assert len(set(seeds)) == 4
+
+
+async def test_a_limit_of_one_ends_the_game_for_all(template):
+    sides = seats(template, pro=Scripted([20]), con=Scripted([20]))
+    found = await match(TASK, Argument(), seats=sides, limits=Limits(turns=1))
+    assert {name: (side.ending, len(side.turns)) for name, side in found.items()} == {
+        "pro": ("turns", 1),
+        "con": ("turns", 1),
+    }
+
+
+async def test_a_game_that_names_a_stranger_has_failed_and_is_closed(template):
+    class Strange(Argument):
+        async def step(self, actions):
+            return GameStep({"nobody": ()}, ("pro",))
+
+    game = Strange()
+    found = await match(TASK, game, seats=seats(template, pro=Scripted([20]), con=Scripted([20])), limits=Limits())
+    assert isinstance(found, Failed)
+    assert "a player 'nobody', and its players are pro, con" in found.reason
+    assert game.closed == 1
