@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import zlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ class Asked:
     headers: dict[str, str]
     tree: Any
     connection: int
+    nbytes: int
+    """Of the body as it came."""
 
 
 @dataclass
@@ -74,9 +77,10 @@ async def _asked(reader: asyncio.StreamReader, connection: int) -> Asked | None:
     headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
     body = await reader.readexactly(int(headers.get("content-length", 0)))
     read = unpacked if headers.get("content-type") == MEDIA_TYPE else json.loads
-    tree = read(body) if body else None
+    opened = zlib.decompress(body) if headers.get("content-encoding") == "deflate" else body
+    tree = read(opened) if body else None
     parts = urlsplit(target)
-    return Asked(method, parts.path, parse_qs(parts.query), headers, tree, connection)
+    return Asked(method, parts.path, parse_qs(parts.query), headers, tree, connection, len(body))
 
 
 async def _answered(writer: asyncio.StreamWriter, said: Any) -> bool:

@@ -1,13 +1,17 @@
 """Requests: repeated where nobody answered, and never where somebody did."""
 
 import asyncio
+import json
+import random
 import socket
 import time
 
 import numpy as np
 import pytest
 
+from fettle.calls import ForwardBackward, call_digest, call_of, call_tree
 from fettle.client.transport import Transport
+from fettle.config import PPO
 from fettle.errors import (
     BusyError,
     ConfigError,
@@ -20,6 +24,8 @@ from fettle.errors import (
     UnreachableError,
     by_code,
 )
+from fettle.frames import plain
+from fettle.types import Datum, datum
 
 from .raw import CUT, DROPPED
 
@@ -35,6 +41,49 @@ async def test_frames_go_both_ways_over_one_connection(raw):
         assert answer["values"].tolist() == [0, 2, 4]
     assert {asked.connection for asked in raw.asked} == {0}
     assert {asked.headers["authorization"] for asked in raw.asked} == {"Bearer a-key"}
+
+
+async def test_a_batch_of_a_policy_gradient_is_a_tenth_of_its_json_on_the_wire(raw):
+    tree = call_tree(ForwardBackward(policy_gradient_batch(), PPO()))
+    said = json.dumps(plain(tree), separators=(",", ":"))
+    await Transport(raw.url).post("/v1/x", tree)
+    [asked] = raw.asked
+    assert 10 * asked.nbytes <= len(said)
+    assert call_digest(call_of(asked.tree)) == call_digest(call_of(tree))
+
+
+async def test_what_is_sent_again_is_the_same_compressed_body(raw):
+    answers = iter([DROPPED, (503, b"", {}), (200, {})])
+    raw.says = lambda asked: next(answers)
+    values = np.arange(10_000, dtype=np.float32)
+    await Transport(raw.url).post("/v1/x", {"values": values})
+    assert {asked.headers["content-encoding"] for asked in raw.asked} == {"deflate"}
+    assert [np.array_equal(asked.tree["values"], values) for asked in raw.asked] == [True] * 3
+
+
+async def test_small_bodies_are_sent_as_they_are(raw):
+    await Transport(raw.url).post("/v1/x", {"values": np.zeros(16, np.float32)})
+    [asked] = raw.asked
+    assert "content-encoding" not in asked.headers
+
+
+def policy_gradient_batch() -> list[Datum]:
+    """128 sequences."""
+    rng, data = random.Random("batch"), []
+    for index in range(128):
+        mask = [0.0] * rng.randint(16, 128) + [1.0] * rng.randint(8, 64)
+        credit = rng.gauss(0, 1)
+        data.append(
+            datum(
+                [rng.randrange(5, 500) for _ in mask],
+                mask,
+                group=str(index // 8),
+                advantages=[credit * each for each in mask],
+                weights=[each / 4096 for each in mask],
+                sampling_logprobs=[-rng.expovariate(1.0) * each for each in mask],
+            )
+        )
+    return data
 
 
 async def test_json_is_understood_too(raw):

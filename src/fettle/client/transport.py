@@ -8,6 +8,7 @@ import asyncio
 import json
 import ssl
 import time
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -45,6 +46,12 @@ WAIT = 30.0
 """Seconds that the service is asked to take over one question whether something is done."""
 
 KEPT_CONNECTIONS = 64
+
+COMPRESSED_FROM = 16 * 1024
+"""Bytes of a body from which on it is compressed, wherever the service is."""
+
+LEVEL = 4
+"""Of zlib: 7 ms for a MiB of a policy gradient's batch, which JSON says in ten times what is then sent."""
 
 WITHOUT_CODE: Mapping[int, type[FettleError]] = MappingProxyType(
     {401: AuthenticationError, 403: ForbiddenError, 404: NotFoundError, 413: TooLargeError}
@@ -103,14 +110,16 @@ class Transport:
             UnreachableError: nobody answered for as long as there is patience.
             FettleError: what the service raised; one that may pass, such as being busy, once patience is at its end.
         """
-        body, asked = (None if tree is None else packed(tree)), dict(query)
+        (body, kind), asked = await _said(tree), dict(query)
         if wait:
             asked["wait"] = f"{wait:g}"
         pause, until = 0.0, time.monotonic() + (self.patience if patience is None else patience)
         while True:
             retry_after = 0.0
             try:
-                response = await self._sent(method, path, body, asked, wait)
+                response = await self._http.request(
+                    method, path, content=body, params=asked, headers=kind, timeout=_timeout(wait)
+                )
             except httpx.TransportError as error:
                 trouble: FettleError = unreachable(self.url, error)
             else:
@@ -144,12 +153,6 @@ class Transport:
     async def close(self) -> None:
         """End the connections."""
         await self._http.aclose()
-
-    async def _sent(
-        self, method: str, path: str, body: bytes | None, query: Mapping[str, str | int], wait: float
-    ) -> httpx.Response:
-        kind = {} if body is None else {"Content-Type": MEDIA_TYPE}
-        return await self._http.request(method, path, content=body, params=query, headers=kind, timeout=_timeout(wait))
 
 
 async def outcome(transport: Transport, promise: str) -> Any:
@@ -225,6 +228,16 @@ def tree_of(response: httpx.Response) -> Tree:
         return json.loads(response.content)
     except ValueError as error:
         raise DataError(f"{response.request.url} answered with neither a frame nor JSON: is it a service?") from error
+
+
+async def _said(tree: Tree) -> tuple[bytes | None, dict[str, str]]:
+    """A request's body, and what its headers say of it."""
+    if tree is None:
+        return None, {}
+    body, kind = packed(tree), {"Content-Type": MEDIA_TYPE}
+    if len(body) < COMPRESSED_FROM:
+        return body, kind
+    return await asyncio.to_thread(zlib.compress, body, LEVEL), {**kind, "Content-Encoding": "deflate"}
 
 
 def _retry_after(response: httpx.Response) -> float:
