@@ -1,5 +1,7 @@
 """One policy that cannot be taken up again stops nobody else, and loses nothing."""
 
+import asyncio
+import gc
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ from fettle.calls import Forward, Load, Pin, Save
 from fettle.config import CausalLM
 from fettle.errors import StorageError
 from tests.broker.processes import REQUEST, STEP, Process, call, data, done, opened
+from tests.broker.tallies import REFUSED
 
 
 def states(process: Process, policy: str = "run") -> list[Path]:
@@ -29,6 +32,8 @@ async def test_the_other_policies_go_on_and_it_goes_on_once_it_is_mended(started
     one.broker.draw("drawn", pin.id, [REQUEST])
     for path in whole:
         path.write_text("{")
+    unasked = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, told: unasked.append(told))
     two = await started()
     assert list(two.backend.policies) == ["other"]
     await two.broker.submit("other", 0, 0, call(3)).result()
@@ -49,6 +54,8 @@ async def test_the_other_policies_go_on_and_it_goes_on_once_it_is_mended(started
         with pytest.raises(StorageError, match="the policy run cannot be taken up again"):
             await waiting
     assert not two.broker.promise("run.0.3").done
+    gc.collect()
+    assert not unasked
     for path, content in whole.items():
         path.write_text(content)
     three = await started()
@@ -92,3 +99,25 @@ async def test_a_policy_that_cannot_be_made_as_it_was_is_left_as_it_is_written(s
     path.write_text(content)
     three = await started()
     await three.broker.submit("two", 0, 0, call(1)).result()
+
+
+async def test_a_parked_policy_is_taken_back_from_an_older_snapshot_where_the_newest_cannot_be_read(started, caplog):
+    one = await started()
+    opened(one)
+    await done(one, call(1), Pin())
+    await one.broker.snapshot_all()
+    gone, _, kept = await done(one, Pin(), call(2), Pin(), first=2)
+    await done(one, STEP, Save("first"), call(REFUSED), first=5)
+    expected = one.tally()
+    await one.broker.park("run")
+    one.broker.release(gone.id)
+    states(one)[-1].write_text("{")
+    await done(one, Forward(data(5), CausalLM()), first=8)
+    assert "an older one is" in caplog.text
+    assert one.tally() == expected
+    assert {gone.id, kept.id} & set(one.backend.pins) == {kept.id}
+    await done(one, call(3), first=9)
+    await one.broker.snapshot_all()
+    two = await started()
+    assert two.tally() == one.tally()
+    assert two.backend.done == ["revive run"]

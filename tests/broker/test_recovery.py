@@ -54,6 +54,10 @@ async def test_a_client_that_sends_again_gets_the_same_answer(started):
         two.broker.submit("run", 0, 0, call(2))
     assert two.backend.done.count("refused run") == 0
     assert opened(two).done
+    assert opened(two).seconds == opened(one).seconds > 0
+    await two.broker.snapshot_all()
+    three = await started()
+    assert (opened(three).seconds, opened(three).answered_at) == (opened(one).seconds, opened(one).answered_at)
 
 
 async def test_recovery_goes_on_from_the_newest_snapshot_and_says_what_it_repeated(started, caplog):

@@ -94,3 +94,11 @@ def test_what_a_call_costs_beyond_its_estimate_is_charged_and_given_back():
     assert turns.take() == "a"
     turns.charge("a", -2 * QUANTUM)
     assert turns.take() == "a"
+
+
+def test_what_is_put_first_is_taken_before_all_that_waits_in_its_flow_and_before_nobody_else():
+    turns: Turns[str] = Turns(QUANTUM)
+    for flow, item in (("a", "a1"), ("b", "b1"), ("a", "a2")):
+        turns.put(flow, item, QUANTUM)
+    turns.put("b", "b0", QUANTUM, first=True)
+    assert [turns.take() for _ in range(len(turns))] == ["a1", "b0", "a2", "b1"]

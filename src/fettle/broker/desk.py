@@ -18,7 +18,7 @@ from fettle.broker.pins import Pins
 from fettle.broker.promises import Promise, bytes_of, digest_of, open_id, operation_id, order_of, words_of
 from fettle.broker.schedule import Worker
 from fettle.broker.snapshots import AwayError, Snapshots
-from fettle.broker.written import NOWHERE, body_of, opening_record, operation_record
+from fettle.broker.written import NOWHERE, body_of, following, opening_record, operation_record
 from fettle.calls import Call, Create, Load
 from fettle.config import JournalSettings
 from fettle.engine.base import Backend
@@ -61,7 +61,6 @@ class Desk:
         self.snapshots: Snapshots | None = None
         if journal is not None:
             self.snapshots = Snapshots(journal, backend, worker, self.pins, self.say)
-            journal.grown = self.snapshots.taken = self.compact
             self.snapshots.back = self._go_on
 
     def log(self, policy: str) -> OpLog:
@@ -174,14 +173,17 @@ class Desk:
                 return self.carried_out(log, promise.id, due.call(), again=again)
             finally:
                 promise.seconds = time.perf_counter() - started
+                if promise is not log.opening:
+                    log.written.reached = following(order_of(promise.id))
 
         def answered(done: "asyncio.Future[Any]") -> None:
+            error = done.exception()
             if log.lost is not None:
                 promise.withhold(log.lost)
-            elif isinstance(done.exception(), AwayError):
+            elif isinstance(error, AwayError):
                 log.held[order_of(promise.id)] = partial(self.carry_out, log, due, again=again)
             else:
-                self.ledger.answer(promise, done.exception() or done.result())
+                self.ledger.answer(promise, error or done.result())
 
         self._present(log.name)
         if log.written.away:
@@ -212,6 +214,11 @@ class Desk:
     def out_of_turn(self) -> set[Promise]:
         """Operations before which others are missing."""
         return {promise for log in self.logs.values() for promise in log.out_of_turn().values()}
+
+    def compact_from_now_on(self) -> None:
+        """Have files of the journal that nothing needs removed: all that was written has been taken up."""
+        if self._journal is not None and self.snapshots is not None:
+            self._journal.grown = self.snapshots.taken = self.compact
 
     def compact(self) -> None:
         """Remove files of the journal that nothing needs."""

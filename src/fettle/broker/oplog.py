@@ -144,6 +144,8 @@ def policy_record(log: OpLog, pins: Iterable[Promise]) -> Tree:
         "tenant": log.tenant,
         "call": np.frombuffer(packed(call_tree(log.call)), np.uint8),
         "opened": result_tree(log.opening.answer) if log.opening.done else None,
+        "seconds": log.opening.seconds,
+        "at": log.opening.answered_at,
         "acknowledged": log.opening.acknowledged,
         "incarnation": log.incarnation,
         "next_seq": log.next_seq,

@@ -9,7 +9,7 @@ from fettle.broker.written import Order, Snapshot
 from fettle.errors import StorageError
 from fettle.frames import Tree
 
-FORMAT = 2
+FORMAT = 3
 """Of records: a journal of another is not read."""
 
 
@@ -54,6 +54,10 @@ class PastPolicy:
     acknowledged: bool = False
     opened: Tree = None
     """What opening it came to."""
+    seconds: float = 0.0
+    """Of computing that opening it took."""
+    at: float = 0.0
+    """When that was answered."""
     parked: bool = False
     snapshots: list[Snapshot] = field(default_factory=list)
     pins: dict[str, int] = field(default_factory=dict)
@@ -135,6 +139,8 @@ def _policy(past: Past, place: Place, tree: Tree) -> None:
         tree["closed"],
         tree["acknowledged"],
         tree["opened"],
+        tree["seconds"],
+        tree["at"],
         tree["parked"],
         [Snapshot((one, seq), folder, tuple(held)) for one, seq, folder, held in tree["snapshots"]],
         dict(tree["pins"]),
@@ -164,6 +170,7 @@ def _answer(past: Past, place: Place, tree: Tree) -> None:
         return
     if tree["kind"] in ("create", "load"):
         policy.opened, policy.acknowledged, policy.closed = result, not tree["kept"], result["type"] == "error"
+        policy.seconds, policy.at = tree["seconds"], tree["at"]
     if tree["kind"] == "close" and result.get("code") != "cancelled":
         policy.closed = True
     if result["type"] in ("step", "version"):

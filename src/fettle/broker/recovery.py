@@ -1,10 +1,9 @@
 """A broker made anew from its journal: every policy to the bit, every answer that is still wanted."""
 
 import asyncio
-import itertools
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -13,19 +12,18 @@ from fettle.broker.draws import Draws, requests_of
 from fettle.broker.journal import Journal, Place
 from fettle.broker.ledger import Asked
 from fettle.broker.oplog import Due, OpLog, never_due
-from fettle.broker.past import Past, PastAnswer, PastCall, PastPolicy, figures
+from fettle.broker.past import Past, PastAnswer, PastCall, PastPolicy
 from fettle.broker.promises import Promise, open_id, order_of
+from fettle.broker.revival import in_turn
 from fettle.broker.schedule import Worker
-from fettle.broker.written import Order, call_in
-from fettle.calls import Call, call_of
+from fettle.broker.snapshots import Snapshots
+from fettle.broker.written import Order
+from fettle.calls import call_of
 from fettle.engine.base import SampleRequest
-from fettle.errors import FettleError, StorageError
-from fettle.frames import Tree, result_of, result_tree, unpacked
+from fettle.errors import StorageError
+from fettle.frames import Tree, result_of, unpacked
 
 logger = logging.getLogger(__name__)
-
-WITHOUT_EFFECT = frozenset({"forward", "save"})
-"""What an answer was given to need not be done again, for nothing in the policy hangs on it."""
 
 
 class _Step(NamedTuple):
@@ -44,6 +42,7 @@ class Recovery:
         self._worker = worker
         self._journal = journal
         self._past = past
+        self._snapshots = _snapshots_of(desk)
         self._repeated: list[asyncio.Future[Any]] = []
 
     async def run(self) -> None:
@@ -54,8 +53,7 @@ class Recovery:
         started = time.perf_counter()
         steps = [step for name, policy in self._past.policies.items() for step in self._policy(name, policy)]
         draws = self._take_up_draws()  # before anything is answered, so that nothing is taken for forgotten
-        if self._desk.snapshots is not None:
-            self._desk.snapshots.sweep(self._desk.logs.values())
+        self._snapshots.sweep(self._desk.logs.values())
         for step in sorted(steps, key=lambda step: step.place):
             if (repeated := step.queue()) is not None:
                 self._repeated.append(repeated)
@@ -64,12 +62,7 @@ class Recovery:
             begin()
         for pin in self._past.released:
             self._desk.pins.release(pin)
-        for log in self._desk.logs.values():
-            snapshots = self._desk.snapshots
-            if snapshots is None or log.closed or log.lost is not None:
-                continue
-            if not snapshots.holds(log, (log.incarnation, log.next_seq)):
-                snapshots.in_time(log)
+        self._desk.compact_from_now_on()
         logger.info(
             "recovered %d policies: %d operations were repeated in %.2f s",
             sum(not policy.closed for policy in self._past.policies.values()),
@@ -85,7 +78,7 @@ class Recovery:
                 log.promises[order_of(id)] = self._answered(id, answer)
         operations = self._past.operations.get(name, {})
         answered = {order_of(id) for id in self._past.answers.get(name, {}) if id != log.opening.id}
-        turns = _in_turn({*operations, *answered, *past.used}, _begin_of(past))
+        turns = in_turn({*operations, *answered, *past.used}, _begin_of(past))
         due = [order for order in turns if order in operations]
         self._use_up(log, past, answered - set(due))
         log.take_up(past.incarnation, _next_seq(past, turns), past.version)
@@ -125,10 +118,10 @@ class Recovery:
         if past.opened is None:
             self._desk.ledger.take_up(opening)
         else:
-            opening.answered_at = time.time()
+            opening.seconds, opening.answered_at = past.seconds, past.at
             opening.settle(result_of(past.opened))
             if not opening.acknowledged:
-                self._desk.ledger.keep(opening, age=0.0)
+                self._desk.ledger.keep(opening, age=max(0.0, self._past.newest - past.at))
         return log
 
     def _begin(self, log: OpLog, past: PastPolicy, *, idle: bool) -> "asyncio.Future[Any] | None":
@@ -137,7 +130,7 @@ class Recovery:
             log.written.parked = True
             return None
         if past.snapshots:
-            return self._start(log, self._taken_back(log))
+            return self._start(log, self._snapshots.revival.taking_back(log, lambda: self._past))
         if past.opened is None:
             self._desk.carry_out(log, Due(log.opening, lambda: log.call))
             return None
@@ -145,65 +138,34 @@ class Recovery:
         return self._start(log, work)
 
     def _start(self, log: OpLog, work: Callable[[], object]) -> "asyncio.Future[Any]":
-        """Have the worker do it, unless the policy is lost; if it fails, whatever the reason, the policy is."""
-        snapshots = self._desk.snapshots
-        assert snapshots is not None
+        """Have the worker do it, unless the policy is lost; if it fails, whatever the reason, the policy is.
 
-        def guarded() -> StorageError | None:
+        Work that repeats operations comes to the seconds that this took, which are to be repeated from then on.
+        """
+        snapshots = self._snapshots
+
+        def guarded() -> object:
             if log.name in snapshots.absent:
                 return None
             try:
-                work()
+                return work()
             except Exception as error:  # noqa: BLE001  the other policies are taken up all the same
                 return snapshots.give_up(log, error)
-            return None
 
-        def noted(done: "asyncio.Future[StorageError | None]") -> None:
-            log.lost = log.lost or done.result()
+        def noted(done: "asyncio.Future[object]") -> None:
+            found = done.result()
+            if isinstance(found, StorageError):
+                log.lost = log.lost or found
+            elif isinstance(found, float):
+                snapshots.computed(log, found)
 
         done = self._worker.start(guarded, flow=log.tenant)
         done.add_done_callback(noted)
         return done
 
-    def _taken_back(self, log: OpLog) -> "Callable[[], None]":
-        """The work of taking a policy back from the newest snapshot that can be read; what came after is done again."""
-        snapshots = self._desk.snapshots
-        assert snapshots is not None
-        kept, operations = log.written.snapshots, self._past.operations.get(log.name, {})
-        numbers = {*operations, *log.written.used}
-        ways = [snapshots.taking_back(log, snapshot) for snapshot in kept]
-
-        def work() -> None:
-            newest = len(kept) - 1
-            while True:
-                try:
-                    ways[newest]()
-                    break
-                except Exception as error:
-                    if newest:
-                        name = kept[newest].folder
-                        logger.warning("%s: %s cannot be read (%s): an older one is", log.name, name, error)
-                        newest -= 1
-                        continue
-                    raise
-            for order in _in_turn(numbers, kept[newest].before):
-                if order in operations and order < kept[-1].before:
-                    self._between(log, operations[order])
-            log.written.snapshots = kept[: newest + 1]
-
-        return work
-
-    def _between(self, log: OpLog, operation: PastCall) -> None:
-        """On the worker's thread: an operation that was in a snapshot which cannot be read."""
-        answer = self._past.answer(operation)
-        if answer is None:
-            raise StorageError(f"the journal has no answer to {operation.said['id']}")
-        if self._has_effect(operation, answer):
-            self._again(log, operation, answer)
-
     def _operation(self, log: OpLog, order: Order, operation: PastCall) -> "asyncio.Future[Any] | None":
         """Do again what was done, and do what was not."""
-        id, answer = operation.said["id"], self._past.answer(operation)
+        id, answer, revival = operation.said["id"], self._past.answer(operation), self._snapshots.revival
         if answer is None:
             promise = self._under_way(operation)
             log.promises[order] = promise
@@ -211,34 +173,12 @@ class Recovery:
                 self._desk.pins.add(promise)
                 if id in self._past.released and not self._drawn_from(id):
                     self._desk.pins.release(id)
-            self._desk.carry_out(log, Due(promise, partial(_call_at, self._journal, operation.place)), again=True)
+            self._desk.carry_out(log, Due(promise, partial(revival.call_at, operation.place)), again=True)
             return None
         log.written.since += 1
-        if not self._has_effect(operation, answer):
+        if not revival.has_effect(operation, answer):
             return None
-        return self._start(log, partial(self._again, log, operation, answer))
-
-    def _has_effect(self, operation: PastCall, answer: PastAnswer) -> bool:
-        said = operation.said
-        unneeded = said["kind"] in WITHOUT_EFFECT or (said["kind"] == "pin" and said["id"] not in self._desk.pins)
-        return not (answer.failed or unneeded)
-
-    def _again(self, log: OpLog, operation: PastCall, answer: PastAnswer) -> None:
-        """On the worker's thread: an operation whose answer is known."""
-        id, call = operation.said["id"], _call_at(self._journal, operation.place)
-        try:
-            result = self._desk.carried_out(log, id, call, again=True)
-        except FettleError as error:
-            raise StorageError(f"operation {id} cannot be repeated: {error.message}") from error
-        found, before = figures(result_tree(result)), figures(answer.result)
-        if repr(found) != repr(before):  # in which a NaN is like itself
-            logger.error(
-                "operation %s came to %s when it was repeated, and to %s before: was it another machine, or another "
-                "number of threads?",
-                id,
-                found,
-                before,
-            )
+        return self._start(log, partial(revival.again, log, operation, answer))
 
     def _stranded(self, log: OpLog, past: PastPolicy, order: Order, operation: PastCall) -> None:
         """An operation before which others are missing."""
@@ -249,7 +189,7 @@ class Recovery:
         if order[0] < past.incarnation:
             self._desk.ledger.answer(promise, never_due(promise))
         else:
-            self._desk.take_in(log, order[1], promise, partial(_call_at, self._journal, operation.place))
+            self._desk.take_in(log, order[1], promise, partial(self._snapshots.revival.call_at, operation.place))
 
     def _take_up_draws(self) -> list[Callable[[], None]]:
         """Promises of draws; returns how those that had no answer begin."""
@@ -313,19 +253,6 @@ def _begin_of(past: PastPolicy) -> Order:
     return past.snapshots[-1].before if past.snapshots else (0, 0)
 
 
-def _in_turn(numbers: Iterable[Order], begin: Order) -> list[Order]:
-    """Numbers from ``begin`` on in their order, without those before which others are missing."""
-    later = sorted(order for order in numbers if order >= begin)
-    due: list[Order] = []
-    for incarnation, own in itertools.groupby(later, key=lambda order: order[0]):
-        expected = begin[1] if incarnation == begin[0] else 0
-        for order in own:
-            if order[1] == expected:
-                due.append(order)
-                expected += 1
-    return due
-
-
 def _next_seq(past: PastPolicy, due: list[Order]) -> int:
     """The number that the present holder's next operation has."""
     if due and due[-1][0] == past.incarnation:
@@ -334,5 +261,6 @@ def _next_seq(past: PastPolicy, due: list[Order]) -> int:
     return begin[1] if begin[0] == past.incarnation else 0
 
 
-def _call_at(journal: Journal, place: Place) -> Call:
-    return call_in(journal.read(place))
+def _snapshots_of(desk: Desk) -> Snapshots:
+    assert desk.snapshots is not None, "a broker that has a journal takes snapshots"
+    return desk.snapshots

@@ -7,8 +7,8 @@ from pathlib import Path
 from fettle.broker.calls import carried_out
 from fettle.broker.journal import entries, segment_numbers
 from fettle.broker.past import Past, PastCall, figures, past_of
+from fettle.broker.revival import FOLDER
 from fettle.broker.segments import read
-from fettle.broker.snapshots import FOLDER
 from fettle.broker.written import Order, Snapshot, call_in
 from fettle.calls import Call, call_of
 from fettle.engine.base import Backend

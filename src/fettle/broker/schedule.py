@@ -37,6 +37,7 @@ class _Queued(NamedTuple):
     cost: int
     call: Callable[[], Any]
     future: asyncio.Future[Any] | None
+    first: bool = False
 
 
 class Worker:
@@ -58,13 +59,18 @@ class Worker:
         """
         return await self.start(call, flow=flow, cost=cost)
 
-    def start(self, call: Callable[[], Result], *, flow: str = "", cost: int = 1) -> asyncio.Future[Result]:
-        """The same, queued before this returns; once the future is cancelled, a call that has not begun never does."""
+    def start(
+        self, call: Callable[[], Result], *, flow: str = "", cost: int = 1, first: bool = False
+    ) -> asyncio.Future[Result]:
+        """The same, queued before this returns; once the future is cancelled, a call that has not begun never does.
+
+        ``first``: before all that waits in its flow.
+        """
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         if self.closed:
             future.set_exception(EngineError(CLOSED))
         else:
-            self._inbox.put(_Queued(flow, cost, call, future))
+            self._inbox.put(_Queued(flow, cost, call, future, first))
         return future
 
     def post(self, call: Callable[[], object], *, flow: str = "", cost: int = 1) -> None:
@@ -95,7 +101,7 @@ def _serve(inbox: "SimpleQueue[_Queued | None]", turns: Turns[_Queued]) -> None:
             if queued is None:
                 open_ = False
             else:
-                turns.put(queued.flow, queued, queued.cost)
+                turns.put(queued.flow, queued, queued.cost, first=queued.first)
         if turns:
             queued = turns.take()
             if queued.future is not None and queued.future.cancelled():

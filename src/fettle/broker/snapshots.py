@@ -3,16 +3,18 @@
 import asyncio
 import logging
 import shutil
+import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from fettle.broker.journal import Journal, make
+from fettle.broker.journal import Journal, entries, make
 from fettle.broker.oplog import OpLog
+from fettle.broker.past import Past, past_of
 from fettle.broker.pins import Pins
 from fettle.broker.promises import Promise
+from fettle.broker.revival import FOLDER, WITHOUT_EFFECT, Revival
 from fettle.broker.schedule import Worker
 from fettle.broker.written import Order, Snapshot
 from fettle.engine.base import Backend
@@ -20,12 +22,14 @@ from fettle.errors import FettleError, StorageError
 
 logger = logging.getLogger(__name__)
 
-FOLDER = "snapshots"
-"""Within the journal's."""
-
 TAKEN_AT_ONCE = frozenset({"create", "load", "restore"})
 """Calls that speak of files which may be gone when they are to be repeated."""
 
+WORTH = 10
+"""How many times longer than it takes to write a policy down it has computed before that is done."""
+
+TAKEN_AGAIN = 10.0
+"""Seconds after which it is tried once more to write a policy down."""
 
 REVIVED_AGAIN = 5.0
 """Seconds after which it is tried once more to take a policy back for which operations wait."""
@@ -53,6 +57,9 @@ class Snapshots:
         self._worker = worker
         self._pins = pins
         self._say = say
+        self.revival = Revival(journal, backend, pins)
+        self._owed: dict[OpLog, float] = {}
+        """Seconds of computing since the newest snapshot of each that has worked: what recovery repeats."""
         self.taken: Callable[[], None] = lambda: None
         """Called when one was taken."""
         self.back: Callable[[OpLog], None] = lambda log: None
@@ -65,20 +72,27 @@ class Snapshots:
         if log.closed:
             return
         log.written.since += 1
-        whole = promise.kind in TAKEN_AT_ONCE and not isinstance(answer, BaseException)
+        failed = isinstance(answer, BaseException)
+        if not failed and promise.kind not in WITHOUT_EFFECT:
+            self.computed(log, promise.seconds)
+        whole = promise.kind in TAKEN_AT_ONCE and not failed
         if whole or log.written.since >= self._settings.snapshot_operations:
-            self.take(log)
-        else:
-            self.in_time(log)
+            self.take(log, soon=True)
 
-    def in_time(self, log: OpLog) -> None:
-        """Have it written down when it is time, if it was not by then."""
-        if log.written.timer is None:
-            loop = asyncio.get_running_loop()
-            log.written.timer = loop.call_later(self._settings.snapshot_seconds, self.take, log)
+    def computed(self, log: OpLog, seconds: float) -> None:
+        """So much more would be repeated. Once that is too much, whoever has most of it is written down."""
+        self._owed[log] = self._owed.get(log, 0.0) + seconds
+        if sum(self._owed.values()) < self._settings.snapshot_seconds:
+            return
+        worth = [each for each, owed in self._owed.items() if self._is_worth(each, owed)]
+        if worth:
+            self.take(max(worth, key=self._owed.__getitem__), soon=True)
 
-    def take(self, log: OpLog) -> "asyncio.Task[None] | None":
-        """Have it written down once what was submitted so far is done; None where that was done already."""
+    def take(self, log: OpLog, *, soon: bool = False) -> "asyncio.Task[None] | None":
+        """Have it written down once what was submitted so far is done; None where that was done already.
+
+        ``soon``: as it then is, before what waits is carried out.
+        """
         written = log.written
         if written.timer is not None:
             written.timer.cancel()
@@ -86,25 +100,15 @@ class Snapshots:
         if written.taking is not None:
             written.again = True
             return written.taking
-        if written.parked or written.away or log.closed or log.lost is not None:
-            return None
-        before = (log.incarnation, log.next_seq)
-        if self.holds(log, before):
-            written.since = 0
-            return None
-        snapshot = Snapshot(
-            before, f"{before[0]}-{before[1]}", tuple(pin.promise.id for pin in self._pins.of(log.name))
-        )
-        folder = self._path(log, snapshot)
-
-        def work() -> None:
-            shutil.rmtree(folder, ignore_errors=True)  # of an attempt that nothing refers to
-            make(folder.parent)
-            self._backend.snapshot(log.name, folder)
-
-        done = self._worker.start(work, flow=log.tenant)
+        before, owed = (log.incarnation, log.next_seq), self._owed.pop(log, 0.0)
         written.since = 0
-        written.taking = asyncio.get_running_loop().create_task(self._follow(log, snapshot, done))
+        absent = written.parked or written.away or log.closed or log.lost is not None
+        if absent or self.holds(log, before):
+            return None
+        held = tuple(pin.promise.id for pin in self._pins.of(log.name))
+        work = partial(self._write, log, None if soon else before, held)
+        done = self._worker.start(work, flow=log.tenant, first=soon)
+        written.taking = asyncio.get_running_loop().create_task(self._follow(log, done, owed))
         return written.taking
 
     def holds(self, log: OpLog, before: Order) -> bool:
@@ -162,20 +166,9 @@ class Snapshots:
         written.reviving.add_done_callback(lambda done: self._revived(log, done))
         return written.reviving
 
-    def taking_back(self, log: OpLog, snapshot: Snapshot) -> Callable[[], None]:
-        """The work of taking a policy back from a snapshot, without pins that were let go since."""
-        folder, gone = self._path(log, snapshot), [pin for pin in snapshot.held if pin not in self._pins]
-
-        def work() -> None:
-            self._backend.revive(log.name, folder)
-            for pin in gone:
-                self._backend.unpin(pin)
-
-        return work
-
     def _revive(self, log: OpLog) -> "asyncio.Future[None]":
         """Take a policy back that was parked."""
-        take_back = self.taking_back(log, log.written.snapshots[-1])
+        take_back = self.revival.taking_back(log, self._past)
 
         def work() -> None:
             try:
@@ -209,7 +202,7 @@ class Snapshots:
         if len(log.written.snapshots) < 2:
             return False
         for each in self._keep(log, log.written.snapshots[-1:]):
-            shutil.rmtree(self._path(log, each), ignore_errors=True)
+            shutil.rmtree(self.revival.path(log, each), ignore_errors=True)
         return True
 
     def sweep(self, logs: Iterable[OpLog]) -> None:
@@ -224,31 +217,64 @@ class Snapshots:
         if log.written.timer is not None:
             log.written.timer.cancel()
             log.written.timer = None
+        self._owed.pop(log, None)
         self._worker.post(partial(shutil.rmtree, self._folder / log.name, ignore_errors=True), flow=log.tenant)
 
-    async def _follow(self, log: OpLog, snapshot: Snapshot, done: "asyncio.Future[None]") -> None:
+    def _is_worth(self, log: OpLog, owed: float) -> bool:
+        """Whether it has computed long beside the time that writing it down takes, and is not being written down."""
+        written = log.written
+        return written.taking is None and written.timer is None and owed > WORTH * written.took
+
+    def _write(self, log: OpLog, before: Order | None, held: tuple[str, ...]) -> Snapshot | None:
+        """On the worker's thread: a snapshot of what was carried out; None where the newest holds that."""
+        written = log.written
+        before = before or written.reached
+        if written.snapshots and written.begin >= before:
+            return None
+        snapshot = Snapshot(before, f"{before[0]}-{before[1]}", held)
+        folder, started = self.revival.path(log, snapshot), time.perf_counter()
+        shutil.rmtree(folder, ignore_errors=True)  # of an attempt that nothing refers to
+        make(folder.parent)
+        self._backend.snapshot(log.name, folder)
+        written.took = time.perf_counter() - started
+        return snapshot
+
+    def _past(self) -> Past:
+        return past_of(entries(self._journal.folder))
+
+    async def _follow(self, log: OpLog, done: "asyncio.Future[Snapshot | None]", owed: float) -> None:
         """See a snapshot to its end."""
         written = log.written
         try:
-            await done
+            snapshot = await done
             if log.closed:
                 return
-            if not log.answered(snapshot.before):
-                raise StorageError("answers to what is in it are not written down yet")
-            gone = self._keep(log, [*written.snapshots, snapshot][-self._settings.snapshots_kept :])
-            await self._journal.durable(self._journal.position)
-            for each in gone:
-                await asyncio.to_thread(shutil.rmtree, self._path(log, each), True)
+            if snapshot is not None:
+                await self._taken(log, snapshot)
         except Exception as error:  # noqa: BLE001  whatever it is, work goes on, and is written down later
             if not log.closed and self._journal.failed is None:
                 logger.warning("the policy %s could not be written down: %s", log.name, error)
-                self.in_time(log)
+                self._owed[log] = self._owed.get(log, 0.0) + owed
+                written.timer = asyncio.get_running_loop().call_later(TAKEN_AGAIN, self.take, log)
         finally:
             written.taking = None
         if written.again:
             written.again = False
-            self.take(log)
+            self.take(log, soon=True)
         self.taken()
+
+    async def _taken(self, log: OpLog, snapshot: Snapshot) -> None:
+        """Have recovery go on from it.
+
+        Raises:
+            StorageError: it cannot.
+        """
+        if not log.answered(snapshot.before):
+            raise StorageError("answers to what is in it are not written down yet")
+        gone = self._keep(log, [*log.written.snapshots, snapshot][-self._settings.snapshots_kept :])
+        await self._journal.durable(self._journal.position)
+        for each in gone:
+            await asyncio.to_thread(shutil.rmtree, self.revival.path(log, each), True)
 
     def _keep(self, log: OpLog, snapshots: list[Snapshot]) -> list[Snapshot]:
         """Say which there are; returns those that are not kept any longer.
@@ -281,9 +307,6 @@ class Snapshots:
     def _try_again(self, log: OpLog) -> None:
         if log.held and not self._worker.closed:
             self.present(log)
-
-    def _path(self, log: OpLog, snapshot: Snapshot) -> Path:
-        return self._folder / log.name / snapshot.folder
 
 
 def _why(error: Exception) -> str:

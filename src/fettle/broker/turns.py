@@ -17,7 +17,7 @@ class _Flow(Generic[Item]):
 
 
 class Turns(Generic[Item]):
-    """Items of several flows, taken turn by turn; within a flow strictly in the order they were put.
+    """Items of several flows, taken turn by turn; within a flow in the order they were put, but for those put first.
 
     A turn lasts until its tokens are used up. An item is paid for when it is taken, and may cost more than is left: the
     flow then owes the rest, and misses turns until it is paid, so nobody gains by few large calls, nor by an empty
@@ -36,12 +36,13 @@ class Turns(Generic[Item]):
     def __len__(self) -> int:
         return self._items
 
-    def put(self, flow: str, item: Item, cost: int) -> None:
-        """Add an item at the end of its flow."""
+    def put(self, flow: str, item: Item, cost: int, *, first: bool = False) -> None:
+        """Add an item at the end of its flow, or as its first."""
         if flow not in self._flows:
             self._flows[flow] = _Flow(flow, self._quantum)
             self._ring.append(self._flows[flow])
-        self._flows[flow].waiting.append((item, cost))
+        waiting = self._flows[flow].waiting
+        (waiting.appendleft if first else waiting.append)((item, cost))
         self._items += 1
 
     def take(self) -> Item:

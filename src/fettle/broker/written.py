@@ -45,10 +45,14 @@ class Written:
     """Those that are kept, the newest last."""
     since: int = 0
     """Operations answered since the newest."""
+    reached: Order = (0, 0)
+    """On the worker's thread: the first operation that was not carried out."""
+    took: float = 0.0
+    """Seconds that the newest took to be written."""
     parked: bool = False
     """It is nowhere else."""
     timer: asyncio.TimerHandle | None = None
-    """Until the next is due."""
+    """Until it is tried once more, after a failure."""
     taking: asyncio.Task[None] | None = None
     """The next is being written."""
     again: bool = False
@@ -62,6 +66,11 @@ class Written:
     def begin(self) -> Order:
         """The first operation that comes after the newest snapshot."""
         return self.snapshots[-1].before if self.snapshots else (0, 0)
+
+
+def following(order: Order) -> Order:
+    """The operation after it."""
+    return order[0], order[1] + 1
 
 
 def body_of(call: Call) -> tuple[bytes, str]:
