@@ -1,11 +1,13 @@
 """A real PostgreSQL, started for the tests and ended by its process id; and what every store test runs on."""
 
+import asyncio
 import contextlib
 import itertools
 import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import tempfile
 import time
@@ -126,3 +128,59 @@ async def store(database_url, tmp_path) -> AsyncIterator[Store]:
     opened = await Store.opened(database_url, tmp_path)
     yield opened
     await opened.close()
+
+
+class Locked:
+    """A file of SQLite's that another program keeps to itself while this is entered."""
+
+    def __init__(self, path: Path) -> None:
+        self._other = sqlite3.connect(path, isolation_level=None)
+
+    def __enter__(self) -> None:
+        self._other.execute("BEGIN IMMEDIATE")
+
+    def __exit__(self, *_: object) -> None:
+        self._other.execute("ROLLBACK")
+
+    def close(self) -> None:
+        self._other.close()
+
+
+@dataclass
+class Wire:
+    """The way to a server of PostgreSQL's, which breaks where the server answers what it is told to listen for."""
+
+    port: int
+    """Of the server."""
+    cuts: int = 0
+    _heard: bytes = b""
+
+    @contextlib.contextmanager
+    def cut_at(self, answer: bytes) -> Iterator[None]:
+        """Break at this answer, which nobody gets, until the block ends."""
+        self._heard = answer
+        yield
+        self._heard = b""
+
+    @contextlib.asynccontextmanager
+    async def open(self) -> AsyncIterator[int]:
+        """Its own port."""
+        server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        yield server.sockets[0].getsockname()[1]
+        server.close()
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        answers, asks = await asyncio.open_connection("127.0.0.1", self.port)
+        asking = asyncio.create_task(self._passed_on(reader, asks, listening=False))
+        await self._passed_on(answers, writer, listening=True)
+        await asking
+
+    async def _passed_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, listening: bool) -> None:
+        with contextlib.suppress(ConnectionError):
+            while said := await reader.read(1 << 16):
+                if listening and self._heard and self._heard in said:
+                    self.cuts += 1
+                    break
+                writer.write(said)
+                await writer.drain()
+        writer.close()
