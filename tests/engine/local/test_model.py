@@ -1,6 +1,7 @@
 """Models that cannot be loaded say where and what to mend."""
 
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,21 @@ def test_weights_cut_short_are_one_sentence(tiny, tmp_path):
     (folder / "model.safetensors").write_bytes(raw[: len(raw) // 2])
     with pytest.raises(ModelError, match="cannot be loaded"):
         load(str(folder))
+
+
+def test_models_that_are_loaded_at_once_have_each_its_own_precision(tiny):
+    """transformers changes torch's default type while it loads, which is the whole process's."""
+
+    def loaded(precision: str) -> set[torch.dtype]:
+        model = load_model(tiny, device=torch.device("cpu"), precision=precision, trained=False)
+        return {tensor.dtype for tensor in model.module.parameters()}
+
+    before = torch.get_default_dtype()
+    with ThreadPoolExecutor(8) as threads:
+        for _ in range(6):
+            found = list(threads.map(loaded, ["float32", "bfloat16"] * 4))
+            assert found == [{torch.float32}, {torch.bfloat16}] * 4
+            assert torch.get_default_dtype() is before
 
 
 def test_limits_are_the_models_own(tiny, gpt2):

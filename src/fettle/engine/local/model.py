@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import RLock
+from threading import Lock, RLock
 from typing import Any, Literal
 
 import torch
@@ -30,6 +30,9 @@ transformers.logging.disable_progress_bar()
 
 OFTEN = 1.5
 """How many targets a computed token must have for its logits to be made once for all of them, and again backwards."""
+
+LOADING = Lock()
+"""Held while transformers loads: it changes torch's default type for the whole process, and puts it back."""
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -222,8 +225,9 @@ def load_model(
         return model
     dtype = torch.bfloat16 if precision == "bfloat16" and not trained else torch.float32
     try:
-        module = AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
-        tokenizer = AutoTokenizer.from_pretrained(source)
+        with LOADING:
+            module = AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
+            tokenizer = AutoTokenizer.from_pretrained(source)
     except (OSError, ValueError, SafetensorError, RuntimeError, KeyError) as error:
         raise ModelError(_why(source, error)) from error
     if quantization is not None:
