@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from fettle.service.logs import JSONLines, log_to
-from fettle.service.metrics import Metrics
+from fettle.service.metrics import MOST_TENANTS, Metrics
 from fettle.service.observed import Observed
 
 CANARY = "a-secret-that-nobody-may-log"
@@ -35,6 +35,18 @@ def numbers(shared) -> dict[str, float]:
         text = admin.get("/metrics").text
     rows = (line.rpartition(" ") for line in text.splitlines() if not line.startswith("#"))
     return {name: float(value) for name, _, value in rows}
+
+
+def test_tenants_that_are_gone_are_no_longer_told_of():
+    metrics = Metrics(dict)
+    for number in range(MOST_TENANTS + 3):
+        metrics.computed("faithful", "draw", seconds=1.0, tokens=1)
+        metrics.computed(f"tenant-{number}", "draw", seconds=1.0, tokens=1)
+        metrics.computed(f"tenant-{number}", "read", seconds=1.0, tokens=1)
+    told = metrics.text().decode()
+    assert f'fettle_tokens_total{{kind="draw",tenant="faithful"}} {MOST_TENANTS + 3}.0' in told
+    assert 'tenant="tenant-3"' not in told
+    assert told.count("fettle_compute_seconds_total{") == 1 + 2 * (MOST_TENANTS - 1)
 
 
 def test_it_is_ready_once_something_was_generated(shared, client):

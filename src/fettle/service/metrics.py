@@ -1,5 +1,6 @@
 """Numbers for Prometheus, in a registry of their own."""
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -11,6 +12,8 @@ from fettle.errors import FettleError
 
 REQUEST_SECONDS = (0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 OPERATION_SECONDS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300)
+MOST_TENANTS = 1000
+"""That are told of by name; of whoever was computed for longest ago nothing more is told, until there is something."""
 
 
 class Metrics:
@@ -38,6 +41,8 @@ class Metrics:
         self._compute = Counter(
             "fettle_compute_seconds", "Measured computing.", ("kind", "tenant"), registry=self.registry
         )
+        self._kinds: OrderedDict[str, set[str]] = OrderedDict()
+        """Of work that was counted, by tenant."""
 
     def worked(self, promise: Promise) -> None:
         """Count what a promise came to."""
@@ -51,6 +56,13 @@ class Metrics:
         """Count what was computed for a tenant."""
         self._tokens.labels(kind, tenant).inc(tokens)
         self._compute.labels(kind, tenant).inc(seconds)
+        self._kinds.setdefault(tenant, set()).add(kind)
+        self._kinds.move_to_end(tenant)
+        if len(self._kinds) > MOST_TENANTS:
+            gone, kinds = self._kinds.popitem(last=False)
+            for each in kinds:
+                self._tokens.remove(each, gone)
+                self._compute.remove(each, gone)
 
     def text(self) -> bytes:
         """The page that Prometheus reads."""
