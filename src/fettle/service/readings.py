@@ -1,7 +1,7 @@
 """Readings: sequences that are computed and not drawn, for a tenant who may ask for them and is charged."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 
 from fettle.broker.admission import Admission
 from fettle.broker.samplers import BrokerSampler
@@ -42,14 +42,29 @@ class Readings:
             BalanceError: its balance is used up.
             BusyError: too much waits already.
         """
-        self._usage.check(tenant)
-        tokens, seconds = sum(map(len, rows)), list[float]()
+        tokens = sum(map(len, rows))
         nbytes = TOKEN_BYTES * tokens
         self._admission.admit(tenant, tokens=tokens, nbytes=nbytes, drawing=True)
         try:
-            yield live.metered(seconds.append)
+            with self.charged(tenant, live, tokens, run=run) as metered:
+                yield metered
         finally:
             self._admission.release(tenant, tokens=tokens, nbytes=nbytes, drawing=True)
+
+    @contextmanager
+    def charged(
+        self, tenant: str, live: BrokerSampler, tokens: int, *, run: str = "", kind: str = READ
+    ) -> Iterator[BrokerSampler]:
+        """What so many tokens are read with for a tenant, as a part of work that was let in or will be.
+
+        Raises:
+            BalanceError: its balance is used up.
+        """
+        self._usage.check(tenant)
+        seconds = list[float]()
+        try:
+            yield live.metered(seconds.append)
+        finally:
             if seconds:
-                self._usage.add(tenant, run, READ, seconds=sum(seconds), tokens=tokens)
-                self._metrics.computed(tenant, READ, seconds=sum(seconds), tokens=tokens)
+                self._usage.add(tenant, run, kind, seconds=sum(seconds), tokens=tokens)
+                self._metrics.computed(tenant, kind, seconds=sum(seconds), tokens=tokens)

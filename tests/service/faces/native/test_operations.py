@@ -192,3 +192,18 @@ def test_a_checkpoint_is_named_by_its_id_and_never_by_a_folder(client, run, shar
     folder = str(shared.service.settings.state)
     call = {"type": "restore", "checkpoint": folder, "optimizer": False}
     client.said("POST", f"/v1/runs/{run}/operations", {"incarnation": 0, "seq": 0, "call": call}, status=404)
+
+
+def test_what_a_reference_says_is_charged_to_the_run_as_its_own_readings_are(client, run):
+    pair = {
+        "chosen_input_ids": [[5, 9, 41, 7]],
+        "rejected_input_ids": [[5, 9, 8, 2]],
+        "chosen_attention_mask": [[1, 1, 1, 1]],
+        "rejected_attention_mask": [[1, 1, 1, 1]],
+        "prompt_length": [2],
+    }
+    body = {"batch_data": pair, "loss_fn": "dpo", "loss_kwargs": {"reference_model": "tiny"}}
+    computed(client, run, body)
+    counted = {row["kind"]: row for row in client.said("GET", f"/v1/usage?run={run}")["rows"]}
+    assert (counted["forward"]["tokens"], counted["forward_backward"]["tokens"]) == (8, 8)
+    assert counted["forward"]["seconds"] > 0

@@ -13,6 +13,7 @@ from typing import Any, cast
 
 from fettle.broker import Promise
 from fettle.broker.columnar import DocumentedResult, Trainee, forward_backward
+from fettle.broker.samplers import BrokerSampler
 from fettle.calls import Call, Forward, ForwardBackward
 from fettle.config import LossConfig
 from fettle.engine.base import Engine, Policy, Sampler
@@ -23,10 +24,14 @@ from fettle.service.checkpoints import SCHEME
 from fettle.service.core import Service
 from fettle.service.entries import Run
 from fettle.service.faces.native.bodies import Batch
-from fettle.types import Datum, ForwardResult
+from fettle.service.readings import Readings
+from fettle.types import Datum, ForwardResult, Tokens
 
 KEPT = 4096
 """Results that are known by their documented names; of older ones the engine's own names are told."""
+
+FORWARD = "forward"
+"""What a reference's log-probabilities are charged as: the policy's own are."""
 
 Submit = Callable[[int | None, Call, str], Promise]
 
@@ -53,7 +58,7 @@ class Documented:
 
         policy = _Numbered(submit, body.seq)
         spec = run.spec.model_copy(update={"model": _path(service, caller, str(run.spec.model))})
-        trainee = Trainee(cast(Engine, _Engine(service)), cast(Policy, policy), spec)
+        trainee = Trainee(cast(Engine, _Engine(service, run)), cast(Policy, policy), spec)
         settings = dict(body.loss_kwargs)
         if isinstance(named := settings.get("reference_model"), str):
             settings["reference_model"] = _path(service, caller, named)
@@ -109,14 +114,35 @@ class _Numbered:
 
 
 class _Engine:
-    """What ``forward_backward`` asks of an engine: models that are only read."""
+    """What ``forward_backward`` asks of an engine: models that are only read, for whose run it is."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
+        self._run = run
 
     async def sampler(self, weights: str) -> Sampler:
         """A reference's."""
-        return await self._service.broker.sampler(weights)
+        live = await self._service.broker.sampler(weights)
+        return cast(Sampler, _Reference(self._service.readings, self._run, live))
+
+
+class _Reference:
+    """A sampler that is asked for log-probabilities, which the run pays for as it does for its own."""
+
+    def __init__(self, readings: Readings, run: Run, live: BrokerSampler) -> None:
+        self._readings = readings
+        self._run = run
+        self._live = live
+
+    async def logprobs(self, tokens: Tokens, *, temperature: float = 1.0) -> list[float | None]:
+        """Computed, and charged."""
+        tenant, run = self._run.tenant, self._run.id
+        with self._readings.charged(tenant, self._live, len(tokens), run=run, kind=FORWARD) as live:
+            return await live.logprobs(tokens, temperature=temperature)
+
+
+def _digest(body: Batch) -> str:
+    return hashlib.sha256(packed([body.batch_data, body.loss_fn, body.loss_kwargs])).hexdigest()[:24]
 
 
 def _path(service: Service, caller: Caller, named: str) -> str:
