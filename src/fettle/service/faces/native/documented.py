@@ -116,7 +116,7 @@ class _Numbered:
 class _Engine:
     """What ``forward_backward`` asks of an engine: models that are only read, for whose run it is."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, run: Run) -> None:
         self._service = service
         self._run = run
 
