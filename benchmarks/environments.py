@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -26,10 +27,11 @@ def environment(name: str, *installs: Sequence[str]) -> Path:
     print(f"making the environment of {name} in {place}", file=sys.stderr, flush=True)
     shutil.rmtree(place, ignore_errors=True)
     subprocess.run([sys.executable, "-m", "venv", str(place)], check=True)
+    pip = [str(python), "-m", "pip", "install", "--quiet"]
+    if os.environ.get("TORCH_INDEX_URL"):  # as ./run has it: where there is no GPU, spare the build for one
+        pip += ["--extra-index-url", os.environ["TORCH_INDEX_URL"]]
     for packages in installs:
-        result = subprocess.run(
-            [str(python), "-m", "pip", "install", "--quiet", *packages], capture_output=True, text=True
-        )
+        result = subprocess.run([*pip, *packages], capture_output=True, text=True)
         if result.returncode:
             sys.exit(f"{' '.join(packages)} could not be installed:\n{result.stderr[-2000:]}")
     whole.touch()

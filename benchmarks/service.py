@@ -5,8 +5,9 @@ seconds in which the backend computed meanwhile: reading the body, checking it, 
 the answer goes out), the queue, and writing the answer. One operation at a time, asked for with ``?wait``, so that one
 request is all there is; ``benchmarks.timed_server`` says how it is measured. What a client sees is told beside it.
 
-A rush: 512 draws at once, each of another length, so that a mixed-up answer would show; and 208 requests of 3.3 MB in
-JSON at once on a model so small that reading them is most of the work.
+A rush: 512 draws at once, no two of which are of as many completions of the same length, so that a mixed-up answer
+shows; and 208 requests of 3.3 MB in JSON at once, written beforehand, on a model so small that reading them is most of
+the work.
 """
 
 import asyncio
@@ -27,7 +28,7 @@ import numpy as np
 
 from benchmarks import models
 from benchmarks.figures import spread
-from benchmarks.harness import Outcome, Row, Settings, main
+from benchmarks.harness import CACHE, Outcome, Row, Settings, main
 from benchmarks.machine import Floor
 from benchmarks.served import Service, Tenant
 from benchmarks.tables import table
@@ -53,7 +54,7 @@ TIMED = ("-m", "benchmarks.timed_server")
 SEQUENCES, TOKENS, PROMPT = 8, 64, 16
 FIRST_ID, VOCABULARY = 5, 500
 REPETITIONS, QUICK_REPETITIONS = 200, 20
-DRAWS, MOST_TOKENS = 512, 16
+DRAWS, MOST_COMPLETIONS = 512, 3
 REQUESTS, REQUEST_MB = 208, 3.3
 PIPELINED = 64
 
@@ -83,9 +84,9 @@ JSON = Wire("JSON", {"Content-Type": "application/json", "Accept": "application/
 def measured(settings: Settings, floor: Floor) -> Outcome:
     """The row."""
     repetitions = QUICK_REPETITIONS if settings.quick else REPETITIONS
-    with tempfile.TemporaryDirectory() as name, ExitStack() as up:
+    tiny = models.folder("tiny", ends=None)
+    with tempfile.TemporaryDirectory(dir=CACHE) as name, ExitStack() as up:  # on a disk: /tmp may be memory
         folder = Path(name)
-        tiny = models.folder("tiny", ends=None)
         with Service(tiny, folder / "overhead", threads=settings.threads, fettle=TIMED) as service:
             overheads = {wire.name: overhead(service, wire, repetitions) for wire in (JSON, BINARY)}
         service = up.enter_context(Service(tiny, folder / "draws", threads=settings.threads))
@@ -197,7 +198,10 @@ async def _draws(service: Service, count: int) -> dict[str, Any]:
     """Many draws at once: how many got what they asked for."""
     tenant = service.tenant("draws")
     sampler, rng = tenant.sampler(), Random("draws")
-    asked = [(1 + rng.randrange(3), 1 + rng.randrange(MOST_TOKENS)) for _ in range(count)]  # completions, tokens
+    longest = -(-count // MOST_COMPLETIONS)
+    asked = [(n, tokens) for tokens in range(1, longest + 1) for n in range(1, MOST_COMPLETIONS + 1)][:count]
+    rng.shuffle(asked)
+    prompts = [[rng.randrange(FIRST_ID, VOCABULARY) for _ in range(PROMPT)] for _ in asked]
     service.server.forget_peak()
     before = service.server.resident()
 
@@ -205,9 +209,8 @@ async def _draws(service: Service, count: int) -> dict[str, Any]:
 
         async def one(index: int) -> bool:
             n, tokens = asked[index]
-            prompt = [rng.randrange(FIRST_ID, VOCABULARY) for _ in range(PROMPT)]
             params = {"max_tokens": tokens, "seed": index, "end_tokens": False}
-            said = {"key": f"draw-{index}", "requests": [{"prompt": prompt, "n": n, "params": params}]}
+            said = {"key": f"draw-{index}", "requests": [{"prompt": prompts[index], "n": n, "params": params}]}
             promise = JSON.read(await http.post(f"/v1/samplers/{sampler}/sample", content=JSON.body(said)))
             drawn = result_of(await _outcome(http, JSON, promise["id"]))
             return [len(completion.tokens) for completion in drawn] == [tokens] * n
@@ -224,15 +227,16 @@ async def _burst(service: Service, count: int) -> dict[str, Any]:
     """Many large requests at once, on four runs: how many were carried out, and what the server held meanwhile."""
     tenant = service.tenant("burst")
     runs = [tenant.run() for _ in range(4)]
-    tree = _large(Random("burst"))
+    call = _json(_large(Random("burst")))
+    # Written beforehand: a client that is still writing the last would send one after another.
+    bodies = [b'{"incarnation":0,"seq":%d,"call":%b}' % (index // len(runs), call) for index in range(count)]
     service.server.forget_peak()
     before = service.server.resident()
     async with _client(tenant, JSON) as http:
 
         async def one(index: int) -> bool:
-            run, seq = runs[index % len(runs)], index // len(runs)
-            body = JSON.body({"incarnation": 0, "seq": seq, "call": tree})
-            promise = JSON.read(await _insisting(http, f"/v1/runs/{run}/operations", body))
+            run = runs[index % len(runs)]
+            promise = JSON.read(await _insisting(http, f"/v1/runs/{run}/operations", bodies[index]))
             found = await _outcome(http, JSON, promise["id"])
             return bool(found["num_tokens"] > 0)
 
@@ -240,14 +244,13 @@ async def _burst(service: Service, count: int) -> dict[str, Any]:
         right = await asyncio.gather(*map(one, range(count)))
         seconds = time.perf_counter() - started
     done = sum(tenant.asks("GET", f"/v1/runs/{run}")["next_seq"] for run in runs)
-    size = len(JSON.body({"incarnation": 0, "seq": 0, "call": tree}))
     return {
         "asked": count,
         "right": sum(right),
         "done_by_the_server": done,
         "seconds": seconds,
-        "body_mb": size / 1e6,
-        "bodies_mb": count * size / 1e6,
+        "body_mb": len(bodies[0]) / 1e6,
+        "bodies_mb": sum(map(len, bodies)) / 1e6,
         "memory_mb": (service.server.peak() - before) / 1e6,
     }
 

@@ -21,7 +21,7 @@ from typing import Any
 from benchmarks import models
 from benchmarks.environments import environment
 from benchmarks.figures import ratio, spread
-from benchmarks.harness import MARK, ROOT, Outcome, Row, Settings, interleaved, main
+from benchmarks.harness import CACHE, MARK, ROOT, Outcome, Row, Settings, interleaved, main
 from benchmarks.machine import Floor
 from benchmarks.processes import Server, free_port
 from benchmarks.served import SERVED, Service
@@ -47,6 +47,11 @@ SHAPES: Mapping[str, Mapping[str, Any]] = {
     "small: sample 16 x 128": {"size": "small", "do": "sample", "samples": 16, "tokens": 128},
 }
 ROUNDS, QUICK_ROUNDS = 15, 3
+LEAST_DRAWN = 0.5
+"""Of the tokens asked for: of random weights, about one in the vocabulary's size ends a completion."""
+
+Asks = Callable[[Mapping[str, Any]], dict[str, Any]]
+"""One measurement of a side."""
 
 
 def measured(settings: Settings, floor: Floor) -> Outcome:
@@ -76,7 +81,10 @@ def measured(settings: Settings, floor: Floor) -> Outcome:
 @contextmanager
 def ours_up(model: str, settings: Settings) -> Iterator[tuple[str, str, str]]:
     """Fettle's server of a model: where it is, a key, and what the model is called there."""
-    with tempfile.TemporaryDirectory() as folder, Service(model, Path(folder), threads=settings.threads) as service:
+    with (
+        tempfile.TemporaryDirectory(dir=CACHE) as folder,  # on a disk, for both: /tmp may be memory
+        Service(model, Path(folder), threads=settings.threads) as service,
+    ):
         yield service.url, service.tenant("skyrl").key, SERVED
 
 
@@ -84,7 +92,7 @@ def ours_up(model: str, settings: Settings) -> Iterator[tuple[str, str, str]]:
 def peer_up(model: str, settings: Settings) -> Iterator[tuple[str, str, str]]:
     """The peer's server of the same weights."""
     python = environment("skyrl-tx-0.3.0", *PEER)
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory(dir=CACHE) as name:
         folder = Path(name)
         copied = as_older_transformers_read(model, folder / "model")
         port = free_port()
@@ -132,7 +140,7 @@ def as_older_transformers_read(model: str, place: Path) -> str:
 
 
 @contextmanager
-def driver(python: str, url: str, key: str, model: str) -> Iterator[Callable[[Mapping[str, Any]], dict[str, Any]]]:
+def driver(python: str, url: str, key: str, model: str) -> Iterator[Asks]:
     """A client in its own environment; what is called asks it for one measurement."""
     command = [python, str(ROOT / "benchmarks" / "tinker_driver.py"), url, key, model, str(RANK)]
     # The SDK of another environment must not find the packages of this one.
@@ -162,16 +170,21 @@ def driver(python: str, url: str, key: str, model: str) -> Iterator[Callable[[Ma
         process.wait(60)
 
 
-def _in_turn(
-    ours: Callable[[Mapping[str, Any]], dict[str, Any]],
-    peer: Callable[[Mapping[str, Any]], dict[str, Any]],
-    shape: Mapping[str, Any],
-    rounds: int,
-) -> dict[str, list[float]]:
-    sides: dict[str, Callable[[], float]] = {
-        "ours": lambda: float(ours(shape)["seconds"]),
-        "peer": lambda: float(peer(shape)["seconds"]),
-    }
+def _in_turn(ours: Asks, peer: Asks, shape: Mapping[str, Any], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each side.
+
+    Raises:
+        SystemExit: one drew fewer tokens than asked for, beyond what an end by chance explains.
+    """
+    whole = shape.get("samples", 0) * shape["tokens"]
+
+    def seconds(asks: Asks) -> float:
+        told = asks(shape)
+        if told.get("tokens", whole) < LEAST_DRAWN * whole:
+            raise SystemExit(f"{told['tokens']} tokens were drawn, and {whole} asked for: {shape}")
+        return float(told["seconds"])
+
+    sides: dict[str, Callable[[], float]] = {"ours": lambda: seconds(ours), "peer": lambda: seconds(peer)}
     # A second warm-up: what the first compiled is kept by the kinds of arrays that the first call made.
     for call in sides.values():
         call()
