@@ -190,6 +190,10 @@ class Broker:
             promise.when_done(told)
         return sampler
 
+    def pins(self) -> Mapping[str, str]:
+        """Those that were not released, by the ids of their promises, each with the policy that it is of."""
+        return {pin.promise.id: pin.policy for pin in self._pins if not pin.released}
+
     def newest_pin(self, policy: str) -> str | None:
         """The id of the pin of a policy that was asked for last and is kept, if there is one."""
         kept = [pin.promise.id for pin in self._pins.of(policy) if not pin.released]
@@ -244,6 +248,10 @@ class Broker:
     async def sampler(self, weights: str) -> BrokerSampler:
         """A sampler of a model or of a saved checkpoint."""
         version = await self._worker.run(lambda: self._backend.open(weights))
+        return self._sampler(weights, partial(model_alone, weights), version)
+
+    def unopened(self, weights: str, version: int) -> BrokerSampler:
+        """The same of weights whose version is known; they are loaded when they are first drawn from."""
         return self._sampler(weights, partial(model_alone, weights), version)
 
     async def capabilities(self) -> Capabilities:

@@ -1,7 +1,7 @@
 """Weights that are kept to be sampled: who draws from them, and when they go."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -38,6 +38,9 @@ class Pins:
 
     def __contains__(self, id: str) -> bool:
         return id in self._pins
+
+    def __iter__(self) -> Iterator[Pinned]:
+        return iter(list(self._pins.values()))
 
     def of(self, policy: str) -> list[Pinned]:
         """Those of a policy."""

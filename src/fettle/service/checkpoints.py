@@ -188,6 +188,10 @@ class Checkpoints:
         entry = self.checkpoint(caller, id)
         return self._owners.find("checkpoint", self._checkpoints, entry.id, caller)
 
+    def find(self, id: str) -> CheckpointEntry | None:
+        """The checkpoint of that id, whoever's it is."""
+        return self._checkpoints.get(id)
+
     def of(self, tenant: str) -> list[CheckpointEntry]:
         """A tenant's checkpoints, newest first."""
         mine = [entry for entry in self._checkpoints.values() if entry.tenant == tenant and not self._expired(entry)]

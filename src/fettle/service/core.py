@@ -69,11 +69,12 @@ class Service:
         owners = Owners(lambda caller, subject: self.audit.note("foreign_access", caller, subject=subject))
         most, rank = settings.max_policies, settings.max_rank
         self._runs = Runs(broker, store, owners, self._later, clock, room, most=most, max_rank=rank)
-        self._samplers = Samplers(broker, store, self._runs, owners, self._later, clock, most=settings.max_samplers)
         self.artifacts = Artifacts(settings.artifacts_url)
         self._checkpoints = Checkpoints(
             broker, store, self.artifacts, owners, self._later, clock, state=state, standing_on=self._runs.standing_on
         )
+        found, most = self._checkpoints.find, settings.max_samplers
+        self._samplers = Samplers(broker, store, self._runs, models, found, owners, self._later, clock, most=most)
         self.sessions = Sessions(store, owners, clock, timeout_s=settings.session_timeout_s)
         self._work = Work(broker, self._runs, self._checkpoints, self.usage, self.told, self.metrics)
         self._beginnings = Beginnings(self._runs, self._checkpoints, self._work, models, self.audit)

@@ -1,35 +1,44 @@
 """Samplers: weights that can be drawn from, whose they are, and when they are let go."""
 
-import logging
 from collections import Counter, OrderedDict
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import fields
 from functools import partial
 
-from fettle.broker import Broker
+from fettle.broker import Broker, Promise
 from fettle.broker.samplers import BrokerSampler
-from fettle.errors import FettleError, NotFoundError, SequenceError
+from fettle.errors import NotFoundError, SequenceError
 from fettle.service.callers import Caller
 from fettle.service.clock import Clock
 from fettle.service.entries import CheckpointEntry, SamplerEntry, SamplerRow
 from fettle.service.ids import pin_run
 from fettle.service.later import Later
-from fettle.service.models import Model
+from fettle.service.models import Model, Models
 from fettle.service.owned import Owners, unknown
 from fettle.service.runs import Runs
 from fettle.service.store import Store
-
-logger = logging.getLogger(__name__)
 
 
 class Samplers:
     """Every sampler of every tenant, in memory, least recently used first.
 
-    A pin is a sampler by its own id, and lasts as the policy does. Beyond ``most`` the least recently used is let go
-    of the tenant who has the most, so that none loses its own to one who takes more.
+    A pin is a sampler by its own id from when it is made, and lasts as the policy does. Beyond ``most`` the least
+    recently used is let go of the tenant who has the most, so that none loses its own to one who takes more.
     """
 
     def __init__(
-        self, broker: Broker, store: Store, runs: Runs, owners: Owners, later: Later, clock: Clock, *, most: int
+        self,
+        broker: Broker,
+        store: Store,
+        runs: Runs,
+        models: Models,
+        saved: Callable[[str], CheckpointEntry | None],
+        owners: Owners,
+        later: Later,
+        clock: Clock,
+        *,
+        most: int,
     ) -> None:
         self._broker = broker
         self._store = store
@@ -38,23 +47,26 @@ class Samplers:
         self._later = later
         self._clock = clock
         self._most = most
+        self._models = models
+        self._saved = saved
         self._samplers: OrderedDict[tuple[str, str], SamplerEntry] = OrderedDict()
         """By tenant and id."""
 
     async def load(self) -> None:
-        """Take up those of the catalogue that can be drawn from, and forget those whose pins are gone.
+        """Take up those of the catalogue, and pins; forget those whose pin or checkpoint is gone.
 
-        What cannot be opened now, for want of memory or of a file, is tried again at the next start.
+        Nothing is loaded for it: what is drawn from is, when that begins.
         """
+        self._broker.when_answered(self._answered)
+        for pin, policy in self._broker.pins().items():
+            self._add_pin(policy, pin)
         for row in await self._store.samplers():
-            try:
-                live = await self._live(row.weights, pinned=self._is_pin(row))
-            except NotFoundError:
+            live = self._taken_up(row)
+            if live is None:
                 self._later.post(partial(self._store.remove_sampler, row.tenant, row.id))
-            except FettleError as error:
-                logger.warning("the sampler %s of %s cannot be opened: %s", row.id, row.tenant, error.message)
             else:
-                self._samplers[row.tenant, row.id] = _entry(row, live)
+                self._put(_entry(row, live))
+        self._let_the_oldest_go()
 
     async def of_model(self, caller: Caller, model: Model, sampler_id: str, session: str) -> SamplerEntry:
         """A base model's."""
@@ -90,7 +102,10 @@ class Samplers:
             self._samplers.move_to_end((caller.tenant, sampler_id))
             return own
         if (run := self._runs.find(pin_run(sampler_id))) is not None and run.tenant == caller.tenant:
-            return self._of_bare_pin(run.model, caller, sampler_id)
+            try:
+                return self._bare_pin(run.model, caller.tenant, sampler_id)
+            except NotFoundError as error:
+                raise unknown("sampler", sampler_id) from error
         others = {entry.id: entry for entry in self._samplers.values() if entry.id == sampler_id}
         return self._owners.find("sampler", others, sampler_id, caller)
 
@@ -113,7 +128,7 @@ class Samplers:
             return before
         entry = _entry(row, await self._live(row.weights, pinned=pinned))
         await self._store.put_sampler(row)
-        self._samplers[row.tenant, row.id] = entry
+        self._put(entry)
         self._let_the_oldest_go()
         return entry
 
@@ -124,17 +139,50 @@ class Samplers:
         """Whether it draws from a run's weights, not from a model's or a checkpoint's."""
         return not row.checkpoint and self._runs.find(pin_run(row.weights)) is not None
 
-    def _of_bare_pin(self, model: str, caller: Caller, pin: str) -> SamplerEntry:
+    def _taken_up(self, row: SamplerRow) -> BrokerSampler | None:
+        """What a row of the catalogue draws from, not loaded yet; None where it is gone."""
+        if row.checkpoint:
+            saved = self._saved(row.checkpoint)
+            if saved is None or saved.path != row.weights:
+                return None
+            return self._broker.unopened(row.weights, saved.policy_version)
+        if any(model.path == row.weights for model in self._models):
+            return self._broker.unopened(row.weights, 0)
         try:
-            live = self._broker.pinned(pin)
-        except NotFoundError as error:
-            raise unknown("sampler", pin) from error
-        row = SamplerRow(pin, caller.tenant, model, "", pin, self._clock())
-        entry = self._samplers[row.tenant, row.id] = _entry(row, live)
-        self._let_the_oldest_go()
+            return self._broker.pinned(row.weights)
+        except NotFoundError:
+            return None
+
+    def _answered(self, promise: Promise) -> None:
+        """Take note of an operation that was answered: a pin counts as a sampler, whether anybody draws from it."""
+        if promise.kind == "pin" and not isinstance(promise.answer, BaseException):
+            with suppress(NotFoundError):  # It may be released already.
+                self._add_pin(promise.policy, promise.id)
+                self._let_the_oldest_go()
+
+    def _add_pin(self, policy: str, pin: str) -> None:
+        """Count a pin among the samplers, unless one is opened on it."""
+        run = self._runs.find(policy)
+        if run is not None and all(entry.weights != pin for entry in self._samplers.values()):
+            self._bare_pin(run.model, run.tenant, pin)
+
+    def _bare_pin(self, model: str, tenant: str, pin: str) -> SamplerEntry:
+        live = self._broker.pinned(pin)
+        row = SamplerRow(pin, tenant, model, "", pin, self._clock())
+        entry = self._samplers[tenant, pin] = _entry(row, live)
         return entry
 
+    def _put(self, entry: SamplerEntry) -> None:
+        """Add one; a pin that it is opened on no longer counts by itself."""
+        if entry.id != entry.weights:
+            self._samplers.pop((entry.tenant, entry.weights), None)
+        self._samplers[entry.tenant, entry.id] = entry
+
     def _let_the_oldest_go(self) -> None:
+        if len(self._samplers) > self._most:
+            pins = self._broker.pins()
+            for entry in [each for each in self._samplers.values() if self._is_pin(each) and each.weights not in pins]:
+                self._let_go(entry)
         while len(self._samplers) > self._most:
             held = Counter(tenant for tenant, _ in self._samplers)
             most = max(held.values())

@@ -151,10 +151,9 @@ def test_texts_become_vectors_for_openai_clients_as_well(client):
 def test_of_many_samplers_the_least_recently_used_is_let_go(tmp_path, tiny_model):
     with serving(tmp_path / "state", tiny_model, max_samplers=2) as served, served.client() as client:
         run = client.new_run(lora={"rank": 2})
-        pins = [client.said("POST", f"/v1/runs/{run}/sampler?wait=30")["id"] for _ in range(3)]
-        for pin in pins[:2]:
-            client.said("GET", f"/v1/samplers/{pin}")
+        pins = [client.said("POST", f"/v1/runs/{run}/sampler?wait=30")["id"] for _ in range(2)]
         client.said("GET", f"/v1/samplers/{pins[0]}")
+        pins.append(client.said("POST", f"/v1/runs/{run}/sampler?wait=30")["id"])
         client.said("GET", f"/v1/samplers/{pins[2]}")
         client.said("GET", f"/v1/samplers/{pins[1]}", status=404)
         drawn(client, pins[0])
