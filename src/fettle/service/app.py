@@ -16,6 +16,7 @@ from fettle.service.auth import Gate, administrator
 from fettle.service.callers import Caller
 from fettle.service.core import Service
 from fettle.service.faces import admin, console, native, openai, tinker
+from fettle.service.folders import Discreet, Folders
 from fettle.service.limits import Limits
 from fettle.service.observed import Observed
 from fettle.service.wire import error_response, framework_error, invalid_request
@@ -43,6 +44,7 @@ def app_of(service: Service, *layers: Callable[[ASGIApp], ASGIApp]) -> FastAPI:
     app = FastAPI(title="Fettle", version=fettle.__version__, description=DESCRIPTION, docs_url=None, redoc_url=None)
     app.add_middleware(Gate, doors=service.doors)
     app.add_middleware(Limits, max_body_mib=service.settings.max_body_mib, timeout_s=service.settings.request_timeout_s)
+    app.add_middleware(Discreet, folders=Folders(service.settings))
     for layer in layers:
         app.add_middleware(layer)
     app.add_middleware(Observed, service=service)

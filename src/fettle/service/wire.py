@@ -28,6 +28,7 @@ from fettle.errors import (
     TooLargeError,
 )
 from fettle.frames import MEDIA_TYPE, Tree, packed, plain, unpacked
+from fettle.service.folders import told
 
 JSON = "application/json"
 
@@ -69,7 +70,7 @@ def status_of(error: FettleError) -> int:
 
 def error_tree(error: FettleError) -> dict[str, Tree]:
     """The body that says the error."""
-    return _said(error.code, error.message)
+    return _said(error.code, told(error.message))
 
 
 def error_response(error: FettleError, status: int | None = None) -> Response:

@@ -17,6 +17,7 @@ from fettle.errors import AuthenticationError, FettleError, NotFoundError
 from fettle.service.clock import Clock
 from fettle.service.faces.console import shown
 from fettle.service.faces.console.visitors import Visitor
+from fettle.service.folders import told as discreetly
 from fettle.service.wire import status_of
 
 HERE = Path(__file__).parent
@@ -50,6 +51,7 @@ class Pages:
         )
         self._environment.filters |= {
             "visible": shown.visible,
+            "discreet": discreetly,
             "number": shown.number,
             "size": shown.size,
             "moment": shown.moment,
@@ -110,7 +112,9 @@ class Pages:
         title = TITLES.get(status, "That did not work")
         back = "/" if request.method == "GET" else str(request.headers.get("referer") or "/")
         safe = back if back.startswith(("/", str(request.base_url))) else "/"
-        return self.page("error.html", None, status=status, title=title, message=shown.visible(message), back=safe)
+        return self.page(
+            "error.html", None, status=status, title=title, message=shown.visible(discreetly(message)), back=safe
+        )
 
 
 def _to_sign_in(request: Request) -> Response:

@@ -10,6 +10,7 @@ from fettle.errors import EngineError, FettleError
 from fettle.frames import Tree, result_tree
 from fettle.service.core import Service
 from fettle.service.entries import CheckpointEntry, Run, SamplerEntry
+from fettle.service.folders import told as discreetly
 from fettle.types import Checkpoint
 
 
@@ -22,7 +23,7 @@ def run_tree(service: Service, run: Run) -> dict[str, Tree]:
         "base_model": run.model,
         "checkpoint": run.checkpoint or None,
         "state": run.state,
-        "reason": run.reason,
+        "reason": discreetly(run.reason),
         "version": info.version if info is not None else None,
         "incarnation": info.incarnation if info is not None else None,
         "next_seq": info.next_seq if info is not None else None,
@@ -78,7 +79,7 @@ def promise_tree(service: Service, promise: Promise) -> dict[str, Tree]:
         if not isinstance(answer, FettleError):
             answer = EngineError(f"the engine failed at this {promise.kind} ({type(answer).__name__}): see its log")
         error = {name: value for name, value in result_tree(answer).items() if name != "type"}
-        return {**told, "status": "failed", "error": error}
+        return {**told, "status": "failed", "error": {**error, "message": discreetly(answer.message)}}
     return {**told, "status": "completed", "seconds": promise.seconds, "result": _result(service, answer)}
 
 

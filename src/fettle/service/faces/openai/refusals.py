@@ -19,6 +19,7 @@ from fettle.errors import (
     ForbiddenError,
     NotFoundError,
 )
+from fettle.service.folders import told as discreetly
 from fettle.service.wire import Refused, error_response, status_of
 
 KINDS: Mapping[type[FettleError], str] = MappingProxyType(
@@ -84,7 +85,7 @@ def error_body(error: FettleError) -> dict[str, Any]:
         code, field = error.reason, error.field
     elif isinstance(error, NotFoundError):  # of weights: nothing else is looked for here
         code, field = "model_not_found", "model"
-    return _said(error.message, KINDS.get(type(error), whose), field, code)
+    return _said(discreetly(error.message), KINDS.get(type(error), whose), field, code)
 
 
 def _invalid(errors: Sequence[Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from pydantic_core import PydanticSerializationError
 
 from fettle.errors import DataError, EngineError, EnvironmentFault, FettleError, StorageError
 from fettle.service import wire
+from fettle.service.folders import told as discreetly
 
 NEVER_SAID = frozenset({408, 409})
 """Statuses of ours that a Tinker client takes for an invitation to ask again."""
@@ -49,4 +50,4 @@ def refused(error: FettleError) -> Response:
 
 def failed(error: FettleError) -> dict[str, Any]:
     """The answer for an operation that was taken in and failed: the only form in which clients take it for that."""
-    return {"error": error.message, "category": "server" if isinstance(error, OF_THE_SERVER) else "user"}
+    return {"error": discreetly(error.message), "category": "server" if isinstance(error, OF_THE_SERVER) else "user"}
