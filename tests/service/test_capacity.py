@@ -6,7 +6,7 @@ from fettle.config import LocalEngine, LoRA, PolicySpec
 from fettle.engine.base import Capabilities
 from fettle.engine.local import LocalBackend
 from fettle.errors import BusyError, ModelError
-from fettle.service.capacity import GIB, USABLE, Room, fits
+from fettle.service.capacity import GIB, USABLE, Room, fits, fits_share
 
 GPU = Capabilities("local", "cuda", (), (), threads=1, memory_bytes=80 * GIB)
 
@@ -28,8 +28,20 @@ def test_what_others_are_in_the_way_of_is_told_to_come_again():
     assert refused.value.retry_after > 0
 
 
+@pytest.mark.parametrize(("needed", "own"), [(72, 0), (18, 18), (1, 35)])
+def test_a_tenant_has_its_share_and_a_single_run_the_whole_device(needed, own):
+    fits_share(GPU, needed * GIB, own * GIB, 0.5)
+
+
+def test_beyond_its_share_a_tenant_is_told_the_limit_and_the_mend():
+    with pytest.raises(BusyError, match=r"36\.0 of 72\.0 GiB together: pause or complete one") as refused:
+        fits_share(GPU, 17 * GIB, 20 * GIB, 0.5)
+    assert refused.value.retry_after > 0
+
+
 def test_a_device_that_is_not_here_refuses_nothing():
     fits(replace(GPU, memory_bytes=0), 10**15, 0)
+    fits_share(replace(GPU, memory_bytes=0), 10**15, 10**15, 0.1)
 
 
 async def test_room_is_what_the_engine_says_that_policies_take(tiny_model, tmp_path):

@@ -63,7 +63,7 @@ async def opened(settings: ServiceConfig) -> AsyncIterator[Service]:
             backend = LocalBackend(settings.engine, checkpoints=state / FOLDER)
             broker = await Broker.recovered(backend, state / JOURNAL, settings.journal, settings.scheduling)
             try:
-                room = Room(backend.capabilities(), lambda spec: backend.policy_bytes(_of_path(spec, models)))
+                room = _room(settings, backend, models)
                 yield await Service(settings, broker, store, models, room).recovered()
             finally:
                 await asyncio.to_thread(broker.close)
@@ -89,6 +89,12 @@ async def _serve(settings: ServiceConfig, listening: socket.socket) -> None:
         server.should_exit = True
         await answering
         await asyncio.to_thread(end_traces)
+
+
+def _room(settings: ServiceConfig, backend: LocalBackend, models: Models) -> Room:
+    """The device's memory; without keys there is one tenant, whose it all is."""
+    share = settings.memory_share if settings.auth == "keys" else 1.0
+    return Room(backend.capabilities(), lambda spec: backend.policy_bytes(_of_path(spec, models)), share=share)
 
 
 def _of_path(spec: PolicySpec, models: Models) -> PolicySpec:

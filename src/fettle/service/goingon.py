@@ -22,6 +22,11 @@ class GoingOn:
             self._tasks[name].add_done_callback(lambda task: self._ended(name, task))
         return self._tasks[name]
 
+    async def ended(self, name: str, *, within_s: float) -> None:
+        """Return once the task of that name has ended, or after a while."""
+        if name in self._tasks:
+            await asyncio.wait([self._tasks[name]], timeout=within_s)
+
     async def close(self, *, patience_s: float) -> None:
         """Wait for them, up to a limit; the others are broken off."""
         if going_on := list(self._tasks.values()):

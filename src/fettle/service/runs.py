@@ -1,7 +1,7 @@
 """Runs: who owns them, what state they are in, and how they begin and end."""
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,6 +18,7 @@ from fettle.service.capacity import Room
 from fettle.service.clock import Clock
 from fettle.service.entries import Run, RunState
 from fettle.service.goingon import GoingOn
+from fettle.service.idleness import Idleness
 from fettle.service.ids import checked, new_id
 from fettle.service.later import Later
 from fettle.service.owned import Owners
@@ -38,6 +39,8 @@ OVER = frozenset({"completed", "failed"})
 
 ROOM_AGAIN_S = 30.0
 """After which it is worth asking again for a run beyond the most there may be."""
+RESTED_S = 20.0
+"""How long a run may take to give its memory back, before it is taken to be in use after all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +78,9 @@ class Runs:
         self._max_rank = max_rank
         self._runs: dict[str, Run] = {}
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._entering = asyncio.Lock()
         self._going_on = GoingOn()
+        self.idleness = Idleness(clock)
 
     async def load(self) -> None:
         """Read them all from the catalogue."""
@@ -126,18 +131,12 @@ class Runs:
         async with self._turn(run.id):
             before = self._runs.get(run.id)
             if before is None:
-                await self._check_room(run)
-                await self._put_first(run)
-            elif before.tenant != run.tenant:
+                return await self._entered(run, call)
+            if before.tenant != run.tenant:
                 raise StateError(f"the id {run.id} is taken: choose another")
-            elif before.state in OVER:
+            if before.state in OVER:
                 raise StateError(f"the run {run.id} is {before.state}: choose another id")
-            try:
-                return self._broker.open(run.id, call, tenant=run.tenant)
-            except FettleError:
-                if before is None:
-                    self._take_back(run.id)
-                raise
+            return self._broker.open(run.id, call, tenant=run.tenant)
 
     def run(self, caller: Caller, run_id: str) -> Run:
         """The caller's run of that id.
@@ -211,6 +210,7 @@ class Runs:
         run = self._runs.get(run_id)
         if run is not None and state in MOVES[run.state]:
             self._runs[run_id] = replace(run, state=state, reason=reason, changed_at=self._clock())
+            self.idleness.forget(run_id)
             self._later.post(partial(self._write, run_id))
 
     def reconcile(self, has_worked: Callable[[str], bool]) -> None:
@@ -261,6 +261,7 @@ class Runs:
 
     def _closing(self, run_id: str) -> "asyncio.Task[None]":
         """The task that closes a run's policy; asked for again, the same one until it is done."""
+        self.idleness.forget(run_id)
         return self._going_on.begin(f"close {run_id}", partial(self._close, run_id))
 
     async def _close(self, run_id: str) -> None:
@@ -270,6 +271,17 @@ class Runs:
     async def _write(self, run_id: str) -> None:
         async with self._turn(run_id):
             await self._store.put_run(self._runs[run_id])
+
+    async def _entered(self, run: Run, call: Create | Load) -> Promise:
+        """The promise of a run that is new."""
+        async with self._entering:  # whoever comes next finds this one beside the others
+            await self._make_room(run)
+            await self._put_first(run)
+            try:
+                return self._broker.open(run.id, call, tenant=run.tenant)
+            except FettleError:
+                self._take_back(run.id)
+                raise
 
     async def _put_first(self, run: Run) -> None:
         self._runs[run.id] = run
@@ -289,17 +301,44 @@ class Runs:
             if run_id not in self._runs:  # nobody has asked for it again
                 await self._store.remove_run(run_id)
 
-    async def _check_room(self, run: Run) -> None:
+    async def _make_room(self, run: Run) -> None:
+        """Room for one more run, in its tenant's share and on the device, for which idle ones give theirs back."""
+        wanted = _of_base(run)
+
+        async def among_own(own: list[Run]) -> None:
+            if len(own) >= self._most:
+                raise BusyError(
+                    f"{len(own)} of your runs are in memory here, and there may be {self._most}: pause or complete one",
+                    ROOM_AGAIN_S,
+                )
+            await self._room.check_share(wanted, map(_of_base, own))
+
+        async def among_all(others: list[Run]) -> None:
+            await self._room.check(wanted, map(_of_base, others))
+
+        await self._checked(among_own, lambda other: other.tenant == run.tenant)
+        await self._checked(among_all, lambda other: True)
+
+    async def _checked(self, check: Callable[[list[Run]], Awaitable[None]], counts: Callable[[Run], bool]) -> None:
+        """Hold what is in memory against a limit, with ever fewer idle runs, until it holds or none is left."""
+        tried: set[str] = set()
+        while True:
+            in_memory = [run for run in self._in_memory() if counts(run)]
+            try:
+                await check(in_memory)
+            except BusyError:
+                idle = [id for id in self.idleness.longest(run.id for run in in_memory) if id not in tried]
+                if not idle:
+                    raise
+                tried.add(idle[0])
+                self.rest(self._runs[idle[0]])
+                await self._going_on.ended(f"rest {idle[0]}", within_s=RESTED_S)
+            else:
+                return
+
+    def _in_memory(self) -> list[Run]:
         policies = self._broker.policies().items()
-        in_memory = [self._runs[name] for name, info in policies if not info.parked and name in self._runs]
-        own = sum(other.tenant == run.tenant for other in in_memory)
-        if own >= self._most:
-            raise BusyError(
-                f"{own} of your runs are in memory here, and there may be {self._most}: pause or complete one",
-                ROOM_AGAIN_S,
-            )
-        others = [_of_base(other) for other in in_memory]
-        await self._room.check(_of_base(run), others)
+        return [self._runs[name] for name, info in policies if not info.parked and name in self._runs]
 
 
 def _of_base(run: Run) -> PolicySpec:

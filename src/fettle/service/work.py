@@ -44,6 +44,7 @@ class Work:
         self._checkpoints.take_up(call.checkpoint if isinstance(call, Load) else str(call.spec.model))
         promise = await self._runs.open(run, call)
         if known is None:
+            self._runs.idleness.asked(run.id, promise)
             self._tell(promise)
         return promise
 
@@ -59,6 +60,7 @@ class Work:
             self._checkpoints.take_up(call.checkpoint)
         promise = self._broker.submit(run.id, incarnation, seq, call, digest=digest)
         if known is None:
+            self._runs.idleness.asked(run.id, promise)
             self._tell(promise)
         return promise
 
@@ -106,6 +108,8 @@ class Work:
         promise = self._broker.draw(id, sampler.weights, requests, tenant=sampler.tenant, digest=digest)
         if known is None:
             run_id = self.run_of(sampler)
+            if run_id and not sampler.checkpoint:
+                self._runs.idleness.asked(run_id, promise)
             self._usage.watch(promise, run_id)
             promise.when_done(self._metrics.worked)
             self._tell(promise)
