@@ -48,6 +48,16 @@ async def test_the_calls_of_a_step_are_one_row(tmp_path):
     told.close()
 
 
+async def test_the_seconds_of_a_step_are_those_of_its_draws_as_well(tmp_path):
+    later = Later()
+    told = Told(tmp_path, later, now)
+    for version in (1, 2):
+        told.drew("run", [], done("draw", []))
+        await step(told, later, version, loss(1.0, 10))
+    assert [row["time/step"] for row in await told.metrics("run")] == [1.5, 1.5]
+    told.close()
+
+
 async def test_a_step_carried_out_again_after_a_restart_is_told_once(tmp_path):
     for _ in range(2):
         later = Later()

@@ -50,6 +50,7 @@ class _Step:
     metrics: dict[str, tuple[float, int]] = field(default_factory=dict)
     """Each with its weight."""
     seconds: float = 0.0
+    """Of computing: its operations, and what was drawn from the run since the step before."""
 
     def add(self, result: ForwardResult) -> None:
         """Losses are summed, since they are sums; what is told a token is weighted by tokens."""
@@ -104,7 +105,8 @@ class Told:
         return await self._with(run_id, EPISODES, partial(Series.after, step=after))
 
     def drew(self, run_id: str, requests: Sequence[SampleRequest], promise: Promise) -> None:
-        """Keep a draw for whoever looks."""
+        """Count a draw for the step that comes next, and keep it for whoever looks."""
+        self._steps[run_id].seconds += promise.seconds
         if isinstance(promise.answer, list):
             drawn = Drawn(self._clock(), requests, promise.answer)
             self._draws.setdefault(run_id, deque(maxlen=DRAWS_KEPT)).append(drawn)
