@@ -15,13 +15,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fettle.errors import DataError, TimeoutError, TooLargeError
 from fettle.frames import MEDIA_TYPE
+from fettle.service.intake import MIB, Intake
 from fettle.service.rates import body_limit
-from fettle.service.wire import Refused
+from fettle.service.wire import BODY, LARGE, Refused
 
-MIB = 1 << 20
 LARGEST_TEXT = 16 * MIB
 """Bytes of a body that is no arrays as bytes: while JSON is read, nobody else is answered."""
 BINARY = (MEDIA_TYPE, "application/x-protobuf")
+SMALL = 64 * 1024
+"""Bytes of a body that never has to wait until others were read."""
 LARGEST_WINDOW = 8 * MIB
 """Bytes that a zstd frame may make its reader look back."""
 
@@ -46,6 +48,7 @@ class Limits:
         self._app = app
         self._most = max_body_mib * MIB
         self._timeout_s = timeout_s
+        self._intake = Intake()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
@@ -55,7 +58,8 @@ class Limits:
         headers = Headers(scope=scope)
         most = body_limit(scope["method"], scope["path"], self._most)
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-        body = _Body(receive, headers, most if kind in BINARY else min(most, LARGEST_TEXT), self._timeout_s)
+        most = most if kind in BINARY else min(most, LARGEST_TEXT)
+        scope[BODY] = body = _Body(receive, headers, self._intake, most, self._timeout_s)
         if "content-encoding" in headers:
             scope["headers"] = list(scope["headers"])
             opened = MutableHeaders(scope=scope)
@@ -67,14 +71,20 @@ class Limits:
                 MutableHeaders(scope=message)["Connection"] = "close"
             await send(message)
 
-        await self._app(scope, body.receive, closing)
+        try:
+            await self._app(scope, body.receive, closing)
+        finally:
+            body.let_go()
 
 
 class _Body:
-    """One request's body."""
+    """One request's body. Whole, it is parsed at once, and is then no longer here; unless it is ``kept``."""
 
-    def __init__(self, receive: Receive, headers: Headers, most: int, timeout_s: float) -> None:
+    def __init__(self, receive: Receive, headers: Headers, intake: Intake, most: int, timeout_s: float) -> None:
+        self.kept = False
+        """Whether it is here until it is let go."""
         self._receive = receive
+        self._intake = intake
         self._encoding = headers.get("content-encoding", "").strip().lower()
         self._chunked = "transfer-encoding" in headers
         self._announced = int(headers["content-length"]) if headers.get("content-length", "").isdigit() else 0
@@ -83,6 +93,7 @@ class _Body:
         self._deadline = asyncio.get_running_loop().time() + timeout_s
         self._opener: Opener | None = None
         self._taken = 0
+        self._has_room = SMALL
         self._whole = False
 
     @property
@@ -109,15 +120,31 @@ class _Body:
         if message["type"] != "http.request":
             return message
         self._whole = not message.get("more_body", False)
-        piece = self._opened(message.get("body", b""))
+        piece = await self._opened(message.get("body", b""))
         self._taken += len(piece)
         if self._taken > self._most:
             raise self._too_large()
+        await self._make_room()
         if self._whole and self._opener is not None and self._opener.is_cut_short:
             raise Refused(DataError(f"the body is cut short: its {self._encoding} has no end"))
+        if self._whole and not self.kept:
+            self.let_go()
         return {**message, "body": piece}
 
-    def _opened(self, piece: bytes) -> bytes:
+    def let_go(self) -> None:
+        """It is no longer here."""
+        self._intake.give_back(self)
+
+    async def _make_room(self) -> None:
+        """Return once what was read may be here; how long that takes is not held against the sender."""
+        if self._taken > self._has_room:
+            clock = asyncio.get_running_loop().time
+            since = clock()
+            await self._intake.take(self, self._taken - self._has_room)
+            self._has_room = self._taken
+            self._deadline += clock() - since
+
+    async def _opened(self, piece: bytes) -> bytes:
         if not piece or not self._encoding or self._encoding == "identity":
             return piece
         if self._opener is None:
@@ -126,7 +153,9 @@ class _Body:
                 raise Refused(DataError(f"the Content-Encoding {self._encoding[:40]!r} is not known here: use {known}"))
             self._opener = OPENERS[self._encoding]()
         try:
-            return self._opener(piece, self._most - self._taken + 1)
+            if len(piece) < LARGE:
+                return self._opener(piece, self._most - self._taken + 1)
+            return await asyncio.to_thread(self._opener, piece, self._most - self._taken + 1)
         except (zlib.error, zstandard.ZstdError) as error:
             raise Refused(DataError(f"the body is not what its Content-Encoding says: {error}")) from error
 

@@ -1,13 +1,15 @@
 """The wire: status codes, media types and bodies. Nothing else here knows them."""
 
+import asyncio
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, NoReturn
+from typing import Any, TypeVar
 
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
+from pydantic_core import from_json
 from starlette.exceptions import HTTPException
 
 from fettle.errors import (
@@ -31,6 +33,12 @@ from fettle.frames import MEDIA_TYPE, Tree, packed, plain, unpacked
 from fettle.service.folders import told
 
 JSON = "application/json"
+BODY = "fettle.body"
+"""Where a request's scope has its body, which is here until it is let go if it is kept."""
+LARGE = 64 * 1024
+"""Bytes from which on a body is opened, parsed and written in a thread, while others are answered."""
+
+Made = TypeVar("Made")
 
 STATUS: Mapping[type[FettleError], int] = MappingProxyType(
     {
@@ -127,28 +135,41 @@ def media_type(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-async def body_tree(request: Request) -> Tree:
-    """What a request says, as JSON or as a frame; nothing said is an empty mapping.
+async def made_of(request: Request, made: Callable[[bytes], Made]) -> Made:
+    """What ``made`` makes of a request's body, which is gone once this returns.
 
-    Raises:
-        DataError: it is neither.
+    A large one is parsed beside the event loop: requests that are sent before others were answered may overtake them.
     """
-    body = await request.body()
+    body = request.scope[BODY]
+    body.kept = True
+    try:
+        # Not by request.body(), which would keep it until the answer is out.
+        said = b"".join([piece async for piece in request.stream()])
+        if len(said) < LARGE:
+            return made(said)
+        return await asyncio.to_thread(made, said)
+    finally:
+        body.let_go()
+
+
+def tree_reader(request: Request) -> Callable[[bytes], Tree]:
+    """What reads a body of the request's media type, JSON or a frame; nothing said is an empty mapping.
+
+    It raises a ``DataError`` for what is neither.
+    """
     kind = media_type(request)
-    if kind == MEDIA_TYPE:
-        return unpacked(body)
-    if not body:
+    return unpacked if kind == MEDIA_TYPE else lambda said: _read(kind, said)
+
+
+def _read(kind: str, said: bytes) -> Tree:
+    if not said:
         return {}
     if kind != JSON:
         raise DataError(f"the body's Content-Type is {kind or 'not given'}: send {JSON} or {MEDIA_TYPE}")
     try:
-        return json.loads(body, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
+        return from_json(said, allow_inf_nan=False)
+    except ValueError as error:
         raise DataError(f"the body is no JSON that can be read: {error}") from error
-
-
-def _no_constant(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no JSON")
 
 
 def _said(code: str, message: str) -> dict[str, Tree]:

@@ -1,5 +1,6 @@
 """Promises on their way out: the result where it is there in time, and else where to ask for it."""
 
+import asyncio
 from contextlib import suppress
 
 import numpy as np
@@ -13,7 +14,7 @@ from fettle.service.callers import Caller
 from fettle.service.core import Service
 from fettle.service.faces.native.documented import Documented
 from fettle.service.faces.native.shown import promise_tree
-from fettle.service.wire import answer, wants_frames
+from fettle.service.wire import LARGE, answer, wants_frames
 from fettle.types import Completion
 
 MARK = "~"
@@ -52,7 +53,10 @@ class Answered:
             tree["result"] = self.documented.result(promise) or tree["result"]
             if sampler and not wants_frames(request) and isinstance(promise.answer, list):
                 tree["result"] |= self._readable(caller, sampler, promise.answer)
-        return answer(request, tree, 202 if tree["status"] == "pending" else 200)
+        status = 202 if tree["status"] == "pending" else 200
+        if promise.done and promise.nbytes >= LARGE:
+            return await asyncio.to_thread(answer, request, tree, status)
+        return answer(request, tree, status)
 
     def found(self, caller: Caller, id: str) -> tuple[Promise, str]:
         """The promise of an id, and the sampler that it names besides."""

@@ -2,10 +2,12 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
+from fettle.calls import call_of
 from fettle.config import AdamW, LoRA, SamplingParams
 from fettle.engine.base import Pooling
+from fettle.service.faces.native.data import data_of
 from fettle.service.faces.native.said import Body
 
 Id = Annotated[str, Field(min_length=1, max_length=200)]
@@ -66,7 +68,7 @@ class Operation(Numbered):
     """The number of the run's holder."""
     seq: Seq
     """The operation's number; they begin at 0 and have no gaps."""
-    call: dict[str, Any]
+    call: Annotated[dict[str, Any], AfterValidator(call_of)]
     """The call with its ``type``: ``forward``, ``forward_backward``, ``optim_step``, ``undo``, ``pin``, ``save``,
     ``restore`` or ``close``."""
 
@@ -74,7 +76,7 @@ class Operation(Numbered):
 class Batch(Numbered):
     """Data and a loss: as ``data`` and ``loss``, or as ``batch_data``, ``loss_fn`` and ``loss_kwargs``."""
 
-    data: Any = None
+    data: Annotated[Any, AfterValidator(data_of)] = None
     """A ragged batch (``tokens``, ``offsets``, ``loss_mask``, ``streams``), or a list of data, each with ``tokens`` and
     what goes with them."""
     loss: dict[str, Any] | None = None

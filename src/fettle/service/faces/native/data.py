@@ -13,8 +13,8 @@ from fettle.types import Datum, Ints, datum, ids_of
 FIELDS = ("tokens", "loss_mask", "targets", "temperature", "group", "scalars", "streams")
 
 
-def data_of(tree: Tree) -> list[Datum]:
-    """A ragged batch, or a list of data, each with its ``tokens`` and what goes with them.
+def data_of(tree: Tree) -> list[Datum] | None:
+    """A ragged batch, or a list of data, each with its ``tokens`` and what goes with them; nothing is None.
 
     Of one in a list, ``loss_mask`` may be left out: then every token but the first is trained on. What is no field of
     a datum and has one number a token is a stream of that name.
@@ -23,8 +23,8 @@ def data_of(tree: Tree) -> list[Datum]:
         DataError: it is neither.
         LossInputError: a datum in it cannot be what it is.
     """
-    if isinstance(tree, Mapping):
-        return batch_of(tree)
+    if tree is None or isinstance(tree, Mapping):
+        return None if tree is None else batch_of(tree)
     if not isinstance(tree, list) or not tree:
         raise DataError("data must be a batch of arrays, or a list of objects with tokens")
     return [_datum(f"data[{index}]", one) for index, one in enumerate(tree)]

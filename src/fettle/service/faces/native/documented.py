@@ -51,7 +51,7 @@ class Documented:
         """
         if not isinstance(body.batch_data, Mapping):
             raise DataError("batch_data must be a mapping of columns by name, such as input_ids")
-        said = hashlib.sha256(packed([body.batch_data, body.loss_fn, body.loss_kwargs])).hexdigest()[:24]
+        said = await asyncio.to_thread(_digest, body)
 
         def submit(seq: int | None, call: Call, part: str) -> Promise:
             return service.submit(caller, run.id, body.incarnation, seq, call, digest=f"{said}/{part}")

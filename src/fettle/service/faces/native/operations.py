@@ -1,12 +1,12 @@
 """Operations of runs, by number or by verb, and the promises that are given for them."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import TypeAdapter, ValidationError
 
 from fettle.broker import Promise
-from fettle.calls import Call, Forward, ForwardBackward, OptimStep, Pin, Restore, Save, call_of
+from fettle.calls import Call, Forward, ForwardBackward, OptimStep, Pin, Restore, Save
 from fettle.config import AdamW, LossConfig
 from fettle.config.document import Document
 from fettle.config.explain import sentences
@@ -20,7 +20,6 @@ from fettle.service.core import Service
 from fettle.service.entries import CheckpointKind
 from fettle.service.faces.native.answered import Answered
 from fettle.service.faces.native.bodies import Batch, LoadState, Operation, SamplerOfRun, SampleRun, SaveState, Step
-from fettle.service.faces.native.data import data_of
 from fettle.service.faces.native.said import Wait, described, said
 from fettle.service.faces.native.texts import all_tokens
 from fettle.service.wire import answer
@@ -60,7 +59,7 @@ def _add_door(router: APIRouter, service: Service, answered: Answered) -> None:
 
 
 async def _numbered(service: Service, caller: Caller, run_id: str, body: Operation) -> Promise:
-    call = call_of(body.call)
+    call: Any = body.call  # which reading the body has made of what was said
     if isinstance(call, Save):
         kind: CheckpointKind = "weights" if call.optimizer else "sampler_weights"
         return await service.save(caller, run_id, body.incarnation, body.seq, kind=kind, name=call.name)
@@ -83,7 +82,7 @@ def _add_training(router: APIRouter, service: Service, answered: Answered) -> No
         if body.loss_fn is not None:
             promise = await answered.documented.promised(service, caller, run, body)
         else:
-            promise = _submitted(service, caller, run_id, body, ForwardBackward(data_of(body.data), _loss(body)))
+            promise = _submitted(service, caller, run_id, body, ForwardBackward(body.data, _loss(body)))
         return await answered.promised(request, caller, promise, wait)
 
     @router.post(
@@ -94,7 +93,7 @@ def _add_training(router: APIRouter, service: Service, answered: Answered) -> No
     )
     async def forward(request: Request, caller: who, run_id: str, wait: Wait = 0.0) -> Response:
         body = await said(request, Batch)
-        promise = _submitted(service, caller, run_id, body, Forward(data_of(body.data), _loss(body)))
+        promise = _submitted(service, caller, run_id, body, Forward(body.data, _loss(body)))
         return await answered.promised(request, caller, promise, wait)
 
     @router.post(
@@ -210,7 +209,7 @@ def _loss(body: Batch) -> LossConfig:
         ConfigError: there is none of that name, or it has no such setting.
     """
     given: Tree = body.loss
-    if given is None:
+    if given is None or body.data is None:
         raise DataError("a batch needs data and loss, or batch_data and loss_fn")
     if not isinstance(given.get("type"), str) or given["type"] not in LOSSES:
         raise ConfigError(f"no loss is named {given.get('type')!r}: use {', '.join(LOSSES)}")

@@ -10,7 +10,7 @@ from fettle.config.document import Document
 from fettle.config.explain import sentences
 from fettle.errors import DataError
 from fettle.frames import MEDIA_TYPE, Tree
-from fettle.service.wire import JSON, body_tree
+from fettle.service.wire import JSON, made_of, tree_reader
 
 Wait = Annotated[float, Query(ge=0, le=60, description="Seconds to wait for the result before answering without it.")]
 Limit = Annotated[int, Query(ge=1, le=1000)]
@@ -39,7 +39,8 @@ async def said(request: Request, kind: type[Said]) -> Said:
     Raises:
         DataError: it is none, or cannot be read.
     """
-    return checked(await body_tree(request), kind)
+    read = tree_reader(request)
+    return await made_of(request, lambda body: checked(read(body), kind))
 
 
 def checked(tree: Tree, kind: type[Said]) -> Said:

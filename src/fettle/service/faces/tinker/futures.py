@@ -1,7 +1,8 @@
 """Answers of what was taken in: one at a time, or those of a sampling client together."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -16,6 +17,8 @@ from fettle.service.faces.tinker.batches import widths_read
 from fettle.service.faces.tinker.face import Face, Who, add
 from fettle.service.faces.tinker.refusals import failed
 from fettle.service.faces.tinker.training import PROTOBUF
+from fettle.service.wire import LARGE
+from fettle.types import ForwardResult
 
 HOLD_S = 30.0
 """How long an answer that is not there is waited for: clients give up after 45 s at the earliest."""
@@ -86,10 +89,8 @@ class Futures:
         if promise.kind == "draw":
             return await self._drawn(id, said, result, protobuf=protobuf)
         if promise.kind in ("forward", "forward_backward"):
-            widths = widths_read(said, len(result.logprobs))
-            if protobuf:
-                return Response(answers.forward_output(result, widths), media_type=PROTOBUF)
-            return JSONResponse(answers.forward_json(result, widths))
+            told = partial(_forward, result, widths_read(said, len(result.logprobs)), protobuf=protobuf)
+            return await asyncio.to_thread(told) if promise.nbytes >= LARGE else told()
         return JSONResponse(_TOLD.get(promise.kind, _nothing)(promise, said, result))
 
     async def _drawn(self, id: str, said: str, result: Any, *, protobuf: bool) -> Response:
@@ -110,6 +111,12 @@ class Futures:
         except NotFoundError:
             return
         self._face.samples.drop(request)
+
+
+def _forward(result: ForwardResult, widths: Sequence[int], *, protobuf: bool) -> Response:
+    if protobuf:
+        return Response(answers.forward_output(result, widths), media_type=PROTOBUF)
+    return JSONResponse(answers.forward_json(result, widths))
 
 
 def _saved(promise: Promise, _said: str, result: Any) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """Models being trained: they are made, take batches and steps."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from fastapi import APIRouter, Request
@@ -76,29 +78,35 @@ class Training:
         """Gradients, or only the log-probabilities, of a batch in protobuf; JSON from clients before it."""
         allowed = self._service.settings.stable_reinforce
         if wire.media_type(request) == PROTOBUF:
-            return await self._submitted(who, batches.of_proto(await request.body(), stable_reinforce=allowed))
-        return await self._submitted(who, batches.of_json(await wire.body_tree(request), stable_reinforce=allowed))
+            return await self._submitted(who, request, partial(batches.of_proto, stable_reinforce=allowed))
+        read = wire.tree_reader(request)
+        return await self._submitted(who, request, lambda body: batches.of_json(read(body), stable_reinforce=allowed))
 
     async def forward(self, who: Who, request: Request) -> JSONResponse:
         """Log-probabilities of a batch, from clients before protobuf."""
-        tree = await wire.body_tree(request)
-        allowed = self._service.settings.stable_reinforce
-        return await self._submitted(who, batches.of_json(tree, forward_only=True, stable_reinforce=allowed))
+        allowed, read = self._service.settings.stable_reinforce, wire.tree_reader(request)
+        of_json = partial(batches.of_json, forward_only=True, stable_reinforce=allowed)
+        return await self._submitted(who, request, lambda body: of_json(read(body)))
 
     async def optim_step(self, who: Who, body: bodies.OptimStepBody) -> JSONResponse:
         """A step of the optimizer."""
         call = OptimStep(adam_of(body), empty=True)
-        return await promised(await self._once(who, body.model_id, body.seq_id, call))
+        return await promised(await self._once(who, body.model_id, body.seq_id, call, call_digest(call)))
 
-    async def _submitted(self, who: Caller, batch: batches.Batch) -> JSONResponse:
+    async def _submitted(self, who: Caller, request: Request, read: Callable[[bytes], batches.Batch]) -> JSONResponse:
+        batch, digest = await wire.made_of(request, lambda body: _digested(read(body)))
         said = batches.widths_said(batch.widths)
-        return await promised(await self._once(who, batch.model, batch.seq, batch.call, said), said)
+        return await promised(await self._once(who, batch.model, batch.seq, batch.call, digest + said), said)
 
-    async def _once(self, who: Caller, model: str, seq: int | None, call: Call, said: str = "") -> Promise:
+    async def _once(self, who: Caller, model: str, seq: int | None, call: Call, said: str) -> Promise:
         """Hand an operation over, unless it was before."""
         self._face.run(who, model)
 
         async def submit(incarnation: int, number: int, digest: str) -> Promise:
             return self._service.submit(who, model, incarnation, number, call, digest=digest)
 
-        return await self._face.numbering.once(model, seq, call_digest(call) + said, submit)
+        return await self._face.numbering.once(model, seq, said, submit)
+
+
+def _digested(batch: batches.Batch) -> tuple[batches.Batch, str]:
+    return batch, call_digest(batch.call)
