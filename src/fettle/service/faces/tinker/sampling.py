@@ -3,12 +3,13 @@
 import asyncio
 import hashlib
 from collections.abc import Coroutine
+from contextlib import AsyncExitStack
 from typing import Any
 
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse, Response
 
-from fettle.broker import Promise
+from fettle.broker.samplers import BrokerSampler
 from fettle.engine.base import ReadRequest, SampleRequest
 from fettle.errors import ConfigError, DataError, LossInputError, NotFoundError
 from fettle.service.entries import SamplerEntry
@@ -83,31 +84,45 @@ class Sampling:
         params = sampling_of(body.sampling_params, room=room, top=body.topk_sample_logprobs, seed=key)
         said = hashlib.sha256(body.model_dump_json().encode()).hexdigest()[:32]
         request = SampleRequest(prompt, body.num_samples, params)
-        promise = self._service.draw(who, key, entry.id, [request], digest=said)
-        parts = self._parts(key, entry, body, promise, prompt, asked)
+        async with AsyncExitStack() as admitted:
+            # Before the draw is: what is turned away for now is told so at once, and as a whole.
+            live = await self._admitted(admitted, key, entry, prompt) if asked else None
+            promise = self._service.draw(who, key, entry.id, [request], digest=said)
+            parts: list[Part] = [promise.result]
+            if live is not None:
+                reading = _read(live, _reading(key, body, prompt, asked), admitted.pop_all())
+                self._face.samples.keep(key, Extra(asked, _started(reading)))
+            if (extra := self._face.samples.extra(key)) is not None:
+                parts.append(extra.read)
         self._face.channel(who, entry.id, body.seq_id // CLONE).watch(key, *parts)
         await promise.durable()
         sequences = [f"{key}:{index}" for index in range(body.num_samples)]
         return JSONResponse({"request_id": key, "sample_sequence_ids": sequences})
 
-    async def _read(self, entry: SamplerEntry, reading: ReadRequest) -> PromptReading:
-        async with self._service.readings.of(entry, [reading.tokens]) as live:
-            return await live.read(reading)
+    async def _admitted(
+        self, admitted: AsyncExitStack, key: str, entry: SamplerEntry, prompt: list[int]
+    ) -> BrokerSampler | None:
+        """What a prompt is read with while ``admitted`` is open; None where it was read before, or is being read.
 
-    def _parts(
-        self, key: str, entry: SamplerEntry, body: bodies.SampleBody, promise: Promise, prompt: list[int], asked: Asked
-    ) -> list[Part]:
-        """What an answer is made of: the draw, and what is read of the prompt."""
-        if not asked:
-            return [promise.result]
-        extra = self._face.samples.extra(key)
-        if extra is None:
-            targets = None if asked.targets is None else wanted_targets(asked.targets, len(prompt))
-            temperature = body.sampling_params.temperature or 1.0
-            reading = ReadRequest(prompt, asked.top, targets, asked.draws, temperature, number_of(key))
-            extra = Extra(asked, _started(self._read(entry, reading)))
-            self._face.samples.keep(key, extra)
-        return [promise.result, extra.read]
+        Raises:
+            BalanceError: the tenant's balance is used up.
+            BusyError: too much waits already.
+        """
+        if self._face.samples.extra(key) is not None:
+            return None
+        return await admitted.enter_async_context(self._service.readings.of(entry, [prompt]))
+
+
+async def _read(live: BrokerSampler, reading: ReadRequest, admitted: AsyncExitStack) -> PromptReading:
+    async with admitted:
+        return await live.read(reading)
+
+
+def _reading(key: str, body: bodies.SampleBody, prompt: list[int], asked: Asked) -> ReadRequest:
+    """What is to be read of a prompt beside the draw."""
+    targets = None if asked.targets is None else wanted_targets(asked.targets, len(prompt))
+    temperature = body.sampling_params.temperature or 1.0
+    return ReadRequest(prompt, asked.top, targets, asked.draws, temperature, number_of(key))
 
 
 def _prompt(body: bodies.SampleBody, model: Model) -> list[int]:
