@@ -50,9 +50,16 @@ class Downloads:
             del self._tickets[oldest]
         token = secrets.token_urlsafe(24)
         ticket = self._tickets[token] = Ticket(who, checkpoint, now + LASTS)
-        base = str(request.base_url).rstrip("/") + request.url.path.partition("/training_runs/")[0]
+        base = self._address(request) + request.url.path.partition("/training_runs/")[0]
         urls = {file: f"{base}/external_weights/{token}/{file}" for file, _ in files}
         return JSONResponse({"urls": urls, "expires": ticket.until.isoformat()})
+
+    def _address(self, request: Request) -> str:
+        """Of this service: never what a request says in its Host header, which can be anything."""
+        if self._service.settings.public_url is not None:
+            return self._service.settings.public_url.rstrip("/")
+        host, port = request.scope["server"]
+        return f"{request.url.scheme}://{f'[{host}]' if ':' in host else host}:{port}"
 
     async def file(self, ticket: str, file: str) -> StreamingResponse:
         """One file."""
