@@ -3,6 +3,8 @@
 import asyncio
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import httpx
 import numpy as np
@@ -17,9 +19,11 @@ CONTEXT = 64
 """Of the tiny model."""
 
 
-def sdk_of(served: Served, key: str | None = None) -> tinker.ServiceClient:
-    """The public SDK in front of a service."""
-    return tinker.ServiceClient(base_url=served.url, api_key=served.key if key is None else key)
+@contextmanager
+def sdk_of(served: Served, key: str | None = None) -> Iterator[tinker.ServiceClient]:
+    """The public SDK in front of a service; left open, it would go on telling it that it is there."""
+    with tinker.ServiceClient(base_url=served.url, api_key=served.key if key is None else key) as client:
+        yield client
 
 
 def rest_of(served: Served, key: str | None = None) -> tinker.RestClient:

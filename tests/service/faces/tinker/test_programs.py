@@ -43,18 +43,18 @@ def test_72_reinforcement_example_earns_more(printed):
 
 
 async def test_72_loops_that_await(shared):
-    service = sdk_of(shared)
-    training = await service.create_lora_training_client("tiny", rank=4)
-    losses = []
-    for _ in range(3):
-        done, stepped = training.forward_backward(batch(), "cross_entropy"), training.optim_step(adam())
-        losses.append((await done).metrics["loss:sum"])
-        await stepped
-    assert losses[2] < losses[0]
-    sampler = await training.save_weights_and_get_sampling_client()
-    params = types.SamplingParams(max_tokens=4)
-    drawn = await asyncio.gather(*[sampler.sample(prompt(65 + i), 2, params) for i in range(6)])
-    assert [len(one.sequences) for one in drawn] == [2] * 6
+    with sdk_of(shared) as service:
+        training = await service.create_lora_training_client("tiny", rank=4)
+        losses = []
+        for _ in range(3):
+            done, stepped = training.forward_backward(batch(), "cross_entropy"), training.optim_step(adam())
+            losses.append((await done).metrics["loss:sum"])
+            await stepped
+        assert losses[2] < losses[0]
+        sampler = await training.save_weights_and_get_sampling_client()
+        params = types.SamplingParams(max_tokens=4)
+        drawn = await asyncio.gather(*[sampler.sample(prompt(65 + i), 2, params) for i in range(6)])
+        assert [len(one.sequences) for one in drawn] == [2] * 6
 
 
 def test_72_preferences_are_learnt_against_a_reference(sdk):
