@@ -1,8 +1,9 @@
+import asyncio
 import math
 
 import pytest
 
-from fettle.environments import SingleTurn
+from fettle.environments import ScoringThread, SingleTurn
 from fettle.errors import EnvironmentFault
 from fettle.types import Message, Task
 
@@ -48,3 +49,20 @@ async def test_an_environment_plays_one_episode():
 async def test_closing_twice_is_fine():
     environment = SingleTurn("free", lambda reply, task: 1.0)
     assert [await environment.close() for _ in range(2)] == [None, None]
+
+
+@pytest.mark.parametrize("thread", [None, ScoringThread()])
+async def test_a_reward_that_has_to_wait_leaves_the_loop_to_others(thread):
+    heard = asyncio.Event()
+
+    async def patient(reply, task):
+        return float(await heard.wait())
+
+    environment = SingleTurn("patient", patient, thread)
+    await environment.reset(TASK)
+    result, _ = await asyncio.gather(environment.step(Message("assistant", "7")), _set(heard))
+    assert result.components == {"patient": 1.0}
+
+
+async def _set(event):
+    event.set()

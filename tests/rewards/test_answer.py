@@ -1,6 +1,6 @@
 import pytest
 
-from fettle.rewards import in_tags, tagged_answer
+from fettle.rewards import in_tags, is_awaited, tagged_answer
 from fettle.types import Message, Task
 
 TASK = Task((Message("user", "3 + 4 ="),), {"answer": "7"}, "sums")
@@ -48,3 +48,12 @@ def test_without_an_answer_the_reward_is_not_asked():
         raise AssertionError
 
     assert in_tags(unreachable)("7", TASK) == 0.0
+
+
+async def test_a_reward_that_is_waited_for_is_wrapped_into_one_that_is():
+    async def right(answer: str, task: Task) -> float:
+        return float(answer == "7")
+
+    tagged = in_tags(right)
+    assert is_awaited(tagged)
+    assert [await tagged(reply, TASK) for reply in ("<answer>7</answer>", "7")] == [1.0, 0.0]

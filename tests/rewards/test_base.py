@@ -1,19 +1,22 @@
+import asyncio
 import math
 from fractions import Fraction
+from functools import partial
 
 import numpy as np
 import pytest
 
 from fettle.errors import ConfigError, EnvironmentFault
-from fettle.rewards import REWARDS, breakdown, reward
+from fettle.rewards import REWARDS, breakdown, reward, scored
 from fettle.types import Message, Task
 
 TASK = Task((Message("user", "3 + 4 ="),), {"answer": "7"}, "sums")
 
 
 @pytest.mark.parametrize("name", REWARDS)
-def test_every_row_pays_one_for_the_answer_and_zero_for_another(name):
-    assert (reward(name)("7", TASK), reward(name)("8", TASK)) == (1.0, 0.0)
+async def test_every_row_pays_one_for_the_answer_and_zero_for_another(name):
+    paid = [await scored(name, reward(name), reply, TASK) for reply in ("7", "8")]
+    assert [sum(components.values()) for components in paid] == [1.0, 0.0]
 
 
 def test_a_function_of_ones_own_is_loaded_by_its_place(tmp_path, monkeypatch):
@@ -78,3 +81,50 @@ def test_a_reward_that_raises_is_a_fault_that_names_reward_task_and_cause():
 def test_a_part_is_named_only_where_it_has_a_name_of_its_own(paid, said):
     with pytest.raises(EnvironmentFault, match=f"^reward mine:short {said} task"):
         breakdown("mine:short", lambda reply, task: paid, "7", TASK)
+
+
+async def paid_later(reply: str, task: Task) -> float:
+    await asyncio.sleep(0)
+    return float(reply == task.data["answer"])
+
+
+class Waits:
+    async def __call__(self, reply: str, task: Task) -> dict[str, float]:
+        return {"right": await paid_later(reply, task), "asked": 1.0}
+
+
+async def test_a_coroutine_function_is_waited_for():
+    assert await scored("later", paid_later, "7", TASK) == {"later": 1.0}
+    assert await scored("later", partial(paid_later), "8", TASK) == {"later": 0.0}
+    assert await scored("waits", Waits(), "7", TASK) == {"right": 1.0, "asked": 1.0}
+
+
+async def test_a_plain_function_is_scored_alike():
+    assert await scored("plain", lambda reply, task: 0.5, "7", TASK) == {"plain": 0.5}
+
+
+async def test_what_a_coroutine_function_raises_is_a_fault():
+    async def broken(reply: str, task: Task) -> float:
+        raise ConnectionError("nobody answers")
+
+    with pytest.raises(EnvironmentFault, match=f"reward later raised on task {TASK.id}: ConnectionError: nobody"):
+        await scored("later", broken, "7", TASK)
+
+
+async def test_what_a_coroutine_function_pays_is_checked():
+    async def loose(reply: str, task: Task) -> float:
+        return math.nan
+
+    with pytest.raises(EnvironmentFault, match=f"reward later paid nan on task {TASK.id}"):
+        await scored("later", loose, "7", TASK)
+
+
+async def test_who_stops_waiting_is_no_fault_of_the_reward():
+    async def endless(reply: str, task: Task) -> float:
+        return float(await asyncio.Event().wait())
+
+    waiting = asyncio.ensure_future(scored("later", endless, "7", TASK))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting

@@ -12,7 +12,7 @@ from fettle.environments.scoring import ScoringThread
 from fettle.environments.single_turn import SingleTurn
 from fettle.errors import DataError, nearest
 from fettle.randomness import key
-from fettle.rewards import REWARDS, RewardFunction, in_tags, reward
+from fettle.rewards import REWARDS, RewardFunction, in_tags, is_awaited, reward
 from fettle.rows import Row, rows
 from fettle.types import Message, Task
 
@@ -66,7 +66,7 @@ def suite(config: JSONL) -> Suite:
     tasks = []
     for row in rows(config.path):
         task = Task(_prompt(row, config.system), _data(row), name)
-        if config.reward in REWARDS:
+        if config.reward in REWARDS and not is_awaited(scored):
             _check_earns(task, scored, row.place, config.reward)
         tasks.append(task)
     prompts = len({task.prompt for task in tasks})

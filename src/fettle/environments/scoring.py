@@ -5,10 +5,13 @@ import threading
 import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from functools import partial
 from queue import SimpleQueue
 from typing import NamedTuple
 
 from fettle.errors import EnvironmentFault
+from fettle.rewards import RewardFunction, breakdown, is_awaited, scored
+from fettle.types import Task
 
 Score = dict[str, float]
 Call = Callable[[], Score]
@@ -34,6 +37,16 @@ class ScoringThread:
         threading.Thread(target=_work, args=(self._queue,), name="fettle-scoring", daemon=True).start()
         weakref.finalize(self, self._queue.put, None)
         self._issued: dict[asyncio.AbstractEventLoop, list[tuple[Call, asyncio.Future[Score]]]] = {}
+
+    async def scored(self, name: str, reward: RewardFunction, reply: str, task: Task) -> Score:
+        """What ``reward`` pays: one that is a coroutine function is awaited in the loop, another runs on the thread.
+
+        Raises:
+            EnvironmentFault: it raised, or paid something that is not a finite number.
+        """
+        if is_awaited(reward):
+            return await scored(name, reward, reply, task)
+        return await self.run(partial(breakdown, name, reward, reply, task))
 
     async def run(self, call: Call) -> Score:
         """The call's answer, or the EnvironmentFault that it raised."""

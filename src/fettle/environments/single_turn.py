@@ -1,11 +1,9 @@
 """One question, one reply, one reward."""
 
-from functools import partial
-
 from fettle.environments.base import Observation, StepResult
 from fettle.environments.scoring import ScoringThread
 from fettle.errors import EnvironmentFault
-from fettle.rewards import RewardFunction, breakdown
+from fettle.rewards import RewardFunction, scored
 from fettle.types import Message, Task
 
 
@@ -38,8 +36,8 @@ class SingleTurn:
         if self._task is None or self._over:
             raise EnvironmentFault("there is no episode to step: reset a new environment with a task, and step it once")
         self._over = True
-        score = partial(breakdown, self._name, self._reward, action.content, self._task)
-        components = score() if self._thread is None else await self._thread.run(score)
+        score = scored if self._thread is None else self._thread.scored
+        components = await score(self._name, self._reward, action.content, self._task)
         return StepResult((), sum(components.values()), terminated=True, truncated=False, components=components)
 
     async def close(self) -> None:

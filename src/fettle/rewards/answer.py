@@ -1,8 +1,8 @@
 """Answers: what stands between the answer tags of a reply."""
 
-from collections.abc import Mapping
+from typing import cast
 
-from fettle.rewards.base import RewardFunction
+from fettle.rewards.base import Paid, PlainReward, RewardFunction, is_awaited
 from fettle.types import Task
 
 OPEN, CLOSE = "<answer>", "</answer>"
@@ -24,9 +24,18 @@ def tagged_answer(reply: str) -> str | None:
 
 def in_tags(reward: RewardFunction) -> RewardFunction:
     """``reward`` of the tagged answer; a reply without one earns 0."""
+    if is_awaited(reward):
+        awaited = reward
 
-    def of_tagged_answer(reply: str, task: Task) -> float | Mapping[str, float]:
+        async def awaited_of_tagged_answer(reply: str, task: Task) -> Paid:
+            answer = tagged_answer(reply)
+            return 0.0 if answer is None else await awaited(answer, task)
+
+        return awaited_of_tagged_answer
+    plain = cast(PlainReward, reward)
+
+    def of_tagged_answer(reply: str, task: Task) -> Paid:
         answer = tagged_answer(reply)
-        return 0.0 if answer is None else reward(answer, task)
+        return 0.0 if answer is None else plain(answer, task)
 
     return of_tagged_answer

@@ -1,18 +1,28 @@
 """Rewards: functions of a reply and its task, by name, whose named components sum."""
 
 import importlib
+import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from numbers import Real
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeGuard
 
 from fettle.errors import ConfigError, EnvironmentFault, did_you_mean
 from fettle.rewards.matching import exact_match, number
 from fettle.types import Task
 
-RewardFunction = Callable[[str, Task], float | Mapping[str, float]]
-"""A reply (or the answer taken from it) and its task in; a number out, or named components that sum to it."""
+Paid = float | Mapping[str, float]
+"""A number, or named components that sum to it."""
+
+PlainReward = Callable[[str, Task], Paid]
+AwaitedReward = Callable[[str, Task], Awaitable[Paid]]
+
+RewardFunction = PlainReward | AwaitedReward
+"""A reply (or the answer taken from it) and its task in; a number out, or named components that sum to it.
+
+One that has to wait (for a sandbox, for a judge) is a coroutine function.
+"""
 
 REWARDS: Mapping[str, RewardFunction] = MappingProxyType({"exact_match": exact_match, "number": number})
 """The rewards that a recipe may name."""
@@ -49,8 +59,28 @@ def _imported(module: str, function: str) -> RewardFunction:
     return scored
 
 
+def is_awaited(reward: RewardFunction) -> TypeGuard[AwaitedReward]:
+    """Whether ``reward`` is a coroutine function, or an object that is called as one."""
+    return inspect.iscoroutinefunction(reward) or inspect.iscoroutinefunction(type(reward).__call__)
+
+
+async def scored(name: str, reward: RewardFunction, reply: str, task: Task) -> dict[str, float]:
+    """The components of what ``reward`` pays, whether it has to be waited for or not.
+
+    Raises:
+        EnvironmentFault: it raised, or paid something that is not a finite number.
+    """
+    if not is_awaited(reward):
+        return breakdown(name, reward, reply, task)
+    try:
+        paid = await reward(reply, task)
+    except Exception as error:  # as in ``breakdown``; who stops waiting is no fault, and passes
+        raise _raised(name, task, error) from error
+    return _components(name, paid, task)
+
+
 def breakdown(name: str, reward: RewardFunction, reply: str, task: Task) -> dict[str, float]:
-    """The components of what ``reward`` pays; a plain number is one component, under the reward's name.
+    """The components of what a plain ``reward`` pays; a plain number is one component, under the reward's name.
 
     Raises:
         EnvironmentFault: it raised, or paid something that is not a finite number.
@@ -58,7 +88,15 @@ def breakdown(name: str, reward: RewardFunction, reply: str, task: Task) -> dict
     try:
         paid = reward(reply, task)
     except Exception as error:  # a reward may be the user's own, and whatever it raises is its fault, never a zero
-        raise EnvironmentFault(f"reward {name} raised on task {task.id}: {type(error).__name__}: {error}") from error
+        raise _raised(name, task, error) from error
+    return _components(name, paid, task)
+
+
+def _raised(name: str, task: Task, error: Exception) -> EnvironmentFault:
+    return EnvironmentFault(f"reward {name} raised on task {task.id}: {type(error).__name__}: {error}")
+
+
+def _components(name: str, paid: object, task: Task) -> dict[str, float]:
     components: Mapping[str, Any] = paid if isinstance(paid, Mapping) else {name: paid}
     if not components:
         raise EnvironmentFault(f"reward {name} paid no component on task {task.id}: it must pay at least one")
