@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -142,9 +142,12 @@ async def _serve(config: ServiceConfig, begun: Begun, layers: Layers) -> None:
 
 
 class Spawned:
-    """``fettle serve`` as a process, which can be killed and started again on the same state folder and port."""
+    """``fettle serve`` as a process, which can be killed and started again on the same state folder and port.
 
-    def __init__(self, state: Path, model: str, *arguments: str) -> None:
+    ``within`` is a command that runs the one that is put after it.
+    """
+
+    def __init__(self, state: Path, model: str, *arguments: str, within: Sequence[str] = ()) -> None:
         self.state = state
         self.key = ""
         self.url = ""
@@ -152,13 +155,14 @@ class Spawned:
         """What it printed of its first key."""
         self._model = model
         self._arguments = arguments
+        self._within = within
         self._port = 0
         self._process: subprocess.Popen[str] | None = None
         self._log = (state.parent / f"{state.name}.log").open("a")
 
     def start(self) -> "Spawned":
         """Start it, and return once it listens."""
-        command = [sys.executable, "-c", "from fettle.cli import main; main()", "serve"]
+        command = [*self._within, sys.executable, "-c", "from fettle.cli import main; main()", "serve"]
         command += ["--model", f"{NAME}={self._model}", "--alias", f"{ALIAS}={NAME}"]
         command += ["--state", str(self.state), "--port", str(self._port), *self._arguments]
         command += ["engine.threads=1", "engine.device=cpu"]
@@ -192,6 +196,11 @@ class Spawned:
         assert self._process is not None
         limit = resource.RLIM_INFINITY if nbytes is None else nbytes
         resource.prlimit(self._process.pid, resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+
+    def seen(self, path: Path) -> Path:
+        """A path as the process sees it, which may have disks of its own."""
+        assert self._process is not None
+        return Path(f"/proc/{self._process.pid}/root") / path.resolve().relative_to("/")
 
     def ended(self) -> int:
         """How it ended."""

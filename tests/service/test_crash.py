@@ -1,7 +1,10 @@
 """A process that is killed: what it acknowledged is done once, and training goes on to the same bits."""
 
+import shutil
+import subprocess
 import threading
 import time
+from pathlib import Path
 
 import httpx
 import pytest
@@ -10,6 +13,8 @@ from tests.service.served import Spawned
 
 STEPS = 12
 RUN = {"base_model": "tiny", "lora": {"rank": 4}, "seed": 7}
+DISK = 16 << 20
+"""Bytes of a disk that is soon full."""
 SEQUENCE = {"sequences": [[5, 9, 41, 7, 11, 3, 2]]}
 
 
@@ -95,3 +100,70 @@ def test_a_full_disk_refuses_work_and_loses_none(service):
         service.limit_files(None)
         send(client, twin)
         assert outcome(client, twin) == expected
+
+
+@pytest.fixture
+def crowded(tmp_path, tiny_model):
+    """A service whose journal lies on a small disk of its own."""
+    journal = tmp_path / "state" / "journal"
+    journal.mkdir(parents=True)
+    mounted = f'mount -t tmpfs -o size={DISK} tmpfs "$0" && exec "$@"'
+    within = ["unshare", "-Urm", "sh", "-c", mounted, str(journal)]
+    if shutil.which("unshare") is None or subprocess.run([*within, "true"], capture_output=True).returncode:
+        pytest.skip("a process cannot have a disk of its own here: this takes Linux and unshare with user namespaces")
+    settings = ("journal.segment_mib=1", "journal.snapshot_operations=4")
+    found = Spawned(tmp_path / "state", tiny_model, *settings, within=within)
+    yield found.start()
+    found.close()
+
+
+def filled(journal: Path, *, but: int = 0) -> None:
+    """Leave no more than so many bytes of the disk."""
+    with (journal / "filler").open("ab", buffering=0) as file:
+        free = shutil.disk_usage(journal).free - but
+        file.write(bytes(max(0, free)))
+
+
+def said_in_log(service: Spawned, words: str) -> None:
+    deadline = time.monotonic() + 60
+    while words not in service.log():
+        assert time.monotonic() < deadline, service.log()[-2000:]
+        time.sleep(0.02)
+
+
+def large(seq: int, sequences: int) -> dict:
+    data = [{"tokens": [5, 9] * 30}] * sequences
+    return {"incarnation": 0, "seq": seq, "data": data, "loss": {"type": "causal_lm"}}
+
+
+def test_a_disk_that_is_full_for_an_answer_a_snapshot_and_a_new_file_loses_nothing(crowded):
+    journal = crowded.seen(crowded.state / "journal")
+    with crowded.client() as client:
+        runs = [client.said("POST", "/v1/runs?wait=60", {"id": id, **RUN})["id"] for id in ("run", "twin", "other")]
+        send(client, "run", first=2 * STEPS)  # which wait for those before them
+        program = operations()
+        for seq in range(2):
+            verb, said = program[seq]
+            client.said("POST", f"/v1/runs/run/{verb}?wait=30", {"incarnation": 0, "seq": seq, **said})
+        filled(journal, but=24 << 10)
+        for seq in range(2, 6):
+            verb, said = program[seq]
+            client.said("POST", f"/v1/runs/run/{verb}?wait=30", {"incarnation": 0, "seq": seq, **said})
+        said_in_log(crowded, "the policy run could not be written down")
+        (journal / "filler").unlink()
+        waiting = [client.said("POST", "/v1/runs/other/forward_backward", large(seq, 400))["id"] for seq in range(4)]
+        filled(journal)
+        said_in_log(crowded, "answers cannot be written down")
+        files = sorted(journal.glob("*.log"))
+        refused = client.request("POST", "/v1/runs/other/forward_backward", json=large(4, 3000))
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "storage")
+        assert sorted(journal.glob("*.log")) == files
+        assert client.said("GET", f"/v1/futures/{waiting[-1]}")["status"] == "pending"
+        (journal / "filler").unlink()
+        tokens = [client.result(id)["num_tokens"] for id in waiting]
+        assert tokens == [400 * 59] * 4
+        client.said("POST", "/v1/runs/other/forward_backward", large(4, 3000))
+        assert sorted(journal.glob("*.log"))[-1] > files[-1]
+        for run in runs[:2]:
+            send(client, run)
+        assert outcome(client, "run") == outcome(client, "twin")
