@@ -1,124 +1,324 @@
-"""Bad input: requests made at random, of which none may be answered by a 500 or by nothing.
+"""Bad input: requests made at random, of which none may be answered by a 500, by nothing, or by a dead server.
 
-``python -m benchmarks.fuzz --requests 20000``. Half of them are made by schemathesis from the service's own OpenAPI
-document. Of the rest, half are messages of the binary protocol, sound ones and such as are filled at random, of which
-one in two is damaged afterwards; half are frames of ours and JSON, damaged in the same way.
+``python -m benchmarks.fuzz --requests 20000`` sends sound requests of every operation (our own, as JSON and as frames;
+OpenAI's; Tinker's, as JSON and as protobuf), nearly each made wrong in its types, its structure or its bytes. A quarter
+are made by schemathesis from the service's own OpenAPI document. What is taken in and computed later is asked for too.
+
+Request N of a seed is always the same; a fault is told with its number, and ``--seed SEED --number N`` sends that one
+again, to a fresh service, and shows it with its answer. Where it needs what stood before it, ``--first`` and
+``--requests`` send a range again.
 """
 
 import json
+import re
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from typing import Any
+from urllib.parse import quote
 
 import httpx
-import numpy as np
-from google.protobuf.descriptor import FieldDescriptor
-from google.protobuf.message import Message
 
-from benchmarks import models
 from benchmarks.harness import Outcome, Row, Settings, main
 from benchmarks.machine import Floor
+from benchmarks.messages import filled
+from benchmarks.messages import sound as sound_message
+from benchmarks.mutations import damaged, mutated, written
+from benchmarks.requests import JSON, World, operations, sound, world
 from benchmarks.served import Service, Tenant
-from benchmarks.service import gradient
 from benchmarks.tables import table
-from fettle.calls import call_tree
-from fettle.frames import MEDIA_TYPE, packed, plain
-from fettle.service.faces.tinker.tinker_wire_pb2 import DTYPE_FLOAT32, DTYPE_INT64, ForwardBackwardRequest
+from fettle.config import TinyModel
+from fettle.engine.local import make_tiny_model
+from fettle.errors import DataError
+from fettle.frames import MEDIA_TYPE, packed
 
 ROW = Row(
     name="fuzz",
-    work="requests made at random that were answered by a 500, or by nothing",
+    work="requests made at random that were answered by a 500, by nothing, or by a dead server",
     peer="none: a bound",
     target=0.0,
     better="lower",
     unit="",
 )
-REQUESTS, QUICK_REQUESTS = 20_000, 200
-WORDS = ("target_tokens", "weights", "logprobs", "advantages", "cross_entropy", "ppo", "importance_sampling", "")
-NUMBERS = (0, 1, -1, 2, 7, 511, 512, 2**31 - 1, -(2**31), 2**63 - 1)
-REALS = (0.0, 1.0, -1.0, 0.2, 1e300, float("nan"), float("inf"))
-LIKELY = 0.6
-"""How often a field is filled in."""
-DEEPEST = 5
+REQUESTS, QUICK_REQUESTS = 20_000, 400
+FROM_DOCUMENT = 1 / 4
+"""How much of them schemathesis makes."""
+WORLD = 100
+"""So many requests are about the same things."""
+AT_ONCE = 4
+POLL = "/api/v1/retrieve_futures"
+"""It may wait for half a minute where nothing says for how long, and so is left out of what schemathesis makes."""
+SETTLED_S = 30
+"""How long what was taken in may take, once its run is completed and nothing is in its way."""
+MESSAGES = 0.2
+"""How many are messages of the binary protocol."""
+BINARY = "application/x-protobuf"
+UNFORESEEN = ('"code":"internal"', "the engine failed at this", "the engine failed: ")
+"""Words of an answer, whatever its status, that say the same as a 500."""
+ODD_WORDS = ("", "-1", "nan", "1e309", "9" * 400, "true", "..", "a/b", "\0", "\u202e", "x" * 3000, "%", "?", "#")
 
 
-def measured(settings: Settings, floor: Floor, *, requests: int | None = None) -> Outcome:
-    """The row."""
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is sent."""
+
+    face: str
+    method: str
+    url: str
+    headers: dict[str, str]
+    content: bytes
+
+
+@dataclass(slots=True)
+class Found:
+    """How requests were answered."""
+
+    answers: dict[str, Counter[int]] = field(default_factory=dict)
+    """By face, and by status; 0 is no answer."""
+    faults: list[str] = field(default_factory=list)
+
+    def count(self, face: str, status: int, times: int = 1) -> None:
+        """One answer more, or several."""
+        self.answers.setdefault(face, Counter())[status] += times
+
+    def join(self, other: "Found") -> None:
+        """With what others found."""
+        for face, statuses in other.answers.items():
+            for status, times in statuses.items():
+                self.count(face, status, times)
+        self.faults += other.faults
+
+    @property
+    def asked(self) -> int:
+        """How many requests there were."""
+        return sum(sum(statuses.values()) for statuses in self.answers.values())
+
+
+def measured(
+    settings: Settings,
+    floor: Floor,
+    *,
+    requests: int | None = None,
+    seed: int = 0,
+    first: int = 0,
+    number: int | None = None,
+) -> Outcome:
+    """The row; or one request of it, which is shown."""
     count = requests if requests is not None else (QUICK_REQUESTS if settings.quick else REQUESTS)
+    own = 1 if number is not None else count - round(count * FROM_DOCUMENT)
+    begin = first if number is None else number
     with tempfile.TemporaryDirectory() as name:
-        model = models.folder("tiny", ends=None)
+        tiny = TinyModel(hidden=32, layers=2, heads=2, context=64)
+        model = make_tiny_model(tiny, Path(name) / "model", texts=["one two three 1 2 3 + - ="])
         with Service(model, Path(name), threads=settings.threads) as service:
-            tenant = service.tenant("fuzz")
-            found = {
-                "protobuf": damaged_messages(tenant, count // 4, seed=0),
-                "frames and JSON": damaged_calls(tenant, count // 4, seed=1),
-                "from the OpenAPI document": from_document(tenant, count // 2, Path(name)),
-            }
-    faults = sum(number for answers in found.values() for status, number in answers.items() if is_fault(status))
-    rows = [[kind, str(status), str(n)] for kind, answers in found.items() for status, n in sorted(answers.items())]
-    print(table(["requests", "answer", "times"], rows), file=sys.stderr)
-    told = {kind: {str(status): number for status, number in answers.items()} for kind, answers in found.items()}
-    asked = sum(number for answers in found.values() for number in answers.values())
-    return Outcome(float(faults), {"requests": asked, "answers": told}, {}, further={"enough": asked >= count})
+            tenants = [service.tenant(f"fuzz-{place}") for place in range(AT_ONCE)]
+            found = from_operations(tenants, range(begin, begin + own), seed=seed, show=number is not None)
+            if number is None and count > own:
+                found.join(from_document(tenants[0], count - own, Path(name), seed=seed))
+            alive = is_alive(tenants[0])
+    return _outcome(found, count=count if number is None else 1, seed=seed, alive=alive)
 
 
-def is_fault(status: int) -> bool:
-    """Whether an answer says that nobody foresaw the request; 0 is none at all."""
-    return status == 0 or status == httpx.codes.INTERNAL_SERVER_ERROR
-
-
-def damaged_messages(tenant: Tenant, count: int, *, seed: int) -> Counter[int]:
-    """How often which status answered messages of the binary protocol, filled and damaged at random."""
-    rng = Random(seed)
-    session = tenant.asks("POST", "/api/v1/create_session", {"tags": [], "sdk_version": "0.38.0"})["session_id"]
-    made = {"session_id": session, "model_seq_id": 0, "base_model": tenant.model, "lora_config": {"rank": 4}}
-    tenant.asks("POST", "/api/v1/create_model", made)
-
-    def body(number: int) -> bytes:
-        message = (sound if rng.random() < 0.5 else filled)(rng)
-        message.model_id = f"{session}:train:0" if rng.random() < 0.9 else "nobody"
-        message.seq_id = number + 1
-        said: bytes = message.SerializeToString()
-        return damaged(said, rng)
-
-    return _sent(tenant, "/api/v1/forward_backward", {"Content-Type": "application/x-protobuf"}, body, count)
-
-
-def damaged_calls(tenant: Tenant, count: int, *, seed: int) -> Counter[int]:
-    """The same of our own operations, half as frames and half as JSON."""
-    rng, run = Random(seed), tenant.run()
-    tree = {"incarnation": 0, "seq": 0, "call": call_tree(gradient(0))}
-    frame, text = packed(tree), json.dumps(plain(tree)).encode()
-    path = f"/v1/runs/{run}/operations"
-    found = _sent(tenant, path, {"Content-Type": MEDIA_TYPE}, lambda _: damaged(frame, rng, always=True), count // 2)
-    return found + _sent(
-        tenant,
-        path,
-        {"Content-Type": "application/json"},
-        lambda _: damaged(text, rng, always=True),
-        count - count // 2,
+def _outcome(found: Found, *, count: int, seed: int, alive: bool) -> Outcome:
+    classes = {face: by_class(statuses) for face, statuses in sorted(found.answers.items())}
+    names = sorted({name for told in classes.values() for name in told})
+    rows = [[face, *(str(told.get(name, 0)) for name in names)] for face, told in classes.items()]
+    print(table(["requests", *names], rows), file=sys.stderr)
+    for fault in found.faults:
+        print(fault, file=sys.stderr)
+    told = {face: {str(status): n for status, n in sorted(each.items())} for face, each in found.answers.items()}
+    return Outcome(
+        float(len(found.faults) + (not alive)),
+        {"requests": found.asked, "seed": seed, "classes": classes, "answers": told},
+        {},
+        notes=[fault[:300] for fault in found.faults[:10]],
+        further={"enough": found.asked >= count, "the server is ready at the end": alive},
     )
 
 
-def from_document(tenant: Tenant, count: int, folder: Path) -> Counter[int]:
-    """The same of what schemathesis makes of the OpenAPI document."""
+def by_class(statuses: Counter[int]) -> dict[str, int]:
+    """Answers by the class of their status."""
+    found: Counter[str] = Counter()
+    for status, times in statuses.items():
+        found[f"{status // 100}xx" if status else "none"] += times
+    return dict(sorted(found.items()))
+
+
+def is_fault(status: int) -> bool:
+    """Whether an answer says that nobody foresaw the request; 0 is none at all. 503 says that there is no room."""
+    return status == 0 or (status >= 500 and status != httpx.codes.SERVICE_UNAVAILABLE)
+
+
+def is_alive(tenant: Tenant) -> bool:
+    """Whether the server is there and takes work in."""
+    try:
+        return tenant.tries("GET", "/readyz").is_success
+    except httpx.TransportError:
+        return False
+
+
+def from_operations(tenants: Sequence[Tenant], numbers: range, *, seed: int, show: bool = False) -> Found:
+    """How requests of these numbers were answered, sent for as many tenants at once."""
+    blocks = [numbers[place : place + WORLD] for place in range(0, len(numbers), WORLD)]
+    listed = operations(tenants[0].asks("GET", "/openapi.json"))
+    found = Found()
+
+    def turn(tenant: Tenant, own: Iterable[range]) -> Found:
+        mine = Found()
+        for block in own:
+            mine.join(Block(tenant, listed, seed, show=show).found(block))
+        return mine
+
+    with ThreadPoolExecutor(len(tenants)) as pool:
+        turns = [pool.submit(turn, tenant, blocks[at :: len(tenants)]) for at, tenant in enumerate(tenants)]
+        for each in turns:
+            found.join(each.result())
+    return found
+
+
+class Block:
+    """Requests that are about the same things."""
+
+    def __init__(self, tenant: Tenant, listed: list[Any], seed: int, *, show: bool = False) -> None:
+        self._tenant = tenant
+        self._listed = listed
+        self._seed = seed
+        self._show = show
+        self._found = Found()
+        self._promised: list[tuple[int, Request]] = []
+
+    def found(self, numbers: range) -> Found:
+        """How they were answered, and what those came to that were taken in."""
+        there = world(self._tenant)
+        for number in numbers:
+            asked = request(there, self._listed, Random(f"fuzz/{self._seed}/{number}"))
+            self._send(there, number, asked)
+        there.close()
+        for number, asked in self._promised:
+            self._send(there, number, asked, promises=False)
+        return self._found
+
+    def _send(self, there: World, number: int, asked: Request, *, promises: bool = True) -> None:
+        started = time.perf_counter()
+        try:
+            answer = self._tenant.tries(asked.method, asked.url, content=asked.content, headers=asked.headers)
+            status, words = answer.status_code, answer.text
+        except httpx.TransportError as error:
+            status, words = 0, f"{type(error).__name__} after {time.perf_counter() - started:.1f} s"
+        self._found.count(asked.face, status)
+        if self._show:
+            print(f"{shown(asked)}\n-> {status} {words[:2000]}", file=sys.stderr)
+        unforeseen = any(word in words for word in UNFORESEEN)
+        if is_fault(status) or unforeseen:
+            self._found.faults.append(
+                f"request {number} of seed {self._seed} (again: python -m benchmarks.fuzz --seed {self._seed} "
+                f"--number {number}): {shown(asked)[:600]} -> {status} {words[:600]}"
+            )
+        elif promises and 200 <= status < 300:
+            self._keep(there, number, asked, words)
+
+    def _keep(self, there: World, number: int, asked: Request, words: str) -> None:
+        """Remember what an answer promises."""
+        if asked.url.partition("?")[0].endswith("/operations"):
+            there.taken += 1
+        try:
+            told = json.loads(words)
+        except ValueError:
+            return
+        if not isinstance(told, dict):
+            return
+        if told.get("status") == "pending" and isinstance(told.get("id"), str):
+            url = f"/v1/futures/{quote(told['id'], safe='')}?wait={SETTLED_S}"
+            self._promised.append((number, Request("what was taken in", "GET", url, {}, b"")))
+        elif isinstance(told.get("request_id"), str):
+            content = json.dumps({"request_id": told["request_id"]}).encode()
+            url = "/api/v1/retrieve_future"
+            self._promised.append((number, Request("what was taken in", "POST", url, {"Content-Type": JSON}, content)))
+
+
+def request(there: World, listed: list[Any], rng: Random) -> Request:
+    """One that is nearly sound."""
+    if rng.random() < MESSAGES:
+        return _message(there, rng)
+    one = sound(there, listed, rng)
+    names = {name: quote(value, safe="") for name, value in one.names.items()}
+    query = dict(one.query)
+    if rng.random() < 0.1:
+        names[rng.choice(list(names))] = quote(rng.choice(ODD_WORDS), safe="")
+    if rng.random() < 0.1:
+        query[rng.choice([*query, "wait", "limit"])] = rng.choice(ODD_WORDS)
+    path = re.sub(r"{(\w+)(?::\w+)?}", lambda found: names[found[1]], one.path)
+    url = path + "?" * bool(query) + "&".join(f"{name}={quote(value, safe='')}" for name, value in query.items())
+    if one.body is None and rng.random() < 0.8:
+        return Request(one.face, one.method, url, {}, b"")
+    tree = one.body if one.body is not None else {}
+    if rng.random() < 0.85:
+        tree = mutated(tree, rng)
+    kind, content = _said(tree, rng, frames=one.face == "native")
+    if rng.random() < 0.1:
+        content = damaged(content, rng)
+    if rng.random() < 0.03:
+        kind = rng.choice((JSON, MEDIA_TYPE, BINARY, "text/plain", ""))
+    return Request(one.face, one.method, url, {"Content-Type": kind}, content)
+
+
+def _said(tree: Any, rng: Random, *, frames: bool) -> tuple[str, bytes]:
+    """A body as JSON, or, where that is understood, as a frame."""
+    if frames and rng.random() < 0.3:
+        try:
+            return MEDIA_TYPE, packed(tree)
+        except DataError:  # a frame cannot say it: JSON can
+            return JSON, written(tree)
+    return JSON, written(tree)
+
+
+def _message(there: World, rng: Random) -> Request:
+    """A message of the binary protocol."""
+    message = (sound_message if rng.random() < 0.5 else filled)(rng)
+    message.model_id = f"{there.names['session']}:train:0" if rng.random() < 0.9 else "nobody"
+    if rng.random() < 0.8:
+        message.ClearField("seq_id")
+    content: bytes = message.SerializeToString()
+    if rng.random() < 0.5:
+        content = damaged(content, rng)
+    return Request("tinker, protobuf", "POST", "/api/v1/forward_backward", {"Content-Type": BINARY}, content)
+
+
+def shown(asked: Request) -> str:
+    """A request for people."""
+    kind = asked.headers.get("Content-Type", "")
+    return f"{asked.method} {asked.url[:300]} {kind} {asked.content[:1000]!r}"
+
+
+def from_document(tenant: Tenant, count: int, folder: Path, *, seed: int) -> Found:
+    """What schemathesis found, with requests that it makes of the OpenAPI document."""
     document = tenant.asks("GET", "/openapi.json")
-    operations = sum(len(verbs) for verbs in document["paths"].values())
+    listed = sum(len(verbs) for verbs in document["paths"].values())
     events = folder / "events.ndjson"
     command = [sys.executable, "-m", "schemathesis.cli", "run", f"{tenant.url}/openapi.json"]
     command += ["--header", f"Authorization: Bearer {tenant.key}", "--checks", "not_a_server_error"]
-    command += ["--phases", "fuzzing", "--continue-on-failure", "--max-examples", str(-(-count // operations) + 1)]
-    command += ["--report", "ndjson", "--report-ndjson-path", str(events), "--seed", "0", "--no-color"]
-    subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    return _statuses(events)
+    command += ["--exclude-path", POLL, "--request-timeout", "60"]
+    command += ["--phases", "fuzzing", "--continue-on-failure", "--max-examples", str(-(-count // listed) + 1)]
+    command += ["--report", "ndjson", "--report-ndjson-path", str(events), "--seed", str(seed), "--no-color"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    found = Found()
+    for status, times in statuses(events).items():
+        found.count("from the OpenAPI document", status, times)
+    if done.returncode:
+        again = f"st run --checks not_a_server_error --phases fuzzing --seed {seed} URL/openapi.json"
+        words = (done.stdout + done.stderr).partition("= ERRORS =")[2] or done.stdout[-3000:] + done.stderr[-1000:]
+        found.faults.append(f"schemathesis ended with {done.returncode} (again: {again}):\n{words[:3000]}")
+    return found
 
 
-def _statuses(events: Path) -> Counter[int]:
+def statuses(events: Path) -> Counter[int]:
     """Of all answers that a report holds."""
     found: Counter[int] = Counter()
 
@@ -132,112 +332,19 @@ def _statuses(events: Path) -> Counter[int]:
             for value in tree:
                 search(value)
 
-    for line in events.read_text().splitlines():
-        search(json.loads(line))
+    if events.is_file():
+        for line in events.read_text().splitlines():
+            search(json.loads(line))
     return found
-
-
-def _sent(tenant: Tenant, path: str, headers: dict[str, str], body: Callable[[int], bytes], count: int) -> Counter[int]:
-    found: Counter[int] = Counter()
-    with httpx.Client(base_url=tenant.url, headers={"Authorization": f"Bearer {tenant.key}", **headers}) as http:
-        for number in range(count):
-            try:
-                status = http.post(path, content=body(number), timeout=60).status_code
-            except httpx.TransportError:
-                status = 0
-            found[status] += 1
-    return found
-
-
-def sound(rng: Random) -> ForwardBackwardRequest:
-    """A batch that can be trained on."""
-    message = ForwardBackwardRequest(loss_fn="cross_entropy")
-    for _ in range(2):
-        length, datum = rng.randint(2, 16), message.data.add()
-        tokens = np.array([rng.randrange(5, 500) for _ in range(length)])
-        datum.model_input.add().encoded_text.tokens = tokens.astype("<i4").tobytes()
-        targets, weights = datum.loss_fn_inputs["target_tokens"], datum.loss_fn_inputs["weights"]
-        targets.dense, targets.dtype = tokens.astype("<i8").tobytes(), DTYPE_INT64
-        weights.dense, weights.dtype = np.ones(length, "<f4").tobytes(), DTYPE_FLOAT32
-        targets.shape.append(length)
-        weights.shape.append(length)
-    return message
-
-
-def filled(rng: Random) -> ForwardBackwardRequest:
-    """A message with something of everything in it."""
-    message = ForwardBackwardRequest()
-    fill(message, rng)
-    return message
-
-
-def fill(message: Message, rng: Random, depth: int = 0) -> None:
-    """Give a message's fields, and those of the messages in it, values at random."""
-    for field in message.DESCRIPTOR.fields:
-        if rng.random() > LIKELY or depth > DEEPEST:
-            continue
-        if field.is_repeated:
-            for _ in range(rng.randrange(4)):
-                _add(getattr(message, field.name), field, rng, depth)
-        elif field.message_type is not None:
-            fill(getattr(message, field.name), rng, depth + 1)
-        else:
-            setattr(message, field.name, value(field, rng))
-
-
-def _add(container: Any, field: Any, rng: Random, depth: int) -> None:
-    """One more element of a repeated field or a map."""
-    kind = field.message_type
-    if kind is None:
-        container.append(value(field, rng))
-    elif not kind.GetOptions().map_entry:
-        fill(container.add(), rng, depth + 1)
-    else:
-        inner = kind.fields_by_name["value"]
-        key = value(kind.fields_by_name["key"], rng)
-        if inner.message_type is not None:
-            fill(container[key], rng, depth + 1)
-        else:
-            container[key] = value(inner, rng)
-
-
-def value(field: Any, rng: Random) -> Any:
-    """Something that a field can hold."""
-    kind = field.cpp_type
-    if kind == FieldDescriptor.CPPTYPE_STRING and field.type == FieldDescriptor.TYPE_BYTES:
-        return rng.randbytes(rng.choice((0, 1, 3, 4, 8, 32, 64)))
-    if kind == FieldDescriptor.CPPTYPE_STRING:
-        return rng.choice(WORDS)
-    if kind == FieldDescriptor.CPPTYPE_BOOL:
-        return rng.random() < 0.5
-    if kind == FieldDescriptor.CPPTYPE_ENUM:
-        return rng.randrange(len(field.enum_type.values))
-    if kind in (FieldDescriptor.CPPTYPE_DOUBLE, FieldDescriptor.CPPTYPE_FLOAT):
-        return rng.choice(REALS)
-    bits = 32 if kind in (FieldDescriptor.CPPTYPE_INT32, FieldDescriptor.CPPTYPE_UINT32) else 64
-    signed = kind in (FieldDescriptor.CPPTYPE_INT32, FieldDescriptor.CPPTYPE_INT64)
-    low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
-    return min(max(rng.choice(NUMBERS), low), high)
-
-
-def damaged(said: bytes, rng: Random, *, always: bool = False) -> bytes:
-    """Half of the time, and always if asked, with a few bytes changed, cut off, put in or repeated."""
-    if not always and rng.random() < 0.5:
-        return said
-    found = bytearray(said)
-    for _ in range(rng.randint(1, 4)):
-        place = rng.randrange(len(found) + 1)
-        kind = rng.randrange(4)
-        if kind == 0 and place < len(found):
-            found[place] = rng.randrange(256)
-        elif kind == 1:
-            del found[place:]
-        elif kind == 2:
-            found[place:place] = rng.randbytes(rng.randint(1, 8))
-        else:
-            found += found[place : place + 64]
-    return bytes(found)
 
 
 if __name__ == "__main__":
-    main(ROW, measured, requests=f"how many ({REQUESTS})")
+    told = main(
+        ROW,
+        measured,
+        requests=f"how many ({REQUESTS})",
+        seed="of the requests (0)",
+        first="the number of the first of them (0)",
+        number="of one request, which is sent alone and shown",
+    )
+    sys.exit(0 if told["met"] else 1)

@@ -78,8 +78,8 @@ class Outcome:
 Measured = Callable[[Settings, Floor], Outcome]
 
 
-def main(row: Row, measured: Callable[..., Outcome], **counts: str) -> None:
-    """Measure a row and print its record: one line of JSON, or the same laid out for people.
+def main(row: Row, measured: Callable[..., Outcome], **counts: str) -> dict[str, Any]:
+    """Measure a row and print its record: one line of JSON, or the same laid out for people. It is returned too.
 
     ``counts`` describes further whole numbers that ``measured`` takes by name.
     """
@@ -96,6 +96,7 @@ def main(row: Row, measured: Callable[..., Outcome], **counts: str) -> None:
     given = {name: getattr(asked, name) for name in counts if getattr(asked, name) is not None}
     found = record(row, partial(measured, **given), settings)
     print(json.dumps(found) if asked.json else json.dumps(found, indent=2), flush=True)
+    return found
 
 
 def record(row: Row, measured: Measured, settings: Settings) -> dict[str, Any]:

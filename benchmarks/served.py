@@ -5,7 +5,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,12 @@ class Tenant:
         if not answer.is_success:
             raise SystemExit(f"{method} {path} was answered {answer.status_code}: {answer.text[:500]}")
         return answer.json()
+
+    def tries(
+        self, method: str, path: str, *, content: bytes = b"", headers: Mapping[str, str] | None = None
+    ) -> httpx.Response:
+        """The answer, whatever it is."""
+        return self._http.request(method, path, content=content, headers=headers)
 
     def outcome(self, promise: str) -> Any:
         """What an operation came to."""
