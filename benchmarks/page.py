@@ -1,4 +1,4 @@
-"""The page of the benchmarks, from their records."""
+"""The page of the benchmarks, from their records; ``service_page`` is that of the service."""
 
 import importlib
 import json
@@ -93,9 +93,9 @@ def row_of(name: str) -> Row:
     return row
 
 
-def records(folder: Path) -> list[Record]:
-    """What was measured, in the order of the table."""
-    kept = [folder / f"{name}.json" for name in ROWS]
+def records(folder: Path, names: Sequence[str] = ROWS) -> list[Record]:
+    """What was measured of these rows, in their order."""
+    kept = [folder / f"{name}.json" for name in names]
     return [json.loads(path.read_text()) for path in kept if path.is_file()]
 
 
@@ -103,12 +103,21 @@ def page(found: Sequence[Record]) -> str:
     """The whole page."""
     if not found:
         return f"{INTRODUCTION}\nNothing was measured yet: run `make bench`.\n\n{FAIRNESS}\n{GPU}"
-    parts = [INTRODUCTION, *_machine(found), *_table(found), *_unmet(found), *_floors(found), FAIRNESS, *_notes(found)]
+    parts = [
+        INTRODUCTION,
+        *machine_part(found),
+        *table_part(found),
+        *unmet_part(found),
+        *_floors(found),
+        FAIRNESS,
+        *_notes(found),
+    ]
     on_gpu = any(record["settings"]["device"] == "cuda" for record in found)
     return "\n".join(parts if on_gpu else [*parts, GPU])
 
 
-def _machine(found: Sequence[Record]) -> list[str]:
+def machine_part(found: Sequence[Record]) -> list[str]:
+    """What it was measured on, when, and with what."""
     newest = max(found, key=lambda record: str(record["date"]))
     machine, settings = newest["machine"], newest["settings"]
     packages = ", ".join(f"{name} {version}" for name, version in newest["versions"].items())
@@ -125,19 +134,24 @@ def _machine(found: Sequence[Record]) -> list[str]:
     ]
 
 
-def _table(found: Iterable[Record]) -> list[str]:
+def table_part(found: Iterable[Record], missing: Iterable[str] = ()) -> list[str]:
+    """A line for each row; ``missing`` are those that nobody measured."""
     lines = ["## The table\n", "| row | work | against | target | measured | met |", "|---|---|---|---|---|---|"]
     for record in found:
         row = row_of(record["benchmark"])
-        sign = "≥" if row.better == "higher" else "≤"
         met = record["not_applicable"] or ("yes" if record["met"] else "**no**")
-        target = f"{sign} {row.target:g} {row.unit}"
-        value = "" if record["not_applicable"] else f"{_number(record['ratio'])} {row.unit}"
-        lines.append(f"| [`{row.name}`](#{row.name}) | {row.work} | {row.peer} | {target} | {value} | {met} |")
+        value = "" if record["not_applicable"] else f"{number(record['ratio'])} {row.unit}"
+        lines.append(f"| [`{row.name}`](#{row.name}) | {row.work} | {row.peer} | {_target(row)} | {value} | {met} |")
+    for row in map(row_of, missing):
+        lines.append(f"| `{row.name}` | {row.work} | {row.peer} | {_target(row)} | not measured | |")
     return [*lines, ""]
 
 
-def _unmet(found: Sequence[Record]) -> list[str]:
+def _target(row: Row) -> str:
+    return f"{'≥' if row.better == 'higher' else '≤'} {row.target:g} {row.unit}".rstrip()
+
+
+def unmet_part(found: Sequence[Record], names: Sequence[str] = ROWS) -> list[str]:
     """A sentence for each row that is not met; one, if all are; and one for those that were not measured."""
     lines = []
     for record in found:
@@ -147,16 +161,16 @@ def _unmet(found: Sequence[Record]) -> list[str]:
         reasons = [f'"{name}" does not hold' for name, held in record["further"].items() if not held]
         if not row.met(record["ratio"]):
             least = "at least" if row.better == "higher" else "at most"
-            reasons.insert(0, f"{_number(record['ratio'])} {row.unit}, where {least} {row.target:g} was the target")
+            reasons.insert(0, f"{number(record['ratio'])} {row.unit}, where {least} {row.target:g} was the target")
         lines.append(f"**`{row.name}` is not met**: {'; '.join(reasons)}.\n")
-    missing = [f"`{name}`" for name in ROWS if name not in {record["benchmark"] for record in found}]
+    missing = [f"`{name}`" for name in names if name not in {record["benchmark"] for record in found}]
     unmeasured = [f"Not measured by this commit: {', '.join(missing)}.\n"] if missing else []
     return [*(lines or ["Every row that was measured is met.\n"]), *unmeasured]
 
 
 def _floors(found: Sequence[Record]) -> list[str]:
     floors = {name: [record["floor"][name] for record in found] for name in ("fp32_gflops", "bf16_gflops", "copy_gbps")}
-    low, high = ({name: _number(end(values)) for name, values in floors.items()} for end in (min, max))
+    low, high = ({name: number(end(values)) for name, values in floors.items()} for end in (min, max))
     lines = [
         FLOORS,
         f"From row to row float32 products ran at {low['fp32_gflops']} to {high['fp32_gflops']} GFLOP/s, bfloat16 ones "
@@ -168,8 +182,8 @@ def _floors(found: Sequence[Record]) -> list[str]:
     for record in found:
         peer = dict(_multiples(record["peer"]))
         for where, multiple in _multiples(record["ours"]):
-            other = f"{_number(peer[where])} x" if where in peer else ""
-            lines.append(f"| `{record['benchmark']}`{where} | {_number(multiple)} x | {other} |")
+            other = f"{number(peer[where])} x" if where in peer else ""
+            lines.append(f"| `{record['benchmark']}`{where} | {number(multiple)} x | {other} |")
     return [*lines, ""]
 
 
@@ -185,35 +199,37 @@ def _multiples(side: Mapping[str, Any], where: str = "") -> Iterator[tuple[str, 
 def _notes(found: Iterable[Record]) -> list[str]:
     lines = []
     for record in found:
-        lines += [f"### {record['benchmark']}\n", f"- Fettle: {_said(record['ours'])}"]
-        lines += [f"- peer: {_said(record['peer'])}"] if record["peer"] else []
-        lines += [f"- {name}: {_value(held)}" for name, held in record["further"].items()]
+        lines += [f"### {record['benchmark']}\n", f"- Fettle: {said(record['ours'])}"]
+        lines += [f"- peer: {said(record['peer'])}"] if record["peer"] else []
+        lines += [f"- {name}: {worded(held)}" for name, held in record["further"].items()]
         lines += [f"- {note}" for note in record["notes"]]
         lines.append("")
     return lines
 
 
-def _said(side: Mapping[str, Any]) -> str:
+def said(side: Mapping[str, Any]) -> str:
+    """What a side did, in one line."""
     told = {name: value for name, value in side.items() if name != "floor_multiple"}
-    return ", ".join(f"{name.replace('_', ' ')} {_value(value)}" for name, value in told.items()) or "nothing"
+    return ", ".join(f"{name.replace('_', ' ')} {worded(value)}" for name, value in told.items()) or "nothing"
 
 
-def _value(value: Any) -> str:
+def worded(value: Any) -> str:
+    """A figure for people: medians with their quartiles, and numbers of three digits."""
     if isinstance(value, Mapping) and "median" in value:
         if value["n"] == 1:
-            return _number(value["median"])
-        quartiles = f"{_number(value['q1'])}, {_number(value['q3'])}"
-        return f"{_number(value['median'])} [{quartiles}] of {value['n']}"
+            return number(value["median"])
+        quartiles = f"{number(value['q1'])}, {number(value['q3'])}"
+        return f"{number(value['median'])} [{quartiles}] of {value['n']}"
     if isinstance(value, Mapping):
-        return "(" + _said(value) + ")"
+        return "(" + said(value) + ")"
     if isinstance(value, list):
-        return "; ".join(map(_value, value))
+        return "; ".join(map(worded, value))
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return _number(value) if isinstance(value, float) else str(value)
+    return number(value) if isinstance(value, float) else str(value)
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
     """Three digits, and thousands whole; a rate that was written of an infinity is none."""
     if value is None:
         return "unknown"

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import re
 import subprocess
 import sys
 from inspect import signature
@@ -9,7 +10,7 @@ from random import Random
 
 import pytest
 
-from benchmarks import fuzz, timed_server
+from benchmarks import fuzz, messages, mutations, service_page, timed_server
 from benchmarks.crash import TENANTS, Run, Told, judged, told_by
 from benchmarks.crash_client import STEP, call_at
 from benchmarks.harness import Outcome, Row, main
@@ -18,6 +19,7 @@ from benchmarks.skyrl import without_uv
 from benchmarks.soak import grown
 from benchmarks.tables import table
 from fettle.calls import call_digest
+from tests.benchmarks.test_rows import MEASURED
 
 OPERATIONS = 2 * STEP
 
@@ -135,25 +137,80 @@ def test_columns_are_as_wide_as_what_stands_in_them():
 
 
 def test_messages_made_at_random_have_something_of_everything_and_say_the_same_for_one_seed():
-    made = [fuzz.filled(Random(seed)) for seed in range(100)]
-    assert made == [fuzz.filled(Random(seed)) for seed in range(100)]
+    made = [messages.filled(Random(seed)) for seed in range(100)]
+    assert made == [messages.filled(Random(seed)) for seed in range(100)]
     assert any(datum.loss_fn_inputs for message in made for datum in message.data)
     assert any(message.loss_fn_config_v2 for message in made)
 
 
 def test_what_is_damaged_differs_and_a_sound_message_can_be_read():
-    said = fuzz.sound(Random(0)).SerializeToString()
-    assert [
-        datum.model_input[0].HasField("encoded_text") for datum in type(fuzz.sound(Random(0))).FromString(said).data
-    ]
-    assert len({said, *(fuzz.damaged(said, Random(seed), always=True) for seed in range(20))}) > 15
+    sound = messages.sound(Random(0))
+    said = sound.SerializeToString()
+    assert [datum.model_input[0].HasField("encoded_text") for datum in type(sound).FromString(said).data]
+    assert len({said, *(mutations.damaged(said, Random(seed)) for seed in range(20))}) > 15
+
+
+def test_bodies_are_made_wrong_in_types_and_structure_and_the_same_for_one_seed():
+    sound = {"a": [1, {"b": "c"}], "d": 1.5}
+    before = json.dumps(sound)
+    made = [mutations.written(mutations.mutated(sound, Random(seed))) for seed in range(600)]
+    assert made == [mutations.written(mutations.mutated(sound, Random(seed))) for seed in range(600)]
+    assert json.dumps(sound) == before
+    wanted = {
+        "a missing key": b'{"d": 1.5}',
+        "no number": b"NaN",
+        "a huge number": b"9" * 5000,
+        "depth": b"[" * mutations.DEPTH,
+        "half a character": b"ud800",
+        "an unknown key": b'"unknown"',
+        "a doubled key": b'"d": 1.5, "d"',
+        "another type": b'"1.5"',
+        "a long list": b"1, 1, 1, 1, 1, 1, 1, 1",
+    }
+    assert [name for name, part in wanted.items() if not any(part in each for each in made)] == []
 
 
 def test_only_a_500_and_silence_are_faults():
-    assert [status for status in (0, 200, 404, 422, 429, 500, 503) if fuzz.is_fault(status)] == [0, 500]
+    assert [status for status in (0, 200, 404, 422, 429, 500, 502, 503) if fuzz.is_fault(status)] == [0, 500, 502]
 
 
-@pytest.mark.parametrize("name", ["service", "skyrl", "crash", "soak", "fuzz"])
+def test_the_page_of_the_service_marks_what_was_not_measured():
+    told = service_page.page([])
+    for name in service_page.ROWS:
+        assert re.search(rf"^\| `{name}` .*\| not measured \| \|$", told, re.MULTILINE)
+
+
+def test_every_record_of_the_service_is_told_on_its_page():
+    seconds = {"median": 0.2, "q1": 0.1, "q3": 0.3, "n": 15}
+    found = {
+        "service": ({"overhead": {"JSON": {"forward_backward": {"overhead_ms": seconds}}}}, {}),
+        "journal": ({"idle_milliseconds": seconds}, {"idle_milliseconds": {**seconds, "median": 0.1}}),
+        "skyrl": ({"tiny": {"seconds": seconds}}, {"tiny": {"seconds": {**seconds, "median": 1.0}}}),
+        "crash": ({"kills": {"the server": 7}, "recovery_seconds": {"median": 3.0, "worst": 4.0, "n": 7}}, {}),
+        "soak": ({"resident_mib": [100.0, 101.0, 102.0, 103.0], "every_seconds": 60.0, "done": {"steps": 9}}, {}),
+        "fuzz": ({"requests": 30, "seed": 0, "classes": {"native": {"2xx": 10, "4xx": 20}}}, {}),
+    }
+    records = [
+        {**MEASURED, "benchmark": name, "ratio": 0.02, "ours": ours, "peer": peer, "notes": ["a | b\nc"]}
+        for name, (ours, peer) in found.items()
+    ]
+    told = service_page.page(records)
+    for line in (
+        "| overhead, JSON, forward backward, overhead ms | 0.2 [0.1, 0.3] of 15 |",
+        "| idle milliseconds | 0.2 [0.1, 0.3] of 15 | 0.1 [0.1, 0.3] of 15 |",
+        "| tiny, seconds | 0.2 [0.1, 0.3] of 15 | 1 [0.1, 0.3] of 15 | 5 x |",
+        "| kills, the server | 7 |",
+        "| recovery seconds, worst | 4 |",
+        "| memory after 4 minutes | 103 MiB |",
+        "| growth over the second half | +2.00 % |",
+        "| native | 10 | 20 |",
+        "- a \\| b c",
+    ):
+        assert line in told.splitlines(), line
+    assert "not measured" not in told
+
+
+@pytest.mark.parametrize("name", service_page.ROWS)
 def test_every_row_of_the_service_describes_itself(name):
     module = importlib.import_module(f"benchmarks.{name}")
     assert module.__doc__
