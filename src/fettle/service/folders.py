@@ -2,6 +2,7 @@
 
 import logging
 import re
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from pathlib import Path
@@ -15,6 +16,8 @@ logger = logging.getLogger(__name__)
 
 FOLDERS: ContextVar["Folders | None"] = ContextVar("folders", default=None)
 """Of the service whose request is being answered."""
+LOGGED = 256
+"""Sentences that are known to be in the log: what is asked for again and again is written there once."""
 OVERWRITTEN = re.compile(rf"({re.escape(SCHEME)}[^\s@'\"]+)@[0-9a-f]{{8}}")
 """The address of a checkpoint that took the place of another: its folder's name says so, and its own does not."""
 
@@ -28,13 +31,16 @@ class Folders:
         # Whole names alone, since one may begin like another.
         places = (re.escape(place) + ("" if place.endswith("/") else r"(?![\w-])") for place in self._names)
         self._places = re.compile(rf"(?<![\w.-])(?:{'|'.join(places)})")
+        self._logged: deque[str] = deque(maxlen=LOGGED)
 
     def told(self, sentence: str) -> str:
         """What a client is told of it."""
         named = self._places.sub(lambda found: self._names[found[0]], sentence)
         if named == sentence:
             return sentence
-        logger.warning("told without this server's folders: %s", sentence)
+        if sentence not in self._logged:
+            self._logged.append(sentence)
+            logger.warning("told without this server's folders: %s", sentence)
         return OVERWRITTEN.sub(r"\1", named)
 
 
