@@ -141,7 +141,8 @@ BODIES: Mapping[str, tuple[Any, ...]] = MappingProxyType(
 """By operation; ``{...}`` in a text is what the thing is called. Of operations by number, the calls."""
 ENDING = ("complete", "pause", "resume", "attach", "finish")
 """Last words of addresses after which a thing is no longer as it was: another one is there for them."""
-FACES = ("native", "openai", "tinker", "administration")
+FACES: Mapping[str, float] = MappingProxyType({"native": 0.45, "tinker": 0.3, "openai": 0.2, "administration": 0.05})
+"""Tags of operations in the document, and how often a request is of each."""
 JSON = "application/json"
 
 
@@ -220,7 +221,10 @@ def bodies(method: str, path: str, told: Mapping[str, Any]) -> list[Any]:
 
 def sound(world: World, listed: list[tuple[str, str, Mapping[str, Any]]], rng: Random, body: Any = None) -> Sound:
     """One of them, with a body of those it may have, or with this one."""
-    method, path, told = rng.choice(listed)
+    by_face = {face: [each for each in listed if face in each[2]["tags"]] for face in FACES}
+    there = [face for face in FACES if by_face[face]]
+    (face,) = rng.choices(there, [FACES[face] for face in there])
+    method, path, told = rng.choice(by_face[face])
     ends = path.rpartition("/")[2] in ENDING or method == "DELETE"
     names = dict(world.spare if ends else world.names)
     if "/checkpoints/" in path and method == "DELETE":
@@ -233,7 +237,6 @@ def sound(world: World, listed: list[tuple[str, str, Mapping[str, Any]]], rng: R
         names["run_id"] = names["numbered"]
         body = {"incarnation": 0, "seq": world.taken, "call": body}
     query = {each["name"]: "1" for each in told.get("parameters", ()) if each["in"] == "query" and rng.random() < 0.5}
-    (face,) = set(told["tags"]) & set(FACES)
     return Sound(face, method, path, names, query, body)
 
 
