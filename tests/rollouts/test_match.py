@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping
 
+import pytest
+
 from fettle.config import Limits, SamplingParams
 from fettle.environments import GameStep, Observation
-from fettle.rollouts import Seat, match, to_datum
+from fettle.rollouts import Seat, games, match, to_datum
 from fettle.types import Failed, Message, Task
 
 from .conftest import Scripted
@@ -46,7 +48,8 @@ async def test_each_player_has_its_own_conversation_and_reward(template):
     assert [found[name].player for name in ("pro", "con")] == ["pro", "con"]
     heard = found["con"].messages[2].content
     assert heard == found["pro"].messages[2].content  # what the first said is what the second heard first
-    assert found["pro"].measured == {"rounds": 2.0}
+    assert found["pro"].measured == {"rounds": 2.0, "won": 1.0}
+    assert found["con"].measured == {"rounds": 2.0, "won": 0.0}
     datum = to_datum(found["con"])
     assert datum.tokens[datum.loss_mask > 0].tolist() == [30, 33]
 
@@ -77,3 +80,37 @@ async def test_a_game_that_names_a_stranger_has_failed_and_is_closed(template):
     assert isinstance(found, Failed)
     assert "a player 'nobody', and its players are pro, con" in found.reason
     assert game.closed == 1
+
+
+@pytest.mark.parametrize(
+    ("opening", "words"),
+    [
+        (({"pro": Observation(TASK.prompt)}, ()), "begins with something else"),
+        (("pro", ("pro",)), "begins with something else"),
+        (({"judge": Observation(TASK.prompt)}, ("judge",)), "a player 'judge', and its players are pro, con"),
+        (({"pro": Observation(TASK.prompt)}, ("con",)), "a player 'con', and its players are pro"),
+    ],
+)
+async def test_a_game_that_begins_with_nonsense_has_failed(template, opening, words):
+    class Strange(Argument):
+        async def reset(self, task):
+            return opening
+
+    sides = seats(template, pro=Scripted([20]), con=Scripted([20]))
+    found = await match(TASK, Strange(), seats=sides, limits=Limits())
+    assert isinstance(found, Failed)
+    assert words in found.reason
+
+
+async def test_of_every_player_there_is_a_group_and_a_seed_for_every_game(template):
+    class Suite:
+        name, players = "argument", ("pro", "con")
+
+        def game(self):
+            return Argument()
+
+    pro = Scripted([20])
+    found = await games(TASK, Suite(), size=3, seats=seats(template, pro=pro, con=Scripted([30])), name="argument/0")
+    assert {player: len(group.trajectories) for player, group in found.items()} == {"pro": 3, "con": 3}
+    assert {t.group for t in found["con"].trajectories} == {"argument/0/con"}
+    assert len({params.seed for params in pro.params}) == 6

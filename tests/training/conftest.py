@@ -12,7 +12,7 @@ from fettle.chat import Template, load_tokenizer
 from fettle.config import LocalEngine, RLRun, TinyModel
 from fettle.data import Conversation
 from fettle.engine.local import LocalBackend, make_tiny_model
-from fettle.environments import Suite, suite
+from fettle.environments import GameSuite, Suite, suite
 from fettle.tracking import HACKING, RunFolder, Transcript
 from fettle.training import Session, Summary, rl
 
@@ -53,11 +53,15 @@ class Trained:
 
 
 async def trained(
-    run: RLRun, folder: Path, suites: Sequence[Suite] | None = None, rehearsed: Sequence[Conversation] = ()
+    run: RLRun,
+    folder: Path,
+    suites: Sequence[Suite | GameSuite] | None = None,
+    rehearsed: Sequence[Conversation] = (),
+    engine: Broker | None = None,
 ) -> Trained:
     """Run the reinforcement loop for real."""
     memory, place = Memory(), RunFolder.at(folder)
-    engine = Broker(LocalBackend(LocalEngine(threads=1), checkpoints=place.checkpoints))
+    engine = engine or Broker(LocalBackend(LocalEngine(threads=1), checkpoints=place.checkpoints))
     session = Session(place, memory, checkpoints=run.checkpoints, steps=run.steps, stop=asyncio.Event())
     stops = run.reward_model is not None and run.reward_model.monitor.stop
     evaluation, alarm = run.evaluation, HACKING if stops else None

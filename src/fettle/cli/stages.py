@@ -32,12 +32,13 @@ from fettle.config import (
     SFTRun,
     StageConfig,
     TinyModel,
+    models_of,
 )
 from fettle.config.load import dump
 from fettle.data import Preference, Rating
 from fettle.engine import Engine
 from fettle.engine.local import make_tiny_model
-from fettle.environments import Sheltered, Suite, suite
+from fettle.environments import GameSuite, Suite, sheltered, suite
 from fettle.errors import StorageError
 from fettle.tracking import (
     HACKING,
@@ -124,7 +125,7 @@ def materialized(config: StageConfig, folder: RunFolder, texts: Iterable[str]) -
 
 
 async def _reinforced(config: RLRun, place: Place) -> Summary:
-    suites = [Sheltered(suite(environment), place.heldout) for environment in config.environments]
+    suites = [sheltered(suite(environment), place.heldout) for environment in config.environments]
     rehearsed = conversations_of(config.rehearsal.data, place.heldout)[0] if config.rehearsal is not None else ()
     shown = (message.content for conversation in rehearsed for message in conversation)
     texts = itertools.chain(shown, _prompts(suites))
@@ -137,7 +138,13 @@ async def _reinforced(config: RLRun, place: Place) -> Summary:
         evaluation, alarm = config.evaluation, HACKING if stops else None
         session.stop_when(patience=evaluation.patience, target=evaluation.target, alarm=alarm)
         return await rl.train(
-            config, engine=engine, suites=suites, template=template, session=session, rehearsed=rehearsed
+            config,
+            engine=engine,
+            suites=suites,
+            template=template,
+            session=session,
+            rehearsed=rehearsed,
+            templates=_templates_of_players(config),
         )
 
 
@@ -174,6 +181,12 @@ async def _compared(config: PreferenceRun | RewardModelRun, place: Place) -> Sum
 
 def _template(config: StageConfig) -> Template:
     return Template(load_tokenizer(tokenizer_of(config.engine, str(config.policy.model))))
+
+
+def _templates_of_players(config: RLRun) -> dict[str, Template]:
+    """Of the models that players name: each speaks by its own."""
+    named = {model for key, model in models_of(config) if key.startswith("players.")}
+    return {model: Template(load_tokenizer(tokenizer_of(config.engine, model))) for model in sorted(named)}
 
 
 def _check_same_tokenizer(config: StageConfig, companion: str) -> None:
@@ -235,7 +248,7 @@ def _session(config: StageConfig, place: Place, told: Sequence[Tracker]) -> Iter
         console.close()
 
 
-def _prompts(suites: Sequence[Suite]) -> Iterator[str]:
+def _prompts(suites: Sequence[Suite | GameSuite]) -> Iterator[str]:
     for index in itertools.count():
         for each in suites:
             yield from (message.content for message in each.training_task(index).prompt)

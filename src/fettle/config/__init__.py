@@ -32,6 +32,7 @@ from fettle.config.data import (
 )
 from fettle.config.durability import JournalSettings
 from fettle.config.environments import JSONL, Arithmetic, EnvironmentConfig, ReasoningGym
+from fettle.config.games import FrozenPlayer, OwnPlayer, PastPlayer, PlayerConfig
 from fettle.config.load import dump, leaves, load, load_as, schema
 from fettle.config.losses import (
     CISPO,
@@ -122,6 +123,7 @@ __all__ = [
     "Evaluation",
     "FixedLength",
     "Frozen",
+    "FrozenPlayer",
     "HardLimit",
     "HeldoutLoss",
     "HeldoutPairs",
@@ -137,8 +139,11 @@ __all__ = [
     "LossConfig",
     "Monitor",
     "Overlong",
+    "OwnPlayer",
+    "PastPlayer",
     "Pipeline",
     "Planning",
+    "PlayerConfig",
     "PolicyLoss",
     "PolicyLossConfig",
     "PolicySpec",

@@ -112,7 +112,10 @@ def _below(choice: Any, part: str) -> Any:
     if is_settings(choice):
         field = choice.model_fields.get(part)
         return field.annotation if field else Any
-    return get_args(choice)[0] if get_origin(choice) is tuple else Any
+    if get_origin(choice) in (tuple, dict):
+        item: Any = get_args(choice)[-1 if get_origin(choice) is dict else 0]
+        return item
+    return Any
 
 
 def _item(value: Any, part: str | int) -> Any:

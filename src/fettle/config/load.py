@@ -53,6 +53,8 @@ def leaves(config: Frozen) -> Iterator[tuple[str, type[Frozen], str, Any]]:
         inner = {name: value}
         if isinstance(value, tuple) and value:
             inner = {f"{name}.{index}": item for index, item in enumerate(value)}
+        elif isinstance(value, Mapping) and value:
+            inner = {f"{name}.{key}": item for key, item in value.items()}
         if all(isinstance(item, Frozen) for item in inner.values()):
             for prefix, item in inner.items():
                 yield from ((f"{prefix}.{path}", *rest) for path, *rest in leaves(item))

@@ -21,10 +21,11 @@ from fettle.config.credit import (
     TrustRegion,
 )
 from fettle.config.environments import EnvironmentConfig
+from fettle.config.games import OwnPlayer, PlayerConfig
 from fettle.config.layers import laid_over
 from fettle.config.losses import PPO, PolicyLossConfig
 from fettle.config.parts import Checkpoints, Evaluation, FolderName, Limits, Reduction, Sampling, TokenMean
-from fettle.config.policy import AdamW, Constant, EngineConfig, LocalEngine, PolicySpec, Schedule
+from fettle.config.policy import AdamW, Constant, EngineConfig, LocalEngine, PolicySpec, Schedule, TinyModel
 from fettle.config.presets import PRESETS
 
 Preset = Literal[
@@ -43,6 +44,9 @@ Preset = Literal[
 
 UNGROUPED = frozenset({"batch_normalized", "gae", "none"})
 """Advantages that do not compare the members of a group, so that one member is enough."""
+
+FOR_ONE_LEARNER = ("critic", "replay", "rehearsal", "teacher", "planning", "kl_control", "trust_region")
+"""What a run has for its policy alone."""
 
 
 class RLRun(Frozen):
@@ -69,6 +73,8 @@ class RLRun(Frozen):
     """How completions are drawn."""
     limits: Limits = Limits()
     """Where episodes are cut short, and how many of them may fail."""
+    players: dict[str, PlayerConfig] = {}
+    """Who plays the players of games, by name; the policy plays all that are not named here, against itself."""
     max_staleness: Annotated[int, Field(ge=0)] = 0
     """Policy versions by which a batch may be older than the policy it trains; 0 is strictly on-policy. Above 0 a run
     that was interrupted by hand, between checkpoints, goes on otherwise than it would have."""
@@ -210,6 +216,21 @@ def _mismatches(run: RLRun) -> Iterator[tuple[bool, str]]:
     yield (
         run.planning is not None and run.advantage == "none",
         "planning raises the credit that rewards give, and advantage: none gives none: use another advantage",
+    )
+    own = {name: player for name, player in run.players.items() if isinstance(player, OwnPlayer)}
+    specs = [player.policy for player in own.values() if player.policy is not None]
+    yield (
+        bool(own) and any(getattr(run, part) is not None for part in FOR_ONE_LEARNER),
+        f"players.{', '.join(own)} is of type own, which learns by the loss alone: leave out "
+        + ", ".join(FOR_ONE_LEARNER),
+    )
+    yield (
+        any(spec.head is not None for spec in specs),
+        "a player of type own has a policy with a head, and plays by its words alone: leave head out",
+    )
+    yield (
+        any(isinstance(spec.model, TinyModel) for spec in specs),
+        "a player of type own describes a tiny model of its own: leave its policy out, for what the run starts from",
     )
     yield (
         run.replay is not None and run.max_staleness > 0,

@@ -1,11 +1,12 @@
 """Recipes: a run of some kind, or several in a row."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from fettle.config.base import Frozen
+from fettle.config.games import FrozenPlayer, OwnPlayer
 from fettle.config.offline import PreferenceRun, RewardModelRun, SFTRun
 from fettle.config.parts import FolderName
 from fettle.config.rl import RLRun
@@ -92,6 +93,11 @@ def models_of(stage: StageConfig) -> Iterator[tuple[str, str]]:
             yield "reward_model.model", stage.reward_model.model
         if stage.teacher is not None:
             yield "teacher.model", stage.teacher.model
+        for name, player in stage.players.items():
+            if isinstance(player, FrozenPlayer) and player.model is not None:
+                yield f"players.{name}.model", player.model
+            if isinstance(player, OwnPlayer) and player.policy is not None:
+                yield f"players.{name}.policy.model", str(player.policy.model)
 
 
 def with_models(stage: StageConfig, renamed: Callable[[str], str]) -> StageConfig:
@@ -104,6 +110,8 @@ def with_models(stage: StageConfig, renamed: Callable[[str], str]) -> StageConfi
 def _with(settings: Any, path: Sequence[str], value: str) -> Any:
     """Frozen settings, with ``value`` at a path of names."""
     name, *inner = path
+    if isinstance(settings, Mapping):
+        return {**settings, name: _with(settings[name], inner, value)}
     return settings.model_copy(update={name: _with(getattr(settings, name), inner, value) if inner else value})
 
 

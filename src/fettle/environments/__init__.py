@@ -2,7 +2,7 @@
 
 from fettle.environments.base import Environment, Game, GameStep, GameSuite, Observation, StepResult, Suite
 from fettle.environments.scoring import ScoringThread
-from fettle.environments.sheltered import Sheltered
+from fettle.environments.sheltered import Sheltered, ShelteredGames, sheltered
 from fettle.environments.single_turn import SingleTurn
 from fettle.environments.table import ENVIRONMENTS, suite
 
@@ -15,8 +15,10 @@ __all__ = [
     "Observation",
     "ScoringThread",
     "Sheltered",
+    "ShelteredGames",
     "SingleTurn",
     "StepResult",
     "Suite",
+    "sheltered",
     "suite",
 ]

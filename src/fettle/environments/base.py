@@ -5,7 +5,7 @@ A game is an episode of several players, each with a conversation of its own.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from fettle.types import Message, Task, ToolSpec
 
@@ -97,6 +97,7 @@ class Game(Protocol):
         """Give everything back; may be called more than once."""
 
 
+@runtime_checkable
 class GameSuite(Protocol):
     """Tasks, and the games that are played of them."""
 

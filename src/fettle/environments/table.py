@@ -3,9 +3,10 @@
 import importlib
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from typing import overload
 
 from fettle.config import JSONL, Arithmetic, EnvironmentConfig, ReasoningGym
-from fettle.environments.base import Suite
+from fettle.environments.base import GameSuite, Suite
 from fettle.errors import ConfigError
 
 ENVIRONMENTS: Mapping[type[EnvironmentConfig], str] = MappingProxyType(
@@ -21,7 +22,11 @@ EXTRAS: Mapping[type[EnvironmentConfig], str] = MappingProxyType({ReasoningGym: 
 """The extra of this package that brings what an environment needs."""
 
 
-def suite(config: EnvironmentConfig) -> Suite:
+@overload
+def suite(config: Arithmetic | ReasoningGym) -> Suite: ...
+@overload
+def suite(config: EnvironmentConfig) -> Suite | GameSuite: ...
+def suite(config: EnvironmentConfig) -> Suite | GameSuite:
     """The tasks and environments that ``config`` describes.
 
     Raises:
@@ -30,7 +35,7 @@ def suite(config: EnvironmentConfig) -> Suite:
     """
     module, _, function = ENVIRONMENTS[type(config)].partition(":")
     try:
-        build: Callable[[EnvironmentConfig], Suite] = getattr(importlib.import_module(module), function)
+        build: Callable[[EnvironmentConfig], Suite | GameSuite] = getattr(importlib.import_module(module), function)
     except ModuleNotFoundError as error:
         if type(config) not in EXTRAS or (error.name or "").startswith("fettle"):
             raise

@@ -46,6 +46,11 @@ class Conversation:
         return sum(len(turn.completion.tokens) for turn in self._turns)
 
     @property
+    def reward(self) -> float:
+        """What the player has earned."""
+        return sum(turn.reward for turn in self._turns)
+
+    @property
     def spoke(self) -> bool:
         """Whether the player has said anything."""
         return bool(self._turns)

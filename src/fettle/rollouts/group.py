@@ -1,14 +1,16 @@
 """A group: several episodes of one task, whose rewards are compared with each other."""
 
 import asyncio
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from fettle.chat import Template
 from fettle.config import USUAL_LIMITS, Limits, SamplingParams
 from fettle.engine import Sampler
-from fettle.environments import Suite
+from fettle.environments import GameSuite, Suite
 from fettle.randomness import key
 from fettle.rollouts.episode import episode
+from fettle.rollouts.match import Seat, match
 from fettle.types import Failed, Task, Trajectory
 
 
@@ -54,3 +56,39 @@ async def group(
     trajectories = tuple(outcome for outcome in outcomes if isinstance(outcome, Trajectory))
     failures = tuple(outcome for outcome in outcomes if isinstance(outcome, Failed))
     return Group(task, trajectories, failures)
+
+
+async def games(
+    task: Task,
+    suite: GameSuite,
+    *,
+    size: int,
+    seats: Mapping[str, Seat],
+    name: str,
+    limits: Limits = USUAL_LIMITS,
+) -> dict[str, Group]:
+    """Play ``task`` ``size`` times at once. Of every player a group, for each is compared with itself alone.
+
+    A game that failed is a failure of every player's; a player that never spoke has no trajectory of that game.
+    """
+    outcomes = await asyncio.gather(
+        *(match(task, suite.game(), seats=_seeded(seats, member), limits=limits, group=name) for member in range(size))
+    )
+    failures = [outcome for outcome in outcomes if isinstance(outcome, Failed)]
+    played = [outcome for outcome in outcomes if not isinstance(outcome, Failed)]
+    return {
+        player: Group(
+            task,
+            tuple(sides[player] for sides in played if player in sides),
+            tuple(replace(failed, group=f"{name}/{player}") for failed in failures),
+        )
+        for player in suite.players
+    }
+
+
+def _seeded(seats: Mapping[str, Seat], member: int) -> dict[str, Seat]:
+    """The seats of one of several games."""
+    return {
+        player: replace(seat, params=seat.params.model_copy(update={"seed": key(seat.params.seed, "member", member)}))
+        for player, seat in seats.items()
+    }

@@ -1,18 +1,24 @@
 """One game: several players, each with a conversation, a sampler and a trajectory of its own."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import math
+import statistics
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from fettle.chat import Template
 from fettle.config import Limits, SamplingParams
 from fettle.engine import Sampler
-from fettle.environments import Game, GameStep
+from fettle.environments import Game, GameStep, Observation
 from fettle.errors import EnvironmentFault
 from fettle.randomness import key
 from fettle.rollouts.conversation import Conversation
 from fettle.rollouts.episode import answered, finite
 from fettle.types import Ending, Failed, Message, Task, Trajectory
+
+WON = "won"
+"""What is measured of each side when a game is over: 1 where it earned more than the mean of all that spoke, 0 where
+less, and a half where as much."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,7 +53,9 @@ class _Match:
         self._heard: dict[str, list[Message]] = {}
 
     async def played(self) -> dict[str, Trajectory]:
-        first, turn = await answered(self._game.reset(self._task), tuple, self._limits)
+        first, turn = _opening(await answered(self._game.reset(self._task), tuple, self._limits))
+        _check_known(first, self._seats)
+        _check_known(turn, first)
         for player, observation in first.items():
             seat = self._seats[player]
             self._sides[player] = Conversation(
@@ -77,10 +85,7 @@ class _Match:
         return await side.reply()
 
     def _taken(self, step: GameStep) -> None:
-        for player in (*step.heard, *step.components, *step.turn):
-            if player not in self._sides:
-                known = ", ".join(self._sides)
-                raise EnvironmentFault(f"the game speaks of a player {player!r}, and its players are {known}: mend it")
+        _check_known((*step.heard, *step.components, *step.turn), self._sides)
         for player, messages in step.heard.items():
             self._heard.setdefault(player, []).extend(messages)
         for player, components in step.components.items():
@@ -94,8 +99,31 @@ class _Match:
         return next((limit for player in step.turn if (limit := self._sides[player].limit())), "")
 
     def _told(self, ending: Ending) -> dict[str, Trajectory]:
-        spoke: Sequence[str] = [player for player, side in self._sides.items() if side.spoke]
+        spoke = {player: side for player, side in self._sides.items() if side.spoke}
+        mean = statistics.fmean(side.reward for side in spoke.values())
+        for side in spoke.values():
+            lead = 0.0 if math.isclose(side.reward, mean, rel_tol=1e-9, abs_tol=1e-9) else side.reward - mean
+            side.measured[WON] = (math.copysign(1.0, lead) + 1) / 2 if lead else 0.5
         return {
-            player: self._sides[player].trajectory(group=f"{self._group}/{player}", ending=ending, player=player)
-            for player in spoke
+            player: side.trajectory(group=f"{self._group}/{player}", ending=ending, player=player)
+            for player, side in spoke.items()
         }
+
+
+def _opening(found: tuple[object, ...]) -> tuple[dict[str, Observation], tuple[str, ...]]:
+    """What a game begins with.
+
+    Raises:
+        EnvironmentFault: it is something else, or nobody is to act.
+    """
+    match found:
+        case (Mapping() as first, tuple() as turn) if turn and all(isinstance(o, Observation) for o in first.values()):
+            return dict(first), turn
+    raise EnvironmentFault("the game begins with something else than an observation a player and who acts: mend it")
+
+
+def _check_known(named: Collection[str], players: Collection[str]) -> None:
+    for player in named:
+        if player not in players:
+            known = ", ".join(players)
+            raise EnvironmentFault(f"the game speaks of a player {player!r}, and its players are {known}: mend it")

@@ -6,7 +6,7 @@ from fettle import config as c
 from fettle.config import Frozen
 
 RL, SFT, SESSION, CREDIT = "training.rl", "training.sft", "training.session", "training.credit"
-DRAWING, LEARNING = "training.drawing", "training.learning"
+DRAWING, LEARNING, PLAYERS = "training.drawing", "training.learning", "training.players"
 OFFLINE, PREFERENCE = "training.offline", "training.preference"
 CRITIC, TRUST, LEARNED = "training.critic", "training.trust", "training.learned"
 STAGES, SOURCES, SCHEDULE = "cli.stages", "cli.sources", "training.schedule"
@@ -34,6 +34,7 @@ CONSUMERS: Mapping[type[Frozen], Mapping[str, str]] = {
         "kl_control": TRUST,
         "reward_model": LEARNED,
         "reference": RL,
+        "players": PLAYERS,
         "name": "cli.build",
         "preset": "config.rl",
         "policy": RL,
@@ -93,6 +94,9 @@ CONSUMERS: Mapping[type[Frozen], Mapping[str, str]] = {
     ),
     c.LearnedReward: {**dict.fromkeys(("model", "scale", "clip"), LEARNED), "monitor": RL},
     c.Monitor: {**dict.fromkeys(("window", "tolerance"), "training.monitor"), "stop": STAGES},
+    c.FrozenPlayer: {"model": PLAYERS},
+    c.PastPlayer: {"every": PLAYERS},
+    c.OwnPlayer: dict.fromkeys(("policy", "optimizer"), PLAYERS),
     c.KLControl: dict.fromkeys(("target", "kind", "horizon"), TRUST),
     c.QuadraticPenalty: dict.fromkeys(("limit", "coefficient", "of"), TRUST),
     c.AdaptivePenalty: dict.fromkeys(("target", "coefficient", "of"), TRUST),

@@ -3,21 +3,25 @@
 import asyncio
 import random
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from fettle.advantages import zero_variance
 from fettle.chat import Template
 from fettle.config import RLRun, SamplingParams
 from fettle.config.rl import UNGROUPED
-from fettle.engine import Policy, Sampler
-from fettle.environments import Suite
+from fettle.engine import Policy
+from fettle.environments import GameSuite, Suite
 from fettle.errors import EnvironmentFault
 from fettle.randomness import key
-from fettle.rollouts import Group, group
+from fettle.rollouts import Group, Seat, games, group
 from fettle.training.learned import Scorer
-from fettle.training.timing import Busy, TimedSuite
+from fettle.training.players import POLICY, Players, player_row
+from fettle.training.timing import Busy, TimedGames, TimedSuite
 from fettle.types import Failed
+
+Played = Mapping[str, Group]
+"""What came of one task's episodes, for each player; the one player of a task that is no game is the policy."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,15 +35,26 @@ class Batch:
     """Episodes that broke."""
     policy_version: int
     drawn_tokens: int
-    scoring: float
+    scoring: float = 0.0
     """The share of the drawing's seconds in which environments and rewards were at work, and not the sampler alone."""
+    others: Mapping[str, "Batch"] = field(default_factory=dict)
+    """What players learn from that have policies of their own, by player."""
+    row: Mapping[str, float] = field(default_factory=dict)
+    """How the players of games fared, as metrics."""
 
 
 class Drawer:
     """The policy among its tasks."""
 
     def __init__(
-        self, run: RLRun, suites: Sequence[Suite], template: Template, policy: Policy, *, scorer: Scorer | None = None
+        self,
+        run: RLRun,
+        suites: Sequence[Suite | GameSuite],
+        template: Template,
+        policy: Policy,
+        *,
+        players: Players,
+        scorer: Scorer | None = None,
     ) -> None:
         """What a ``scorer`` says is what episodes earn, in the place of what their environments say."""
         self.suites = suites
@@ -47,6 +62,7 @@ class Drawer:
         self.scorer = scorer
         self._run = run
         self._policy = policy
+        self._players = players
 
     def params(self, *name: object) -> SamplingParams:
         """Sampling settings with a seed of that name."""
@@ -66,66 +82,99 @@ class Drawer:
             EnvironmentFault: more episodes of the step failed than may.
         """
         began, busy = time.perf_counter(), Busy()
-        sampler = await self._policy.sampler()
-        drawn = await self._rounds(sampler, step, busy)
-        return Batch(
-            groups=self._chosen(drawn, step),
-            uninformative=sum(not _informative(g) for g in drawn),
-            failures=tuple(failure for g in drawn for failure in g.failures),
-            policy_version=sampler.policy_version,
-            drawn_tokens=sum(t.num_sampled for g in drawn for t in g.trajectories),
+        seats = await self._players.seats(await self._policy.sampler(), self.params())
+        drawn = await self._rounds(seats, step, busy)
+        batch = self._batch(drawn, seats, POLICY, step)
+        return replace(
+            batch,
             scoring=busy.seconds / (time.perf_counter() - began),
+            others={player: self._batch(drawn, seats, player, step) for player in self._players.own},
+            row=player_row(g for played in drawn for g in played.values()),
         )
 
-    async def _rounds(self, sampler: Sampler, step: int, busy: Busy) -> list[Group]:
+    def _batch(self, drawn: Sequence[Played], seats: Mapping[str, Seat], learner: str, step: int) -> Batch:
+        """What one learner takes from what was drawn."""
+        mine = [self._learned(played, learner) for played in drawn]
+        groups = [g for each in mine for g in each]
+        return Batch(
+            groups=self._chosen([each for each in mine if each], step),
+            uninformative=sum(not _informative(g) for g in groups),
+            failures=tuple(failure for g in groups for failure in g.failures),
+            policy_version=seats[learner].sampler.policy_version,
+            drawn_tokens=sum(t.num_sampled for g in groups for t in g.trajectories),
+        )
+
+    def _learned(self, played: Played, learner: str) -> list[Group]:
+        return [g for player, g in played.items() if self._players.learner(player) == learner]
+
+    async def _rounds(self, seats: Mapping[str, Seat], step: int, busy: Busy) -> list[Played]:
         """Groups until enough of them can teach, where dynamic sampling asks for that; one round otherwise."""
         rounds = self._run.dynamic_sampling.max_rounds if self._run.dynamic_sampling else 1
         wanted = self._run.groups_per_step
-        drawn: list[Group] = []
+        drawn: list[Played] = []
         for number in range(rounds):
             first = (step * rounds + number) * wanted
-            drawn += await asyncio.gather(
-                *(self._group(sampler, index, busy) for index in range(first, first + wanted))
-            )
-            if sum(map(_informative, drawn)) >= wanted:
+            drawn += await asyncio.gather(*(self._played(seats, index, busy) for index in range(first, first + wanted)))
+            if sum(any(map(_informative, self._learned(played, POLICY))) for played in drawn) >= wanted:
                 break
         return drawn
 
-    def _chosen(self, drawn: Sequence[Group], step: int) -> tuple[Group, ...]:
-        """As many groups as a step learns from, those that can teach first, otherwise in the order drawn."""
+    def _chosen(self, drawn: Sequence[Sequence[Group]], step: int) -> tuple[Group, ...]:
+        """Groups of as many tasks as a step learns from, those that can teach first, otherwise in the order drawn."""
         least = 1 if self._run.advantage in UNGROUPED else 2  # one alone has nothing to be compared with
-        failures = [failure for g in drawn for failure in g.failures]
-        episodes = len(failures) + sum(len(g.trajectories) for g in drawn)
+        failures = [failure for groups in drawn for g in groups for failure in g.failures]
+        episodes = len(failures) + sum(len(g.trajectories) for groups in drawn for g in groups)
         if len(failures) > self._run.limits.failed_share * episodes:
             raise EnvironmentFault(
                 f"{len(failures)} of the {episodes} episodes of step {step + 1} failed, and limits.failed_share allows "
                 f"{self._run.limits.failed_share:g} of them; the first: {failures[0].reason}"
             )
-        usable = [g for g in drawn if len(g.trajectories) >= least]
+        usable = [kept for groups in drawn if (kept := [g for g in groups if len(g.trajectories) >= least])]
         if not usable:
-            raise EnvironmentFault(
-                f"no group of step {step + 1} has {least} episodes that did not fail; the first: {failures[0].reason}"
-            )
+            first = f"; the first: {failures[0].reason}" if failures else ", as nobody spoke"
+            raise EnvironmentFault(f"no group of step {step + 1} has {least} episodes that did not fail{first}")
         wanted = self._run.groups_per_step
-        return tuple(sorted(usable, key=lambda g: not _informative(g))[:wanted] if len(drawn) > wanted else usable)
+        if len(drawn) > wanted:
+            usable = sorted(usable, key=lambda groups: not any(map(_informative, groups)))[:wanted]
+        return tuple(g for groups in usable for g in groups)
 
-    async def _group(self, sampler: Sampler, index: int, busy: Busy) -> Group:
+    async def _played(self, seats: Mapping[str, Seat], index: int, busy: Busy) -> Played:
         weights = [config.weight for config in self._run.environments]
-        choice = TimedSuite(random.Random(f"{self._run.seed}/suite/{index}").choices(self.suites, weights)[0], busy)
-        drawn = await group(
-            choice.training_task(index),
-            choice,
-            size=self._run.group_size,
-            sampler=sampler,
-            template=self.template,
-            params=self.params("rollout", index),
-            limits=self._run.limits,
-            name=f"{choice.name}/{index}",
-        )
+        choice = random.Random(f"{self._run.seed}/suite/{index}").choices(self.suites, weights)[0]
+        drawn = await self._drawn(choice, seats, index, busy)
         if self.scorer is None:
             return drawn
         with busy:
-            return await self.scorer.rewarded(drawn)
+            return {player: await self.scorer.rewarded(each) for player, each in drawn.items()}
+
+    async def _drawn(self, choice: Suite | GameSuite, seats: Mapping[str, Seat], index: int, busy: Busy) -> Played:
+        params, name = self.params("rollout", index), f"{choice.name}/{index}"
+        if isinstance(choice, GameSuite):
+            taken = {player: seats.get(player, seats[POLICY]) for player in choice.players}
+            return await games(
+                choice.training_task(index),
+                TimedGames(choice, busy),
+                size=self._run.group_size,
+                seats={player: _seeded(seat, params.seed) for player, seat in taken.items()},
+                limits=self._run.limits,
+                name=name,
+            )
+        return {
+            POLICY: await group(
+                choice.training_task(index),
+                TimedSuite(choice, busy),
+                size=self._run.group_size,
+                sampler=seats[POLICY].sampler,
+                template=self.template,
+                params=params,
+                limits=self._run.limits,
+                name=name,
+            )
+        }
+
+
+def _seeded(seat: Seat, seed: int) -> Seat:
+    return replace(seat, params=seat.params.model_copy(update={"seed": seed}))
 
 
 def _informative(drawn: Group) -> bool:

@@ -3,16 +3,17 @@
 import asyncio
 import math
 import statistics
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from operator import attrgetter
 
 from fettle.chat import Template
 from fettle.config import USUAL_LIMITS, Limits, SamplingParams
 from fettle.engine import Sampler
-from fettle.environments import Suite
+from fettle.environments import GameSuite, Suite
 from fettle.errors import EnvironmentFault
 from fettle.randomness import key
-from fettle.rollouts import episode
+from fettle.rollouts import WON, Seat, episode, match
 from fettle.training.measures import distinct_n, pass_at_k
 from fettle.types import Failed, Task, Trajectory
 
@@ -34,6 +35,8 @@ class Evaluation:
     """For each k, the share of tasks that at least one of k completions solves."""
     trajectories: tuple[Trajectory, ...]
     failures: tuple[Failed, ...]
+    win_rates: Mapping[str, float] = field(default_factory=dict)
+    """Of games, against the opponents: by environment and player, and over all of them under no name."""
 
     @property
     def row(self) -> dict[str, float]:
@@ -51,6 +54,7 @@ class Evaluation:
                 if len(self.by_suite) > 1
                 else {}
             ),
+            **{"/".join(filter(None, ("heldout/win_rate", name))): share for name, share in self.win_rates.items()},
         }
 
     def _diversity(self) -> dict[str, float]:
@@ -60,8 +64,20 @@ class Evaluation:
         return {name: share for name, share in shares.items() if share is not None}
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A held-out task, and whom it is put to."""
+
+    suite: Suite | GameSuite
+    label: str
+    task: Task
+    sample: int
+    player: str = ""
+    """Whom the sampler plays, where it is a game."""
+
+
 async def evaluate(
-    suites: Sequence[Suite],
+    suites: Sequence[Suite | GameSuite],
     *,
     tasks: int,
     sampler: Sampler,
@@ -70,8 +86,13 @@ async def evaluate(
     limits: Limits = USUAL_LIMITS,
     seed: int,
     samples: int = 1,
+    opponents: Mapping[str, Seat] | None = None,
+    sides: Callable[[GameSuite], Sequence[str]] = attrgetter("players"),
 ) -> Evaluation:
     """``samples`` completions for each of ``tasks`` held-out tasks, shared among the suites.
+
+    A game is played once for each of its ``sides``, which the sampler takes in turn against the ``opponents``; it plays
+    those players itself that have none.
 
     A task's draws are keyed by the task, so two evaluations differ by their weights alone. The mean and its interval
     are over tasks, for the completions of one task are no independent draws.
@@ -80,28 +101,24 @@ async def evaluate(
         EnvironmentFault: every episode failed.
     """
 
-    async def played(suite: Suite, label: str, task: Task, sample: int) -> Trajectory | Failed:
+    async def played(asked: _Asked) -> Trajectory | Failed:
         # The first completion of a task is the same however many follow it.
-        drawing = params.model_copy(update={"seed": key(seed, "heldout", task.id, *([sample] if sample else []))})
+        named = key(seed, "heldout", asked.task.id, *([asked.sample] if asked.sample else []))
+        own = Seat(sampler, template, params.model_copy(update={"seed": named}))
+        if isinstance(asked.suite, GameSuite):
+            return await _side(asked, asked.suite, own, opponents or {}, limits)
         return await episode(
-            task,
-            suite.environment(),
+            asked.task,
+            asked.suite.environment(),
             sampler=sampler,
             template=template,
-            params=drawing,
+            params=own.params,
             limits=limits,
-            group=label,
+            group=asked.label,
         )
 
-    labels = _labels(suites)
-    outcomes = await asyncio.gather(
-        *(
-            played(suite, label, task, sample)
-            for (suite, share), label in zip(_shares(suites, tasks), labels, strict=True)
-            for task in suite.heldout_tasks()[:share]
-            for sample in range(samples)
-        )
-    )
+    asked = list(_asked(suites, tasks, samples, sides))
+    outcomes = await asyncio.gather(*map(played, asked))
     trajectories = tuple(outcome for outcome in outcomes if isinstance(outcome, Trajectory))
     failures = tuple(outcome for outcome in outcomes if isinstance(outcome, Failed))
     if not trajectories:
@@ -113,11 +130,55 @@ async def evaluate(
     low, high = interval(rewards)
     by_suite = {
         label: statistics.fmean(of_suite)
-        for label in labels
+        for label in dict.fromkeys(side_of(each.label, each.player) for each in asked)
         if (of_suite := [reward for (group, _), reward in zip(by_task, rewards, strict=True) if group == label])
     }
     pass_at = solved_at(list(by_task.values()), samples) if samples > 1 else {}
-    return Evaluation(statistics.fmean(rewards), low, high, by_suite, pass_at, trajectories, failures)
+    mean = statistics.fmean(rewards)
+    return Evaluation(mean, low, high, by_suite, pass_at, trajectories, failures, _win_rates(trajectories))
+
+
+def _asked(
+    suites: Sequence[Suite | GameSuite], tasks: int, samples: int, sides: Callable[[GameSuite], Sequence[str]]
+) -> Iterator[_Asked]:
+    for (suite, share), label in zip(_shares(suites, tasks), _labels(suites), strict=True):
+        players = sides(suite) if isinstance(suite, GameSuite) else ("",)
+        for task in suite.heldout_tasks()[:share]:
+            for player in players:
+                for sample in range(samples):
+                    yield _Asked(suite, label, task, sample, player)
+
+
+async def _side(
+    asked: _Asked, suite: GameSuite, own: Seat, opponents: Mapping[str, Seat], limits: Limits
+) -> Trajectory | Failed:
+    """One player's side of a game; that of a player who never came to speak has failed."""
+    taken = {player: own if player == asked.player else opponents.get(player, own) for player in suite.players}
+    seats = {
+        # As the sampler's own, but for what each template says ends a reply.
+        player: replace(seat, params=own.params.model_copy(update={"stop_token_ids": seat.params.stop_token_ids}))
+        for player, seat in taken.items()
+    }
+    found = await match(asked.task, suite.game(), seats=seats, limits=limits, group=asked.label)
+    if isinstance(found, Failed):
+        return replace(found, group=side_of(asked.label, asked.player))
+    unheard = Failed(asked.task, f"{asked.player} never came to speak", side_of(asked.label, asked.player))
+    return found.get(asked.player, unheard)
+
+
+def _win_rates(trajectories: Sequence[Trajectory]) -> dict[str, float]:
+    wins: dict[str, list[float]] = {}
+    for side in trajectories:
+        if WON in side.measured:
+            for name in ("", side.group):
+                wins.setdefault(name, []).append(side.measured[WON])
+    several = len(wins) > 2
+    return {name: statistics.fmean(shares) for name, shares in wins.items() if not name or several}
+
+
+def side_of(label: str, player: str) -> str:
+    """What one player's side of an environment's games is called."""
+    return f"{label}/{player}" if player else label
 
 
 def solved_at(by_task: Sequence[Sequence[float]], samples: int) -> dict[int, float]:
@@ -159,12 +220,12 @@ def interval(rewards: Sequence[float]) -> tuple[float, float]:
     return mean - half, mean + half
 
 
-def _labels(suites: Sequence[Suite]) -> list[str]:
+def _labels(suites: Sequence[Suite | GameSuite]) -> list[str]:
     """The suites' names; those that share one are numbered."""
     names = [suite.name for suite in suites]
     return [name if names.count(name) == 1 else f"{name}-{names[:at].count(name) + 1}" for at, name in enumerate(names)]
 
 
-def _shares(suites: Sequence[Suite], tasks: int) -> list[tuple[Suite, int]]:
+def _shares(suites: Sequence[Suite | GameSuite], tasks: int) -> list[tuple[Suite | GameSuite, int]]:
     base, extra = divmod(tasks, len(suites))
     return [(suite, base + (index < extra)) for index, suite in enumerate(suites)]

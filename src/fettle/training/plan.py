@@ -1,7 +1,7 @@
 """What a recipe would do, before anything is allocated: who consumes each setting, how much memory, how many tokens."""
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -114,6 +114,8 @@ def _holder(run: Frozen, key: str) -> tuple[str, type[Frozen]]:
     for part in key.split(".")[:-1]:
         if isinstance(held, tuple):
             held = held[int(part)]
+        elif isinstance(held, Mapping):
+            held = held[part]
         else:
             name, owner, held = part, type(held), getattr(held, part)
     return name, owner

@@ -1,12 +1,13 @@
 """Reinforcement learning: draw a batch, learn from it, evaluate. One loop for every engine and every preset."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 
 from fettle.chat import Template
 from fettle.config import RLRun
 from fettle.data import Conversation
 from fettle.engine import Engine, Sampler
-from fettle.environments import Suite
+from fettle.environments import GameSuite, Suite
 from fettle.rollouts import stream
 from fettle.tracking import Transcript
 from fettle.training.critic import PART, critic_spec, policy_spec
@@ -18,6 +19,7 @@ from fettle.training.monitor import alarm_row
 from fettle.training.off_policy import PART as REPLAY
 from fettle.training.off_policy import Memory
 from fettle.training.planning import Planner
+from fettle.training.players import Players, of_player, sides
 from fettle.training.rehearsal import Rehearser
 from fettle.training.session import Session, Summary
 from fettle.training.timing import Stopwatch
@@ -32,16 +34,18 @@ async def train(
     run: RLRun,
     *,
     engine: Engine,
-    suites: Sequence[Suite],
+    suites: Sequence[Suite | GameSuite],
     template: Template,
     session: Session,
     rehearsed: Sequence[Conversation] = (),
+    templates: Mapping[str, Template] | None = None,
 ) -> Summary:
     """Train a policy on the suites' tasks, from where the session stands to its last step.
 
-    ``rehearsed`` are the demonstrations of ``run.rehearsal``.
+    ``rehearsed`` are the demonstrations of ``run.rehearsal``, ``templates`` those of other models that players name.
 
     Raises:
+        ConfigError: ``run.players`` names a player that no game has.
         DataError: there is a rehearsal, and nothing to rehearse.
         EnvironmentFault: every episode of a step failed.
     """
@@ -49,43 +53,48 @@ async def train(
     policy = watch.policy(await session.policy(engine, policy_spec(run)))
     spec = critic_spec(run)
     critic = watch.policy(await session.policy(engine, spec, part=PART)) if spec is not None else None
-    drawer = Drawer(run, suites, template, policy, scorer=await reward_model(run, engine))
+    players = Players(run, policy, template, engine=engine, session=session, templates=templates or {})
+    await players.join(suites)
+    drawer = Drawer(run, suites, template, policy, players=players, scorer=await reward_model(run, engine))
     learner = Learner(
         run,
         policy,
         critic=critic,
-        reference=await _read(engine, run.reference or str(run.policy.model), watch)
-        if pulls_to_reference(run)
-        else None,
+        reference=await _reference(run, engine, watch),
         teacher=await _read(engine, run.teacher.model, watch) if run.teacher is not None else None,
         planner=Planner(run.planning, template) if run.planning is not None else None,
         rehearser=Rehearser(run.rehearsal, rehearsed, template, seed=run.seed) if run.rehearsal is not None else None,
         memory=_memory(run, session),
         state=session.progress.state,
     )
+    others = await _others(players, engine, watch)
     if session.progress.checkpoint is None:
-        await _evaluate(run, drawer, learner, session, done=0)
+        await _evaluate(run, drawer, players, learner, session, done=0)
         await session.finish_step(policy, 0)
     ahead = run.max_staleness // (run.minibatches * run.epochs)
     watch.restart()
     async for step, batch in stream(session.remaining, drawer.draw, ahead=ahead, barriers=session.barriers()):
         watch.received()
         row = await learner.learn(step, batch)
-        row |= learned_row(batch.groups)
+        row |= {**batch.row, **learned_row(batch.groups)}
+        for name, other in others.items():
+            row |= of_player(name, await other.learn(step, batch.others[name]))
         row |= {f"engine/{name}": value for name, value in (await engine.statistics()).items()}
         row |= watch.row(scoring=batch.scoring)
         row["speed/tokens_per_second"] = batch.drawn_tokens / row["time/step"]
         session.log(step + 1, row)
         session.carry(learner.state)
         session.failures(step + 1, "training", batch.failures)
+        await players.moved_on(step + 1)
         if (step + 1) % run.evaluation.every == 0 or step + 1 == run.steps:
-            await _evaluate(run, drawer, learner, session, done=step + 1)
+            await _evaluate(run, drawer, players, learner, session, done=step + 1)
         if await session.finish_step(policy, step + 1):
             break
         watch.restart()
     for model in (policy, critic):
         if model is not None:
             await model.close()
+    await players.close()
     return session.summary()
 
 
@@ -105,16 +114,37 @@ def _memory(run: RLRun, session: Session) -> Memory | None:
     return memory
 
 
-async def _evaluate(run: RLRun, drawer: Drawer, learner: Learner, session: Session, *, done: int) -> Evaluation:
+async def _others(players: Players, engine: Engine, watch: Stopwatch) -> dict[str, Learner]:
+    """Who learns beside the policy: players that have policies of their own."""
+    runs = players.runs()
+    return {
+        name: Learner(runs[name], watch.policy(policy), reference=await _reference(runs[name], engine, watch))
+        for name, policy in players.own.items()
+    }
+
+
+async def _reference(run: RLRun, engine: Engine, watch: Stopwatch) -> Sampler | None:
+    """What the KL penalty pulls to, if there is one."""
+    if not pulls_to_reference(run):
+        return None
+    return await _read(engine, run.reference or str(run.policy.model), watch)
+
+
+async def _evaluate(
+    run: RLRun, drawer: Drawer, players: Players, learner: Learner, session: Session, *, done: int
+) -> Evaluation:
+    params = drawer.params("evaluation").model_copy(update={"temperature": run.evaluation.temperature})
     result = await evaluate(
         drawer.suites,
         tasks=run.evaluation.tasks,
         sampler=await learner.policy.sampler(),
         template=drawer.template,
-        params=drawer.params("evaluation").model_copy(update={"temperature": run.evaluation.temperature}),
+        params=params,
         limits=run.limits,
         seed=run.seed,
         samples=run.evaluation.samples,
+        opponents=await players.opponents(drawer.suites, params),
+        sides=partial(sides, run),
     )
     row = result.row
     if drawer.scorer is not None and run.reward_model is not None:

@@ -46,6 +46,8 @@ class Progress(Frozen):
     """What each evaluation found: the first is before the first step."""
     called_off: bool = False
     """Whether a callback has ended the run."""
+    held: tuple[str, ...] = ()
+    """Names of weights saved besides, that something still plays from."""
     state: Mapping[str, float] = {}
     """What a loop carries from step to step beside its weights: coefficients that follow what is measured."""
 
@@ -177,6 +179,10 @@ class Session:
         """Keep these numbers with the next checkpoint, and with all that follow."""
         self._update(state=dict(state))
 
+    def hold(self, names: Sequence[str]) -> None:
+        """Of what was saved beside the checkpoints, keep these from the next checkpoint on, and no others."""
+        self._update(held=tuple(names))
+
     def transcripts(self, step: int, pages: Sequence[Transcript]) -> None:
         """Readable samples."""
         self._tracker.transcripts(step, pages)
@@ -254,7 +260,7 @@ class Session:
         """Drop checkpoints that the progress file does not name: outlived ones, and those of steps to be done again."""
         p = self.progress
         for path in sorted(self.folder.checkpoints.iterdir()):
-            if path.is_dir() and path.name.partition(".")[0] not in {*p.kept, p.checkpoint, p.best_checkpoint}:
+            if path.is_dir() and path.name.partition(".")[0] not in {*p.kept, *p.held, p.checkpoint, p.best_checkpoint}:
                 shutil.rmtree(path)
 
     def _path(self, name: str) -> str:

@@ -3,18 +3,20 @@
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from fettle.chat import Template
 from fettle.config import RLRun, SamplingParams
 from fettle.engine import Engine
-from fettle.environments import Suite
+from fettle.environments import GameSuite, Suite
 from fettle.rollouts import to_datum
 from fettle.training.credit import referred
 from fettle.training.evaluation import evaluate
 from fettle.training.learned import reward_model
 from fettle.training.pipeline import StageEnd
+from fettle.training.players import opponents, sides
 from fettle.types import Trajectory
 
 DIVERGENCE = "heldout/kl"
@@ -25,7 +27,7 @@ async def standings(
     policies: Mapping[str, str | None],
     *,
     engine: Engine,
-    suites: Sequence[Suite],
+    suites: Sequence[Suite | GameSuite],
     template_of: Callable[[str], Template],
 ) -> dict[str, dict[str, float]]:
     """Each policy's held-out row, as ``run`` evaluates: true reward, learned reward if it has one, divergence.
@@ -37,14 +39,19 @@ async def standings(
     rows = {}
     for weights, origin in policies.items():
         template = template_of(weights)
+        params = heldout_params(run, template)
         result = await evaluate(
             suites,
             tasks=run.evaluation.tasks,
             sampler=await engine.sampler(weights),
             template=template,
-            params=heldout_params(run, template),
+            params=params,
             seed=run.seed,
             samples=run.evaluation.samples,
+            opponents=await opponents(
+                run, suites, engine=engine, template_of=template_of, params=params, start=str(run.policy.model)
+            ),
+            sides=partial(sides, run),
         )
         row = result.row
         if scorer is not None:
@@ -56,8 +63,15 @@ async def standings(
 
 
 def measuring_run(ends: Sequence[StageEnd]) -> RLRun | None:
-    """The stage whose held-out tasks every policy of a pipeline is put to: the last one of reinforcement."""
-    return next((end.config for end in reversed(ends) if isinstance(end.config, RLRun)), None)
+    """The stage whose held-out tasks every policy of a pipeline is put to: the last one of reinforcement.
+
+    Its model is where it started from, also where the recipe only describes that.
+    """
+    for end in reversed(ends):
+        if isinstance(end.config, RLRun):
+            started = end.config.policy.model_copy(update={"model": end.origin})
+            return end.config.model_copy(update={"policy": started})
+    return None
 
 
 def policies_of(ends: Sequence[StageEnd]) -> dict[str, str | None]:

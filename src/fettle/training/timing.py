@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from fettle.config import AdamW, LossConfig, SamplingParams
 from fettle.engine import Policy, Pooling, ReadRequest, Sampler
-from fettle.environments import Environment, Observation, StepResult, Suite
+from fettle.environments import Environment, Game, GameStep, GameSuite, Observation, StepResult, Suite
 from fettle.types import (
     Checkpoint,
     Completion,
@@ -219,3 +219,43 @@ class _TimedEnvironment:
 
     async def close(self) -> None:
         await self._environment.close()
+
+
+class TimedGames:
+    """Satisfies ``GameSuite``: another one, which is busy while any of its games is."""
+
+    def __init__(self, suite: GameSuite, busy: Busy) -> None:
+        self.name = suite.name
+        self.players = suite.players
+        self._suite = suite
+        self._busy = busy
+
+    def training_task(self, index: int) -> Task:
+        """The suite's own, timed."""
+        with self._busy:
+            return self._suite.training_task(index)
+
+    def heldout_tasks(self) -> Sequence[Task]:
+        """The suite's own."""
+        return self._suite.heldout_tasks()
+
+    def game(self) -> Game:
+        """The suite's own, timed."""
+        return _TimedGame(self._suite.game(), self._busy)
+
+
+class _TimedGame:
+    def __init__(self, game: Game, busy: Busy) -> None:
+        self._game = game
+        self._busy = busy
+
+    async def reset(self, task: Task) -> tuple[Mapping[str, Observation], tuple[str, ...]]:
+        with self._busy:
+            return await self._game.reset(task)
+
+    async def step(self, actions: Mapping[str, Message]) -> GameStep:
+        with self._busy:
+            return await self._game.step(actions)
+
+    async def close(self) -> None:
+        await self._game.close()
