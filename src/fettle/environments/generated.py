@@ -15,8 +15,8 @@ PROBES = 1000
 """Draws before it is said that there is no further task to find."""
 
 
-class GeneratedSuite:
-    """Single-turn tasks, each drawn by ``draw`` from a generator of its own.
+class GeneratedTasks:
+    """Tasks, each drawn by ``draw`` from a generator of its own.
 
     What is held out is held out by its prompt, so that neither the same task nor the same question with another
     answer is ever trained on. Keeping seeds apart would not do: generators repeat themselves.
@@ -25,22 +25,9 @@ class GeneratedSuite:
         ConfigError: there are too few different tasks to hold out and still to train.
     """
 
-    def __init__(
-        self,
-        name: str,
-        draw: Callable[[Random], Task],
-        reward: RewardFunction,
-        *,
-        component: str,
-        seed: int,
-        heldout: int,
-    ) -> None:
-        """``component`` is what the reward is called."""
+    def __init__(self, name: str, draw: Callable[[Random], Task], *, seed: int, heldout: int) -> None:
         self.name = name
         self._draw = draw
-        self._reward = reward
-        self._component = component
-        self._thread = ScoringThread()
         self._seed = seed
         draws = (draw(Random(key(seed, "heldout", index))) for index in range(PROBES + 20 * heldout))
         self._heldout = distinct(draws, heldout)
@@ -65,6 +52,39 @@ class GeneratedSuite:
     def heldout_tasks(self) -> Sequence[Task]:
         """The tasks kept for evaluation."""
         return self._heldout
+
+
+class GeneratedSuite:
+    """Single-turn tasks that are generated.
+
+    Raises:
+        ConfigError: as of :class:`GeneratedTasks`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        draw: Callable[[Random], Task],
+        reward: RewardFunction,
+        *,
+        component: str,
+        seed: int,
+        heldout: int,
+    ) -> None:
+        """``component`` is what the reward is called."""
+        self.name = name
+        self._tasks = GeneratedTasks(name, draw, seed=seed, heldout=heldout)
+        self._reward = reward
+        self._component = component
+        self._thread = ScoringThread()
+
+    def training_task(self, index: int) -> Task:
+        """The first draw of ``index`` that is not held out."""
+        return self._tasks.training_task(index)
+
+    def heldout_tasks(self) -> Sequence[Task]:
+        """The tasks kept for evaluation."""
+        return self._tasks.heldout_tasks()
 
     def environment(self) -> Environment:
         """A new single-turn environment."""

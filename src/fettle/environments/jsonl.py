@@ -17,31 +17,59 @@ from fettle.rows import Row, rows
 from fettle.types import Message, Task
 
 
-class FileSuite:
+class ListedTasks:
     """The tasks of a file, again and again, each epoch in an order of its own.
 
     What is held out is held out by its prompt: rows that ask the same are never on both sides.
+
+    Raises:
+        DataError: there are too few different prompts to hold some out.
     """
 
-    def __init__(self, name: str, tasks: Sequence[Task], reward: RewardFunction, config: JSONL) -> None:
-        """``tasks`` ask more than ``config.heldout`` different things."""
-        shuffled = sorted(tasks, key=lambda task: key(config.seed, "heldout", task.prompt))
-        self.name = name
-        self._reward = reward
-        self._thread = ScoringThread()
-        self._config = config
-        self._heldout = distinct(shuffled, config.heldout)
+    def __init__(self, path: str, tasks: Sequence[Task], *, seed: int, heldout: int) -> None:
+        prompts = len({task.prompt for task in tasks})
+        if prompts < heldout + 1:
+            raise DataError(
+                f"heldout is {heldout}, but {path} asks only {prompts} different things, and one must be left"
+                f" to train on: add rows, or set both heldout and evaluation.tasks to {max(1, prompts // 5)}"
+            )
+        shuffled = sorted(tasks, key=lambda task: key(seed, "heldout", task.prompt))
+        self._seed = seed
+        self._heldout = distinct(shuffled, heldout)
         kept = {task.prompt for task in self._heldout}
         self._training = [task for task in tasks if task.prompt not in kept]
 
     def training_task(self, index: int) -> Task:
         """Each row once in as many indices as there are rows."""
         epoch, place = divmod(index, len(self._training))
-        return self._training[_order(len(self._training), key(self._config.seed, "epoch", epoch))[place]]
+        return self._training[_order(len(self._training), key(self._seed, "epoch", epoch))[place]]
 
     def heldout_tasks(self) -> Sequence[Task]:
         """The rows kept for evaluation, each prompt once."""
         return self._heldout
+
+
+class FileSuite:
+    """The tasks of a file, each with one reply that earns a reward.
+
+    Raises:
+        DataError: as of :class:`ListedTasks`.
+    """
+
+    def __init__(self, name: str, tasks: Sequence[Task], reward: RewardFunction, config: JSONL) -> None:
+        self.name = name
+        self._tasks = ListedTasks(config.path, tasks, seed=config.seed, heldout=config.heldout)
+        self._reward = reward
+        self._thread = ScoringThread()
+        self._config = config
+
+    def training_task(self, index: int) -> Task:
+        """Each row once in as many indices as there are rows."""
+        return self._tasks.training_task(index)
+
+    def heldout_tasks(self) -> Sequence[Task]:
+        """The rows kept for evaluation, each prompt once."""
+        return self._tasks.heldout_tasks()
 
     def environment(self) -> Environment:
         """A new single-turn environment."""
@@ -69,12 +97,6 @@ def suite(config: JSONL) -> Suite:
         if config.reward in REWARDS and not is_awaited(scored):
             _check_earns(task, scored, row.place, config.reward)
         tasks.append(task)
-    prompts = len({task.prompt for task in tasks})
-    if prompts < config.heldout + 1:
-        raise DataError(
-            f"heldout is {config.heldout}, but {config.path} asks only {prompts} different things, and one must be left"
-            f" to train on: add rows, or set both heldout and evaluation.tasks to {max(1, prompts // 5)}"
-        )
     return FileSuite(name, tasks, in_tags(scored) if config.answer_in == "tags" else scored, config)
 
 
