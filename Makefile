@@ -1,6 +1,6 @@
 # Every verb is one line over ./run, which makes the environment the first time.
 .DEFAULT_GOAL := help
-.PHONY: demo test check evidence bench setup clean help
+.PHONY: demo test check evidence bench proto setup clean help
 
 demo: ## a small language model learns while you watch
 	@./run demo
@@ -16,6 +16,9 @@ evidence: ## every algorithm on three seeds, about half an hour: writes docs/evi
 
 bench: ## every row beside its peer, about an hour on a quiet machine: writes docs/benchmarks.md
 	@./run python -m benchmarks
+
+proto: ## the code of the protocol that environments are served by, made from its .proto file
+	@./run python scripts/proto.py
 
 setup: ## make or mend the environment in .venv
 	@./run setup

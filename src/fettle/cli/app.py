@@ -6,6 +6,7 @@ from pathlib import Path
 import typer
 
 from fettle.cli.demo import demo
+from fettle.cli.environments import environments
 from fettle.cli.evaluate import evaluate, sample
 from fettle.cli.exits import BAD_USAGE, FAILED
 from fettle.cli.inspect import config, info, plan, runs
@@ -36,6 +37,7 @@ app.command("runs")(runs)
 app.command("info")(info)
 app.add_typer(config, name="config")
 app.add_typer(keys, name="keys")
+app.add_typer(environments, name="environments")
 
 
 def main() -> None:

@@ -31,6 +31,7 @@ from fettle.config.data import (
     WorkedSums,
 )
 from fettle.config.durability import JournalSettings
+from fettle.config.environment_server import EnvironmentServerConfig
 from fettle.config.environments import JSONL, Arithmetic, EnvironmentConfig, ReasoningGym
 from fettle.config.games import FrozenPlayer, OwnPlayer, PastPlayer, PlayerConfig
 from fettle.config.load import dump, leaves, load, load_as, schema
@@ -85,6 +86,7 @@ from fettle.config.policy import (
 )
 from fettle.config.presets import PRESETS
 from fettle.config.prices import Prices, TokenPrices
+from fettle.config.remote import Remote, RemoteTLS
 from fettle.config.rl import RLRun
 from fettle.config.runs import PREVIOUS, STAGE, Pipeline, RunConfig, StageConfig, models_of, with_models
 from fettle.config.scheduling import Scheduling
@@ -119,6 +121,7 @@ __all__ = [
     "DynamicSampling",
     "EngineConfig",
     "EnvironmentConfig",
+    "EnvironmentServerConfig",
     "Episodes",
     "Evaluation",
     "FixedLength",
@@ -159,6 +162,8 @@ __all__ = [
     "ReasoningGym",
     "Reduction",
     "Rehearsal",
+    "Remote",
+    "RemoteTLS",
     "Replay",
     "RewardModelRun",
     "RewardModeling",

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, JsonValue, model_validator
 
 from fettle.config.base import Frozen
+from fettle.config.remote import Remote
 
 ANSWER_IN_TAGS = "Work it out, then give the final answer as <answer>...</answer>."
 
@@ -75,5 +76,5 @@ class JSONL(Frozen):
     """Share of the training tasks, relative to other environments."""
 
 
-EnvironmentConfig = Annotated[ReasoningGym | Arithmetic | JSONL, Field(discriminator="type")]
+EnvironmentConfig = Annotated[ReasoningGym | Arithmetic | JSONL | Remote, Field(discriminator="type")]
 """An environment by its type."""

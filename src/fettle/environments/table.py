@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import overload
 
-from fettle.config import JSONL, Arithmetic, EnvironmentConfig, ReasoningGym
+from fettle.config import JSONL, Arithmetic, EnvironmentConfig, ReasoningGym, Remote
 from fettle.environments.base import GameSuite, Suite
 from fettle.errors import ConfigError
 
@@ -14,11 +14,12 @@ ENVIRONMENTS: Mapping[type[EnvironmentConfig], str] = MappingProxyType(
         Arithmetic: "fettle.environments.arithmetic:suite",
         JSONL: "fettle.environments.jsonl:suite",
         ReasoningGym: "fettle.environments.reasoning_gym:suite",
+        Remote: "fettle.environments.remote.client:suite",
     }
 )
 """For each class of settings, the function that makes its suite."""
 
-EXTRAS: Mapping[type[EnvironmentConfig], str] = MappingProxyType({ReasoningGym: "gym"})
+EXTRAS: Mapping[type[EnvironmentConfig], str] = MappingProxyType({ReasoningGym: "gym", Remote: "remote"})
 """The extra of this package that brings what an environment needs."""
 
 

@@ -123,6 +123,13 @@ CONSUMERS: Mapping[type[Frozen], Mapping[str, str]] = {
         **dict.fromkeys(("path", "reward", "answer_in", "system", "seed", "heldout"), "environments.jsonl"),
         "weight": DRAWING,
     },
+    c.Remote: {
+        **dict.fromkeys(("environment", "settings", "system", "seed", "heldout"), "environments.remote.client"),
+        **dict.fromkeys(("address", "patience", "call_seconds"), "environments.remote.connection"),
+        **dict.fromkeys(("token_variable", "token_file", "tls"), "environments.remote.security"),
+        "weight": DRAWING,
+    },
+    c.RemoteTLS: dict.fromkeys(("authorities", "certificate", "key"), "environments.remote.security"),
     c.Conversations: dict.fromkeys(("path", "heldout", "seed"), SOURCES),
     c.WorkedSums: dict.fromkeys(("tasks", "slips", "size", "seed"), SOURCES),
     c.Episodes: dict.fromkeys(("path", "heldout", "seed", "min_reward"), SOURCES),

@@ -1,0 +1,76 @@
+"""The composition root of ``fettle environments serve``: settings, perhaps a model, a server, and its end."""
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from fettle.cli.exits import INTERRUPTED
+from fettle.config import EnvironmentServerConfig
+from fettle.config.load import load_as
+from fettle.environments.remote.generation import Generator
+from fettle.environments.remote.server import EnvironmentServer
+from fettle.service.logs import log_to
+
+
+def settings_of(names: Sequence[str], config: Path | None, given: Mapping[str, Any]) -> EnvironmentServerConfig:
+    """The settings that a file, types of environments, overrides and options come to.
+
+    Raises:
+        ConfigError: a setting is wrong, or nothing is to be served.
+    """
+    types = [f"environments.{name}.type={name}" for name in names if "=" not in name]
+    overrides = [name for name in names if "=" in name]
+    options = [
+        f"{name}={json.dumps(str(value) if isinstance(value, Path) else value)}"
+        for name, value in given.items()
+        if value is not None
+    ]
+    return load_as(EnvironmentServerConfig, config, [*types, *overrides, *options])
+
+
+def run(settings: EnvironmentServerConfig) -> None:
+    """Serve until a signal ends it: the first lets episodes end, the second ends at once.
+
+    Raises:
+        FettleError: an environment cannot be made, or the port cannot be had.
+    """
+    log_to()
+    asyncio.run(_serve(settings))
+
+
+async def _serve(settings: EnvironmentServerConfig) -> None:
+    async with _generator(settings) as generator:
+        server = EnvironmentServer(settings, generator=generator)
+        port = await server.start()
+        stop = asyncio.Event()
+        for each in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(each, _asked_to_stop, stop)
+        served = [*settings.environments, *(["a model"] if generator else [])]
+        print(f"fettle: serving {', '.join(served)} at {settings.host}:{port}", flush=True)
+        await stop.wait()
+        await server.drain()
+
+
+@asynccontextmanager
+async def _generator(settings: EnvironmentServerConfig) -> AsyncIterator[Generator | None]:
+    """The model that answers, where one is named."""
+    if settings.model is None:
+        yield None
+        return
+    from fettle.cli.engines import engine_of  # only now: torch takes seconds, and most servers have no use for it
+    from fettle.cli.generation import SampledReplies
+
+    async with engine_of(settings.engine, Path()) as engine:
+        yield await SampledReplies.of(engine, settings.model)
+
+
+def _asked_to_stop(stop: asyncio.Event) -> None:
+    if stop.is_set():
+        os._exit(INTERRUPTED)
+    print("fettle: ending once the episodes under way have; again ends at once", flush=True)
+    stop.set()

@@ -1,0 +1,148 @@
+"""``fettle environments``: serve them to others, see what there is, and try one."""
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fettle.cli.train import Overrides
+from fettle.errors import ConfigError
+
+if TYPE_CHECKING:
+    from fettle.config import EnvironmentConfig, Remote
+
+environments = typer.Typer(help="Serve environments over gRPC, list them, and try one.", no_args_is_help=True)
+
+TokenVariable = Annotated[str | None, typer.Option(help="Environment variable that holds the token.")]
+TokenFile = Annotated[Path | None, typer.Option(help="File that holds the token.")]
+Authorities = Annotated[
+    Path | None, typer.Option("--tls", help="Speak TLS, with a server whose certificate one of these has signed; PEM.")
+]
+LINE = "{:<24}{:<21}{}"
+REPLY = "<answer>0</answer>"
+
+
+@environments.command("serve")
+def serve(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(help="Environments by their type; and settings, as environments.arithmetic.digits=3."),
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="A YAML file of settings, environments among them.")] = None,
+    model: Annotated[Path | None, typer.Option(help="A model's folder, which ModelService answers from.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one.")] = None,
+    token_variable: TokenVariable = None,
+    token_file: TokenFile = None,
+    tls_cert: Annotated[Path | None, typer.Option(help="A certificate chain in PEM, for TLS.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="The certificate's key in PEM.")] = None,
+    client_authorities: Annotated[
+        Path | None, typer.Option(help="Callers must show a certificate that one of these has signed; PEM.")
+    ] = None,
+    reflection: Annotated[bool, typer.Option("--reflection", help="Describe the services to tools.")] = False,
+) -> None:
+    """Serve environments over gRPC, until SIGTERM; episodes under way may then end."""
+    try:
+        from fettle.cli import environment_server
+    except ModuleNotFoundError as error:
+        raise _without_extra(error) from error
+    given: dict[str, Any] = {
+        "model": model,
+        "host": host,
+        "port": port,
+        "token_variable": token_variable,
+        "token_file": token_file,
+        "tls_cert": tls_cert,
+        "tls_key": tls_key,
+        "client_authorities": client_authorities,
+        "reflection": reflection or None,
+    }
+    environment_server.run(environment_server.settings_of(names or (), config, given))
+
+
+@environments.command("list")
+def show(
+    address: Annotated[str | None, typer.Argument(help="A server, as HOST:PORT; without it, the types here.")] = None,
+    token_variable: TokenVariable = None,
+    token_file: TokenFile = None,
+    tls: Authorities = None,
+) -> None:
+    """List the environments of a server, or the types there are."""
+    if address is None:
+        from fettle.environments.table import ENVIRONMENTS, EXTRAS
+
+        for kind in ENVIRONMENTS:
+            needs = f"needs fettle[{EXTRAS[kind]}]" if kind in EXTRAS else ""
+            print(LINE.format(kind.model_fields["type"].default, needs, (kind.__doc__ or "").partition("\n")[0]))
+        return
+    try:
+        from fettle.environments.remote.client import offered
+    except ModuleNotFoundError as error:
+        raise _without_extra(error) from error
+    for each in offered(_remote(address, "-", token_variable, token_file, tls)):
+        print(LINE.format(each.environment_id, each.environment_type, ", ".join(each.settings)))
+
+
+@environments.command("check")
+def check(
+    environment: Annotated[str, typer.Argument(help="A type, or HOST:PORT/NAME for one that is served.")],
+    overrides: Overrides = None,
+    reply: Annotated[str, typer.Option(help="What is said in each episode.")] = REPLY,
+    episodes: Annotated[int, typer.Option(min=1, help="How many tasks to begin.")] = 8,
+    token_variable: TokenVariable = None,
+    token_file: TokenFile = None,
+    tls: Authorities = None,
+) -> None:
+    """Play tasks of an environment with one and the same reply, and tell what came of it."""
+    from fettle.cli.environment_check import checked
+
+    address, slash, name = environment.rpartition("/")
+    if slash:
+        settings = _settings(overrides or [])
+        config: EnvironmentConfig = _remote(address, name, token_variable, token_file, tls, **settings)
+    else:
+        config = _local(environment, overrides or [])
+    asyncio.run(checked(config, reply=reply, episodes=episodes))
+
+
+def _local(kind: str, overrides: list[str]) -> "EnvironmentConfig":
+    from fettle.config import EnvironmentServerConfig
+    from fettle.config.load import load_as
+
+    laid_over = [f"environments.it.type={kind}", *(f"environments.it.{each}" for each in overrides)]
+    return load_as(EnvironmentServerConfig, None, laid_over).environments["it"]
+
+
+def _settings(overrides: list[str]) -> dict[str, Any]:
+    from fettle.config.document import read
+
+    pairs = (each.partition("=") for each in overrides)
+    settings = {key: read(value, str, (key,)).tree for key, _, value in pairs}
+    return {"settings": settings} if settings else {}
+
+
+def _remote(
+    address: str, name: str, variable: str | None, file: Path | None, authorities: Path | None, **settings: Any
+) -> "Remote":
+    from pydantic import ValidationError
+
+    from fettle.config import Remote, RemoteTLS
+
+    try:
+        return Remote(
+            address=address,
+            environment=name,
+            token_variable=variable,
+            token_file=None if file is None else str(file),
+            tls=None if authorities is None else RemoteTLS(authorities=str(authorities)),
+            **settings,
+        )
+    except ValidationError as error:
+        raise ConfigError(f"{address}: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from error
+
+
+def _without_extra(error: ModuleNotFoundError) -> ConfigError:
+    if (error.name or "").startswith("fettle"):
+        raise error
+    return ConfigError(f"this needs the package {error.name}, which is not installed: pip install 'fettle[remote]'")
