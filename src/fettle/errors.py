@@ -10,6 +10,9 @@
   + SequenceError      an operation came out of turn, or twice with different contents
   + NotFoundError      no such policy, sampler or run
   + EnvironmentFault   an environment or a reward failed
+    + SandboxError     a sandbox could not do its work: never a word about the code that was to run in it
+    + ScorerError      an installed scorer failed
+    + ScorerTimeout    an installed scorer took too long
   + StorageError       a file could not be written
   + EngineError        the engine failed; what it holds is as it was before the call
   + AuthenticationError  no key, or one that is unknown, expired or revoked
@@ -93,6 +96,18 @@ class EnvironmentFault(FettleError):
     """An environment or a reward failed."""
 
     code = "environment"
+
+
+class SandboxError(EnvironmentFault):
+    """A sandbox could not do its work; of the code that was to run in it this says nothing."""
+
+
+class ScorerError(EnvironmentFault):
+    """An installed scorer failed."""
+
+
+class ScorerTimeout(EnvironmentFault):
+    """An installed scorer took longer than it was given."""
 
 
 class StorageError(FettleError):

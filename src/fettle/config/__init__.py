@@ -89,6 +89,7 @@ from fettle.config.prices import Prices, TokenPrices
 from fettle.config.remote import Remote, RemoteTLS
 from fettle.config.rl import RLRun
 from fettle.config.runs import PREVIOUS, STAGE, Pipeline, RunConfig, StageConfig, models_of, with_models
+from fettle.config.sandbox import SandboxSettings
 from fettle.config.scheduling import Scheduling
 from fettle.config.service import ServedModel, ServiceConfig
 
@@ -172,6 +173,7 @@ __all__ = [
     "SFTRun",
     "Sampling",
     "SamplingParams",
+    "SandboxSettings",
     "Schedule",
     "Scheduling",
     "SequenceMean",

@@ -1,0 +1,1 @@
+"""What runs in a sandbox's workers: the standard library is all there is."""

@@ -1,0 +1,72 @@
+"""The filter of system calls, as the BPF program that the kernel runs at each of them."""
+
+import struct
+from collections.abc import Iterable
+
+from fettle.sandbox.inside import syscalls
+
+_ARCHITECTURE = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
+_SOCKET = {"x86_64": 41, "aarch64": 198}
+_LOAD, _EQUAL, _GREATER, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x25, 0x35, 0x45, 0x06
+_NUMBER, _MACHINE, _FIRST, _SECOND = 0, 4, 16, 24
+"""Where the call's number, the processor and the low halves of its first two arguments lie."""
+_ALLOW, _KILL, _ERROR = 0x7FFF0000, 0x80000000, 0x00050000
+_EPERM, _EACCES, _ENOSYS = 1, 13, 38
+_NEW_NAMESPACES = 0x7E020080
+_TERMINAL_INPUT = (0x5412, 0x541C)
+"""The two controls that put characters into a terminal as if they were typed."""
+_LOCAL = 1
+"""The family of sockets that lead nowhere but to this machine."""
+
+Instruction = tuple[int, int, int, int]
+
+
+def filter_of(machine: str) -> bytes | None:
+    """The program for ``machine``, or None where its system calls are not known here."""
+    if machine not in _ARCHITECTURE:
+        return None
+    known = syscalls.numbers(machine)
+    program: list[Instruction] = [
+        (_LOAD, 0, 0, _MACHINE),
+        (_EQUAL, 1, 0, _ARCHITECTURE[machine]),
+        (_RETURN, 0, 0, _KILL),
+        (_LOAD, 0, 0, _NUMBER),
+        *_if_call(_SOCKET[machine], [(_RETURN, 0, 0, _ERROR | _EACCES)]),
+        # Without clone3, whose flags lie in memory that no filter can read, libraries fall back to clone.
+        *_if_call(known.pop("clone"), _unless([(_ANY_BIT, _NEW_NAMESPACES)], _FIRST, _EPERM)),
+        *_if_call(known.pop("ioctl"), _unless([(_EQUAL, number) for number in _TERMINAL_INPUT], _SECOND, _EPERM)),
+        *_if_call(
+            known.pop("socketpair"),
+            [(_LOAD, 0, 0, _FIRST), (_EQUAL, 1, 0, _LOCAL), (_RETURN, 0, 0, _ERROR | _EACCES), (_RETURN, 0, 0, _ALLOW)],
+        ),
+    ]
+    for first, last in _ranges(known.values()):
+        program += [(_AT_LEAST, 0, 2, first), (_GREATER, 1, 0, last), (_RETURN, 0, 0, _ALLOW)]
+    program.append((_RETURN, 0, 0, _ERROR | _ENOSYS))
+    return b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
+
+
+def _if_call(number: int, then: list[Instruction]) -> list[Instruction]:
+    """``then``, which ends by returning, where the loaded number is ``number``."""
+    return [(_EQUAL, 0, len(then), number), *then]
+
+
+def _unless(tests: list[tuple[int, int]], argument: int, error: int) -> list[Instruction]:
+    """Allow, unless one of the tests holds of an argument."""
+    jumps = [(test, len(tests) - place, 0, against) for place, (test, against) in enumerate(tests)]
+    return [(_LOAD, 0, 0, argument), *jumps, (_RETURN, 0, 0, _ALLOW), (_RETURN, 0, 0, _ERROR | error)]
+
+
+def _ranges(numbers: Iterable[int]) -> list[tuple[int, int]]:
+    """Runs of neighbouring numbers, lowest first.
+
+    >>> _ranges([5, 1, 2, 9, 3])
+    [(1, 3), (5, 5), (9, 9)]
+    """
+    runs: list[tuple[int, int]] = []
+    for number in sorted(numbers):
+        if runs and runs[-1][1] == number - 1:
+            runs[-1] = (runs[-1][0], number)
+        else:
+            runs.append((number, number))
+    return runs
