@@ -176,9 +176,9 @@ def peer(
     return {"seconds": statistics.median(timer.seconds[warm_up:]), "mean_length": statistics.fmean(drawn) / batch}
 
 
-def generation(*, static: bool) -> dict[str, Any]:
+def generation(*, static: bool, temperature: float = 1.0) -> dict[str, Any]:
     """GRPO's settings that both the step and the race to a reward use."""
-    found: dict[str, Any] = {"beta": 0.0, "temperature": 1.0, "loss_type": "dapo", "epsilon": 0.2}
+    found: dict[str, Any] = {"beta": 0.0, "temperature": temperature, "loss_type": "dapo", "epsilon": 0.2}
     if static:
         found["cache_implementation"] = "static"  # TRL turns compilation off by itself
     return found
