@@ -4,6 +4,7 @@ import asyncio
 import atexit
 import os
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from queue import SimpleQueue
@@ -37,11 +38,13 @@ class _Lane:
 
     def worker(self, *, packages: bool) -> Worker:
         """A worker that passed its examination."""
+        if packages in self._workers and not self._workers[packages].alive():
+            self._workers.pop(packages).close()
         if packages not in self._workers:
             worker = Worker(self._settings, packages=packages)
             try:
                 if self._settings.isolation == "strongest" and "seccomp" not in worker.walls:
-                    raise RefusedError("there is no filter of system calls for this processor")
+                    raise RefusedError("system calls of this processor are not known here", weaker="namespaces")
                 examine(worker)
             except BaseException:
                 worker.close()
@@ -124,15 +127,16 @@ class Sandbox:
         """End all workers; what is asked for afterwards is refused."""
         await asyncio.to_thread(self.end)
 
-    def end(self) -> None:
-        """As ``close``, for whoever has no event loop."""
+    def end(self, patience: float = 10.0) -> None:
+        """As ``close``, for whoever has no event loop; work in hand is waited for so many seconds."""
         with self._lock:
             self.closed = True
             threads, self._threads = self._threads, []
         for _ in threads:
             self._queue.put(None)
+        end = time.monotonic() + patience
         for thread in threads:
-            thread.join(_PATIENCE)
+            thread.join(max(0.0, end - time.monotonic()))
 
     def isolation(self) -> Isolation:
         """What confines code here.
@@ -189,16 +193,18 @@ class Sandbox:
                 self._isolation = Isolation(worker.isolation, worker.walls)
             return work(lane)
         except RefusedError as error:
-            raise self._refusal(str(error)) from error
-
-    def _refusal(self, reason: str) -> ConfigError:
-        names = list(WEAKER)
-        weaker = names[names.index(self.settings.isolation) + 1 :] if self.settings.isolation in WEAKER else names
-        lacking = "; ".join(f"isolation: {name}, which lacks {WEAKER[name]}" for name in weaker)
-        return ConfigError(f"code cannot be isolated here ({reason}): allow it on this machine, or name {lacking}")
+            raise _refusal(error) from error
 
 
-_PATIENCE = 10.0
+def _refusal(error: RefusedError) -> ConfigError:
+    names = list(WEAKER)
+    weaker = names[names.index(error.weaker) :]
+    named = "; or ".join(f"isolation: {name}, which lacks {WEAKER[name]}" for name in weaker)
+    return ConfigError(f"code cannot be isolated here ({error}): allow it on this machine, or name {named}")
+
+
+_LAST_PATIENCE = 2.0
+"""Seconds, at the end of the process; whatever is left then goes with it."""
 _SANDBOXES: dict[tuple[int, SandboxSettings], Sandbox] = {}
 _LOCK = threading.Lock()
 
@@ -227,4 +233,4 @@ def isolation(settings: SandboxSettings | None = None) -> Isolation:
 def _end_all() -> None:
     for (process, _), one in list(_SANDBOXES.items()):
         if process == os.getpid():
-            one.end()
+            one.end(_LAST_PATIENCE)

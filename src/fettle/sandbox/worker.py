@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from fettle.config import SandboxSettings
 from fettle.errors import SandboxError
-from fettle.sandbox.inside.wire import Channel, Ended
+from fettle.sandbox.inside.wire import Channel, Ended, readable
 
 _ROOM = Path(__file__).parent
 _BOOT = """
@@ -34,7 +34,11 @@ _START_SECONDS, _BEGIN_SECONDS, _END_SECONDS, _IMPORT_SECONDS, _FAREWELL_SECONDS
 
 
 class RefusedError(Exception):
-    """A worker cannot confine what it runs; it says why."""
+    """Nothing can be confined here as strictly as was asked; ``weaker`` names the strictest that can be tried."""
+
+    def __init__(self, reason: str, weaker: str) -> None:
+        super().__init__(reason)
+        self.weaker = weaker
 
 
 class End(NamedTuple):
@@ -92,7 +96,7 @@ class Worker:
             raise SandboxError(f"a worker of the sandbox was not ready within {_START_SECONDS:g} s")
         if "failed" in said:
             self.close()
-            raise RefusedError(said["failed"])
+            raise RefusedError(said["failed"], "none" if self.isolation == "rlimits" else "rlimits")
         return list(said["ready"])
 
     def begin(self, spec: dict[str, Any], seconds: float, streams: Sequence[int] = ()) -> socket.socket:
@@ -127,6 +131,10 @@ class Worker:
             self._send({"kill": True})
         said = self._answer(_END_SECONDS)
         return End(said["why"], said["status"], said["processor"])
+
+    def alive(self) -> bool:
+        """Whether it is still there, between jobs: it then says nothing unasked."""
+        return not readable(self.channel.connection, 0.0)
 
     def bring(self, module: str) -> str | None:
         """Import an installed module, once: why it could not be, or None."""

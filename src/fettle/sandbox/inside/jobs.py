@@ -8,6 +8,7 @@ import socket
 import struct
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,9 +21,11 @@ from fettle.sandbox.inside.root import DEVICES, INSIDE
 
 CONTROL, STATUS = 3, 4
 """Descriptors of a job, after standard input, output and error: what it is told, and where its end is told."""
+USER = 61001
+"""Whom jobs belong to where the worker is started by root: a number that no account should have."""
 WORK, SHARED = "/tmp/work", "/tmp/shm"
 _INODES = 4096
-_HEARING_SECONDS, _PIECE = 5.0, 1 << 16
+_HEARING_SECONDS, _CLEARING_SECONDS, _PIECE = 5.0, 5.0, 1 << 16
 _FLAGS = kernel.NOSUID | kernel.NODEV | kernel.NOEXEC
 
 
@@ -73,7 +76,8 @@ def _first(walls: Walls, build: Callable[[], None], descriptors: Sequence[int], 
         os._exit(1)
     if child == 0:
         os.close(STATUS)
-        os.setsid()
+        if walls.settings.isolation == "namespaces":
+            os.setsid()
         if sys.platform == "linux":
             kernel.set_dumpable(True)  # its own files in /proc are its own again; those of the first process are not
         program.main(socket.socket(fileno=CONTROL))
@@ -150,20 +154,55 @@ def _limits_only(walls: Walls, folder: str, seconds: float) -> None:
     os.chdir(folder)
     if walls.settings.isolation == "none":
         return
-    if sys.platform == "linux":
-        kernel.die_with_parent(signal.SIGKILL)
+    if os.geteuid() == 0:
+        os.chown(folder, USER, USER)
+        become_another()
     restrict_process(walls.settings, seconds)
     if sys.platform != "linux":
         return
+    kernel.die_with_parent(signal.SIGKILL)
+    kernel.drop_capabilities()
     kernel.gain_nothing()
     if walls.landlock:
         devices = [f"/dev/{device}" for device in DEVICES]
-        landlock.restrict([*walls.readable, "/proc/self"], [folder, *devices])
+        landlock.restrict(list(walls.readable), [folder, *devices])
     if walls.filter is not None:
         kernel.filter_system_calls(walls.filter)
 
 
-def removed(folder: str | None) -> None:
-    """Take a job's folder away."""
-    if folder is not None and Path(folder).exists():
-        shutil.rmtree(folder, ignore_errors=True)
+def become_another() -> None:
+    """Be root no longer, but the user that jobs belong to."""
+    os.setgroups([])
+    os.setresgid(USER, USER, USER)
+    os.setresuid(USER, USER, USER)
+
+
+def clear(folder: str) -> None:
+    """End what a job left that had no namespaces, and take its folder away."""
+    end = time.monotonic() + _CLEARING_SECONDS
+    while _children_left() and time.monotonic() < end:
+        for child in _children():
+            with suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _children_left() -> bool:
+    """Whether there are any, after those that ended were buried."""
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        return False
+    return True
+
+
+def _children() -> list[int]:
+    """Of this process, to which those come whose own parents ended."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            # The name, which may hold anything, stands in brackets before the state and the parent.
+            if int(path.read_text().rpartition(")")[2].split()[1]) == os.getpid():
+                found.append(int(path.parent.name))
+    return found

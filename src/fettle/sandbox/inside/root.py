@@ -37,6 +37,12 @@ def hidden(packages: bool) -> list[Path]:
     return [path for path in beside if path.is_dir() and not (packages and str(path) in sys.path)]
 
 
+def closed(packages: bool) -> Path | None:
+    """The first of those folders, or of the folders they lie in, that is closed to users who own nothing."""
+    lead = (folder for path in readable(packages) for folder in (*reversed(path.parents), path))
+    return next((folder for folder in lead if not folder.stat().st_mode & 0o001), None)
+
+
 def _library() -> list[Path]:
     return [Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib")]
 

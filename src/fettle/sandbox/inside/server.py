@@ -25,8 +25,6 @@ from fettle.sandbox.inside.cgroups import Group, made
 from fettle.sandbox.inside.limits import Count, Settings, Watchdog
 from fettle.sandbox.inside.wire import Channel, Ended
 
-_USER = 61001
-"""Whom jobs belong to where the worker is started by root: a number that no account should have."""
 _LOOK_EVERY = 0.02
 _SLACK = 1.0
 """Whoever waits for the job ends it in time; this is for when that one is held up."""
@@ -46,7 +44,7 @@ _AT_HAND = (
 
 def main() -> None:
     """Be a worker until the other side of standard input closes it."""
-    settings = Settings(**json.loads(sys.argv[1]))
+    settings = Settings(**json.loads(sys.argv.pop()))
     os.umask(0o022)
     channel = Channel(socket.socket(fileno=os.dup(0)))
     os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
@@ -88,7 +86,7 @@ def _may_be_another() -> bool:
     if os.geteuid() != 0:
         return False
     ranges = [[int(number) for number in line.split()] for line in Path("/proc/self/uid_map").read_text().splitlines()]
-    return any(first <= _USER < first + count for first, _, count in ranges)
+    return any(first <= jobs.USER < first + count for first, _, count in ranges)
 
 
 def _wait_for(child: int) -> None:
@@ -111,9 +109,7 @@ def _first_of_its_namespace(settings: Settings, channel: Channel, group: Group, 
             jobs.map_user(user)
         root.enter(root.readable(settings.packages), root.hidden(settings.packages))
         if user is None:
-            os.setgroups([])
-            os.setresgid(_USER, _USER, _USER)
-            os.setresuid(_USER, _USER, _USER)
+            jobs.become_another()
             kernel.die_with_parent(signal.SIGKILL)  # which a change of user forgets
         kernel.gain_nothing()
         kernel.drop_capabilities()
@@ -131,6 +127,8 @@ def _first_of_its_namespace(settings: Settings, channel: Channel, group: Group, 
 def _walls_without_namespaces(settings: Settings) -> jobs.Walls:
     if settings.isolation == "none" or sys.platform != "linux":
         return jobs.Walls(settings, None, False)
+    if os.geteuid() == 0 and (closed := root.closed(settings.packages)):
+        raise OSError(f"{closed} is closed to the user that code of root's runs as")
     readable = [str(path) for path in root.readable(settings.packages)]
     return jobs.Walls(settings, seccomp.filter_of(kernel.machine()), kernel.landlock_version() > 0, readable)
 
@@ -204,16 +202,23 @@ def _job(channel: Channel, walls: jobs.Walls, count: Count | None, seconds: floa
     finally:
         for descriptor in descriptors:
             os.close(descriptor)
-    why = _watched(channel, told, count, time.monotonic() + seconds + _SLACK)
+    try:
+        why = _watched(channel, told, count, time.monotonic() + seconds + _SLACK)
+    except Ended:
+        if folder is not None:
+            os.killpg(child, signal.SIGKILL)
+            jobs.clear(folder)
+        raise
     if why is not None:
         with suppress(ProcessLookupError):
-            os.kill(child, signal.SIGKILL)
+            (os.kill if folder is None else os.killpg)(child, signal.SIGKILL)
     _, _, used = os.wait4(child, 0)
     if count is not None and why is None:
         why = count.exceeded()
     status = os.read(told, 4)
     os.close(told)
-    jobs.removed(folder)
+    if folder is not None:
+        jobs.clear(folder)
     return {
         "why": why,
         "status": struct.unpack("=i", status)[0] if len(status) == 4 else None,
