@@ -87,6 +87,7 @@ class Admission:
         self._present: set[str] = set()  # who has something waiting
         self._returning: dict[str, float] = {}  # until when a place is left to those who were turned away
         self._nbytes = Pace(clock)
+        self._beyond: tuple[str, int] | None = None  # whose call was let in beyond the memory, and how large it is
         self.waiting = Waiting()
 
     def admit(
@@ -94,7 +95,8 @@ class Admission:
     ) -> None:
         """Let one call in, which ``release`` must be told of when it is done.
 
-        ``early``: others must come before it. ``awaited``: others wait for it, and it is never refused.
+        ``early``: others must come before it. ``awaited``: others wait for it, or it gives something back; however many
+        wait, it is let in, and beyond the memory there is, one such at a time.
 
         Raises:
             BusyError: too much waits already; ``retry_after`` is how long places take to come free at the recent pace.
@@ -102,7 +104,9 @@ class Admission:
         known = self._known(tenant)
         share = self._settings.tenant_share if self._others_want(tenant) else 1.0
         try:
-            if not awaited:
+            if awaited:
+                self._refuse_if_beyond(tenant, known, share, nbytes)
+            else:
                 self._refuse_if_many(known, share * (EARLY_SHARE if early else 1.0), drawing)
                 self._refuse_if_large(known, share, nbytes, early)
         except BusyError as error:
@@ -119,6 +123,8 @@ class Admission:
     def release(self, tenant: str, *, tokens: int, nbytes: int, drawing: bool) -> None:
         """A call that was let in, by the same figures, is done, failed or cancelled."""
         known = self._known(tenant)
+        if self._beyond == (tenant, nbytes):
+            self._beyond = None
         self._count(known, -1, -tokens, -nbytes, drawing)
         if known.waiting.nothing:
             self._present.discard(tenant)
@@ -155,6 +161,14 @@ class Admission:
         beyond = max(beyond_share, beyond_all)
         if beyond > 0:
             raise _busy(f"{self.waiting.nbytes >> 20} MiB of calls wait already", self._nbytes.seconds(beyond))
+
+    def _refuse_if_beyond(self, tenant: str, known: _Tenant, share: float, nbytes: int) -> None:
+        try:
+            self._refuse_if_large(known, share, nbytes, early=False)
+        except BusyError:
+            if nbytes and self._beyond is not None:
+                raise
+            self._beyond = self._beyond or (tenant, nbytes)
 
     def _count(self, known: _Tenant, calls: int, tokens: int, nbytes: int, drawing: bool) -> None:
         for waiting in (known.waiting, self.waiting):

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -19,7 +19,7 @@ from fettle.broker.promises import Promise, bytes_of, digest_of, open_id, operat
 from fettle.broker.schedule import Worker
 from fettle.broker.snapshots import AwayError, Snapshots
 from fettle.broker.written import NOWHERE, body_of, following, opening_record, operation_record
-from fettle.calls import Call, Create, Load
+from fettle.calls import Call, Create, Load, Restore
 from fettle.config import JournalSettings
 from fettle.engine.base import Backend
 from fettle.errors import CancelledError, ConfigError, NotFoundError, SequenceError, StorageError
@@ -99,12 +99,15 @@ class Desk:
         if known is not None:
             return known
         self.log(policy)
+        log.check_near(seq)
         asked, body = self._asked(operation_id(policy, incarnation, seq), policy, log.tenant, call, digest)
         order = (incarnation, seq)
         record = partial(operation_record, order=order, body=body)
-        promise = self.ledger.take_in(asked, record, early=seq > log.next_seq, awaited=log.awaits(seq))
+        promise = self.ledger.take_in(asked, record, early=seq > log.next_seq, awaited=log.awaits(seq, call))
         if self._journal is not None:
             log.written.tail[order] = promise.place
+        if isinstance(call, Restore):
+            log.take_from(call.checkpoint, order)
         self.take_in(log, seq, promise, lambda: call)
         return promise
 
@@ -149,12 +152,20 @@ class Desk:
 
     async def snapshot_all(self) -> None:
         """See ``Broker.snapshot_all``."""
-        if self.snapshots is None:
-            return
-        open_ = [self.snapshots.whole(log) for log in self.logs.values() if not log.closed]
-        for error in await asyncio.gather(*open_, return_exceptions=True):
-            if error is not None:
-                raise error
+        await self._all_whole(log for log in self.logs.values() if not log.closed and log.lost is None)
+
+    async def written_down_without(self, source: str) -> None:
+        """See ``Broker.written_down_without``."""
+        hanging = [log for log in self.logs.values() if log.hangs_on(source)]
+        for log in hanging:
+            self.log(log.name)
+        await self._all_whole(hanging)
+
+    async def _all_whole(self, logs: Iterable[OpLog]) -> None:
+        if self.snapshots is not None:
+            for error in await asyncio.gather(*map(self.snapshots.whole, logs), return_exceptions=True):
+                if error is not None:
+                    raise error
 
     def carry_out(self, log: OpLog, due: Due, *, again: bool = False) -> None:
         """Queue an operation whose turn it is; its promise is settled with what it comes to.

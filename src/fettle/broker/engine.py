@@ -13,7 +13,7 @@ from fettle.broker.admission import Admission
 from fettle.broker.desk import Desk
 from fettle.broker.draws import Draws
 from fettle.broker.journal import Journal
-from fettle.broker.oplog import OpLog
+from fettle.broker.oplog import OpLog, origin
 from fettle.broker.past import FORMAT, past_of
 from fettle.broker.policies import BrokerPolicy, Doors, Policies, PolicyInfo
 from fettle.broker.promises import Promise
@@ -23,7 +23,7 @@ from fettle.broker.schedule import Gatherer, WaitingRoom, Worker
 from fettle.calls import Call, Create, Load
 from fettle.config import JournalSettings, PolicySpec, Scheduling
 from fettle.engine.base import Backend, Capabilities, SampleRequest
-from fettle.errors import FettleError
+from fettle.errors import FettleError, StorageError
 
 logger = logging.getLogger(__name__)
 
@@ -227,8 +227,33 @@ class Broker:
         """
         await self._desk.written_down(policy)
 
+    async def written_down_without(self, source: str) -> None:
+        """Return once no policy hangs on a checkpoint's folder any longer, but for those that it is the base model of.
+
+        Raises:
+            StorageError: one that does could not be written down.
+        """
+        await self._desk.written_down_without(source)
+
+    def made_of(self, policy: str) -> str | None:
+        """The model or the checkpoint's folder that a policy began from; None where it is not known any more."""
+        log = self._desk.logs.get(policy)
+        return None if log is None else origin(log.call)
+
+    def under_way(self, policy: str, kind: str) -> bool:
+        """Whether a policy has an operation of a kind that is not answered yet."""
+        log = self._desk.logs.get(policy)
+        return log is not None and any(each.kind == kind and not each.done for each in log.promises.values())
+
+    @property
+    def failed(self) -> StorageError | None:
+        """Why nothing more is taken in, if the journal has failed."""
+        return None if self._journal is None else self._journal.failed
+
     async def snapshot_all(self) -> None:
         """Have every policy that has worked since written down, so that a restart has nothing to repeat.
+
+        Those that could not be taken up from an earlier process stay as they are written.
 
         Raises:
             StorageError: one of them could not be; the others were.

@@ -160,12 +160,16 @@ class Journal:
         """Delete the oldest file.
 
         Raises:
-            StorageError: the journal has failed.
+            StorageError: it cannot be deleted, or the journal has failed.
         """
         self._sync(self._file)
+        path = _path(self.folder, segment)
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise StorageError(f"{path} cannot be deleted ({error.strerror}): see to the disk it is on") from error
         self.segments.remove(segment)
         self._sizes.pop(segment)
-        _path(self.folder, segment).unlink()
         self._lasting_folder()
 
     def close(self) -> None:

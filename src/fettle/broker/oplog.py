@@ -6,10 +6,15 @@ from typing import NamedTuple
 import numpy as np
 
 from fettle.broker.promises import Promise, order_of
-from fettle.broker.written import Order, Written
-from fettle.calls import Call, Create, Load, call_tree
-from fettle.errors import CancelledError, FettleError, SequenceError
+from fettle.broker.written import OPENING, Order, Written
+from fettle.calls import Call, Close, Create, Load, call_tree
+from fettle.errors import BusyError, CancelledError, FettleError, SequenceError
 from fettle.frames import Tree, packed, result_tree
+
+MOST_AHEAD = 1024
+"""Numbers between the one that is due and one that is taken in."""
+AHEAD_AGAIN_S = 1.0
+"""Seconds after which a number beyond them may be near enough."""
 
 Said = Callable[[], str] | str
 """A hash of everything a call says, or how to come by it."""
@@ -43,7 +48,7 @@ class OpLog:
         """How operations are queued whose turn it was while the policy could not be taken back."""
         self.promises: dict[tuple[int, int], Promise] = {}
         """Those that are not done, or whose answers are kept, by incarnation and number."""
-        self.written = Written()
+        self.written = Written(sources={origin(call): OPENING})
         self._waiting: dict[int, Due] = {}
 
     def known(self, incarnation: int, seq: int, said: Said) -> Promise | None:
@@ -78,9 +83,24 @@ class OpLog:
             self.next_seq += 1
         return due
 
-    def awaits(self, seq: int) -> bool:
-        """Whether it is the number that is due, and others that have come wait for it."""
-        return seq == self.next_seq and bool(self._waiting)
+    def awaits(self, seq: int, call: Call) -> bool:
+        """Whether it is the number that is due, and others that have come wait for it, or all that the policy holds."""
+        return seq == self.next_seq and (bool(self._waiting) or (isinstance(call, Close) and not self._is_closing()))
+
+    def check_near(self, seq: int) -> None:
+        """Refuse a number that is far from being due: each one that is used out of its turn is remembered until then.
+
+        Raises:
+            BusyError: it is.
+        """
+        if seq > self.next_seq + MOST_AHEAD:
+            raise BusyError(
+                f"operation {seq} is more than {MOST_AHEAD} ahead of {self.next_seq}, which is due: send that first",
+                AHEAD_AGAIN_S,
+            )
+
+    def _is_closing(self) -> bool:
+        return any(promise.kind == "close" and not promise.done for promise in self.promises.values())
 
     def take_up(self, incarnation: int, next_seq: int, version: int) -> None:
         """Go on where an earlier process stood."""
@@ -93,6 +113,15 @@ class OpLog:
     def answered(self, before: Order) -> bool:
         """Whether everything before that operation has its answer."""
         return self.opening.done and all(each.done for order, each in self.promises.items() if order < before)
+
+    def take_from(self, source: str, order: Order) -> None:
+        """Note what an operation takes up."""
+        self.written.sources[source] = max(order, self.written.sources.get(source, OPENING))
+
+    def hangs_on(self, source: str) -> bool:
+        """Whether it could only be made again with what lies there: no snapshot holds yet what it took from it."""
+        order, written = self.written.sources.get(source), self.written
+        return order is not None and not self.closed and not (written.snapshots and order < written.begin)
 
     def fence(self, incarnation: int) -> list[Promise]:
         """Hand the policy to the next holder; returns operations of the last one whose turn now never comes."""
@@ -121,6 +150,11 @@ class OpLog:
         if incarnation == self.incarnation and self._waiting.pop(seq, None) is not None:
             self.written.used.add(order)
             self.written.tail.pop(order, None)
+
+
+def origin(call: Create | Load) -> str:
+    """What a policy begins from: a model, or a checkpoint's folder."""
+    return call.checkpoint if isinstance(call, Load) else str(call.spec.model)
 
 
 def never_due(promise: Promise) -> FettleError:

@@ -12,6 +12,9 @@ from fettle.frames import Tree
 FORMAT = 3
 """Of records: a journal of another is not read."""
 
+LONGEST_STEP = 60.0
+"""Seconds by which one answer makes those before it older, however long ago they were."""
+
 
 @dataclass(slots=True)
 class PastCall:
@@ -28,6 +31,8 @@ class PastAnswer:
 
     place: Place
     said: Tree
+    at: float
+    """When it was given, on the past's own clock."""
 
     @property
     def result(self) -> Tree:
@@ -62,6 +67,8 @@ class PastPolicy:
     snapshots: list[Snapshot] = field(default_factory=list)
     pins: dict[str, int] = field(default_factory=dict)
     used: set[Order] = field(default_factory=set)
+    since: float = 0.0
+    """When opening it was answered, on the past's own clock."""
 
 
 @dataclass(slots=True)
@@ -78,8 +85,15 @@ class Past:
     released: set[str] = field(default_factory=set)
     newest: float = 0.0
     """When the last answer was given, by the clock of the process that gave it."""
+    clock: float = 0.0
+    """Seconds from the first answer to the last, of which no two in a row are taken to lie further apart than
+    ``LONGEST_STEP``: clocks of machines jump."""
     threads: int = 0
     """Of arithmetic, when the newest file was begun."""
+
+    def age(self, at: float, since: float) -> float:
+        """Seconds from an answer to the last one: while nobody could ask, none ages."""
+        return min(max(0.0, self.newest - at), self.clock - since)
 
     def answer(self, call: PastCall) -> PastAnswer | None:
         """What it came to, if that is known."""
@@ -146,6 +160,7 @@ def _policy(past: Past, place: Place, tree: Tree) -> None:
         dict(tree["pins"]),
         {(one, seq) for one, seq in tree["used"]},
     )
+    policy.since = past.clock
     first = policy.snapshots[0].before if policy.snapshots else (0, 0)
     own = past.operations.get(tree["policy"], {})
     past.operations[tree["policy"]] = {order: call for order, call in own.items() if order >= first}
@@ -163,14 +178,16 @@ def _draw(past: Past, place: Place, tree: Tree) -> None:
 
 
 def _answer(past: Past, place: Place, tree: Tree) -> None:
-    past.answers.setdefault(tree["policy"], {})[tree["id"]] = PastAnswer(place, tree)
+    if past.newest:
+        past.clock += min(max(0.0, tree["at"] - past.newest), LONGEST_STEP)
     past.newest = tree["at"]
+    past.answers.setdefault(tree["policy"], {})[tree["id"]] = PastAnswer(place, tree, past.clock)
     policy, result = past.policies.get(tree["policy"]), tree["result"]
     if policy is None:
         return
     if tree["kind"] in ("create", "load"):
         policy.opened, policy.acknowledged, policy.closed = result, not tree["kept"], result["type"] == "error"
-        policy.seconds, policy.at = tree["seconds"], tree["at"]
+        policy.seconds, policy.at, policy.since = tree["seconds"], tree["at"], past.clock
     if tree["kind"] == "close" and result.get("code") != "cancelled":
         policy.closed = True
     if result["type"] in ("step", "version"):

@@ -112,7 +112,12 @@ class Recovery:
         log = OpLog(name, opening, call, tenant=past.said["tenant"])  # type: ignore[arg-type]
         log.written.place = past.place
         log.written.snapshots = past.snapshots
-        log.written.tail = {order: each.place for order, each in self._past.operations.get(name, {}).items()}
+        operations = self._past.operations.get(name, {})
+        log.written.tail = {order: each.place for order, each in operations.items()}
+        for order, operation in operations.items():
+            if operation.said["kind"] == "restore":
+                again = self._snapshots.revival.call_at(operation.place)
+                log.take_from(again.checkpoint, order)  # type: ignore[union-attr]
         self._desk.logs[name] = log
         opening.acknowledged = past.acknowledged or opening.id in self._past.acknowledged
         if past.opened is None:
@@ -121,7 +126,7 @@ class Recovery:
             opening.seconds, opening.answered_at = past.seconds, past.at
             opening.settle(result_of(past.opened))
             if not opening.acknowledged:
-                self._desk.ledger.keep(opening, age=max(0.0, self._past.newest - past.at))
+                self._desk.ledger.keep(opening, age=self._past.age(past.at, past.since))
         return log
 
     def _begin(self, log: OpLog, past: PastPolicy, *, idle: bool) -> "asyncio.Future[Any] | None":
@@ -221,16 +226,12 @@ class Recovery:
         promise = self._promise(answer.said)
         promise.seconds, promise.answered_at, promise.place = answer.said["seconds"], answer.said["at"], answer.place
         promise.settle(result_of(answer.result))
-        self._desk.ledger.keep(promise, age=self._age(answer))
+        self._desk.ledger.keep(promise, age=self._past.age(answer.said["at"], answer.at))
         return promise
 
     def _wanted(self, id: str, answer: PastAnswer) -> bool:
-        old = self._age(answer) > self._journal.settings.answers_seconds
+        old = self._past.age(answer.said["at"], answer.at) > self._journal.settings.answers_seconds
         return answer.said["kept"] and id not in self._past.acknowledged and not old
-
-    def _age(self, answer: PastAnswer) -> float:
-        """How much older than the last one it is, in seconds: while nobody could ask, none ages."""
-        return max(0.0, self._past.newest - float(answer.said["at"]))
 
     def _pin(self, id: str, policy: str, version: int) -> Promise:
         said = {"id": id, "policy": policy, "tenant": "", "kind": "pin", "tokens": 0, "digest": ""}

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from fettle.broker.journal import Journal, entries, make
@@ -201,8 +202,8 @@ class Snapshots:
         """
         if len(log.written.snapshots) < 2:
             return False
-        for each in self._keep(log, log.written.snapshots[-1:]):
-            shutil.rmtree(self.revival.path(log, each), ignore_errors=True)
+        gone = [self.revival.path(log, each) for each in self._keep(log, log.written.snapshots[-1:])]
+        asyncio.get_running_loop().run_in_executor(None, _remove_all, gone)
         return True
 
     def sweep(self, logs: Iterable[OpLog]) -> None:
@@ -292,6 +293,7 @@ class Snapshots:
         first = snapshots[0].before
         written.tail = {order: place for order, place in written.tail.items() if order >= first}
         written.used = {order for order in written.used if order >= first}
+        written.sources = {source: order for source, order in written.sources.items() if order >= first}
         return [each for each in before if each not in snapshots]
 
     def _revived(self, log: OpLog, done: "asyncio.Future[None]") -> None:
@@ -307,6 +309,11 @@ class Snapshots:
     def _try_again(self, log: OpLog) -> None:
         if log.held and not self._worker.closed:
             self.present(log)
+
+
+def _remove_all(folders: Iterable[Path]) -> None:
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _why(error: Exception) -> str:

@@ -18,6 +18,9 @@ Order = tuple[int, int]
 
 NOWHERE = Place(0, 0)
 
+OPENING: Order = (0, -1)
+"""Before every operation: a policy's beginning."""
+
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
@@ -39,6 +42,8 @@ class Written:
     """Of the record that says how it stands."""
     tail: dict[Order, Place] = field(default_factory=dict)
     """Operations that are not in the oldest snapshot that is kept."""
+    sources: dict[str, Order] = field(default_factory=dict)
+    """Folders and models that it began from or took up, each with the operation that did so last."""
     used: set[Order] = field(default_factory=set)
     """Of the same, those that were answered before it was their turn: it never comes."""
     snapshots: list[Snapshot] = field(default_factory=list)
