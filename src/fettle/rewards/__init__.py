@@ -1,8 +1,9 @@
 """Answers to scores."""
 
-from fettle.rewards.answer import in_tags, tagged_answer
+from fettle.rewards.answer import in_tags
 from fettle.rewards.base import REWARDS, Paid, RewardFunction, breakdown, is_awaited, reward, scored
 from fettle.rewards.matching import exact_match, number
+from fettle.rewards.tags import tagged_answer
 
 __all__ = [
     "REWARDS",

@@ -1,25 +1,10 @@
-"""Answers: what stands between the answer tags of a reply."""
+"""Rewards of the tagged answer alone."""
 
 from typing import cast
 
 from fettle.rewards.base import Paid, PlainReward, RewardFunction, is_awaited
+from fettle.rewards.tags import tagged_answer
 from fettle.types import Task
-
-OPEN, CLOSE = "<answer>", "</answer>"
-
-
-def tagged_answer(reply: str) -> str | None:
-    """The text of the one ``<answer>...</answer>`` in a reply, stripped; None where there is not exactly one.
-
-    Strict on purpose: a reply that lists several answers, or leaves a tag open, has not answered.
-
-    >>> tagged_answer("3 and 4 make <answer> 7 </answer>")
-    '7'
-    """
-    if reply.count(OPEN) != 1 or reply.count(CLOSE) != 1:
-        return None
-    before = reply.partition(CLOSE)[0]
-    return before.partition(OPEN)[2].strip() if OPEN in before else None
 
 
 def in_tags(reward: RewardFunction) -> RewardFunction:

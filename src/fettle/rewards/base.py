@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any, TypeGuard
 
 from fettle.errors import ConfigError, EnvironmentFault, did_you_mean
+from fettle.rewards import mathematics
 from fettle.rewards.matching import exact_match, number
 from fettle.types import Task
 
@@ -24,7 +25,9 @@ RewardFunction = PlainReward | AwaitedReward
 One that has to wait (for a sandbox, for a judge) is a coroutine function.
 """
 
-REWARDS: Mapping[str, RewardFunction] = MappingProxyType({"exact_match": exact_match, "number": number})
+REWARDS: Mapping[str, RewardFunction] = MappingProxyType(
+    {"exact_match": exact_match, "number": number, "math": mathematics.math}
+)
 """The rewards that a recipe may name."""
 
 
