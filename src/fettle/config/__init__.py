@@ -1,6 +1,7 @@
 """Every knob, declared once: the Python argument, the YAML key, the dotted override and the reference page."""
 
 from fettle.config.base import Frozen
+from fettle.config.coding import Code, ListedProblems, MadeProblems
 from fettle.config.credit import (
     AdaptivePenalty,
     Advantage,
@@ -87,6 +88,7 @@ from fettle.config.policy import (
 from fettle.config.presets import PRESETS
 from fettle.config.prices import Prices, TokenPrices
 from fettle.config.remote import Remote, RemoteTLS
+from fettle.config.rewards import Rewarded, RewardPart
 from fettle.config.rl import RLRun
 from fettle.config.runs import PREVIOUS, STAGE, Pipeline, RunConfig, StageConfig, models_of, with_models
 from fettle.config.sandbox import SandboxSettings
@@ -113,6 +115,7 @@ __all__ = [
     "Arithmetic",
     "CausalLM",
     "Checkpoints",
+    "Code",
     "Constant",
     "Conversations",
     "Correction",
@@ -139,8 +142,10 @@ __all__ = [
     "Limits",
     "Linear",
     "LoRA",
+    "ListedProblems",
     "LocalEngine",
     "LossConfig",
+    "MadeProblems",
     "Monitor",
     "Overlong",
     "OwnPlayer",
@@ -168,7 +173,9 @@ __all__ = [
     "Replay",
     "RewardModelRun",
     "RewardModeling",
+    "RewardPart",
     "RewardWeighting",
+    "Rewarded",
     "RunConfig",
     "SFTRun",
     "Sampling",

@@ -4,13 +4,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue, model_validator
 
-from fettle.config.base import Frozen
+from fettle.config.coding import Code
 from fettle.config.remote import Remote
+from fettle.config.rewards import Rewarded
 
 ANSWER_IN_TAGS = "Work it out, then give the final answer as <answer>...</answer>."
 
 
-class ReasoningGym(Frozen):
+class ReasoningGym(Rewarded):
     """Tasks that the reasoning-gym package generates, scored by its own scorer."""
 
     type: Literal["reasoning_gym"] = "reasoning_gym"
@@ -30,7 +31,7 @@ class ReasoningGym(Frozen):
     """Share of the training tasks, relative to other environments."""
 
 
-class Arithmetic(Frozen):
+class Arithmetic(Rewarded):
     """Sums and differences that this package generates."""
 
     type: Literal["arithmetic"] = "arithmetic"
@@ -56,7 +57,7 @@ class Arithmetic(Frozen):
         return self
 
 
-class JSONL(Frozen):
+class JSONL(Rewarded):
     """Questions from a file: one JSON object a line, with ``prompt`` or ``messages``, and ``answer``."""
 
     type: Literal["jsonl"] = "jsonl"
@@ -76,5 +77,5 @@ class JSONL(Frozen):
     """Share of the training tasks, relative to other environments."""
 
 
-EnvironmentConfig = Annotated[ReasoningGym | Arithmetic | JSONL | Remote, Field(discriminator="type")]
+EnvironmentConfig = Annotated[ReasoningGym | Arithmetic | JSONL | Code | Remote, Field(discriminator="type")]
 """An environment by its type."""

@@ -5,13 +5,15 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import overload
 
-from fettle.config import JSONL, Arithmetic, EnvironmentConfig, ReasoningGym, Remote
+from fettle.config import JSONL, Arithmetic, Code, EnvironmentConfig, ReasoningGym, Remote, Rewarded
 from fettle.environments.base import GameSuite, Suite
+from fettle.environments.rewarded import RewardedSuite
 from fettle.errors import ConfigError
 
 ENVIRONMENTS: Mapping[type[EnvironmentConfig], str] = MappingProxyType(
     {
         Arithmetic: "fettle.environments.arithmetic:suite",
+        Code: "fettle.environments.coding:suite",
         JSONL: "fettle.environments.jsonl:suite",
         ReasoningGym: "fettle.environments.reasoning_gym:suite",
         Remote: "fettle.environments.remote.client:suite",
@@ -44,4 +46,7 @@ def suite(config: EnvironmentConfig) -> Suite | GameSuite:
         raise ConfigError(
             f"{config.type} environments need the package {error.name}, which is not installed: {install}"
         ) from error
-    return build(config)
+    made = build(config)
+    if isinstance(config, Rewarded) and config.rewards and not isinstance(made, GameSuite):
+        return RewardedSuite(made, config.rewards)
+    return made

@@ -2,19 +2,23 @@
 
 from fettle.rewards.answer import in_tags
 from fettle.rewards.base import REWARDS, Paid, RewardFunction, breakdown, is_awaited, reward, scored
+from fettle.rewards.composed import Part, parts, weighed
 from fettle.rewards.matching import exact_match, number
 from fettle.rewards.tags import tagged_answer
 
 __all__ = [
     "REWARDS",
     "Paid",
+    "Part",
     "RewardFunction",
     "breakdown",
     "exact_match",
     "in_tags",
     "is_awaited",
     "number",
+    "parts",
     "reward",
     "scored",
     "tagged_answer",
+    "weighed",
 ]

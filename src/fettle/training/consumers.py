@@ -113,14 +113,17 @@ CONSUMERS: Mapping[type[Frozen], Mapping[str, str]] = {
         **dict.fromkeys(
             ("task", "settings", "system", "partial_credit", "seed", "heldout"), "environments.reasoning_gym"
         ),
+        "rewards": "environments.table",
         "weight": DRAWING,
     },
     c.Arithmetic: {
         **dict.fromkeys(("min_terms", "max_terms", "digits", "system", "seed", "heldout"), "environments.arithmetic"),
+        "rewards": "environments.table",
         "weight": DRAWING,
     },
     c.JSONL: {
         **dict.fromkeys(("path", "reward", "answer_in", "system", "seed", "heldout"), "environments.jsonl"),
+        "rewards": "environments.table",
         "weight": DRAWING,
     },
     c.Remote: {
@@ -130,6 +133,21 @@ CONSUMERS: Mapping[type[Frozen], Mapping[str, str]] = {
         "weight": DRAWING,
     },
     c.RemoteTLS: dict.fromkeys(("authorities", "certificate", "key"), "environments.remote.security"),
+    c.SandboxSettings: {
+        **dict.fromkeys(("isolation", "workers", "seconds", "output_kib"), "sandbox.pool"),
+        **dict.fromkeys(("memory_mib", "processes", "disk_mib"), "sandbox.worker"),
+    },
+    c.Code: {
+        **dict.fromkeys(
+            ("problems", "credit", "attempts", "tolerance", "sandbox", "system", "seed", "heldout"),
+            "environments.coding",
+        ),
+        "rewards": "environments.table",
+        "weight": DRAWING,
+    },
+    c.MadeProblems: dict.fromkeys(("min_steps", "max_steps", "largest", "tests"), "environments.code_made"),
+    c.ListedProblems: dict.fromkeys(("path", "format", "shown", "inexact"), "environments.code_files"),
+    c.RewardPart: dict.fromkeys(("reward", "name", "scale", "clip", "bias"), "rewards.composed"),
     c.Conversations: dict.fromkeys(("path", "heldout", "seed"), SOURCES),
     c.WorkedSums: dict.fromkeys(("tasks", "slips", "size", "seed"), SOURCES),
     c.Episodes: dict.fromkeys(("path", "heldout", "seed", "min_reward"), SOURCES),

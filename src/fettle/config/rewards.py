@@ -1,0 +1,39 @@
+"""Rewards put together from named parts."""
+
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from fettle.config.base import Frozen
+
+ENVIRONMENT = "environment"
+"""The part that stands for what an environment itself pays."""
+
+
+class RewardPart(Frozen):
+    """One part of a reward: ``clip(scale · value) + bias``."""
+
+    reward: str
+    """A reward by name, ``package.module:function``, or ``environment`` for what the environment itself pays."""
+    name: str | None = None
+    """What the part is called; null is its reward's own name."""
+    scale: float = 1.0
+    """What its value is multiplied by; below 0 it is a penalty."""
+    clip: Annotated[float, Field(gt=0)] | None = None
+    """The scaled value is held within ±clip; null leaves it."""
+    bias: float = 0.0
+    """Added once an episode, after the clip."""
+
+
+class Rewarded(Frozen):
+    """An environment whose reward may be put together from parts."""
+
+    rewards: tuple[RewardPart, ...] = ()
+    """Parts that sum to the reward, in the place of what the environment itself pays; none leaves that as it is."""
+
+    @model_validator(mode="after")
+    def _parts_differ(self) -> "Rewarded":
+        names = [part.name or part.reward for part in self.rewards]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"rewards has {', '.join(twice)} more than once: give each part a name of its own")
+        return self
