@@ -11,6 +11,8 @@ from fettle.sandbox.inside import kernel
 DEVICES = ("null", "zero", "full", "random", "urandom")
 INSIDE = 1000
 """Number of the user and the group that a job has."""
+INTERPRETER = Path(sys.executable).resolve()
+"""The program itself, not a link to it."""
 _FILES = {
     "passwd": f"sandbox:x:{INSIDE}:{INSIDE}::/tmp/work:/bin/false\n",
     "group": f"sandbox:x:{INSIDE}:\n",
@@ -20,15 +22,10 @@ _FLAGS = kernel.NOSUID | kernel.NODEV
 _OLD, _NEW = Path("/old"), Path("/new")
 
 
-def interpreter() -> Path:
-    """The program itself, not a link to it."""
-    return Path(sys.executable).resolve()
-
-
 def readable(packages: bool) -> list[Path]:
     """Folders and files that jobs may read: the standard library, what it is linked to, and installed packages."""
     installed = [path for path in map(Path, sys.path) if path.is_dir()] if packages else []
-    return _outermost([*_library(), *installed, interpreter(), *_linked()])
+    return _outermost([*_library(), *installed, INTERPRETER, *_linked()])
 
 
 def hidden(packages: bool) -> list[Path]:

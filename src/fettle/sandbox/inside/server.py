@@ -139,7 +139,7 @@ def _walls_without_namespaces(settings: Settings) -> jobs.Walls:
 def _serve(channel: Channel, walls: jobs.Walls) -> None:
     os.environ.clear()
     os.environ.update(_ENVIRONMENT)
-    sys.executable = str(root.interpreter())
+    sys.executable = str(root.INTERPRETER)
     os.umask(0o077)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     count = _count(walls)
