@@ -88,6 +88,18 @@ def rows(path: str) -> Iterator[Row]:
         raise DataError(f"{path} cannot be read ({error.strerror}): give the path of a JSON Lines file") from error
 
 
+def openai_message(message: Message) -> dict[str, Any]:
+    """A message as OpenAI's API has it."""
+    row: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.tool_calls:
+        row["content"] = message.content or None
+        row["tool_calls"] = [
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+            for call in message.tool_calls
+        ]
+    return row | ({"tool_call_id": message.tool_call_id} if message.tool_call_id else {})
+
+
 def _begins_a_list(file: BinaryIO) -> bool:
     lines = (line.lstrip(b"\xef\xbb\xbf \t\r\n") for line in file)
     first = next(filter(None, lines), b"")

@@ -1,47 +1,13 @@
 """A buffer of earlier groups: bounded, repeatable, and written down without loss."""
 
 import json
-from dataclasses import asdict, replace
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fettle.errors import DataError
 from fettle.rollouts import Group
-from fettle.rollouts.replay import Replay, group_of, group_row, trajectory_of, trajectory_row
+from fettle.rollouts.replay import Replay
 from fettle.types import Completion, Failed, Message, Task, Trajectory, Turn
-
-TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
-NUMBER = st.floats(allow_nan=False, allow_infinity=False)
-TOKENS = st.lists(st.integers(0, 2**31 - 1), max_size=5)
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | NUMBER | TEXT,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
-    max_leaves=6,
-)
-MESSAGES = st.lists(st.builds(Message, st.sampled_from(["system", "user", "assistant", "tool"]), TEXT), max_size=3)
-TASKS = st.builds(Task, MESSAGES.map(tuple), st.dictionaries(TEXT, JSON, max_size=3), TEXT)
-COMPLETIONS = st.builds(
-    Completion,
-    TOKENS,
-    st.lists(NUMBER, max_size=5),
-    st.sampled_from(["stop", "length"]),
-    st.integers(0, 2**40),
-    st.none() | st.lists(NUMBER, max_size=5),
-)
-TRAJECTORIES = st.builds(
-    Trajectory,
-    task=TASKS,
-    turns=st.lists(st.builds(Turn, TOKENS, COMPLETIONS, NUMBER), min_size=1, max_size=3).map(tuple),
-    messages=MESSAGES.map(tuple),
-    terminated=st.booleans(),
-    truncated=st.booleans(),
-    components=st.dictionaries(TEXT, NUMBER, max_size=3),
-    temperature=st.floats(0.1, 2),
-    group=TEXT,
-    measured=st.dictionaries(TEXT, NUMBER, max_size=3),
-)
 
 TASK = Task((Message("user", "?"),), {"answer": "!"}, "test")
 
@@ -61,47 +27,6 @@ def filled(**settings) -> Replay:
     buffer = Replay(**{"capacity": 8, "max_age": None, "seed": 3, **settings})
     buffer.add(group(str(version), version) for version in range(8))
     return buffer
-
-
-@given(TRAJECTORIES)
-def test_a_trajectory_comes_back_as_it_was(trajectory):
-    line = json.dumps(trajectory_row(trajectory), allow_nan=False)
-    assert asdict(trajectory_of(json.loads(line))) == asdict(trajectory)
-
-
-@given(st.lists(TRAJECTORIES, max_size=2), st.lists(TEXT, max_size=2), TASKS)
-def test_a_group_comes_back_with_its_failures(trajectories, reasons, task):
-    failures = tuple(Failed(task, reason, "g") for reason in reasons)
-    found = group_of(json.loads(json.dumps(group_row(Group(task, tuple(trajectories), failures)))))
-    assert found.task == task
-    assert found.failures == failures
-    assert list(map(asdict, found.trajectories)) == list(map(asdict, trajectories))
-
-
-def test_a_task_with_tuples_is_the_same_task_with_lists():
-    task = replace(TASK, data={"answer": "!", "board": ((1, 2), (3, 4))})
-    found = group_of(group_row(Group(task, (), ()))).task
-    assert found.data["board"] == [[1, 2], [3, 4]]
-    assert found.id == task.id
-
-
-@pytest.mark.parametrize("bad", [{1, 2}, float("nan")])
-def test_a_task_that_is_not_json_is_named(bad):
-    task = replace(TASK, data={"answer": "!", "extra": bad})
-    with pytest.raises(DataError, match=f"task {task.id} of test holds what is not JSON"):
-        group_row(Group(task, (), ()))
-
-
-@pytest.mark.parametrize("row", [{}, {"task": {"prompt": [], "data": {}}}, {"task": None}])
-def test_a_row_that_is_no_group_is_refused(row):
-    with pytest.raises(DataError, match="a replayed group cannot be read"):
-        group_of(row)
-
-
-def test_a_row_that_is_no_trajectory_is_refused():
-    row = trajectory_row(group("a", 0).trajectories[0])
-    with pytest.raises(DataError, match="a trajectory cannot be read"):
-        trajectory_of({name: value for name, value in row.items() if name != "turns"})
 
 
 def test_the_oldest_groups_go_where_there_are_too_many():
