@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from fettle.broker import Broker, Promise
 from fettle.broker.admission import Admission
-from fettle.calls import Call, Create, Forward, ForwardBackward
+from fettle.calls import Call, Close, Create, Forward, ForwardBackward
 from fettle.config import CausalLM, PolicySpec, Scheduling
 from fettle.errors import BusyError
 from fettle.types import datum
@@ -200,4 +200,31 @@ async def test_operations_before_their_turn_never_keep_out_the_one_that_is_missi
     backend.open_gate.set()
     for promise in (missing, *taken):
         await promise.result()
+    broker.close()
+
+
+def test_beyond_the_memory_one_call_at_a_time_is_let_in_that_others_wait_for(admission):
+    assert admitted(admission, "a", nbytes=4 * MIB) == 2
+    admission.admit("a", tokens=1, nbytes=8 * MIB, drawing=False, awaited=True)
+    for tenant in ("a", "b"):
+        with pytest.raises(BusyError, match="MiB of calls wait already"):
+            admission.admit(tenant, tokens=1, nbytes=8 * MIB, drawing=False, awaited=True)
+    admission.admit("a", tokens=1, nbytes=0, drawing=False, awaited=True)
+    release(admission, "a", nbytes=8 * MIB)
+    admission.admit("b", tokens=1, nbytes=8 * MIB, drawing=False, awaited=True)
+
+
+async def test_what_a_policy_holds_is_given_back_where_every_place_is_taken(tmp_path):
+    backend = TallyBackend(tmp_path)
+    broker = Broker(backend, scheduling=Scheduling(waiting_operations=2))
+    await broker.open("run", Create(PolicySpec(model="model"))).result()
+    backend.open_gate.clear()
+    for seq in range(2):
+        broker.submit("run", 0, seq, Forward([datum([1, 2], [0, 1])], CausalLM()))
+    closing = broker.submit("run", 0, 2, Close())
+    with pytest.raises(BusyError):
+        broker.submit("run", 0, 3, Close())
+    backend.open_gate.set()
+    await closing.result()
+    assert not broker.policies()
     broker.close()

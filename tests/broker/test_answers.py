@@ -150,3 +150,18 @@ async def test_answers_that_nobody_asked_for_in_time_are_forgotten(started, monk
     one.broker._ledger._answers.expire()
     with pytest.raises(NotFoundError, match="it expired"):
         one.broker.promise(first.id)
+
+
+async def test_one_answer_that_was_given_while_the_clock_was_wrong_ages_no_other(started, monkeypatch):
+    real = time.time
+    one = await started()
+    opening = opened(one)
+    first, *_ = await done(one, call(1))
+    monkeypatch.setattr(time, "time", lambda: real() + 10**6)
+    await done(one, call(2), first=1)
+    monkeypatch.setattr(time, "time", real)
+    two = await started()
+    for promise in (opening, first):
+        assert two.broker.promise(promise.id).done
+    two.broker._ledger._answers.expire()
+    assert two.broker.promise(first.id).done

@@ -271,3 +271,17 @@ def test_a_full_disk_refuses_an_operation_whole_and_goes_on_when_there_is_room_a
     assert int(taken) > 3
     assert int(unanswered) > 0
     assert same == "True"
+
+
+async def test_a_file_that_cannot_be_deleted_stays_and_is_tried_again(tmp_path, monkeypatch):
+    one = begun(tmp_path, segment_mib=1)
+    while len(one.segments) < 2:
+        one.append({"padding": "x" * 100_000})
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", lambda *_, **__: tmp_path.rmdir())  # which fails: it is not empty
+        with pytest.raises(StorageError, match="cannot be deleted"):
+            one.remove(1)
+    assert (one.segments, one.failed) == ([1, 2], None)
+    one.remove(1)
+    assert one.segments == [2]
+    one.close()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fettle.calls import Forward, Load, Pin, Save
+from fettle.calls import Forward, Load, Pin, Restore, Save
 from fettle.config import CausalLM
 from fettle.errors import StorageError
 from tests.broker.processes import REQUEST, STEP, Process, call, data, done, opened
@@ -121,3 +121,59 @@ async def test_a_parked_policy_is_taken_back_from_an_older_snapshot_where_the_ne
     two = await started()
     assert two.tally() == one.tally()
     assert two.backend.done == ["revive run"]
+
+
+async def test_what_one_policy_hangs_on_the_others_do_not_wait_for(started):
+    one = await started()
+    opened(one)
+    opened(one, "other")
+    (saved,) = await done(one, Save("first"))
+    folder = (await saved.result()).path
+    await one.broker.submit("other", 0, 0, Restore(folder, optimizer=True)).result()
+    await one.broker.snapshot_all()
+    await done(one, call(1), first=1)
+    for path in states(one):
+        path.write_text("{")
+    two = await started()
+    before = states(two, "other")
+    await two.broker.submit("other", 0, 1, call(2)).result()
+    await two.broker.written_down_without(folder)
+    assert states(two, "other") == before
+    await two.broker.snapshot_all()
+    assert states(two, "other") != before
+
+
+async def test_a_policy_that_took_a_folder_up_hangs_on_it_until_it_is_written_down(started, monkeypatch):
+    one = await started()
+    opened(one)
+    (saved,) = await done(one, Save("first"))
+    folder = (await saved.result()).path
+    monkeypatch.setattr(one.backend, "snapshot", None)
+    await done(one, Restore(folder, optimizer=True), first=1)
+    assert one.broker.made_of("run") == "model"
+    with pytest.raises(StorageError, match="could not be written down"):
+        await one.broker.written_down_without(folder)
+    two = await started()
+    assert two.broker._desk.logs["run"].hangs_on(folder)
+    await two.broker.written_down_without(folder)
+    (Path(folder) / "state.json").unlink()
+    three = await started()
+    assert three.tally() == two.tally()
+
+
+async def test_a_lost_policy_that_hangs_on_a_folder_keeps_it(started):
+    one = await started()
+    opened(one)
+    (saved,) = await done(one, Save("first"))
+    folder = (await saved.result()).path
+    one.backend.snapshot = None
+    await done(one, Restore(folder, optimizer=True), first=1)
+    state = Path(folder) / "state.json"
+    content = state.read_text()
+    state.write_text("{")
+    two = await started()
+    with pytest.raises(StorageError, match="the policy run cannot be taken up again"):
+        await two.broker.written_down_without(folder)
+    state.write_text(content)
+    three = await started()
+    await three.broker.written_down_without(folder)

@@ -2,9 +2,10 @@
 
 import pytest
 
+from fettle.broker.oplog import MOST_AHEAD
 from fettle.calls import Forward
 from fettle.config import CausalLM
-from fettle.errors import CancelledError, SequenceError
+from fettle.errors import BusyError, CancelledError, SequenceError
 from tests.broker.processes import SETTINGS, Process, call, data, done, opened
 
 LARGE = Forward(data(*range(1000, 2000)), CausalLM())
@@ -58,3 +59,15 @@ async def test_it_stays_used_up_when_the_files_that_said_so_are_gone(started):
     last = process.broker.submit("run", 0, 2, call(3))
     await done(process, call(1))
     await last.result(timeout=20)
+
+
+async def test_numbers_that_are_used_out_of_turn_are_few(started):
+    process = await started()
+    await opened(process).result()
+    for seq in range(1, MOST_AHEAD + 1):
+        assert process.broker.submit("run", 0, seq, call(1)).cancel()
+    with pytest.raises(BusyError, match="send that first"):
+        process.broker.submit("run", 0, MOST_AHEAD + 1, call(1))
+    await done(process, call(1))
+    assert process.broker.policies()["run"].next_seq == MOST_AHEAD + 1
+    await done(process, call(2), first=MOST_AHEAD + 1)

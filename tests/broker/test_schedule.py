@@ -133,6 +133,19 @@ async def test_small_calls_of_one_tenant_are_not_held_up_by_large_ones_of_anothe
     assert done[:6] == ["large", *["small"] * 5]
 
 
+async def test_joined_calls_wait_in_the_turns_of_their_flow_and_pay_for_what_they_compute(worker, held):
+    done: list[str] = []
+    gather = Gatherer(worker, lambda items: [done.append(item) for item in items])
+    reading = []
+    for _ in range(20):
+        reading.append(asyncio.ensure_future(gather("reading", flow="reader", cost=1000)))
+        await asyncio.sleep(0.001)
+    others = [worker.start(lambda: done.append("other"), flow="other", cost=10) for _ in range(5)]
+    held.set()
+    await asyncio.gather(*reading, *others)
+    assert done[:6] == ["reading", *["other"] * 5]
+
+
 async def test_a_call_that_was_cancelled_while_it_waited_is_never_begun(worker, held):
     done: list[int] = []
     calls = [worker.start(lambda i=i: done.append(i), flow=f"flow-{i % 2}") for i in range(6)]

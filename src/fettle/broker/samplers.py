@@ -65,11 +65,12 @@ class BrokerSampler:
         self._read = Gatherer(worker, _timed(partial(backend.read, weights), lambda asked: len(asked.tokens)))
         self._embed: dict[tuple[int, Pooling], Gatherer[Tokens, tuple[Floats, float]]] = {}
         self._spent: Callable[[float], object] = float
+        self._flow = ""
 
-    def metered(self, spent: Callable[[float], object]) -> "BrokerSampler":
-        """The same sampler, which tells of each reading how many seconds it was computed for."""
+    def metered(self, spent: Callable[[float], object], *, tenant: str = "") -> "BrokerSampler":
+        """The same sampler for a tenant, in whose turns it reads; ``spent`` is told how many seconds each took."""
         metered = copy.copy(self)
-        metered._spent = spent
+        metered._spent, metered._flow = spent, tenant
         return metered
 
     async def sample(self, prompt: Tokens, n: int, params: SamplingParams) -> list[Completion]:
@@ -88,18 +89,18 @@ class BrokerSampler:
             read = partial(self._backend.logprobs, self._weights, temperature=temperature)
             self._logprobs[temperature] = Gatherer(self._worker, _timed(read, len))
         async with self._held():
-            found = self._told(*await self._logprobs[temperature](tokens))
+            found = await self._turned(self._logprobs[temperature], tokens, len(tokens))
         return [None, *map(float, found[1:])]
 
     async def score(self, tokens: Tokens) -> float:
         """What the reward head says of a sequence."""
         async with self._held():
-            return self._told(*await self._score(tokens))
+            return await self._turned(self._score, tokens, len(tokens))
 
     async def read(self, request: ReadRequest) -> PromptReading:
         """What the model says at each place of a given sequence."""
         async with self._held():
-            return self._told(*await self._read(request))
+            return await self._turned(self._read, request, len(request.tokens))
 
     async def embed(self, tokens: Tokens, *, layer: int = -1, pooling: Pooling = "mean") -> Floats:
         """The states that one layer gives a sequence, as one."""
@@ -107,9 +108,11 @@ class BrokerSampler:
             states = partial(self._backend.embed, self._weights, layer=layer, pooling=pooling)
             self._embed[layer, pooling] = Gatherer(self._worker, _timed(states, len))
         async with self._held():
-            return self._told(*await self._embed[layer, pooling](tokens))
+            return await self._turned(self._embed[layer, pooling], tokens, len(tokens))
 
-    def _told(self, found: Result, seconds: float) -> Result:
+    async def _turned(self, read: Gatherer[Item, tuple[Result, float]], item: Item, tokens: int) -> Result:
+        """What was read when it was the tenant's turn."""
+        found, seconds = await read(item, flow=self._flow, cost=max(1, tokens))
         self._spent(seconds)
         return found
 

@@ -160,8 +160,17 @@ def _finish(inbox: "SimpleQueue[_Queued | None]", thread: Thread) -> None:
         thread.join()
 
 
+class _Seat(NamedTuple):
+    """One who waits to be computed for."""
+
+    item: Any
+    flow: str
+    cost: int
+    future: asyncio.Future[Any]
+
+
 class Gatherer(Generic[Item, Result]):
-    """Joins calls that are issued in one turn of the event loop into one backend call.
+    """Joins calls of one flow that are issued in one turn of the event loop into one backend call.
 
     The turn, not a clock, decides what is joined, so a loop that issues the same calls gets the same batches. A call
     that is at fault gets its own error, and the others are joined as if it had not been there; what the backend itself
@@ -171,60 +180,52 @@ class Gatherer(Generic[Item, Result]):
     def __init__(self, worker: Worker, call: Callable[[Sequence[Item]], Sequence[Result]]) -> None:
         self._worker = worker
         self._call = call
-        self._waiting: list[tuple[Item, asyncio.Future[Result]]] = []
+        self._waiting: dict[str, list[_Seat]] = {}
 
-    async def __call__(self, item: Item) -> Result:
+    async def __call__(self, item: Item, *, flow: str = "", cost: int = 1) -> Result:
         """The item's own share of the joint answer."""
         loop = asyncio.get_running_loop()
-        if not self._waiting:
-            loop.call_soon(lambda: loop.create_task(self._flush()))
-        future: asyncio.Future[Result] = loop.create_future()
-        self._waiting.append((item, future))
-        return await future
+        if flow not in self._waiting:
+            self._waiting[flow] = []
+            loop.call_soon(lambda: loop.create_task(self._flush(flow)))
+        seat = _Seat(item, flow, cost, loop.create_future())
+        self._waiting[flow].append(seat)
+        found: Result = await seat.future
+        return found
 
-    async def _flush(self) -> None:
+    async def _flush(self, flow: str) -> None:
         # Callers that gave up meanwhile are not computed for.
-        batch, self._waiting = [(item, future) for item, future in self._waiting if not future.done()], []
+        batch = [seat for seat in self._waiting.pop(flow) if not seat.future.done()]
         if not batch:
             return
-        joint = await self._outcome([item for item, _ in batch])
+        joint = await self._outcome(batch)
         if len(batch) > 1 and isinstance(joint, FAULTS_OF_A_CALL):
             batch = await self._without_faults(batch)
-            joint = await self._outcome([item for item, _ in batch]) if batch else []
-        for index, (_, future) in enumerate(batch):
-            if future.done():
+            joint = await self._outcome(batch) if batch else []
+        for index, seat in enumerate(batch):
+            if seat.future.done():
                 continue
             if isinstance(joint, BaseException):
-                future.set_exception(joint)
+                seat.future.set_exception(joint)
             else:
-                future.set_result(joint[index])
+                seat.future.set_result(joint[index])
 
-    async def _without_faults(
-        self, batch: Sequence[tuple[Item, asyncio.Future[Result]]]
-    ) -> list[tuple[Item, asyncio.Future[Result]]]:
+    async def _without_faults(self, batch: Sequence[_Seat]) -> list[_Seat]:
         """The calls that are not at fault, once those that are have been told."""
         faultless = []
-        for item, future in batch:
-            alone = await self._outcome([item])
+        for seat in batch:
+            alone = await self._outcome([seat])
             if not isinstance(alone, FAULTS_OF_A_CALL):
-                faultless.append((item, future))
-            elif not future.done():
-                future.set_exception(alone)
+                faultless.append(seat)
+            elif not seat.future.done():
+                seat.future.set_exception(alone)
         return faultless
 
-    async def _outcome(self, items: Sequence[Item]) -> Sequence[Result] | BaseException:
-        done = asyncio.ensure_future(self._worker.run(lambda: self._call(items)))
+    async def _outcome(self, batch: Sequence[_Seat]) -> Sequence[Result] | BaseException:
+        items, cost = [seat.item for seat in batch], sum(seat.cost for seat in batch)
+        done = asyncio.ensure_future(self._worker.run(lambda: self._call(items), flow=batch[0].flow, cost=cost))
         await asyncio.wait([done])
         return done.exception() or done.result()
-
-
-class _Seat(NamedTuple):
-    """One who waits to be drawn for."""
-
-    item: Any
-    tenant: str
-    cost: int
-    future: asyncio.Future[Any]
 
 
 class WaitingRoom(Generic[Item, Result]):
@@ -296,7 +297,7 @@ class WaitingRoom(Generic[Item, Result]):
             while self._seats and tokens < self._budget:
                 seat = self._seats.take()
                 if seat.future.cancelled():
-                    self._seats.charge(seat.tenant, -seat.cost)
+                    self._seats.charge(seat.flow, -seat.cost)
                 else:
                     batch.append(seat)
                     tokens += seat.cost
@@ -325,5 +326,5 @@ class WaitingRoom(Generic[Item, Result]):
         with self._lock:
             for seat, result in zip(batch, results, strict=True):
                 unused = seat.cost - self._spent(seat.item, result)
-                self._seats.charge(seat.tenant, -unused)
+                self._seats.charge(seat.flow, -unused)
                 self._worker.charge(self._flow, -unused)

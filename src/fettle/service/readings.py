@@ -63,7 +63,7 @@ class Readings:
         self._usage.check(tenant)
         seconds = list[float]()
         try:
-            yield live.metered(seconds.append)
+            yield live.metered(seconds.append, tenant=tenant)
         finally:
             if seconds:
                 self._usage.add(tenant, run, kind, seconds=sum(seconds), tokens=tokens)
