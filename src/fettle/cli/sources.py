@@ -13,6 +13,7 @@ from fettle.config import (
     Ratings,
     RLRun,
     StageConfig,
+    WorkedCode,
 )
 from fettle.data import (
     Conversation,
@@ -23,6 +24,7 @@ from fettle.data import (
     demonstrations,
     episodes,
     preferences,
+    programs,
     ratings,
     split,
     split_by_prompt,
@@ -45,6 +47,11 @@ def conversations_of(
         return [episode.messages for episode in learned], [episode.messages for episode in kept]
     source = Sheltered(suite(data.tasks), heldout)
     training = (source.training_task(index) for index in range(data.size))
+    if isinstance(data, WorkedCode):
+        return (
+            list(programs(list(training), slips=data.slips, seed=data.seed)),
+            list(programs(source.heldout_tasks(), slips=0.0, seed=data.seed)),
+        )
     return (
         list(demonstrations(training, slips=data.slips, seed=data.seed)),
         list(demonstrations(source.heldout_tasks(), slips=0.0, seed=data.seed)),

@@ -28,6 +28,7 @@ from fettle.config.data import (
     PreferenceDataConfig,
     Preferences,
     Ratings,
+    WorkedCode,
     WorkedPairs,
     WorkedSums,
 )
@@ -197,6 +198,7 @@ __all__ = [
     "TokenPrices",
     "TrustRegion",
     "Value",
+    "WorkedCode",
     "WorkedPairs",
     "WorkedSums",
     "dump",

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from fettle.config.base import Frozen
+from fettle.config.coding import Code
 from fettle.config.environments import Arithmetic, ReasoningGym
 
 
@@ -36,6 +37,28 @@ class WorkedSums(Frozen):
     @model_validator(mode="after")
     def _tasks_are_only_shown(self) -> "WorkedSums":
         _check_only_shown(self.tasks, "worked sums")
+        return self
+
+
+class WorkedCode(Frozen):
+    """Programs that answer an environment's problems, some of them another one's."""
+
+    type: Literal["worked_code"] = "worked_code"
+    tasks: Code = Code()
+    """Where the problems come from; its held-out tasks stay held out here too."""
+    slips: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Share of the answers that are another problem's, and so most likely wrong."""
+    size: Annotated[int, Field(ge=1)] = 20000
+    """How many answers to write."""
+    seed: int = 0
+    """Seed of the slips."""
+
+    @model_validator(mode="after")
+    def _tasks_are_only_shown(self) -> "WorkedCode":
+        if self.tasks.weight != 1 or self.tasks.rewards:
+            raise ValueError(
+                "tasks.weight and tasks.rewards are for training, and worked code is only shown: drop them"
+            )
         return self
 
 
@@ -96,7 +119,7 @@ class WorkedPairs(Frozen):
         return self
 
 
-DemonstrationsConfig = Annotated[Conversations | WorkedSums | Episodes, Field(discriminator="type")]
+DemonstrationsConfig = Annotated[Conversations | WorkedSums | WorkedCode | Episodes, Field(discriminator="type")]
 """What supervised fine-tuning learns from."""
 
 PreferenceDataConfig = Annotated[Preferences | Ratings | WorkedPairs, Field(discriminator="type")]

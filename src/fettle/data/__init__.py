@@ -7,6 +7,7 @@ from fettle.data.padded import columns, group_columns, pair_columns
 from fettle.data.preferences import Preference, from_comparisons, preferences
 from fettle.data.ratings import Rating, ratings
 from fettle.data.splits import split, split_by_prompt
+from fettle.data.worked_code import programs
 from fettle.data.worked_pairs import worked_pairs
 from fettle.data.worked_sums import demonstrations, solution
 
@@ -26,6 +27,7 @@ __all__ = [
     "pair_columns",
     "pairs",
     "preferences",
+    "programs",
     "ratings",
     "reward_weights",
     "sequences",

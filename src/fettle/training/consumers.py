@@ -149,6 +149,7 @@ CONSUMERS: Mapping[type[Frozen], Mapping[str, str]] = {
     c.ListedProblems: dict.fromkeys(("path", "format", "shown", "inexact"), "environments.code_files"),
     c.RewardPart: dict.fromkeys(("reward", "name", "scale", "clip", "bias"), "rewards.composed"),
     c.Conversations: dict.fromkeys(("path", "heldout", "seed"), SOURCES),
+    c.WorkedCode: dict.fromkeys(("tasks", "slips", "size", "seed"), SOURCES),
     c.WorkedSums: dict.fromkeys(("tasks", "slips", "size", "seed"), SOURCES),
     c.Episodes: dict.fromkeys(("path", "heldout", "seed", "min_reward"), SOURCES),
     **{kind: dict.fromkeys(("path", "heldout", "seed"), SOURCES) for kind in (c.Preferences, c.Ratings)},
