@@ -40,8 +40,9 @@ class ToolCall:
 
     id: str
     name: str
+    """Empty where it was meant as a call and is none."""
     arguments: str
-    """JSON, as it was written."""
+    """JSON, as it was written; where it is no call, all that was."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,8 @@ from transformers import PreTrainedTokenizerFast
 
 from fettle.chat import Template
 
+from . import tool_templates
+
 TEXTS = [
     "What is 12 + 34? The answer is 46.\n\nWork it out, then say it.\n\n\n",
     "user\nassistant\nsystem\ntool\n  INST  ",
@@ -56,6 +58,7 @@ TEMPLATES = {
         "{% endfor %}"
     ),
     "broken": "{% for m in messages %}{{ m.content }}",
+    **tool_templates.TEMPLATES,
 }
 
 
@@ -66,7 +69,7 @@ def made(template: str, *, spaces_first: bool = False) -> PreTrainedTokenizerFas
     bpe.decoder = decoders.ByteLevel()
     if spaces_first:
         bpe.pre_tokenizer, bpe.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
-    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<s>"]
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<s>", "[TOOL_CALLS]"]
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     trainer = trainers.BpeTrainer(
         vocab_size=320, special_tokens=special, initial_alphabet=alphabet, show_progress=False

@@ -11,13 +11,14 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import takewhile
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
+from fettle.chat.tool_calls import ToolFormat, takes_tools, tool_format
+from fettle.chat.written import written
 from fettle.errors import DataError, ModelError
-from fettle.types import Message, ToolSpec
+from fettle.types import Message, ToolCall, ToolSpec
 
 QUESTION = Message("user", "A question")
 MARK = "Marked"
@@ -80,6 +81,7 @@ class Template:
 
         Raises:
             DataError: there are no messages, or the template refuses them.
+            ModelError: the template takes no tools, or writes calls of them in a form that is not read here.
         """
         return list(self._prompted(tuple(messages), tuple(tools)))
 
@@ -93,9 +95,18 @@ class Template:
         following = self._following(self._inert(new), generation_prompt=True)
         return following[len(self._end) :] if self._ended(sampled) else following
 
-    def reply(self, sampled: Sequence[int]) -> Message:
-        """What sampled tokens say, without the token that ended them and without other special tokens."""
-        return Message("assistant", self._decode(self._said(sampled)))
+    def reply(self, sampled: Sequence[int], tools: Sequence[ToolSpec] = (), *, turn: int = 0) -> Message:
+        """What sampled tokens say, without the token that ended them and without other special tokens.
+
+        Where there are ``tools`` it calls them, in the form in which the template writes calls: ``call_<turn>_<n>``.
+        What was begun as a call and cannot be read as one is a call of no name.
+        """
+        if not tools:
+            return Message("assistant", self._decode(self._said(sampled)))
+        heard = [token for token in self._said(sampled) if token not in self._silent]
+        text: str = self._tokenizer.decode(heard, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        said, calls = self._form.attempts(text, f"call_{turn}")
+        return Message("assistant", said, tuple(calls))
 
     def pieces(self, sampled: Sequence[int]) -> list[str]:
         """The text of each sampled token; together they are what the reply says.
@@ -115,7 +126,9 @@ class Template:
                 start, read = read, end
         return found
 
-    def conversation(self, messages: Sequence[Message]) -> tuple[list[int], list[float]]:
+    def conversation(
+        self, messages: Sequence[Message], tools: Sequence[ToolSpec] = ()
+    ) -> tuple[list[int], list[float]]:
         """Tokens and loss mask [T]: 1 on what the assistant says and on the token that ends it, 0 elsewhere.
 
         The sequence is the one that an episode would have grown, turn by turn.
@@ -127,12 +140,12 @@ class Template:
         _check_turns(messages)
         tokens: list[int] = []
         mask: list[float] = []
-        for reply in self._replies(self._inert(messages)):
+        for reply in self._replies(self._inert(messages), tools):
             tokens += [*reply.before, *reply.said]
             mask += [0.0] * len(reply.before) + [1.0] * len(reply.said)
         return tokens + self._after_end, mask + [0.0] * len(self._after_end)
 
-    def owners(self, messages: Sequence[Message]) -> tuple[list[int], list[int | None]]:
+    def owners(self, messages: Sequence[Message], tools: Sequence[ToolSpec] = ()) -> tuple[list[int], list[int | None]]:
         """Tokens, and for each the place of the message that it says or ends [T]; None where the template speaks.
 
         The sequence is that of :meth:`conversation`, and after the last reply more may be heard. Of what stands before
@@ -147,7 +160,7 @@ class Template:
         _check_turns(messages[: last + 1])
         tokens: list[int] = []
         owners: list[int | None] = []
-        for reply in self._replies(messages[: last + 1]):
+        for reply in self._replies(messages[: last + 1], tools):
             first = reply.place - len(reply.heard)
             owners += self._hearing(reply.heard, first, generation_prompt=True) if first else [None] * len(reply.before)
             owners += [reply.place] * len(reply.said)
@@ -157,14 +170,14 @@ class Template:
         after = self._following(rest, generation_prompt=False)[len(self._end) :]
         return tokens + after, owners + self._hearing(rest, last + 1, generation_prompt=False)
 
-    def _replies(self, messages: Sequence[Message]) -> Iterator[_Reply]:
+    def _replies(self, messages: Sequence[Message], tools: Sequence[ToolSpec]) -> Iterator[_Reply]:
         said: list[int] = []
         heard: list[Message] = []
         for place, message in enumerate(messages):
             if message.role != "assistant":
                 heard.append(message)
                 continue
-            before = self.continuation(said, heard) if place > len(heard) else self.prompt(heard)
+            before = self.continuation(said, heard) if place > len(heard) else self.prompt(heard, tools)
             said = [*self._spoken(messages, place), *self._end]
             yield _Reply(place, heard, before, said)
             heard = []
@@ -172,7 +185,7 @@ class Template:
     def _hearing(self, heard: Sequence[Message], first: int, *, generation_prompt: bool) -> list[int | None]:
         """The owner of each token after the end of one reply and before the next; ``first`` is that of ``heard[0]``."""
         head, tail = self._around_mark(heard, generation_prompt=generation_prompt)
-        marked = [Message(message.role, MARK) for message in heard]
+        marked = [replace(message, content=MARK) for message in heard]
         _, frame = self._around_mark(marked, generation_prompt=generation_prompt)
         tokens = self._tokens_after(head, tail)
         owners: list[int | None] = [None] * len(tokens)
@@ -231,16 +244,46 @@ class Template:
         Templates that drop the reasoning of earlier turns keep it in the last one, so the last may take that form.
         """
         message = messages[place]
-        forms = [([QUESTION], self._ending)] + ([([], self._closing)] if place == len(messages) - 1 else [])
-        for following, ending in forms:
+        after = [Message("tool", "A result", tool_call_id=call.id) for call in message.tool_calls]
+        forms = [(after, self._around_mark(after)[1])] if after else [([QUESTION], self._ending)]
+        for following, ending in forms + ([([], self._closing)] if place == len(messages) - 1 else []):
             said = _between(self._opening, self._text([QUESTION, message, *following]), ending)
-            if said is not None and _says(said, message.content, self._opening):
+            if said is not None and self._says(said, message):
                 return self._tokens_after(self._opening, said)
         raise DataError(
             f"message {place + 1} cannot be trained on: the chat template of {self._name} does not write it whole "
             "after its generation prompt (some drop reasoning from earlier messages, and some demand it in the last): "
             "reword it, or end the conversation with it"
         )
+
+    def _says(self, said: str, message: Message) -> bool:
+        """Whether ``said`` is the message but for white space, the generation prompt perhaps holding its beginning."""
+        calls: list[ToolCall] = []
+        if message.tool_calls:
+            said, calls = self._form.attempts(said, "")
+        written, wanted, opening = ("".join(text.split()) for text in (said, message.content, self._opening))
+        called = [(call.name, json.loads(call.arguments)) for call in calls if call.name]
+        return (
+            wanted.endswith(written)
+            and (opening + written).endswith(wanted)
+            and called == [(call.name, json.loads(call.arguments)) for call in message.tool_calls]
+        )
+
+    @functools.cached_property
+    def _form(self) -> ToolFormat:
+        form = tool_format(self._tokenizer) if takes_tools(self._tokenizer) else None
+        if form is None:
+            raise ModelError(
+                f"the chat template of {self._name} takes no tools, or writes calls of them in a form that is not read "
+                "here: use a model whose template writes each as a JSON object, or leave out what offers tools"
+            )
+        return form
+
+    @functools.cached_property
+    def _silent(self) -> frozenset[int]:
+        """Tokens that are no text, where calls are read: the marks around those are, even if they are special."""
+        marks = self._tokenizer.convert_tokens_to_ids([mark for mark in (self._form.mark, self._form.end) if mark])
+        return frozenset(self._tokenizer.all_special_ids) - frozenset(marks)
 
     @functools.cached_property
     def _ending(self) -> str:
@@ -249,6 +292,10 @@ class Template:
 
     def _around_mark(self, new: Sequence[Message], *, generation_prompt: bool = False) -> tuple[str, str]:
         """What the template writes up to the end of the marked reply, and from there."""
+        if (heard := [message for message in new if message.role == "tool"]) and (
+            around := self._around_calls(heard, new, generation_prompt=generation_prompt)
+        ):
+            return around
         text = self._text([QUESTION, REPLY, *new], generation_prompt=generation_prompt)
         head, mark, tail = text.partition(MARK)
         if not mark:
@@ -258,15 +305,42 @@ class Template:
             )
         return head + mark, tail
 
+    def _around_calls(
+        self, heard: Sequence[Message], new: Sequence[Message], *, generation_prompt: bool
+    ) -> tuple[str, str] | None:
+        """As above, the reply being calls, without which some templates write no message of a tool.
+
+        None where the template does not write calls, or ends them otherwise than what is said.
+        """
+        ids = [message.tool_call_id or f"call_0_{place}" for place, message in enumerate(heard)]
+        arguments = ["{}"] * (len(ids) - 1) + [json.dumps({"text": MARK})]
+        calling = Message("assistant", "", tuple(map(ToolCall, ids, ["tool"] * len(ids), arguments)))
+        _, mark, last = self._text([QUESTION, calling]).partition(MARK)
+        if not mark or not last.endswith(self._closing):
+            return None
+        rest = last.removesuffix(self._closing)
+        begun, _, tail = self._text([QUESTION, calling, *new], generation_prompt=generation_prompt).partition(MARK)
+        return (begun + MARK + rest, tail.removeprefix(rest)) if tail.startswith(rest) else None
+
     def _asked(self, messages: Sequence[Message], tools: Sequence[ToolSpec]) -> list[int]:
-        return self._encoded(self._text(self._inert(messages), tools, generation_prompt=True))
+        return self._encoded(self._text(self._inert(messages), self._offered(tools), generation_prompt=True))
+
+    def _offered(self, tools: Sequence[ToolSpec]) -> list[ToolSpec]:
+        """The tools, described in text alone; see :meth:`_inert`."""
+        if tools and self._form:
+            return [
+                replace(tool, description=self._as_text(tool.description), schema=self._as_text(tool.schema))
+                for tool in tools
+            ]
+        return []
+
+    def _as_text(self, text: str) -> str:
+        return self._control.sub(_broken, text.replace(BREAK, ""))
 
     def _inert(self, messages: Sequence[Message]) -> list[Message]:
         """The messages, in which control tokens that somebody spelt out are broken into text."""
         return [
-            replace(message, content=self._control.sub(_broken, message.content.replace(BREAK, "")))
-            if message.role in HEARD
-            else message
+            replace(message, content=self._as_text(message.content)) if message.role in HEARD else message
             for message in messages
         ]
 
@@ -275,18 +349,7 @@ class Template:
     ) -> str:
         if not messages:
             raise DataError("there is no message to answer: start the conversation with one")
-        offered = {"tools": [_offered(tool) for tool in tools]} if tools else {}
-        try:
-            text: str = self._tokenizer.apply_chat_template(
-                [_row(message) for message in messages],
-                tokenize=False,
-                add_generation_prompt=generation_prompt,
-                **offered,
-            )
-        except (TemplateError, TypeError) as error:
-            roles = ", ".join(message.role for message in messages)
-            raise DataError(f"the chat template of {self._name} refuses a conversation of {roles}: {error}") from error
-        return text
+        return written(self._tokenizer, messages, tools, generation_prompt=generation_prompt)
 
     def _tokens_after(self, head: str, text: str) -> list[int]:
         """The tokens of ``text`` where it stands after ``head``, whose own tokens stay as they are."""
@@ -303,30 +366,6 @@ class Template:
 
 def _broken(control: re.Match[str]) -> str:
     return control[0][:1] + BREAK + control[0][1:]
-
-
-def _row(message: Message) -> dict[str, Any]:
-    """A message as templates read it."""
-    row: dict[str, Any] = {"role": message.role, "content": message.content}
-    if message.tool_calls:
-        row["tool_calls"] = [
-            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": _read(call.arguments)}}
-            for call in message.tool_calls
-        ]
-    return row | ({"tool_call_id": message.tool_call_id} if message.tool_call_id else {})
-
-
-def _read(arguments: str) -> Any:
-    """Arguments as templates want them; what is no JSON stays a text."""
-    try:
-        return json.loads(arguments)
-    except ValueError:
-        return arguments
-
-
-def _offered(tool: ToolSpec) -> dict[str, Any]:
-    function = {"name": tool.name, "description": tool.description, "parameters": json.loads(tool.schema)}
-    return {"type": "function", "function": function}
 
 
 def _check_turns(messages: Sequence[Message]) -> None:
@@ -347,9 +386,3 @@ def _between(opening: str, text: str, ending: str) -> str | None:
     if room < 0 or not (text.startswith(opening) and text.endswith(ending)):
         return None
     return text[len(opening) : len(opening) + room]
-
-
-def _says(said: str, content: str, opening: str) -> bool:
-    """Whether ``said`` is ``content`` but for white space, the generation prompt perhaps holding its beginning."""
-    written, wanted = "".join(said.split()), "".join(content.split())
-    return wanted.endswith(written) and ("".join(opening.split()) + written).endswith(wanted)

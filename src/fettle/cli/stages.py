@@ -37,7 +37,7 @@ from fettle.config import (
 from fettle.config.load import dump
 from fettle.data import Preference, Rating
 from fettle.engine import Engine
-from fettle.engine.local import make_tiny_model
+from fettle.engine.local import make_tiny_model, text_of
 from fettle.environments import GameSuite, Suite, sheltered, suite
 from fettle.errors import StorageError
 from fettle.tracking import (
@@ -127,7 +127,7 @@ def materialized(config: StageConfig, folder: RunFolder, texts: Iterable[str]) -
 async def _reinforced(config: RLRun, place: Place) -> Summary:
     suites = [sheltered(suite(environment), place.heldout) for environment in config.environments]
     rehearsed = conversations_of(config.rehearsal.data, place.heldout)[0] if config.rehearsal is not None else ()
-    shown = (message.content for conversation in rehearsed for message in conversation)
+    shown = (text_of(message) for conversation in rehearsed for message in conversation)
     texts = itertools.chain(shown, _prompts(suites))
     config = config.model_copy(update={"policy": materialized(config, place.folder, texts)})
     template = _template(config)
@@ -150,7 +150,7 @@ async def _reinforced(config: RLRun, place: Place) -> Summary:
 
 async def _supervised(config: SFTRun, place: Place) -> Summary:
     training, scored = conversations_of(config.data, place.heldout)
-    texts = (message.content for conversation in training for message in conversation)
+    texts = (text_of(message) for conversation in training for message in conversation)
     config = config.model_copy(update={"policy": materialized(config, place.folder, texts)})
     template = _template(config)
     async with _parts(config, place) as (session, engine):

@@ -82,7 +82,7 @@ class Conversation:
         except ModelError as error:
             raise self._named(error) from error
         self._turns.append(Turn(self._new, completion, 0.0))
-        said = self._template.reply(completion.tokens)
+        said = self._template.reply(completion.tokens, self._tools, turn=len(self._turns) - 1)
         self.messages.append(said)
         return said
 

@@ -2,6 +2,6 @@
 
 from fettle.engine.local.backend import LocalBackend
 from fettle.engine.local.capacity import capabilities
-from fettle.engine.local.tiny import make_tiny_model
+from fettle.engine.local.tiny import make_tiny_model, text_of
 
-__all__ = ["LocalBackend", "capabilities", "make_tiny_model"]
+__all__ = ["LocalBackend", "capabilities", "make_tiny_model", "text_of"]

@@ -1,5 +1,6 @@
 """A model small enough to train while you watch: Qwen3's architecture, random weights, its own tokenizer."""
 
+import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,13 +11,21 @@ from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from fettle.config import TinyModel
 from fettle.randomness import key
+from fettle.types import Message
 
 PAD, END = "<|pad|>", "<|end|>"
 ROLES = ("<|system|>", "<|user|>", "<|assistant|>")
 ANSWER_TAGS = ("<answer>", "</answer>")
-ANSWER_TAG = re.compile("|".join(ANSWER_TAGS))
+CALL_TAGS = ("<tool_call>", "</tool_call>")
+TAG = re.compile("|".join((*ANSWER_TAGS, *CALL_TAGS)))
 CHAT_TEMPLATE = (
-    "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}{% endfor %}"
+    "{% if tools %}{{ '<|system|>' }}{% for tool in tools %}"
+    "{{ tool.function.name + '(' + (tool.function.parameters.properties or {}) | join(', ') + ')' }}"
+    "{{ ' ' if not loop.last }}{% endfor %}{{ '<|end|>' }}{% endif %}"
+    "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] }}"
+    "{% for call in message.tool_calls %}{{ '<tool_call>' }}"
+    "{{ {'name': call.function.name, 'arguments': call.function.arguments} | tojson(separators=(',', ':')) }}"
+    "{{ '</tool_call>' }}{% endfor %}{{ '<|end|>' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
 PIECES = Regex(r"\p{N}|[ ]?[+\-=,][ ]?|\p{L}+:?[ ]?|\s|[^\s\p{L}\p{N}]")
@@ -65,8 +74,20 @@ def tiny_config(settings: TinyModel) -> Qwen3Config:
     )
 
 
+def text_of(message: Message) -> str:
+    """What the template of a tiny model writes of a message: what it says, and what it calls."""
+    calls = ({"name": call.name, "arguments": json.loads(call.arguments)} for call in message.tool_calls)
+    written = (json.dumps(call, ensure_ascii=False, separators=(",", ":")) for call in calls)
+    return message.content + "".join(f"{CALL_TAGS[0]}{call}{CALL_TAGS[1]}" for call in written)
+
+
 def _tokenizer(settings: TinyModel, texts: Iterable[str]) -> PreTrainedTokenizerFast:
-    """Byte-level BPE within ``PIECES``: whatever is written has tokens, and what is common has few."""
+    """Byte-level BPE within ``PIECES``: whatever is written has tokens, and what is common has few.
+
+    The tags around calls of tools have tokens where texts have such calls.
+    """
+    texts = list(texts)
+    tags = (*ANSWER_TAGS, *(CALL_TAGS if any(CALL_TAGS[0] in text for text in texts) else ()))
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -77,13 +98,13 @@ def _tokenizer(settings: TinyModel, texts: Iterable[str]) -> PreTrainedTokenizer
     bpe.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=settings.vocabulary,
-        special_tokens=[PAD, END, *ROLES, *ANSWER_TAGS],
+        special_tokens=[PAD, END, *ROLES, *tags],
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    bpe.train_from_iterator((part for text in texts for part in ANSWER_TAG.split(text)), trainer)
+    bpe.train_from_iterator((part for text in texts for part in TAG.split(text)), trainer)
     # The tags are one token each and yet text: a reply keeps them when its special tokens are stripped.
-    bpe.add_tokens([AddedToken(tag, normalized=False, special=False) for tag in ANSWER_TAGS])
+    bpe.add_tokens([AddedToken(tag, normalized=False, special=False) for tag in tags])
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=bpe,
         pad_token=PAD,

@@ -1,12 +1,12 @@
 """One completion as a client is told of it: text once it is certain, calls of tools once they are whole."""
 
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from fettle.service.faces.openai.speaker import Speaker
-from fettle.service.faces.openai.tool_calls import ToolCall
-from fettle.types import Completion
+from fettle.types import Completion, ToolCall
 
 FinishReason = Literal["stop", "length", "tool_calls"]
 
@@ -61,7 +61,7 @@ class Choice:
             self.text += self._speech.rest()
             stopped, calls = self._speech.stopped, list[ToolCall]()
         else:
-            said, calls = self._format.calls(self._all + self._whole.rest())
+            said, calls = self._format.calls(self._all + self._whole.rest(), f"call_{secrets.token_hex(12)}")
             self.text, stopped = said, self._whole.stopped
         reason: FinishReason = "tool_calls" if calls else "stop" if stopped else completion.stop_reason
         return Ending(self.text[before:], calls, reason, stopped)

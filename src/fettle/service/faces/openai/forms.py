@@ -8,8 +8,7 @@ from fettle.service.faces.openai.bodies import ChatBody, CompletionBody
 from fettle.service.faces.openai.choices import Choice, Ending
 from fettle.service.faces.openai.speaker import Speaker
 from fettle.service.faces.openai.told import Told, as_chat, as_completions, drawn, within
-from fettle.service.faces.openai.tool_calls import ToolCall
-from fettle.types import Completion
+from fettle.types import Completion, ToolCall
 
 Json = dict[str, Any]
 

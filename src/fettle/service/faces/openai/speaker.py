@@ -6,10 +6,10 @@ from typing import Any
 
 from jinja2 import TemplateError
 
+from fettle.chat.tool_calls import ToolFormat, takes_tools, tool_format
 from fettle.errors import DataError
 from fettle.service.faces.openai.bodies import ChatMessage, Tool
 from fettle.service.faces.openai.speech import Speech
-from fettle.service.faces.openai.tool_calls import ToolFormat, takes_tools, tool_format
 from fettle.service.faces.openai.vocabulary import Vocabulary
 from fettle.service.models import Model
 
