@@ -46,8 +46,8 @@ async def test_each_player_has_its_own_conversation_and_reward(template):
     assert [found[name].reward for name in ("pro", "con")] == [1.0, -1.0]
     assert [found[name].group for name in ("pro", "con")] == ["g/pro", "g/con"]
     assert [found[name].player for name in ("pro", "con")] == ["pro", "con"]
-    heard = found["con"].messages[2].content
-    assert heard == found["pro"].messages[2].content  # what the first said is what the second heard first
+    heard = found["con"].messages[1].content  # before its first words all that it hears is one message
+    assert heard == f"You are con.\n{found['pro'].messages[2].content}"
     assert found["pro"].measured == {"rounds": 2.0, "won": 1.0}
     assert found["con"].measured == {"rounds": 2.0, "won": 0.0}
     datum = to_datum(found["con"])

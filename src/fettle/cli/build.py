@@ -23,6 +23,7 @@ from fettle.config import (
     RunConfig,
     ServiceEngine,
     StageConfig,
+    WorkedDebates,
     WorkedPairs,
     WorkedSums,
     models_of,
@@ -170,5 +171,5 @@ def _heldout(config: RunConfig) -> frozenset[Prompt]:
     stages = stages_of(config)
     sources = [source for stage in stages if isinstance(stage, RLRun) for source in stage.environments]
     data = [stage.data for stage in stages if not isinstance(stage, RLRun)]
-    shown = [each.tasks for each in data if isinstance(each, WorkedSums | WorkedPairs)]
+    shown = [each.tasks for each in data if isinstance(each, WorkedSums | WorkedPairs | WorkedDebates)]
     return frozenset(task.prompt for source in [*sources, *shown] for task in suite(source).heldout_tasks())

@@ -1,12 +1,15 @@
 """Where a run's data come from: demonstrations, pairs and ratings to learn from, and those it is scored on."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
+from random import Random
 
 from fettle.config import (
     JSONL,
     Conversations,
+    Debate,
     DemonstrationsConfig,
+    Dialogue,
     Episodes,
     PreferenceDataConfig,
     Preferences,
@@ -14,6 +17,7 @@ from fettle.config import (
     RLRun,
     StageConfig,
     WorkedCode,
+    WorkedDebates,
 )
 from fettle.data import (
     Conversation,
@@ -30,8 +34,10 @@ from fettle.data import (
     split_by_prompt,
     worked_pairs,
 )
-from fettle.environments import Sheltered, suite
-from fettle.types import Message
+from fettle.environments import Sheltered, sheltered, suite
+from fettle.environments.debate import shown
+from fettle.randomness import key
+from fettle.types import Message, Task
 
 Prompt = tuple[Message, ...]
 
@@ -45,6 +51,8 @@ def conversations_of(
     if isinstance(data, Episodes):
         learned, kept = episodes_of(data)
         return [episode.messages for episode in learned], [episode.messages for episode in kept]
+    if isinstance(data, WorkedDebates):
+        return _debates(data, heldout)
     source = Sheltered(suite(data.tasks), heldout)
     training = (source.training_task(index) for index in range(data.size))
     if isinstance(data, WorkedCode):
@@ -56,6 +64,20 @@ def conversations_of(
         list(demonstrations(training, slips=data.slips, seed=data.seed)),
         list(demonstrations(source.heldout_tasks(), slips=0.0, seed=data.seed)),
     )
+
+
+def _debates(data: WorkedDebates, heldout: Collection[Prompt]) -> tuple[Sequence[Conversation], Sequence[Conversation]]:
+    source = sheltered(suite(data.tasks), heldout)
+
+    def argued(tasks: Iterable[Task], purpose: str) -> list[Conversation]:
+        return [
+            conversation
+            for index, task in enumerate(tasks)
+            for conversation in shown(data.tasks, task, Random(key(data.seed, purpose, index))).values()
+        ]
+
+    training = argued((source.training_task(index) for index in range(data.size)), "debate")
+    return training, argued(source.heldout_tasks(), "heldout debate")
 
 
 def episodes_of(data: Episodes) -> tuple[Sequence[Episode], Sequence[Episode]]:
@@ -86,5 +108,5 @@ def files_of(config: StageConfig) -> list[Path]:
         sources = (*config.environments, *((config.rehearsal.data,) if config.rehearsal is not None else ()))
     else:
         sources = (config.data,)
-    kinds = JSONL | Conversations | Episodes | Preferences | Ratings
-    return [Path(source.path) for source in sources if isinstance(source, kinds)]
+    kinds = JSONL | Debate | Dialogue | Conversations | Episodes | Preferences | Ratings
+    return [Path(source.path) for source in sources if isinstance(source, kinds) and source.path is not None]

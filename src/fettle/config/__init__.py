@@ -29,13 +29,15 @@ from fettle.config.data import (
     Preferences,
     Ratings,
     WorkedCode,
+    WorkedDebates,
     WorkedPairs,
     WorkedSums,
 )
 from fettle.config.durability import JournalSettings
 from fettle.config.environment_server import EnvironmentServerConfig
 from fettle.config.environments import JSONL, Arithmetic, EnvironmentConfig, ReasoningGym
-from fettle.config.games import FrozenPlayer, OwnPlayer, PastPlayer, PlayerConfig
+from fettle.config.games import Debate, Dialogue, FrozenPlayer, OwnPlayer, PastPlayer, PlayerConfig
+from fettle.config.judge import Judge, JudgedReward, ModelJudge, RuleJudge
 from fettle.config.load import dump, leaves, load, load_as, schema
 from fettle.config.losses import (
     CISPO,
@@ -122,7 +124,9 @@ __all__ = [
     "Correction",
     "Cosine",
     "Critic",
+    "Debate",
     "DemonstrationsConfig",
+    "Dialogue",
     "DynamicSampling",
     "EngineConfig",
     "EnvironmentConfig",
@@ -137,6 +141,8 @@ __all__ = [
     "HeldoutPairs",
     "ImportanceSampling",
     "JournalSettings",
+    "Judge",
+    "JudgedReward",
     "KLControl",
     "LagrangianPenalty",
     "LearnedReward",
@@ -147,6 +153,7 @@ __all__ = [
     "LocalEngine",
     "LossConfig",
     "MadeProblems",
+    "ModelJudge",
     "Monitor",
     "Overlong",
     "OwnPlayer",
@@ -177,6 +184,7 @@ __all__ = [
     "RewardPart",
     "RewardWeighting",
     "Rewarded",
+    "RuleJudge",
     "RunConfig",
     "SFTRun",
     "Sampling",
@@ -199,6 +207,7 @@ __all__ = [
     "TrustRegion",
     "Value",
     "WorkedCode",
+    "WorkedDebates",
     "WorkedPairs",
     "WorkedSums",
     "dump",

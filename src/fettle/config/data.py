@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from fettle.config.base import Frozen
 from fettle.config.coding import Code
 from fettle.config.environments import Arithmetic, ReasoningGym
+from fettle.config.games import Debate
 
 
 class Conversations(Frozen):
@@ -59,6 +60,24 @@ class WorkedCode(Frozen):
             raise ValueError(
                 "tasks.weight and tasks.rewards are for training, and worked code is only shown: drop them"
             )
+        return self
+
+
+class WorkedDebates(Frozen):
+    """Debates in which everybody quotes some piece of the evidence, for whichever side: to learn the form from."""
+
+    type: Literal["worked_debates"] = "worked_debates"
+    tasks: Debate = Debate()
+    """Where the claims come from; its held-out ones stay held out here too."""
+    size: Annotated[int, Field(ge=1)] = 10000
+    """How many debates to write; each is as many conversations as it has players."""
+    seed: int = 0
+    """Seed of what is quoted."""
+
+    @model_validator(mode="after")
+    def _tasks_are_only_shown(self) -> "WorkedDebates":
+        if self.tasks.weight != 1:
+            raise ValueError("tasks.weight mixes environments, and worked debates come from one: leave it out")
         return self
 
 
@@ -119,7 +138,7 @@ class WorkedPairs(Frozen):
         return self
 
 
-DemonstrationsConfig = Annotated[Conversations | WorkedSums | WorkedCode | Episodes, Field(discriminator="type")]
+DemonstrationsConfig = Annotated[Conversations | WorkedSums | WorkedCode | WorkedDebates | Episodes, Field(discriminator="type")]
 """What supervised fine-tuning learns from."""
 
 PreferenceDataConfig = Annotated[Preferences | Ratings | WorkedPairs, Field(discriminator="type")]

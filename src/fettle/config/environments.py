@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 from pydantic import Field, JsonValue, model_validator
 
 from fettle.config.coding import Code
+from fettle.config.games import Debate, Dialogue
+from fettle.config.judge import JudgedReward, check_judge
 from fettle.config.remote import Remote
 from fettle.config.rewards import Rewarded
 
@@ -64,9 +66,11 @@ class JSONL(Rewarded):
     path: str
     """The file."""
     reward: str = "exact_match"
-    """A reward by name, or ``package.module:function``."""
+    """A reward by name, ``judge``, or ``package.module:function``."""
     answer_in: Literal["tags", "text"] = "tags"
     """``tags`` scores what stands in exactly one <answer>...</answer>; ``text`` scores the whole reply."""
+    judge: JudgedReward | None = None
+    """Who is asked where ``reward`` is ``judge``."""
     system: str | None = ANSWER_IN_TAGS
     """System message before each question that brings none; null for none."""
     seed: int = 0
@@ -76,6 +80,11 @@ class JSONL(Rewarded):
     weight: Annotated[float, Field(gt=0)] = 1.0
     """Share of the training tasks, relative to other environments."""
 
+    @model_validator(mode="after")
+    def _a_judge_is_asked(self) -> "JSONL":
+        check_judge(self.reward, self.judge)
+        return self
 
-EnvironmentConfig = Annotated[ReasoningGym | Arithmetic | JSONL | Code | Remote, Field(discriminator="type")]
+
+EnvironmentConfig = Annotated[ReasoningGym | Arithmetic | JSONL | Code | Debate | Dialogue | Remote, Field(discriminator="type")]
 """An environment by its type."""

@@ -12,7 +12,8 @@ from fettle.environments.scoring import ScoringThread
 from fettle.environments.single_turn import SingleTurn
 from fettle.errors import DataError, nearest
 from fettle.randomness import key
-from fettle.rewards import REWARDS, RewardFunction, in_tags, is_awaited, reward
+from fettle.rewards import REWARDS, RewardFunction, in_tags, is_awaited
+from fettle.rewards.judge import named_reward
 from fettle.rows import Row, rows
 from fettle.types import Message, Task
 
@@ -87,9 +88,9 @@ def suite(config: JSONL) -> Suite:
     Raises:
         DataError: a line is malformed, lacks an answer, or holds one that the reward itself would not pay; or
             there are too few different prompts to hold some out.
-        ConfigError: there is no such reward.
+        ConfigError: there is no such reward, or its judge's key is not where it should be.
     """
-    scored = reward(config.reward)
+    scored = named_reward(config.reward, config.judge)
     name = Path(config.path).stem
     tasks = []
     for row in rows(config.path):

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import overload
 
-from fettle.config import JSONL, Arithmetic, Code, EnvironmentConfig, ReasoningGym, Remote, Rewarded
+from fettle.config import JSONL, Arithmetic, Code, Debate, Dialogue, EnvironmentConfig, ReasoningGym, Remote, Rewarded
 from fettle.environments.base import GameSuite, Suite
 from fettle.environments.rewarded import RewardedSuite
 from fettle.errors import ConfigError
@@ -14,6 +14,8 @@ ENVIRONMENTS: Mapping[type[EnvironmentConfig], str] = MappingProxyType(
     {
         Arithmetic: "fettle.environments.arithmetic:suite",
         Code: "fettle.environments.coding:suite",
+        Debate: "fettle.environments.debate:suite",
+        Dialogue: "fettle.environments.dialogue:suite",
         JSONL: "fettle.environments.jsonl:suite",
         ReasoningGym: "fettle.environments.reasoning_gym:suite",
         Remote: "fettle.environments.remote.client:suite",

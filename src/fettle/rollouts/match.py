@@ -3,8 +3,8 @@
 import asyncio
 import math
 import statistics
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from fettle.chat import Template
 from fettle.config import Limits, SamplingParams
@@ -81,7 +81,7 @@ class _Match:
     async def _spoken(self, player: str) -> Message | None:
         side = self._sides[player]
         if new := self._heard.pop(player, []):
-            side.heard(new)
+            side.heard(_joined(side, new))
         return await side.reply()
 
     def _taken(self, step: GameStep) -> None:
@@ -108,6 +108,14 @@ class _Match:
             player: side.trajectory(group=f"{self._group}/{player}", ending=ending, player=player)
             for player, side in spoke.items()
         }
+
+
+def _joined(side: Conversation, new: Sequence[Message]) -> Sequence[Message]:
+    """What is new to a player: one message with what it was told first, as many templates know no two in a row."""
+    if side.spoke or side.messages[-1].role != "user" or new[0].role != "user":
+        return new
+    begun = side.messages.pop()
+    return [replace(begun, content=f"{begun.content}\n{new[0].content}"), *new[1:]]
 
 
 def _opening(found: tuple[object, ...]) -> tuple[dict[str, Observation], tuple[str, ...]]:

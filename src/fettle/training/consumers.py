@@ -122,7 +122,7 @@ CONSUMERS: Mapping[type[Frozen], Mapping[str, str]] = {
         "weight": DRAWING,
     },
     c.JSONL: {
-        **dict.fromkeys(("path", "reward", "answer_in", "system", "seed", "heldout"), "environments.jsonl"),
+        **dict.fromkeys(("path", "reward", "answer_in", "judge", "system", "seed", "heldout"), "environments.jsonl"),
         "rewards": "environments.table",
         "weight": DRAWING,
     },
@@ -137,6 +137,41 @@ CONSUMERS: Mapping[type[Frozen], Mapping[str, str]] = {
         **dict.fromkeys(("isolation", "workers", "seconds", "output_kib"), "sandbox.pool"),
         **dict.fromkeys(("memory_mib", "processes", "disk_mib"), "sandbox.worker"),
     },
+    c.Code: {
+        **dict.fromkeys(
+            ("problems", "credit", "attempts", "tolerance", "sandbox", "system", "seed", "heldout"),
+            "environments.coding",
+        ),
+        "rewards": "environments.table",
+        "weight": DRAWING,
+    },
+    c.MadeProblems: dict.fromkeys(("min_steps", "max_steps", "largest", "tests"), "environments.code_made"),
+    c.ListedProblems: dict.fromkeys(("path", "format", "shown", "inexact"), "environments.code_files"),
+    c.RewardPart: dict.fromkeys(("reward", "name", "scale", "clip", "bias"), "rewards.composed"),
+    c.Debate: {
+        **dict.fromkeys(
+            ("path", "evidence", "rounds", "order", "team", "zero_sum", "judge", "system", "seed", "heldout"),
+            "environments.debate",
+        ),
+        "weight": DRAWING,
+    },
+    c.RuleJudge: dict.fromkeys(("quotes", "invented"), "environments.verdicts"),
+    c.ModelJudge: dict.fromkeys(("judge", "rubric"), "environments.debate"),
+    c.Dialogue: {
+        **dict.fromkeys(
+            ("path", "turns", "begins", "ends_with", "reward", "answer_in", "judge", "user_reward", "seed", "heldout"),
+            "environments.dialogue",
+        ),
+        **dict.fromkeys(("assistant_system", "user_system"), "environments.dialogue"),
+        "weight": DRAWING,
+    },
+    c.JudgedReward: dict.fromkeys(("judge", "rubric", "scores", "show_answer"), "rewards.judge"),
+    c.Judge: {
+        **dict.fromkeys(("url", "model", "logprobs", "max_tokens", "temperature"), "rewards.judge"),
+        **dict.fromkeys(("concurrency", "seconds", "attempts"), "rewards.judge"),
+        "key_env": "config.judge",
+    },
+    c.WorkedDebates: dict.fromkeys(("tasks", "size", "seed"), SOURCES),
     c.Code: {
         **dict.fromkeys(
             ("problems", "credit", "attempts", "tolerance", "sandbox", "system", "seed", "heldout"),
