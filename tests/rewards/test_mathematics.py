@@ -2,7 +2,7 @@ import pytest
 
 from fettle.errors import DataError, EnvironmentFault
 from fettle.rewards import scored
-from fettle.rewards.mathematics import Verdict, final_answer, math, verdict
+from fettle.rewards.mathematics import SETTINGS, Verdict, final_answer, math, verdict
 from fettle.sandbox import sandbox
 from fettle.types import Message, Task
 
@@ -10,7 +10,7 @@ QUESTION = "What is the sum of x^2 and 1?"
 
 
 async def told(wanted: str, answer: str, *, question: str = QUESTION, symbols: bool = True) -> Verdict:
-    return await verdict(wanted, answer, question=question, symbols=sandbox() if symbols else None)
+    return await verdict(wanted, answer, question=question, symbols=sandbox(SETTINGS) if symbols else None)
 
 
 @pytest.mark.parametrize(

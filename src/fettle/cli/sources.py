@@ -11,6 +11,8 @@ from fettle.config import (
     DemonstrationsConfig,
     Dialogue,
     Episodes,
+    Mathematics,
+    MathematicsFile,
     PreferenceDataConfig,
     Preferences,
     Ratings,
@@ -18,6 +20,7 @@ from fettle.config import (
     StageConfig,
     WorkedCode,
     WorkedDebates,
+    WorkedMathematics,
 )
 from fettle.data import (
     Conversation,
@@ -32,6 +35,7 @@ from fettle.data import (
     ratings,
     split,
     split_by_prompt,
+    worked_mathematics,
     worked_pairs,
 )
 from fettle.environments import Sheltered, sheltered, suite
@@ -60,9 +64,10 @@ def conversations_of(
             list(programs(list(training), slips=data.slips, seed=data.seed)),
             list(programs(source.heldout_tasks(), slips=0.0, seed=data.seed)),
         )
+    written = worked_mathematics if isinstance(data, WorkedMathematics) else demonstrations
     return (
-        list(demonstrations(training, slips=data.slips, seed=data.seed)),
-        list(demonstrations(source.heldout_tasks(), slips=0.0, seed=data.seed)),
+        list(written(training, slips=data.slips, seed=data.seed)),
+        list(written(source.heldout_tasks(), slips=0.0, seed=data.seed)),
     )
 
 
@@ -108,5 +113,6 @@ def files_of(config: StageConfig) -> list[Path]:
         sources = (*config.environments, *((config.rehearsal.data,) if config.rehearsal is not None else ()))
     else:
         sources = (config.data,)
-    kinds = JSONL | Debate | Dialogue | Conversations | Episodes | Preferences | Ratings
+    sources = (*sources, *(source.problems for source in sources if isinstance(source, Mathematics)))
+    kinds = JSONL | MathematicsFile | Debate | Dialogue | Conversations | Episodes | Preferences | Ratings
     return [Path(source.path) for source in sources if isinstance(source, kinds) and source.path is not None]

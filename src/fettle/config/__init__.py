@@ -59,6 +59,7 @@ from fettle.config.losses import (
     SimPO,
     Value,
 )
+from fettle.config.mathematics import MadeMathematics, Mathematics, MathematicsFile, WorkedMathematics
 from fettle.config.offline import PreferenceRun, RewardModelRun, RewardWeighting, SFTRun, Targets
 from fettle.config.parts import (
     USUAL_LIMITS,
@@ -217,4 +218,8 @@ __all__ = [
     "models_of",
     "schema",
     "with_models",
+    "MadeMathematics",
+    "Mathematics",
+    "MathematicsFile",
+    "WorkedMathematics",
 ]

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from fettle.config.base import Frozen
 from fettle.config.coding import Code
 from fettle.config.environments import Arithmetic, ReasoningGym
+from fettle.config.mathematics import WorkedMathematics
 from fettle.config.games import Debate
 
 
@@ -138,7 +139,9 @@ class WorkedPairs(Frozen):
         return self
 
 
-DemonstrationsConfig = Annotated[Conversations | WorkedSums | WorkedCode | WorkedDebates | Episodes, Field(discriminator="type")]
+DemonstrationsConfig = Annotated[
+    Conversations | WorkedSums | WorkedMathematics | WorkedCode | WorkedDebates | Episodes, Field(discriminator="type")
+]
 """What supervised fine-tuning learns from."""
 
 PreferenceDataConfig = Annotated[Preferences | Ratings | WorkedPairs, Field(discriminator="type")]

@@ -7,6 +7,7 @@ from pydantic import Field, JsonValue, model_validator
 from fettle.config.coding import Code
 from fettle.config.games import Debate, Dialogue
 from fettle.config.judge import JudgedReward, check_judge
+from fettle.config.mathematics import Mathematics
 from fettle.config.remote import Remote
 from fettle.config.rewards import Rewarded
 
@@ -86,5 +87,7 @@ class JSONL(Rewarded):
         return self
 
 
-EnvironmentConfig = Annotated[ReasoningGym | Arithmetic | JSONL | Code | Debate | Dialogue | Remote, Field(discriminator="type")]
+EnvironmentConfig = Annotated[
+    ReasoningGym | Arithmetic | JSONL | Mathematics | Code | Debate | Dialogue | Remote, Field(discriminator="type")
+]
 """An environment by its type."""

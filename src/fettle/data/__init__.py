@@ -8,6 +8,7 @@ from fettle.data.preferences import Preference, from_comparisons, preferences
 from fettle.data.ratings import Rating, ratings
 from fettle.data.splits import split, split_by_prompt
 from fettle.data.worked_code import programs
+from fettle.data.worked_mathematics import worked_mathematics
 from fettle.data.worked_pairs import worked_pairs
 from fettle.data.worked_sums import demonstrations, solution
 
@@ -35,5 +36,6 @@ __all__ = [
     "split",
     "split_by_prompt",
     "target_weights",
+    "worked_mathematics",
     "worked_pairs",
 ]

@@ -5,7 +5,18 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import overload
 
-from fettle.config import JSONL, Arithmetic, Code, Debate, Dialogue, EnvironmentConfig, ReasoningGym, Remote, Rewarded
+from fettle.config import (
+    JSONL,
+    Arithmetic,
+    Code,
+    Debate,
+    Dialogue,
+    EnvironmentConfig,
+    Mathematics,
+    ReasoningGym,
+    Remote,
+    Rewarded,
+)
 from fettle.environments.base import GameSuite, Suite
 from fettle.environments.rewarded import RewardedSuite
 from fettle.errors import ConfigError
@@ -17,6 +28,7 @@ ENVIRONMENTS: Mapping[type[EnvironmentConfig], str] = MappingProxyType(
         Debate: "fettle.environments.debate:suite",
         Dialogue: "fettle.environments.dialogue:suite",
         JSONL: "fettle.environments.jsonl:suite",
+        Mathematics: "fettle.environments.mathematics:suite",
         ReasoningGym: "fettle.environments.reasoning_gym:suite",
         Remote: "fettle.environments.remote.client:suite",
     }
@@ -28,7 +40,7 @@ EXTRAS: Mapping[type[EnvironmentConfig], str] = MappingProxyType({ReasoningGym: 
 
 
 @overload
-def suite(config: Arithmetic | Code | ReasoningGym) -> Suite: ...
+def suite(config: Arithmetic | Code | Mathematics | ReasoningGym) -> Suite: ...
 @overload
 def suite(config: EnvironmentConfig) -> Suite | GameSuite: ...
 def suite(config: EnvironmentConfig) -> Suite | GameSuite:

@@ -7,6 +7,7 @@ math-verify, in the sandbox and for a second at most, since sympy can be kept bu
 import re
 from dataclasses import dataclass
 
+from fettle.config import SandboxSettings
 from fettle.errors import DataError, ScorerTimeout
 from fettle.rewards.exact import NAMED, compact, plain, same, small
 from fettle.rewards.matching import expected
@@ -16,7 +17,8 @@ from fettle.types import Task
 
 BOX = re.compile(r"\\f?boxed\s*\{")
 SYMBOLIC = "fettle.rewards.symbolic:equivalent"
-SECONDS = 1.0
+SETTINGS = SandboxSettings(seconds=1.0, memory_mib=1024)
+"""Where expressions are compared, unless a recipe says otherwise."""
 SEPARATORS = re.compile(r",|;|=|±|(?<![a-zA-Z])(?:and|or)(?![a-zA-Z])")
 SHORTEST_COPY = 2
 
@@ -76,7 +78,7 @@ async def verdict(wanted: str, answer: str, *, question: str, symbols: Sandbox |
     if symbols is None or _copied(said, question) or not _is_one(expression, said):
         return Verdict(right=False)
     try:
-        return Verdict(bool(await symbols.trusted(SYMBOLIC, wanted, answer, seconds=SECONDS)))
+        return Verdict(bool(await symbols.trusted(SYMBOLIC, wanted, answer)))
     except ScorerTimeout:
         return Verdict(right=False, timed_out=True)
 

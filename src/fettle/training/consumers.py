@@ -121,6 +121,14 @@ CONSUMERS: Mapping[type[Frozen], Mapping[str, str]] = {
         "rewards": "environments.table",
         "weight": DRAWING,
     },
+    c.Mathematics: {
+        **dict.fromkeys(("problems", "attempts", "system", "seed", "heldout"), "environments.mathematics"),
+        "rewards": "environments.table",
+        "weight": DRAWING,
+    },
+    c.MadeMathematics: dict.fromkeys(("kinds", "difficulty"), "environments.mathematics"),
+    c.MathematicsFile: dict.fromkeys(("path", "checker", "sandbox"), "environments.mathematics"),
+    c.WorkedMathematics: dict.fromkeys(("tasks", "slips", "size", "seed"), SOURCES),
     c.JSONL: {
         **dict.fromkeys(("path", "reward", "answer_in", "judge", "system", "seed", "heldout"), "environments.jsonl"),
         "rewards": "environments.table",
