@@ -105,11 +105,11 @@ class Worker:
         Raises:
             SandboxError: its walls could not be built, or it did not come so far.
         """
+        frame = json.dumps(spec).encode()
         ours, theirs = socket.socketpair()
         ours.settimeout(_BEGIN_SECONDS)
         with theirs:
             self._send({"job": seconds, "with": True}, (theirs.fileno(), *streams))
-        frame = json.dumps(spec).encode()
         try:
             ours.sendall(struct.pack(">Q", len(frame)) + frame)
             word = ours.recv(1)

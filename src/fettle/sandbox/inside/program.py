@@ -9,6 +9,7 @@ import builtins
 import gc
 import json
 import os
+import signal
 import socket
 import struct
 import sys
@@ -35,6 +36,7 @@ def main(control: socket.socket) -> None:
     code = 1
     try:
         gc.enable()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         spec = _frame(control)
         code = _KINDS[spec["kind"]](spec, control)
     except Ended:
@@ -172,9 +174,8 @@ def _raised(error: BaseException) -> list[str]:
 def _trusted(spec: Spec, control: socket.socket) -> int:
     """Call an installed function, whose module the worker imported, and say what it returned."""
     module, _, name = spec["function"].partition(":")
-    function = getattr(sys.modules[module], name)
     control.sendall(b"R")
-    answer = _answer(function, spec["arguments"], json.dumps)
+    answer = _answer(lambda *arguments: getattr(sys.modules[module], name)(*arguments), spec["arguments"], json.dumps)
     control.sendall(f"{{{answer}}}\n".encode())
     return 0
 

@@ -63,8 +63,7 @@ def main() -> None:
 def _confined(settings: Settings, channel: Channel) -> None:
     if settings.isolation != "namespaces":
         if sys.platform == "linux":
-            kernel.die_with_parent(signal.SIGKILL)
-            kernel.adopt_orphans()
+            kernel.adopt_orphans()  # which die of no namespace's end; it is this process that ends them
         _serve(channel, _walls_without_namespaces(settings))
         return
     if kernel.machine() not in syscalls.MACHINES:
