@@ -107,7 +107,10 @@ def test_transcripts_are_of_tasks_that_went_from_wrong_to_right(tmp_path):
             {
                 "task": task,
                 "reward": reward,
-                "messages": [["user", f"question {task}"], ["assistant", f"said {reward}"]],
+                "messages": [
+                    {"role": "user", "content": f"question {task}"},
+                    {"role": "assistant", "content": f"said {reward}"},
+                ],
             }
             for task, reward in rewards.items()
         )

@@ -11,7 +11,7 @@ from fettle.config import LocalEngine, SamplingParams
 from fettle.engine.local import LocalBackend
 from fettle.errors import EnvironmentFault
 from fettle.training import evaluate
-from fettle.training.evaluation import solved_at
+from fettle.training.evaluation import chances_at
 from fettle.training.measures import exact_kl
 from fettle.training.standings import standings
 
@@ -39,10 +39,10 @@ async def evaluated(tiny, engine, reward, **settings):
 def test_pass_at_k_is_told_for_doublings_and_for_all():
     """Of three tasks one is always right, one is right once in four, one never; half a point is not right."""
     by_task = [[1.0, 1.0, 1.0, 1.0], [0.0, 1.0, 0.5, 0.0], [0.5, 0.5, 0.5, 0.5]]
-    assert solved_at(by_task, 4) == pytest.approx({1: 1.25 / 3, 2: 1.5 / 3, 4: 2 / 3})
-    assert set(solved_at([[1.0] * 6], 6)) == {1, 2, 4, 6}
-    assert solved_at([*by_task, [1.0, 1.0]], 4) == solved_at(by_task, 4)  # a task that lost completions is left out
-    assert solved_at([[1.0]], 4) == {}
+    assert chances_at(by_task, 4) == {1: [1.0, 0.25, 0.0], 2: [1.0, 0.5, 0.0], 4: [1.0, 1.0, 0.0]}
+    assert set(chances_at([[1.0] * 6], 6)) == {1, 2, 4, 6}
+    assert chances_at([*by_task, [1.0, 1.0]], 4) == chances_at(by_task, 4)  # one that lost completions is left out
+    assert chances_at([[1.0]], 4) == {}
 
 
 async def test_the_first_completion_of_a_task_is_the_same_however_many_follow(tiny, engine):
@@ -55,7 +55,19 @@ async def test_the_first_completion_of_a_task_is_the_same_however_many_follow(ti
     assert len({tuple(t.tokens) for t in three.trajectories}) > len(first)
     assert (one.row["heldout/tasks"], three.row["heldout/tasks"]) == (6, 6)
     assert one.pass_at == {}
-    assert {name for name in three.row if "pass@" in name} == {"heldout/pass@1", "heldout/pass@2", "heldout/pass@3"}
+    ends = ("", "_low", "_high")
+    names = {f"heldout/pass@{k}{end}" for k in (1, 2, 3) for end in ends}
+    assert {name for name in three.row if "pass@" in name} == names
+
+
+async def test_pass_at_k_has_an_interval_over_tasks(tiny, engine):
+    def by_task(reply, task):
+        return float(int(task.data["answer"]) % 2)
+
+    found = await evaluated(tiny, engine, by_task, samples=2)
+    assert found.pass_at[1] == found.pass_at[2] == found.reward
+    assert found.pass_intervals[1] == found.pass_intervals[2] == (found.low, found.high)
+    assert found.intervals == {"game": (found.low, found.high)}
 
 
 async def test_the_interval_counts_tasks_and_not_their_completions(tiny, engine):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import typer
 
+from fettle.cli.collect import collect
 from fettle.cli.demo import demo
 from fettle.cli.environments import environments
 from fettle.cli.evaluate import evaluate, sample
@@ -15,6 +16,7 @@ from fettle.cli.pipeline import pipeline
 from fettle.cli.replay import replay
 from fettle.cli.serve import serve
 from fettle.cli.train import train
+from fettle.cli.view import view
 from fettle.errors import ConfigError, FettleError
 
 app = typer.Typer(
@@ -30,6 +32,8 @@ app.command("train")(train)
 app.command("pipeline")(pipeline)
 app.command("eval")(evaluate)
 app.command("sample")(sample)
+app.command("collect")(collect)
+app.command("view")(view)
 app.command("serve")(serve)
 app.command("replay")(replay)
 app.command("plan")(plan)

@@ -2,7 +2,7 @@
 
 import importlib.util
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -92,11 +92,14 @@ def turned_right(folder: Path) -> list[str]:
     return [_pair(before["messages"], after["messages"]) for before, after in turned[:TRANSCRIPTS]]
 
 
-def _pair(before: Sequence[Sequence[str]], after: Sequence[Sequence[str]]) -> str:
-    question = next(content for role, content in reversed(before) if role == "user")
-    replies = [next(content for role, content in reversed(each) if role == "assistant") for each in (before, after)]
-    wrong, right = (reply.replace("\n", "\n          ") for reply in replies)
+def _pair(before: Sequence[Mapping[str, str]], after: Sequence[Mapping[str, str]]) -> str:
+    question = _last(before, "user")
+    wrong, right = (_last(each, "assistant").replace("\n", "\n          ") for each in (before, after))
     return f"  {question}\n  before: {wrong}\n  after:  {right}"
+
+
+def _last(messages: Sequence[Mapping[str, str]], role: str) -> str:
+    return next(message["content"] for message in reversed(messages) if message["role"] == role)
 
 
 def _numbers(folder: "RunFolder", summaries: "Sequence[Summary]", seed: int) -> dict[str, object]:

@@ -38,7 +38,7 @@ def plan(recipe: Recipe, overrides: Overrides = None) -> None:
         for setting in planned.settings:
             value = setting.value if isinstance(setting.value, str) else json.dumps(setting.value)
             rows.append((setting.key, setting.consumer.removeprefix("fettle."), value))
-        _print_columns(rows)
+        print_columns(rows)
         print()
         for what, how_many in planned.batch:
             print(f"  {what}: {how_many}")
@@ -51,7 +51,7 @@ def plan(recipe: Recipe, overrides: Overrides = None) -> None:
         print()
 
 
-def _print_columns(rows: Sequence[tuple[str, ...]]) -> None:
+def print_columns(rows: Sequence[tuple[str, ...]]) -> None:
     """No table that folds or crops: what stands there is there to be copied."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
@@ -93,7 +93,7 @@ def runs(
     for run in found:
         reward = "" if run.reward is None else f"{run.reward:.3f}"
         rows.append((run.name, run.kind, run.status, str(run.steps), reward, run.started[:16].replace("T", " ")))
-    _print_columns(rows)
+    print_columns(rows)
 
 
 def info(as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False) -> None:

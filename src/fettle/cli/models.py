@@ -1,7 +1,6 @@
 """Finished models put to use: which checkpoint a run folder stands for, its score on held-out tasks, its replies."""
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 from fettle.chat import Template, load_tokenizer
@@ -17,16 +16,14 @@ from fettle.config import (
     StageConfig,
 )
 from fettle.config.load import load
-from fettle.config.runs import names_stage
 from fettle.engine.local.policy import STATE
 from fettle.environments import suite
 from fettle.errors import ModelError
 from fettle.tracking import RunFolder
 from fettle.tracking.folder import read_object
-from fettle.training import Evaluation, Session, evaluate
+from fettle.training import Session
 from fettle.training.pipeline import StageEnd
-from fettle.training.players import opponents, sides
-from fettle.training.standings import heldout_params, measuring_run, policies_of, standings
+from fettle.training.standings import measuring_run, policies_of, standings
 from fettle.types import Message
 
 RUNS = Path("runs")
@@ -36,37 +33,6 @@ RUNS = Path("runs")
 def stages_of(config: RunConfig) -> tuple[StageConfig, ...]:
     """The runs of a recipe."""
     return config.stages if isinstance(config, Pipeline) else (config,)
-
-
-async def evaluation(config: RLRun, weights: str) -> Evaluation:
-    """The held-out tasks of a recipe, put to a model or a checkpoint."""
-    check_kind(weights, scores=False)
-    suites = [suite(environment) for environment in config.environments]
-
-    def template_of(model: str) -> Template:
-        return Template(load_tokenizer(tokenizer_of(config.engine, model)))
-
-    params, start = heldout_params(config, template_of(weights)), config.policy.model
-    async with engine_of(config.engine, Path()) as engine:
-        return await evaluate(
-            suites,
-            tasks=config.evaluation.tasks,
-            sampler=await engine.sampler(weights),
-            template=template_of(weights),
-            params=params,
-            limits=config.limits,
-            seed=config.seed,
-            samples=config.evaluation.samples,
-            opponents=await opponents(
-                config,
-                suites,
-                engine=engine,
-                template_of=template_of,
-                params=params,
-                start=start if isinstance(start, str) and not names_stage(start) else None,
-            ),
-            sides=partial(sides, config),
-        )
 
 
 async def policy_rows(ends: Sequence[StageEnd]) -> dict[str, dict[str, float]]:

@@ -10,6 +10,7 @@ from typing import Any
 from fettle.errors import DataError
 from fettle.rollouts.group import Group
 from fettle.rows import openai_message
+from fettle.tracking.base import Transcript
 from fettle.types import Completion, Failed, Message, Task, ToolCall, Trajectory, Turn
 
 Fields = dict[str, Any]
@@ -253,6 +254,21 @@ class Wanted:
             (self.endings is not None and ending not in self.endings, "ended otherwise"),
         )
         return next((reason for unwanted, reason in reasons if unwanted), None)
+
+
+def transcript(trajectory: Trajectory) -> Transcript:
+    """A trajectory for people to read."""
+    expected = trajectory.task.data.get("answer")
+    return Transcript(
+        title=trajectory.task.id,
+        messages=trajectory.messages,
+        reward=trajectory.reward,
+        components=trajectory.components,
+        note=f"expected answer: {expected}" if expected is not None else "",
+        ending=trajectory.ending,
+        player=trajectory.player,
+        group=trajectory.group,
+    )
 
 
 # --- telling others -------------------------------------------------------------------------------

@@ -17,6 +17,12 @@ class Transcript:
     reward: float
     components: Mapping[str, float]
     note: str = ""
+    ending: str = ""
+    """The limit that cut it short."""
+    player: str = ""
+    """Whose side of a game it is."""
+    group: str = ""
+    """Those that are compared with each other share one."""
 
 
 class Tracker(Protocol):

@@ -35,6 +35,11 @@ def claim(folder: Path) -> BinaryIO:
     raise StorageError(f"the run in {folder} is being written by another process: wait for it, or start a new run")
 
 
+def hold(file: BinaryIO) -> bool:
+    """Hold an open file until it is closed; False where someone else does."""
+    return _locked(file, exclusively=True)
+
+
 def is_claimed(folder: Path) -> bool:
     """Whether a living process holds the run in ``folder``."""
     try:

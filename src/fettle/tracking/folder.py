@@ -131,6 +131,11 @@ class RunFolder:
         """One page an evaluation."""
         return self.path / "transcripts"
 
+    @property
+    def evaluations(self) -> Path:
+        """Every held-out episode: one file an evaluation, one JSON object a line."""
+        return self.path / "evaluations"
+
     def discard_unbegun(self) -> None:
         """Take the folder away if no step of the run, and no evaluation, has left anything in it."""
         if not any((*self.path.rglob(self.metrics_path.name), *self.path.rglob(self.progress_path.name))):

@@ -23,6 +23,10 @@ NGRAMS = (1, 2)
 Z = 1.959963984540054  # two-sided 95 %
 
 
+Interval = tuple[float, float]
+"""The ends of a 95 % interval."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Evaluation:
     """Held-out scores: mean reward, its 95 % interval, and the episodes behind it."""
@@ -37,6 +41,10 @@ class Evaluation:
     failures: tuple[Failed, ...]
     win_rates: Mapping[str, float] = field(default_factory=dict)
     """Of games, against the opponents: by environment and player, and over all of them under no name."""
+    intervals: Mapping[str, Interval] = field(default_factory=dict)
+    """Of each of ``by_suite``."""
+    pass_intervals: Mapping[int, Interval] = field(default_factory=dict)
+    """Of each of ``pass_at``."""
 
     @property
     def row(self) -> dict[str, float]:
@@ -46,9 +54,11 @@ class Evaluation:
             **({"heldout/reward_low": self.low, "heldout/reward_high": self.high} if math.isfinite(self.low) else {}),
             "heldout/tasks": float(len({(t.group, t.task.id) for t in self.trajectories})),
             "heldout/failed": float(len(self.failures)),
-            "heldout/tokens_mean": statistics.fmean(t.num_sampled for t in self.trajectories),
+            **self._lengths(),
             **self._diversity(),
             **{f"heldout/pass@{k}": share for k, share in self.pass_at.items()},
+            **{f"heldout/pass@{k}_low": low for k, (low, _) in self.pass_intervals.items()},
+            **{f"heldout/pass@{k}_high": high for k, (_, high) in self.pass_intervals.items()},
             **(
                 {f"heldout/reward/{name}": score for name, score in self.by_suite.items()}
                 if len(self.by_suite) > 1
@@ -56,6 +66,11 @@ class Evaluation:
             ),
             **{"/".join(filter(None, ("heldout/win_rate", name))): share for name, share in self.win_rates.items()},
         }
+
+    def _lengths(self) -> dict[str, float]:
+        """Nothing of what was drawn where no tokens are told."""
+        drawn = [trajectory.num_sampled for trajectory in self.trajectories]
+        return {"heldout/tokens_mean": statistics.fmean(drawn)} if any(drawn) else {}
 
     def _diversity(self) -> dict[str, float]:
         """Of what the policy said, turn by turn."""
@@ -128,20 +143,30 @@ async def evaluate(
     by_task = _rewards_by_task(trajectories)
     rewards = [statistics.fmean(earned) for earned in by_task.values()]
     low, high = interval(rewards)
-    by_suite = {
-        label: statistics.fmean(of_suite)
+    of_suites = {
+        label: of_suite
         for label in dict.fromkeys(side_of(each.label, each.player) for each in asked)
         if (of_suite := [reward for (group, _), reward in zip(by_task, rewards, strict=True) if group == label])
     }
-    pass_at = solved_at(list(by_task.values()), samples) if samples > 1 else {}
-    mean = statistics.fmean(rewards)
-    return Evaluation(mean, low, high, by_suite, pass_at, trajectories, failures, _win_rates(trajectories))
+    chances = chances_at(list(by_task.values()), samples) if samples > 1 else {}
+    return Evaluation(
+        statistics.fmean(rewards),
+        low,
+        high,
+        {label: statistics.fmean(of_suite) for label, of_suite in of_suites.items()},
+        {k: statistics.fmean(each) for k, each in chances.items()},
+        trajectories,
+        failures,
+        _win_rates(trajectories),
+        {label: interval(of_suite) for label, of_suite in of_suites.items()},
+        {k: interval(each) for k, each in chances.items()},
+    )
 
 
 def _asked(
     suites: Sequence[Suite | GameSuite], tasks: int, samples: int, sides: Callable[[GameSuite], Sequence[str]]
 ) -> Iterator[_Asked]:
-    for (suite, share), label in zip(_shares(suites, tasks), _labels(suites), strict=True):
+    for (suite, share), label in zip(_shares(suites, tasks), labels(suites), strict=True):
         players = sides(suite) if isinstance(suite, GameSuite) else ("",)
         for task in suite.heldout_tasks()[:share]:
             for player in players:
@@ -181,19 +206,14 @@ def side_of(label: str, player: str) -> str:
     return f"{label}/{player}" if player else label
 
 
-def solved_at(by_task: Sequence[Sequence[float]], samples: int) -> dict[int, float]:
-    """pass@k for k = 1, 2, 4, ... and ``samples``, from the rewards of each task's completions.
+def chances_at(by_task: Sequence[Sequence[float]], samples: int) -> dict[int, list[float]]:
+    """For k = 1, 2, 4, ... and ``samples``, each task's chance that one of k completions is right.
 
     A completion is right if it earns 1 or more. Tasks that lost a completion to a failure are left out.
     """
-    whole = [earned for earned in by_task if len(earned) == samples]
+    right = [sum(reward >= 1 for reward in earned) for earned in by_task if len(earned) == samples]
     sizes = sorted({*(2**power for power in range(samples.bit_length())), samples})
-    if not whole:
-        return {}
-    return {
-        k: statistics.fmean(pass_at_k(sum(reward >= 1 for reward in earned), samples, k) for earned in whole)
-        for k in sizes
-    }
+    return {k: [pass_at_k(correct, samples, k) for correct in right] for k in sizes} if right else {}
 
 
 def _rewards_by_task(trajectories: Sequence[Trajectory]) -> dict[tuple[str, str], list[float]]:
@@ -204,7 +224,7 @@ def _rewards_by_task(trajectories: Sequence[Trajectory]) -> dict[tuple[str, str]
     return found
 
 
-def interval(rewards: Sequence[float]) -> tuple[float, float]:
+def interval(rewards: Sequence[float]) -> Interval:
     """A 95 % interval of the mean.
 
     Rewards within [0, 1] get Wilson's score interval (1927), which stays honest when all are equal; a variable in
@@ -220,7 +240,7 @@ def interval(rewards: Sequence[float]) -> tuple[float, float]:
     return mean - half, mean + half
 
 
-def _labels(suites: Sequence[Suite | GameSuite]) -> list[str]:
+def labels(suites: Sequence[Suite | GameSuite]) -> list[str]:
     """The suites' names; those that share one are numbered."""
     names = [suite.name for suite in suites]
     return [name if names.count(name) == 1 else f"{name}-{names[:at].count(name) + 1}" for at, name in enumerate(names)]

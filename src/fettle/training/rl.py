@@ -9,7 +9,7 @@ from fettle.data import Conversation
 from fettle.engine import Engine, Sampler
 from fettle.environments import GameSuite, Suite
 from fettle.rollouts import stream
-from fettle.tracking import Transcript
+from fettle.rollouts.trajectories import transcript
 from fettle.training.critic import PART, critic_spec, policy_spec
 from fettle.training.drawing import Drawer
 from fettle.training.evaluation import Evaluation, evaluate
@@ -24,7 +24,7 @@ from fettle.training.rehearsal import Rehearser
 from fettle.training.session import Session, Summary
 from fettle.training.timing import Stopwatch
 from fettle.training.trust import pulls_to_reference
-from fettle.types import Trajectory
+from fettle.training.watching import alarms, signs
 
 TRANSCRIPTS = 8
 """Held-out conversations written out at each evaluation."""
@@ -150,14 +150,11 @@ async def _evaluate(
     if drawer.scorer is not None and run.reward_model is not None:
         row |= await drawer.scorer.heldout_row(result.trajectories)
         row |= alarm_row([*session.progress.evaluations, row], run.reward_model.monitor)
+    row |= signs(result.trajectories)
+    row |= alarms([*session.progress.evaluations, row], run.alarms)
     await session.evaluated(learner.policy, done, result.reward, row)
-    session.transcripts(done, [_page(trajectory) for trajectory in result.trajectories[:TRANSCRIPTS]])
-    session.episodes(done, result.trajectories)
+    transcripts = list(map(transcript, result.trajectories))
+    session.transcripts(done, transcripts[:TRANSCRIPTS])
+    session.episodes(done, transcripts)
     session.failures(done, "evaluation", result.failures)
     return result
-
-
-def _page(trajectory: Trajectory) -> Transcript:
-    expected = trajectory.task.data.get("answer")
-    note = f"expected answer: {expected}" if expected is not None else ""
-    return Transcript(trajectory.task.id, trajectory.messages, trajectory.reward, trajectory.components, note)

@@ -1,7 +1,6 @@
 """What every loop shares: where it stands, when it saves, what it keeps, and when it is time to stop."""
 
 import asyncio
-import json
 import math
 import shutil
 import time
@@ -15,9 +14,17 @@ from pydantic import ConfigDict, ValidationError
 from fettle.config import Checkpoints, Frozen, PolicySpec
 from fettle.engine import Engine, Policy
 from fettle.errors import CheckpointError
-from fettle.tracking import Phase, RunFolder, Tracker, Transcript, record_failures, write_atomically
+from fettle.tracking import (
+    Phase,
+    RunFolder,
+    Tracker,
+    Transcript,
+    record_failures,
+    write_atomically,
+    write_transcripts,
+)
 from fettle.training.callbacks import Callback
-from fettle.types import Failed, Trajectory
+from fettle.types import Failed
 
 
 class Progress(Frozen):
@@ -187,15 +194,9 @@ class Session:
         """Readable samples."""
         self._tracker.transcripts(step, pages)
 
-    def episodes(self, step: int, trajectories: Sequence[Trajectory]) -> None:
+    def episodes(self, step: int, transcripts: Sequence[Transcript]) -> None:
         """Every held-out episode of one evaluation, a line each, for later comparison."""
-        lines = [
-            json.dumps({"task": t.task.id, "reward": t.reward, "messages": [(m.role, m.content) for m in t.messages]})
-            for t in trajectories
-        ]
-        folder = self.folder.path / "evaluations"
-        folder.mkdir(exist_ok=True)
-        write_atomically(folder / f"step-{step:06d}.jsonl", "\n".join(lines) + "\n")
+        write_transcripts(self.folder, step, transcripts)
 
     def failures(self, step: int, phase: Phase, failed: Sequence[Failed]) -> None:
         """Every episode that broke, a line each, with its reason."""
