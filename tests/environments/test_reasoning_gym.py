@@ -6,8 +6,9 @@ import pytest
 
 from fettle.config import ReasoningGym
 from fettle.environments import suite
-from fettle.environments.reasoning_gym import HASH_ORDERED, REFUSED, scored
+from fettle.environments.reasoning_gym import EXECUTED, HASH_ORDERED, REFUSED, _task, scored, scored_inside
 from fettle.errors import ConfigError, EnvironmentFault
+from fettle.rewards import in_tags
 from fettle.types import Message, Task
 
 SUMS = {"max_terms": 3, "max_digits": 2}
@@ -137,12 +138,40 @@ def test_refused_datasets_say_why(name):
     assert caught.value.message == f"{name} of reasoning-gym cannot be used: {REFUSED[name]}"
 
 
-def test_the_nine_that_execute_answers_are_refused():
-    nine = {name for name, why in REFUSED.items() if "runs the model's answer as Python code" in why}
-    assert nine == {
+def test_the_nine_that_execute_answers_are_scored_in_the_sandbox():
+    assert set(EXECUTED) == {
         *("countdown", "puzzle24", "simple_integration", "intermediate_integration", "polynomial_multiplication"),
         *("string_insertion", "spiral_matrix", "binary_matrix", "n_queens"),
     }
+    assert not set(EXECUTED) & set(REFUSED)
+
+
+@pytest.mark.parametrize("name", EXECUTED)
+async def test_they_pay_for_their_own_answer_and_execute_nothing(name, tmp_path):
+    config = ReasoningGym(task=name, heldout=1)
+    task = _task(config, seed=1)
+    reward, trace = in_tags(scored_inside(config)), tmp_path / "trace"
+    code = f"__import__('pathlib').Path({str(trace)!r}).touch()"
+    assert EXECUTED[name].fullmatch(task.data["answer"])
+    assert await reward(f"<answer>{task.data['answer']}</answer>", task) == 1.0
+    for answer in (code, f"[{code}]", f"({code}) or 24", "().__class__", "", "no idea"):
+        assert await reward(f"<answer>{answer}</answer>", task) == 0.0
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize(("name", "hostile"), [("puzzle24", "9**9**9**9"), ("simple_integration", "9**9**9**9*x")])
+async def test_an_answer_that_keeps_a_scorer_busy_is_wrong(name, hostile):
+    config = ReasoningGym(task=name, heldout=1, partial_credit=True)
+    task = _task(config, seed=1)
+    assert await scored_inside(config)(hostile, task) < 0.1
+    assert await scored_inside(config)(task.data["answer"], task) == 1.0
+
+
+async def test_a_whole_suite_of_them_plays():
+    made = suite(ReasoningGym(task="countdown", heldout=3))
+    for each in (*made.heldout_tasks(), made.training_task(0)):
+        assert await paid(made, each, each.data["answer"]) == 1.0
+        assert await paid(made, each, f"{each.data['answer']} + 1") == 0.0
 
 
 @pytest.mark.skipif(not sys.flags.hash_randomization, reason="sets keep their order in this process")

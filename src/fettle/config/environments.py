@@ -10,6 +10,7 @@ from fettle.config.judge import JudgedReward, check_judge
 from fettle.config.mathematics import Mathematics
 from fettle.config.remote import Remote
 from fettle.config.rewards import Rewarded
+from fettle.config.sandbox import SandboxSettings
 
 ANSWER_IN_TAGS = "Work it out, then give the final answer as <answer>...</answer>."
 
@@ -26,6 +27,8 @@ class ReasoningGym(Rewarded):
     """System message before each question; null for none."""
     partial_credit: bool = False
     """Pay the scorer's partial credit; otherwise only a full score earns 1."""
+    sandbox: SandboxSettings = SandboxSettings(seconds=1.0, memory_mib=1024)
+    """Where those scorers work that run answers as Python code; ``seconds`` are those of one answer."""
     seed: int = 0
     """Seed of the tasks."""
     heldout: Annotated[int, Field(ge=1)] = 200

@@ -1,6 +1,7 @@
 """Tasks that the reasoning-gym package generates, scored by its own scorers."""
 
 import dataclasses
+import re
 import sys
 from collections.abc import Mapping
 from random import Random
@@ -12,28 +13,19 @@ from reasoning_gym.factory import DATASETS, create_dataset
 from fettle.config import ReasoningGym
 from fettle.environments.base import Suite
 from fettle.environments.generated import GeneratedSuite, prompt
-from fettle.errors import ConfigError, DataError, EnvironmentFault, did_you_mean
+from fettle.errors import ConfigError, DataError, EnvironmentFault, ScorerError, ScorerTimeout, did_you_mean
 from fettle.rewards import RewardFunction, in_tags
+from fettle.sandbox import isolation, sandbox
 from fettle.types import Task
 
 CRASHES = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 """What the package raises where a setting, a seed or an answer is not to its liking."""
 
-EXECUTES = "its scorer runs the model's answer as Python code in this process, and there is no sandbox for it yet"
 HANGS = "an answer of a few characters can keep its scorer busy without end"
 UNSEEDED = "it draws from a generator that no seed reaches, so that no run could be repeated or resumed"
 
 REFUSED: Mapping[str, str] = MappingProxyType(
     {
-        "binary_matrix": EXECUTES,
-        "countdown": EXECUTES,
-        "intermediate_integration": EXECUTES,
-        "n_queens": EXECUTES,
-        "polynomial_multiplication": EXECUTES,
-        "puzzle24": EXECUTES,
-        "simple_integration": EXECUTES,
-        "spiral_matrix": EXECUTES,
-        "string_insertion": EXECUTES,
         "codeio": UNSEEDED,
         "list_functions": UNSEEDED,
         "coin_flip": HANGS,
@@ -46,6 +38,32 @@ REFUSED: Mapping[str, str] = MappingProxyType(
 )
 """Why a dataset cannot be trained on."""
 
+SUM = re.compile(r"[0-9+*/() \n.-]*")
+EXPRESSION = re.compile(r"(?:[0-9+*/() \n-]|(?<![a-zA-Z])(?:exp|log|sqrt|a?(?:sin|cos|tan)|[a-zA-Z])(?![a-zA-Z]))*")
+NUMBERS = re.compile(r"[0-9,\[\] \n-]*")
+
+EXECUTED: Mapping[str, re.Pattern[str]] = MappingProxyType(
+    {
+        "binary_matrix": NUMBERS,
+        "countdown": SUM,
+        "intermediate_integration": EXPRESSION,
+        "n_queens": re.compile(r"[_Q \n]*"),
+        "polynomial_multiplication": EXPRESSION,
+        "puzzle24": SUM,
+        "simple_integration": EXPRESSION,
+        "spiral_matrix": NUMBERS,
+        "string_insertion": re.compile(r"[a-zA-Z]*"),
+    }
+)
+"""Datasets whose scorers run the answer as Python code: in the sandbox, and only an answer that is of its form. What is
+not is wrong unseen, for code that ran in there could write its own score."""
+
+SCORE = "fettle.environments.gym_scorers:score"
+"""What scores those, in the sandbox."""
+
+LONGEST = 2000
+"""Characters of an answer that is run."""
+
 HASH_ORDERED = frozenset({"isomorphic_strings", "knight_swap", "ransom_note", "word_ladder"})
 """Datasets whose items depend on the order of Python's sets, which differs from process to process."""
 
@@ -55,7 +73,8 @@ def suite(config: ReasoningGym) -> Suite:
     has items at every index; the few that read large files when made are therefore slow (``arc_agi``: 0.4 s a task).
 
     Raises:
-        ConfigError: there is no such dataset, it is refused, or its settings are wrong.
+        ConfigError: there is no such dataset, it is refused, its settings are wrong, or its scorer runs answers as code
+            and nothing here isolates that.
     """
     _check_task(config.task)
     _check_settings(config.task, config.settings)
@@ -71,7 +90,8 @@ def suite(config: ReasoningGym) -> Suite:
         # Some datasets draw with numpy, whose seeds have at most 32 bits.
         return _task(config, seed=rng.getrandbits(31))
 
-    reward = in_tags(scored(scoring, partial_credit=config.partial_credit))
+    executed = config.task in EXECUTED
+    reward = in_tags(scored_inside(config) if executed else scored(scoring, partial_credit=config.partial_credit))
     return GeneratedSuite(config.task, draw, reward, component=config.task, seed=config.seed, heldout=config.heldout)
 
 
@@ -93,11 +113,51 @@ def scored(dataset: Any, *, partial_credit: bool) -> RewardFunction:
         except CRASHES:
             _check_scorer(dataset, task)
             return 0.0
-        if partial_credit or not paid < 1:  # what is no number at all is passed on, to be refused as a fault
-            return float(paid)
-        return 0.0
+        return _credited(paid, partial_credit=partial_credit)
 
     return score
+
+
+def scored_inside(config: ReasoningGym) -> RewardFunction:
+    """As :func:`scored`, by a scorer that works in the sandbox; an answer that it is still busy with there when the
+    time is up is wrong.
+
+    The reward raises:
+        EnvironmentFault: the scorer fails on the task's own answer too.
+        SandboxError: the sandbox failed.
+
+    Raises:
+        ConfigError: nothing here isolates code as the settings ask.
+    """
+    isolation(config.sandbox)
+    place, form = sandbox(config.sandbox), EXECUTED[config.task]
+
+    async def paid(answer: str, task: Task) -> float:
+        found = await place.trusted(SCORE, config.task, config.settings, answer, dict(task.data))
+        return float(found)  # type: ignore[arg-type]
+
+    async def score(answer: str, task: Task) -> float:
+        if len(answer) > LONGEST or not form.fullmatch(answer):
+            return 0.0
+        try:
+            return _credited(await paid(answer, task), partial_credit=config.partial_credit)
+        except ScorerTimeout:
+            return 0.0
+        except ScorerError:
+            own = await paid(str(task.data["answer"]), task)
+            if own < 1:
+                raise EnvironmentFault(
+                    f"the scorer of {task.source} pays only {own} for the task's own answer {task.data['answer']!r}"
+                ) from None
+            return 0.0
+
+    return score
+
+
+def _credited(paid: float, *, partial_credit: bool) -> float:
+    if partial_credit or not paid < 1:  # what is no number at all is passed on, to be refused as a fault
+        return float(paid)
+    return 0.0
 
 
 def _check_scorer(dataset: Any, task: Task) -> None:
