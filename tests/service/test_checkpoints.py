@@ -10,7 +10,9 @@ import pytest
 from fsspec.implementations.local import LocalFileSystem
 
 from fettle.broker import Promise
-from fettle.errors import NotFoundError, SequenceError
+from fettle.config import SamplingParams
+from fettle.engine.base import SampleRequest
+from fettle.errors import FettleError, NotFoundError, SequenceError
 from fettle.service.callers import ANYBODY as ME
 from tests.service.inside import Held, Machine, new_run, saved, trained, until
 
@@ -195,7 +197,8 @@ async def test_going_on_from_a_checkpoint_again_is_the_same_promise_even_if_it_i
             await service.load_run(ME, "r/weights/c", optimizer=True, run_id="later")
 
 
-async def test_a_sampler_that_cannot_be_opened_at_one_start_is_there_at_the_next(machine):
+async def test_a_sampler_that_cannot_be_drawn_from_after_one_start_can_be_after_the_next(machine):
+    asked = [SampleRequest([1], 1, SamplingParams(max_tokens=2))]
     folder = machine.state / "checkpoints/r/sampler_weights"
     async with machine.service() as service:
         await new_run(service, "r")
@@ -204,8 +207,8 @@ async def test_a_sampler_that_cannot_be_opened_at_one_start_is_there_at_the_next
         await until(lambda: service.checkpoint(ME, "r/sampler_weights/c").nbytes)
     folder.rename(folder.with_name("away"))
     async with machine.service() as service:
-        with pytest.raises(NotFoundError):
-            service.sampler(ME, opened.id)
+        with pytest.raises(FettleError):
+            await service.draw(ME, "one", opened.id, asked).result()
     folder.with_name("away").rename(folder)
     async with machine.service() as service:
-        assert service.sampler(ME, opened.id) == opened
+        assert len(await service.draw(ME, "two", opened.id, asked).result()) == 1

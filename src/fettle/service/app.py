@@ -66,7 +66,7 @@ def _health(service: Service) -> APIRouter:
 
     @router.get("/readyz", summary="Whether a token was really generated, and work is taken in")
     async def readyz(response: Response) -> dict[str, bool]:
-        ready = service.ready and not service.stopping
+        ready = service.ready and not service.stopping and service.broker.failed is None
         response.status_code = 200 if ready else 503
         return {"ready": ready}
 

@@ -85,6 +85,6 @@ class Beginnings:
             if promise is None:
                 raise
             return promise
-        if run is not None and promise is not None and entry.created_at > run.created_at:
+        if promise is not None and self._work.made_of(promise.policy) != entry.path:
             return promise
         return await self._checkpoints.fetched(entry)

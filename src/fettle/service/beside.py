@@ -33,12 +33,13 @@ class Beside:
         self._going_on = GoingOn()
 
     async def sweep(self) -> None:
-        """Finish sessions that nobody hears of, and delete checkpoints whose time is up or that were overwritten."""
+        """Finish silent sessions, delete checkpoints whose time is up or that were overwritten, close what is over."""
         for session in self._sessions.silent():
             await self.finish(session)
         for entry in self._checkpoints.expired():
-            self._going_on.begin(f"delete {entry.id}", partial(self._checkpoints.delete, entry))
-        self._going_on.begin("tidy", self._checkpoints.tidy)
+            self._going_on.attempt(f"delete {entry.id}", partial(self._checkpoints.delete, entry))
+        self._going_on.attempt("tidy", self._checkpoints.tidy)
+        self._runs.close_again()
 
     async def close(self, *, patience_s: float) -> None:
         """End what goes on, up to a limit."""

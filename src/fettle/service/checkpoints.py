@@ -1,12 +1,12 @@
 """Checkpoints: whose they are, where they lie, how long they are kept, and who may read them."""
 
 import asyncio
-import hashlib
-import json
 import logging
 import secrets
 import shutil
-from collections.abc import Callable, Collection, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from fettle.broker import Broker, Promise
-from fettle.errors import CheckpointError, DataError, StateError, StorageError
+from fettle.errors import BusyError, CheckpointError, DataError, StateError, StorageError
+from fettle.service import ondisk
 from fettle.service.artifacts import Artifacts
 from fettle.service.callers import Caller
 from fettle.service.clock import Clock
@@ -30,9 +31,11 @@ logger = logging.getLogger(__name__)
 FOLDER = "checkpoints"
 """In the state folder."""
 SCHEME = "fettle://"
-MANIFEST, STATE = "manifest.json", "policy.json"
-"""Files of every checkpoint: the hashes of the others, and what it was made of."""
 LONGEST_TTL_S = 100 * 365 * 86400
+SAVE = "save"
+"""The kind of operations that make them."""
+BEGUN_S = 1.0
+"""After which a run that was beginning may have begun."""
 
 
 class Checkpoints:
@@ -60,12 +63,15 @@ class Checkpoints:
         self._turn = asyncio.Lock()
         self._clock = clock
         self._root = (state / FOLDER).resolve()
-        self._started = clock()
         self._checkpoints: dict[str, CheckpointEntry] = {}
-        self._taken_up: set[str] = set()
-        """Folders that a policy has begun from or taken up since this process began."""
+        self._beginning: Counter[str] = Counter()
+        """Folders that runs are about to begin from."""
+        self._going: Counter[str] = Counter()
+        """Folders that are about to be deleted."""
         self._planned: dict[str, CheckpointEntry] = {}
         """Saves that were announced and are not answered yet, by their folders."""
+        self._inherited: dict[str, CheckpointEntry] = {}
+        """Of these, those that an earlier process announced."""
         self._left: dict[str, str] = {}
         """Folders that were overwritten and are still there, each with the id of its checkpoint."""
 
@@ -81,14 +87,15 @@ class Checkpoints:
                 self._checkpoints[entry.id] = entry
                 self._copying.post(partial(self._kept, entry.id))
         for entry in list(self._planned.values()):
-            written = await asyncio.to_thread(_written, entry)
+            under_way = self._broker.under_way(entry.run, SAVE)
+            written = await asyncio.to_thread(ondisk.written, entry)
             before = self._checkpoints.get(entry.id)
             if written.digest and (before is None or before.created_at < entry.created_at):
                 self._adopt(written)
-            elif written.digest or entry.run not in self._broker.policies():
+            elif written.digest or not under_way:
                 self.retract(entry)
-        self._left |= await asyncio.to_thread(_left, self._root, {**self._checkpoints}, {*self._planned})
-        self._taken_up.update(self._left)  # who knows by whom, before this process began
+        self._inherited = dict(self._planned)
+        self._left |= await asyncio.to_thread(ondisk.left, self._root, {**self._checkpoints}, {*self._planned})
 
     def planned(
         self,
@@ -103,13 +110,15 @@ class Checkpoints:
         """What a save will come to. Where one of that name is overwritten, its folder has another name.
 
         Raises:
-            CheckpointError: there is one of that name, and it is not to be overwritten.
+            CheckpointError: there is one of that name, or will be, and it is not to be overwritten.
         """
         id = f"{run.id}/{kind}/{checked('the name', name)}"
         path = self._root / run.id / kind / name
         if id in self._checkpoints and not overwrite:
             raise CheckpointError(f"there is a checkpoint {id} already: choose another name, or set overwrite")
-        announced = str(path) in self._planned and overwrite
+        announced = any(entry.id == id for entry in self._planned.values())
+        if announced and not overwrite:
+            raise CheckpointError(f"a checkpoint {id} is being saved already: choose another name, or set overwrite")
         if announced or id in self._checkpoints or str(path) in self._left:
             path = path.with_name(f"{name}@{secrets.token_hex(4)}")
         now = self._clock()
@@ -162,8 +171,10 @@ class Checkpoints:
     def answered(self, promise: Promise) -> None:
         """Take note of what a save came to that an earlier process had announced."""
         written = promise.answer
-        if isinstance(written, Checkpoint) and written.path in self._planned:
-            self.saved(self._planned[written.path], promise)
+        if isinstance(written, Checkpoint) and written.path in self._inherited:
+            self.saved(self._inherited.pop(written.path), promise)
+        if promise.kind == SAVE and self._inherited:  # once the others are told of that are answered already
+            asyncio.get_running_loop().call_soon(self._retract_unwritten, promise.policy)
 
     def checkpoint(self, caller: Caller, id: str) -> CheckpointEntry:
         """The caller's checkpoint of that id or address, or one that is public.
@@ -197,9 +208,25 @@ class Checkpoints:
         mine = [entry for entry in self._checkpoints.values() if entry.tenant == tenant and not self._expired(entry)]
         return sorted(mine, key=lambda entry: (entry.created_at, entry.id), reverse=True)
 
-    def take_up(self, path: str) -> None:
-        """Note that a policy goes on from what lies in this folder."""
-        self._taken_up.add(path)
+    def check_there(self, path: str) -> None:
+        """Refuse to go on from a folder that is about to be deleted.
+
+        Raises:
+            StateError: it is.
+        """
+        if self._going[path]:
+            raise StateError(f"the checkpoint {self.uri_of(path)} is being deleted: go on from another")
+
+    @contextmanager
+    def beginning(self, path: str) -> Iterator[None]:
+        """Within it a run is made that begins from what lies in a folder, which stays as long.
+
+        Raises:
+            StateError: it is about to be deleted.
+        """
+        self.check_there(path)
+        with _counted(self._beginning, path):
+            yield
 
     async def publish(self, entry: CheckpointEntry, *, public: bool) -> CheckpointEntry:
         """Let every tenant read it, or only its owner."""
@@ -213,32 +240,30 @@ class Checkpoints:
         """Delete it.
 
         A policy that went on from it may have to be made again from the journal until it is next written down whole,
-        which is therefore done before.
+        which is therefore done before; from here on no other can.
 
         Raises:
+            BusyError: a run is beginning from it.
             StateError: a run goes on with it as its base model.
+            StorageError: a policy that went on from it cannot be written down.
         """
-        run = self._standing_on(SCHEME + entry.id)
-        if run is not None:
-            raise StateError(f"the run {run.id} goes on with the checkpoint {entry.id} as its model: complete it first")
-        if entry.path in self._taken_up or entry.created_at < self._started:
-            await self._broker.snapshot_all()
-        async with self._turn:
-            await self._store.remove_checkpoint(_row_of(entry))  # if it was never made whole
-            await self._store.remove_checkpoint(entry.id)
-            self._checkpoints.pop(entry.id, None)
-        self._taken_up.discard(entry.path)
-        await self._artifacts.delete(entry)
+        with _counted(self._going, entry.path):
+            self._check_free(entry)
+            await self._broker.written_down_without(entry.path)
+            async with self._turn:
+                await self._store.remove_checkpoint(_row_of(entry))  # if it was never made whole
+                await self._store.remove_checkpoint(entry.id)
+                self._checkpoints.pop(entry.id, None)
+            await self._artifacts.delete(entry)
 
     async def tidy(self) -> None:
         """Delete what was overwritten, once no run goes on with it, and none would be made again from it."""
-        over = [path for path, id in self._left.items() if self._standing_on(SCHEME + id) is None]
-        if not self._taken_up.isdisjoint(over):
-            await self._broker.snapshot_all()
-        for path in over:
-            await asyncio.to_thread(shutil.rmtree, path, ignore_errors=True)
-            self._left.pop(path, None)
-            self._taken_up.discard(path)
+        free = (path for path, id in self._left.items() if self._standing_on(SCHEME + id) is None)
+        for path in [path for path in free if not self._beginning[path]]:
+            with _counted(self._going, path):
+                await self._broker.written_down_without(path)
+                await asyncio.to_thread(shutil.rmtree, path, ignore_errors=True)
+                self._left.pop(path, None)
 
     def expired(self) -> list[CheckpointEntry]:
         """Those whose time is up, and on which nothing stands."""
@@ -254,6 +279,19 @@ class Checkpoints:
         """End the copying; what is not in the store yet is copied after the next start."""
         await self._copying.close(patience_s=patience_s)
 
+    def _retract_unwritten(self, run_id: str) -> None:
+        """Forget what an earlier process announced of a run, once none of its saves is to come."""
+        if not self._broker.under_way(run_id, SAVE):
+            for entry in [entry for entry in self._inherited.values() if entry.run == run_id]:
+                self.retract(self._inherited.pop(entry.path))
+
+    def _check_free(self, entry: CheckpointEntry) -> None:
+        run = self._standing_on(SCHEME + entry.id)
+        if run is not None:
+            raise StateError(f"the run {run.id} goes on with the checkpoint {entry.id} as its model: complete it first")
+        if self._beginning[entry.path]:
+            raise BusyError(f"a run is beginning from the checkpoint {entry.id}: delete it in a moment", BEGUN_S)
+
     def _adopt(self, written: CheckpointEntry) -> None:
         """From here on it is the checkpoint of its name; what it took the place of can go."""
         self._planned.pop(written.path, None)
@@ -268,7 +306,7 @@ class Checkpoints:
 
     async def _measured(self, entry: CheckpointEntry) -> None:
         """Put it into the catalogue, with its size."""
-        files = await asyncio.to_thread(_files, Path(entry.path))
+        files = await asyncio.to_thread(ondisk.files_of, Path(entry.path))
         if entry.id in self._checkpoints:
             await self._changed(entry.id, nbytes=sum(size for _, size in files))
         if _row_of(entry) != entry.id:
@@ -306,16 +344,16 @@ class Checkpoints:
         return entry.expires_at is not None and entry.expires_at <= self._clock()
 
 
-def _written(entry: CheckpointEntry) -> CheckpointEntry:
-    """The entry with what is in its folder, if that was written."""
-    folder = Path(entry.path)
+@contextmanager
+def _counted(folders: Counter[str], path: str) -> Iterator[None]:
+    """Within it a folder is among the others."""
+    folders[path] += 1
     try:
-        version = int(json.loads((folder / STATE).read_text())["policy_version"])
-        with (folder / MANIFEST).open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-    except (OSError, ValueError, TypeError, KeyError):
-        return entry
-    return replace(entry, digest=digest, policy_version=version, nbytes=sum(size for _, size in _files(folder)))
+        yield
+    finally:
+        folders[path] -= 1
+        if not folders[path]:
+            del folders[path]
 
 
 def _id_of(entry: CheckpointEntry) -> str:
@@ -325,22 +363,6 @@ def _id_of(entry: CheckpointEntry) -> str:
 def _row_of(entry: CheckpointEntry) -> str:
     """The id under which the catalogue has a save that was announced: what it may take the place of has the other."""
     return f"{entry.run}/{entry.kind}/{Path(entry.path).name}"
-
-
-def _left(root: Path, kept: Mapping[str, CheckpointEntry], planned: Collection[str]) -> dict[str, str]:
-    """Folders of checkpoints that have another one now, each with the checkpoint's id."""
-    found: dict[str, str] = {}
-    for entry in kept.values():
-        folder = root / entry.run / entry.kind
-        for path in (folder / entry.name, *folder.glob(f"{entry.name}@*")):
-            if str(path) != entry.path and str(path) not in planned and path.is_dir():
-                found[str(path)] = entry.id
-    return found
-
-
-def _files(folder: Path) -> list[tuple[str, int]]:
-    found = (path for path in folder.rglob("*") if path.is_file())
-    return sorted((path.relative_to(folder).as_posix(), path.stat().st_size) for path in found)
 
 
 def _expiry(now: datetime, ttl_seconds: float | None) -> datetime | None:

@@ -87,9 +87,10 @@ class Service:
 
     async def recovered(self) -> "Service":
         """Itself, with everything that the catalogue knows."""
-        self.broker.when_answered(self._work.answered)
         for kept in (self.usage, self.sessions, self._runs, self._checkpoints, self._samplers):
             await kept.load()
+        # Not before it is known what was counted.
+        self.broker.when_answered(self._work.answered)
         await self.usage.reconcile(self.broker)
         self._runs.reconcile(self.usage.knows)
         self.usage.when_emptied(self._beside.pause_unpaid)

@@ -160,7 +160,8 @@ class Runs:
 
     def standing_on(self, address: str) -> Run | None:
         """A run that goes on with a checkpoint, by its address, in the place of a base model."""
-        alive = (run for run in self._runs.values() if run.state in ("active", "paused"))
+        policies = self._broker.policies()
+        alive = (run for run in self._runs.values() if run.state not in OVER or run.id in policies)
         return next((run for run in alive if run.spec.model == address), None)
 
     def check_worked_on(self, run: Run) -> None:
@@ -223,6 +224,12 @@ class Runs:
                 self._closing(run.id)
             elif run.state == "paused" and not policies[run.id].parked:
                 self.rest(run)
+
+    def close_again(self) -> None:
+        """Have policies closed of runs that are over and could not be closed before."""
+        for run_id in self._broker.policies():
+            if run_id in self._runs and self._runs[run_id].state in OVER:
+                self._going_on.attempt(f"close {run_id}", partial(self._close, run_id))
 
     async def close(self, *, patience_s: float) -> None:
         """End what goes on beside, up to a limit."""

@@ -1,11 +1,10 @@
 """What is told of a run as it goes on: its metrics, its clients' episodes, and its last draws."""
 
 import asyncio
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,8 +13,9 @@ from fettle.broker import Promise
 from fettle.engine.base import SampleRequest
 from fettle.service.clock import Clock
 from fettle.service.later import Later
+from fettle.service.recent import Drawn, Recent
 from fettle.service.series import Series
-from fettle.types import Completion, ForwardResult, OptimResult
+from fettle.types import ForwardResult, OptimResult
 
 Result = TypeVar("Result")
 
@@ -26,18 +26,6 @@ MOST_BYTES = 64 << 20
 """Of each of a run's files that clients add to: what they add beyond is refused."""
 THREADS = 4
 """That read and write files; of each file one at a time."""
-DRAWS_KEPT = 64
-"""Of each run, in memory."""
-
-
-@dataclass(frozen=True, slots=True)
-class Drawn:
-    """A draw of a run, as it was; its tokens are read only by whoever wants their text."""
-
-    at: datetime
-    requests: Sequence[SampleRequest]
-    completions: Sequence[Completion]
-    """Request after request."""
 
 
 @dataclass(slots=True)
@@ -73,7 +61,7 @@ class Told:
         self._steps: dict[str, _Step] = defaultdict(_Step)
         self._series: dict[tuple[str, str], Series] = {}
         """By run and file."""
-        self._draws: dict[str, deque[Drawn]] = {}
+        self._draws = Recent()
         self._threads = ThreadPoolExecutor(THREADS, "fettle-told")
 
     def worked(self, run_id: str, promise: Promise) -> None:
@@ -108,17 +96,16 @@ class Told:
         """Count a draw for the step that comes next, and keep it for whoever looks."""
         self._steps[run_id].seconds += promise.seconds
         if isinstance(promise.answer, list):
-            drawn = Drawn(self._clock(), requests, promise.answer)
-            self._draws.setdefault(run_id, deque(maxlen=DRAWS_KEPT)).append(drawn)
+            self._draws.add(run_id, Drawn(self._clock(), requests, promise.answer))
 
     def draws(self, run_id: str) -> list[Drawn]:
         """The last draws of a run, newest first."""
-        return list(reversed(self._draws.get(run_id, ())))
+        return self._draws.of(run_id)
 
     def forget(self, run_id: str) -> None:
         """Let go of what is in memory of a run that is over; what was written can still be read."""
         self._steps.pop(run_id, None)
-        self._draws.pop(run_id, None)
+        self._draws.forget(run_id)
         for name in (METRICS, EPISODES):
             if (series := self._series.get((run_id, name))) is not None:
                 series.forget()

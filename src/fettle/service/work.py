@@ -5,8 +5,10 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from weakref import WeakValueDictionary
 
 from fettle.broker import Broker, Promise
+from fettle.broker.oplog import origin
 from fettle.broker.promises import open_id, operation_id
 from fettle.calls import Call, Create, Load, Restore, Save
 from fettle.engine.base import SampleRequest
@@ -15,7 +17,7 @@ from fettle.service.checkpoints import Checkpoints
 from fettle.service.entries import CheckpointKind, Run, SamplerEntry
 from fettle.service.ids import draw_key, pin_run
 from fettle.service.metrics import Metrics
-from fettle.service.runs import Runs
+from fettle.service.runs import OVER, Runs
 from fettle.service.told import Told
 from fettle.service.usage import Usage
 
@@ -32,7 +34,7 @@ class Work:
         self._usage = usage
         self._told = told
         self._metrics = metrics
-        self._saving = asyncio.Lock()
+        self._saving: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self.watchers: list[Callable[[Promise], object]] = []
         """Told of each promise that is new."""
 
@@ -41,8 +43,11 @@ class Work:
         known = self.known(open_id(run.id))
         if known is None:
             self._usage.check(run.tenant)
-        self._checkpoints.take_up(call.checkpoint if isinstance(call, Load) else str(call.spec.model))
-        promise = await self._runs.open(run, call)
+        if self._runs.find(run.id) is not None:
+            promise = await self._runs.open(run, call)
+        else:
+            with self._checkpoints.beginning(origin(call)):
+                promise = await self._runs.open(run, call)
         if known is None:
             self._runs.idleness.asked(run.id, promise)
             self._tell(promise)
@@ -56,8 +61,8 @@ class Work:
         known = self.known(operation_id(run.id, incarnation, seq))
         if known is None:
             self.check(run)
-        if isinstance(call, Restore):
-            self._checkpoints.take_up(call.checkpoint)
+            if isinstance(call, Restore):
+                self._checkpoints.check_there(call.checkpoint)
         promise = self._broker.submit(run.id, incarnation, seq, call, digest=digest)
         if known is None:
             self._runs.idleness.asked(run.id, promise)
@@ -79,7 +84,9 @@ class Work:
     ) -> Promise:
         """Save a run; the checkpoint is in the catalogue before it is written."""
         said = digest or _digest(kind, name, ttl_seconds, overwrite)
-        async with self._saving:  # so that each is planned beside those that were announced
+        async with self._saving.setdefault(
+            run.id, asyncio.Lock()
+        ):  # so that each is planned beside those that were announced
             id = "" if seq is None else operation_id(run.id, self.number(run, incarnation, seq)[0], seq)
             if self.known(id) is not None:
                 return self.submit(run, incarnation, seq, Save(name, optimizer=kind == "weights"), digest=said)
@@ -113,8 +120,7 @@ class Work:
             self._usage.watch(promise, run_id)
             promise.when_done(self._metrics.worked)
             self._tell(promise)
-            if self._is_told(run_id, promise):
-                promise.when_done(partial(self._told.drew, run_id, requests))
+            promise.when_done(partial(self._drew, run_id, requests))
         return promise
 
     def known(self, id: str) -> Promise | None:
@@ -123,6 +129,10 @@ class Work:
             return self._broker.promise(id)
         except NotFoundError:
             return None
+
+    def made_of(self, run_id: str) -> str | None:
+        """The model or the checkpoint's folder that a run's policy began from, as far as it is known."""
+        return self._broker.made_of(run_id)
 
     def check(self, run: Run) -> None:
         """Refuse new work for a run.
@@ -158,10 +168,11 @@ class Work:
                 self._told.forget(promise.policy)
             self._checkpoints.answered(promise)
 
-    def _is_told(self, run_id: str, promise: Promise) -> bool:
-        """Whether it belongs to what is told of a run: from a published checkpoint others draw as well."""
+    def _drew(self, run_id: str, requests: Sequence[SampleRequest], promise: Promise) -> None:
+        """Tell of a draw of a run that goes on: from its published checkpoints others draw as well."""
         run = self._runs.find(run_id)
-        return run is not None and run.tenant == promise.tenant
+        if run is not None and run.tenant == promise.tenant and run.state not in OVER:
+            self._told.drew(run_id, requests, promise)
 
     def _tell(self, promise: Promise) -> None:
         for told in self.watchers:

@@ -1,12 +1,14 @@
 """Operations over HTTP: each number once, JSON and frames alike, and promises that are kept."""
 
 import json
+import time
 
 import numpy as np
 import pytest
 
-from fettle.calls import ForwardBackward, OptimStep, Pin, Save, call_tree
+from fettle.calls import ForwardBackward, OptimStep, Pin, Restore, Save, call_tree
 from fettle.config import AdamW, CausalLM
+from fettle.errors import BusyError, StorageError
 from fettle.frames import batch_tree, packed, plain, result_of
 from fettle.types import datum
 
@@ -207,3 +209,53 @@ def test_what_a_reference_says_is_charged_to_the_run_as_its_own_readings_are(cli
     counted = {row["kind"]: row for row in client.said("GET", f"/v1/usage?run={run}")["rows"]}
     assert (counted["forward"]["tokens"], counted["forward_backward"]["tokens"]) == (8, 8)
     assert counted["forward"]["seconds"] > 0
+
+
+def test_taking_a_checkpoint_up_again_by_number_is_answered_as_before_though_it_is_gone(client, run):
+    client.said("POST", f"/v1/runs/{run}/save_state?wait=30", {"name": "gone"})
+    other = client.new_run(lora={"rank": 4})
+    said = {"incarnation": 0, "seq": 0, "call": plain(call_tree(Restore(f"fettle://{run}/weights/gone", True)))}
+    first = client.said("POST", f"/v1/runs/{other}/operations?wait=30", said)
+    client.said("DELETE", f"/v1/checkpoints/{run}/weights/gone")
+    assert client.said("POST", f"/v1/runs/{other}/operations?wait=30", said) == first
+
+
+def test_a_sample_that_is_refused_keeps_no_weights(served, monkeypatch):
+    with served.client() as client:
+        run, pins = client.new_run(), served.service.broker.pins
+
+        def refused(*_, **__):
+            raise BusyError("too many draws wait", 1.0)
+
+        monkeypatch.setattr(served.service, "draw", refused)
+        client.said("POST", f"/v1/runs/{run}/sample", {"prompts": ["one"]}, status=429)
+        assert not pins()
+        client.said("POST", f"/v1/runs/{run}/sample", {"prompts": ["one"], "seq": 1}, status=429)
+        assert len(pins()) == 1
+
+
+def test_a_cancelling_is_told_once_it_is_on_the_disk(served, monkeypatch):
+    with served.client() as client:
+        run = client.new_run()
+        early = client.said("POST", f"/v1/runs/{run}/optim_step", {"seq": 5, "empty": True})["id"]
+        broker, waited = served.service.broker, []
+        real = broker._journal.durable
+
+        async def durable(position):
+            waited.append(position >= broker.promise(early).position)
+            await real(position)
+
+        monkeypatch.setattr(broker._journal, "durable", durable)
+        assert client.said("DELETE", f"/v1/futures/{early}") == {"cancelled": True}
+        assert waited == [True]
+        assert client.said("DELETE", f"/v1/futures/{early}") == {"cancelled": False}
+        assert waited == [True]
+
+
+def test_a_service_whose_journal_has_failed_is_not_ready(served):
+    with served.client() as client:
+        deadline = time.monotonic() + 30
+        while client.get("/readyz").status_code != 200:
+            assert time.monotonic() < deadline
+        served.service.broker._journal.failed = StorageError("the disk is gone")
+        client.said("GET", "/readyz", status=503)

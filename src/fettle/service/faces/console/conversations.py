@@ -13,7 +13,7 @@ from typing import Any
 from fettle.service.faces.console.shown import clipped, finite, visible
 from fettle.service.faces.openai.speech import Speech
 from fettle.service.models import Model
-from fettle.service.told import Drawn
+from fettle.service.recent import Drawn
 from fettle.types import Completion
 
 MOST_GROUPS = 12

@@ -11,7 +11,7 @@ from fettle.config import AdamW, LossConfig
 from fettle.config.document import Document
 from fettle.config.explain import sentences
 from fettle.engine.base import SampleRequest
-from fettle.errors import ConfigError, DataError
+from fettle.errors import ConfigError, DataError, FettleError
 from fettle.frames import Tree
 from fettle.losses import LOSSES
 from fettle.service.auth import authenticated
@@ -64,7 +64,9 @@ async def _numbered(service: Service, caller: Caller, run_id: str, body: Operati
         kind: CheckpointKind = "weights" if call.optimizer else "sampler_weights"
         return await service.save(caller, run_id, body.incarnation, body.seq, kind=kind, name=call.name)
     if isinstance(call, Restore):
-        call = Restore(service.checkpoint(caller, call.checkpoint).path, call.optimizer)
+        return await service.restore(
+            caller, run_id, body.incarnation, body.seq, call.checkpoint, optimizer=call.optimizer
+        )
     return service.submit(caller, run_id, body.incarnation, body.seq, call)
 
 
@@ -175,7 +177,12 @@ def _add_sampling(router: APIRouter, service: Service, answered: Answered) -> No
         params = body.params.model_copy(update={name: v for name, v in given.items() if v is not None})
         requests = [SampleRequest(prompt, body.n, params) for prompt in await all_tokens(model, body.prompts)]
         pin = _submitted(service, caller, run_id, body, Pin())
-        promise = service.draw(caller, f"sample/{pin.id}", pin.id, requests)
+        try:
+            promise = service.draw(caller, f"sample/{pin.id}", pin.id, requests)
+        except FettleError:
+            if body.seq is None:  # Who has given it a number may ask again for it.
+                service.broker.release(pin.id)
+            raise
         return await answered.promised(request, caller, promise, wait, told=pin.id)
 
 
@@ -193,7 +200,10 @@ def _add_futures(router: APIRouter, service: Service, answered: Answered) -> Non
 
     @router.delete("/futures/{id:path}", summary="Cancel what has not begun, or stop what is being drawn")
     async def cancel(request: Request, caller: who, id: str) -> Response:
-        return answer(request, {"cancelled": answered.found(caller, id)[0].cancel()})
+        promise = answered.found(caller, id)[0]
+        if cancelled := promise.cancel():
+            await promise.durable()  # or it would be carried out after the power was lost
+        return answer(request, {"cancelled": cancelled})
 
 
 def _submitted(

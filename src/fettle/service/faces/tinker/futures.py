@@ -71,9 +71,11 @@ class Futures:
     async def cancel(self, who: Who, body: bodies.RequestOnly) -> Response:
         """Stop a sample; what is done, or not known, needs no stopping."""
         try:
-            self._promise(who, body.request_id).cancel()
+            promise = self._promise(who, body.request_id)
         except NotFoundError:
             return Response(status_code=204)
+        if promise.cancel():
+            await promise.durable()
         return Response(status_code=204)
 
     def _promise(self, who: Caller, request: str) -> Promise:
