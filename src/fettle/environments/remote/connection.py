@@ -96,7 +96,9 @@ class Connection:
 
     async def step(self, request: pb.StepRequest) -> pb.StepResponse:
         """Play a turn. Made again, the call has the same answer."""
-        line = self._playing[request.session_id]
+        line = self._playing.get(request.session_id)
+        if line is None:
+            raise Trouble("the episode is over, and was closed: make another environment")
         again = Again(self._patience)
         while True:
             try:
