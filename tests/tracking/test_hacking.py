@@ -6,7 +6,7 @@ import types
 import pytest
 from rich.console import Console
 
-from fettle.tracking import FLAT, HACKING, ConsoleTracker, RunFolder, report
+from fettle.tracking import COMPONENT, FLAT, HACKING, LENGTH, REPETITION, ConsoleTracker, RunFolder, report
 
 ROWS = [
     {"step": 0, "heldout/reward": 0.5, HACKING: 0.0},
@@ -89,3 +89,40 @@ def test_the_console_has_the_word_once():
     assert out.getvalue().count("note: up to step 4 the learned reward rises") == 1
     assert out.getvalue().count("note: ") == 1
     assert "warning" not in out.getvalue()
+
+
+def signed(**given):
+    """Evaluations after 0, 4, 8, ... steps, of which each sign is given by those that are named."""
+    names = {"component": COMPONENT, "length": LENGTH, "repetition": REPETITION}
+    return [
+        {
+            "step": 4 * at,
+            "heldout/reward": 0.1 * at,
+            **{names[sign]: float(at in given.get(sign, ())) for sign in names},
+        }
+        for at in range(4)
+    ]
+
+
+def test_alarms_without_a_reward_model_are_in_the_report(folder):
+    text = of_run(folder, signed(component=(2, 3), repetition=(3,)))
+    assert "Monitor: alarm/component after step 8, 12; alarm/repetition after step 12 (evaluations: 4).\n" in text
+    assert "Warning: alarm/component after step 8: the reward rises while one of its components falls" in text
+    assert "Warning: alarm/repetition after step 12: replies repeat themselves" in text
+    assert "alarm/length" not in text
+
+
+def test_a_quiet_run_without_a_reward_model_has_its_verdict(folder):
+    text = of_run(folder, signed())
+    assert "Monitor: no alarm (evaluations: 4).\n" in text
+    assert "Warning" not in text
+
+
+def test_the_console_says_each_sign_once():
+    out = io.StringIO()
+    tracker = ConsoleTracker(Console(file=out, highlight=False))
+    tracker.start(12, "tiny")
+    for row in signed(length=(1, 2, 3)):
+        tracker.log(int(row["step"]), {name: value for name, value in row.items() if name != "step"})
+    assert out.getvalue().count("warning: alarm/length after step 4: replies are several times as long") == 1
+    assert out.getvalue().count("warning: ") == 1

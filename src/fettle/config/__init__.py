@@ -92,7 +92,7 @@ from fettle.config.policy import (
 from fettle.config.presets import PRESETS
 from fettle.config.prices import Prices, TokenPrices
 from fettle.config.remote import Remote, RemoteTLS
-from fettle.config.rewards import Rewarded, RewardPart
+from fettle.config.rewards import Alarms, Rewarded, RewardPart
 from fettle.config.rl import RLRun
 from fettle.config.runs import PREVIOUS, STAGE, Pipeline, RunConfig, StageConfig, models_of, with_models
 from fettle.config.sandbox import SandboxSettings
@@ -116,6 +116,7 @@ __all__ = [
     "AdamW",
     "AdaptivePenalty",
     "Advantage",
+    "Alarms",
     "Arithmetic",
     "CausalLM",
     "Checkpoints",

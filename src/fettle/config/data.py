@@ -7,8 +7,8 @@ from pydantic import Field, model_validator
 from fettle.config.base import Frozen
 from fettle.config.coding import Code
 from fettle.config.environments import Arithmetic, ReasoningGym
-from fettle.config.mathematics import WorkedMathematics
 from fettle.config.games import Debate
+from fettle.config.mathematics import WorkedMathematics
 
 
 class Conversations(Frozen):

@@ -37,3 +37,16 @@ class Rewarded(Frozen):
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"rewards has {', '.join(twice)} more than once: give each part a name of its own")
         return self
+
+
+class Alarms(Frozen):
+    """What of the held-out replies is a sign that the reward is earned otherwise than was meant."""
+
+    window: Annotated[int, Field(ge=2)] = 3
+    """Evaluations over which the reward and its components are compared."""
+    fall: Annotated[float, Field(gt=0, le=1)] = 0.2
+    """How far a component may fall from its best, as a share of that, while the whole reward rises."""
+    length: Annotated[float, Field(gt=1)] = 3.0
+    """How many times as long as at the start replies may be, while the reward rises."""
+    repetition: Annotated[float, Field(gt=0, le=1)] = 0.3
+    """By how much the share of a reply that repeats what it said before may rise, while the reward rises."""

@@ -27,6 +27,7 @@ from fettle.config.losses import PPO, PolicyLossConfig
 from fettle.config.parts import Checkpoints, Evaluation, FolderName, Limits, Reduction, Sampling, TokenMean
 from fettle.config.policy import AdamW, Constant, EngineConfig, LocalEngine, PolicySpec, Schedule, TinyModel
 from fettle.config.presets import PRESETS
+from fettle.config.rewards import Alarms
 
 Preset = Literal[
     "grpo",
@@ -122,6 +123,8 @@ class RLRun(Frozen):
     """How the learning rate changes."""
     evaluation: Evaluation = Evaluation()
     """Scoring on held-out tasks."""
+    alarms: Alarms = Alarms()
+    """Watches held-out replies for signs that the reward is hacked; an alarm is told, and ends nothing."""
     checkpoints: Checkpoints = Checkpoints()
     """When the policy is saved."""
     profile: bool = False

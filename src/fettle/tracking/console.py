@@ -11,7 +11,7 @@ from rich.text import Text
 
 from fettle.tracking.base import Transcript
 from fettle.tracking.divergence import divergence
-from fettle.tracking.hacking import FLAT, flat_advice, hacked_at, hacking_advice
+from fettle.tracking.hacking import FLAT, flat_advice, hacked_at, hacking_advice, sign_advice, signs_at
 from fettle.tracking.idle import ENOUGH, TEACHING, advice, idle_beginning
 
 PLAIN_SECONDS = 5.0
@@ -48,6 +48,7 @@ class ConsoleTracker:
         self._latest: dict[str, float] = {}
         self._beginning: list[Mapping[str, float]] = []
         self._noted = False
+        self._told: set[str] = set()
         self._steps = self._first = 0
         self._began = self._shown = clock()
 
@@ -77,6 +78,9 @@ class ConsoleTracker:
         self._warn_if_idle(row)
         for hacked in hacked_at([{**row, "step": step}]):
             self._warn(hacking_advice(hacked))
+        for sign in signs_at([{**row, "step": step}]).keys() - self._told:
+            self._told.add(sign)
+            self._warn(sign_advice(sign, step))
         if row.get(FLAT) and not self._noted:
             self._noted = True
             self._output.print(Text(f"note: {flat_advice(step)}"), soft_wrap=True)

@@ -13,7 +13,7 @@ from fettle.tracking.divergence import divergence
 from fettle.tracking.failures import read_failures
 from fettle.tracking.files import read_metrics
 from fettle.tracking.folder import RunFolder
-from fettle.tracking.hacking import hacked_at, hacking_advice, verdict
+from fettle.tracking.hacking import hacked_at, hacking_advice, sign_advice, signs_at, verdict
 from fettle.tracking.idle import advice, idle_beginning
 from fettle.tracking.pages import span
 from fettle.tracking.profile import profile_section
@@ -159,8 +159,11 @@ def _idle(folder: RunFolder) -> str:
 
 
 def _hacked(folder: RunFolder) -> str:
-    steps = hacked_at(read_metrics(folder.metrics_path))
-    return f"Warning: {hacking_advice(steps[0])}." if steps else ""
+    rows = read_metrics(folder.metrics_path)
+    steps = hacked_at(rows)
+    warnings = [hacking_advice(steps[0])] if steps else []
+    warnings += [sign_advice(sign, at[0]) for sign, at in signs_at(rows).items()]
+    return "\n\n".join(f"Warning: {warning}." for warning in warnings)
 
 
 def _broken(folder: RunFolder) -> str:
