@@ -9,6 +9,7 @@ from fettle.config import Arithmetic, SamplingParams
 from fettle.environments import Environment, Observation, StepResult, suite
 from fettle.errors import EnvironmentFault, ModelError
 from fettle.rollouts import episode, group, shifted, to_datum
+from fettle.rollouts.group import prompt_hash
 from fettle.types import Failed, Message, Task, Trajectory
 
 from .conftest import Scripted
@@ -140,3 +141,32 @@ async def test_a_shifted_reward_has_a_name_and_still_sums(template):
     moved = shifted(trajectory, -0.5, "overlong")
     assert moved.reward == trajectory.reward - 0.5
     assert moved.components == {"reward": 0.5, "solved": 1.0, "overlong": -0.5}
+
+
+class Fickle(Talk):
+    """An environment whose reset depends on more than the task."""
+
+    made = 0
+
+    async def reset(self, task: Task) -> Observation:
+        Fickle.made += 1
+        said = "What is 2 + 2 ?" if Fickle.made == 2 else task.prompt[0].content
+        return Observation((Message("user", said),))
+
+
+class Suite:
+    name = "fickle"
+
+    def environment(self) -> Environment:
+        return Fickle(1)
+
+
+async def test_nothing_is_compared_that_began_with_another_prompt(template):
+    """Members of a group are told apart by the hash of what the policy first saw."""
+    Fickle.made = 0
+    found = await group(TASK, Suite(), size=4, sampler=Scripted([20]), template=template, params=PARAMS, name="g")
+    assert len(found.trajectories) == 3
+    assert len({prompt_hash(each) for each in found.trajectories}) == 1
+    [failed] = found.failures
+    assert failed.group == "g"
+    assert failed.reason.startswith("the episode began with another prompt than the first of its group")

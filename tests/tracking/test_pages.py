@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from fettle.tracking import Transcript
 from fettle.tracking.pages import page
-from fettle.types import Message
+from fettle.types import Message, ToolCall
 
 ASKED = Message("user", "1 + 2 =")
 hostile = st.text(st.sampled_from(list("`~ \n\r\t\x1b\x00\x9b\u202e\u2028ab#<>&\ud800")), max_size=30)
@@ -30,6 +30,16 @@ def test_a_page_reads_well():
         "**user**\n\n```text\n1 + 2 =\n```\n\n"
         "**assistant**\n\n```text\nIt is 3.\n```\n"
     )
+
+
+def test_whose_side_it_is_how_it_ended_and_what_was_called_is_told():
+    called = Message(
+        "assistant", "Let me see.", (ToolCall("call_0_0", "add", '{"a": 2}'), ToolCall("call_0_1", "", "{oops"))
+    )
+    told = Message("tool", "5", tool_call_id="call_0_0")
+    text = page(20, [Transcript("4f2a", (ASKED, called, told), 0.5, {}, "", "turns", "pro")])
+    assert "Reward **0.5**\n\n`the side of pro`\n\n`cut short: turns`\n\n**user**" in text
+    assert '**assistant**\n\n```text\nLet me see.\nadd({"a": 2})\nno call({oops)\n```\n' in text
 
 
 @given(reply=hostile)

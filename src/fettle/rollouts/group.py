@@ -1,8 +1,11 @@
 """A group: several episodes of one task, whose rewards are compared with each other."""
 
 import asyncio
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+
+import numpy as np
 
 from fettle.chat import Template
 from fettle.config import USUAL_LIMITS, Limits, SamplingParams
@@ -12,6 +15,11 @@ from fettle.randomness import key
 from fettle.rollouts.episode import episode
 from fettle.rollouts.match import Seat, match
 from fettle.types import Failed, Task, Trajectory
+
+OTHER_PROMPT = (
+    "the episode began with another prompt than the first of its group, with which it is to be compared: "
+    "let the environment's reset depend on the task alone"
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,7 +47,10 @@ async def group(
     name: str,
     limits: Limits = USUAL_LIMITS,
 ) -> Group:
-    """Play ``task`` ``size`` times at once. Each episode has an environment and a seed of its own."""
+    """Play ``task`` ``size`` times at once. Each episode has an environment and a seed of its own.
+
+    One that began with another prompt than the first has failed, for nothing can be compared with it.
+    """
     episodes = (
         episode(
             task,
@@ -52,10 +63,28 @@ async def group(
         )
         for member in range(size)
     )
-    outcomes = await asyncio.gather(*episodes)
+    outcomes = _of_one_prompt(await asyncio.gather(*episodes))
     trajectories = tuple(outcome for outcome in outcomes if isinstance(outcome, Trajectory))
     failures = tuple(outcome for outcome in outcomes if isinstance(outcome, Failed))
     return Group(task, trajectories, failures)
+
+
+def _of_one_prompt(outcomes: Sequence[Trajectory | Failed]) -> list[Trajectory | Failed]:
+    """The outcomes, in which an episode has failed whose prompt's hash is not that of the first."""
+    played = (outcome for outcome in outcomes if isinstance(outcome, Trajectory))
+    first = next((prompt_hash(each) for each in played), "")
+    return [
+        Failed(outcome.task, OTHER_PROMPT, outcome.group)
+        if isinstance(outcome, Trajectory) and prompt_hash(outcome) != first
+        else outcome
+        for outcome in outcomes
+    ]
+
+
+def prompt_hash(trajectory: Trajectory) -> str:
+    """Of the tokens that the policy saw before it first spoke."""
+    seen = np.asarray(trajectory.turns[0].observation, np.int64)
+    return hashlib.sha256(seen.tobytes()).hexdigest()[:16]
 
 
 async def games(
