@@ -24,8 +24,10 @@ ROWS = (
     "bf16",
     "overlap",
     "turns",
+    "remote",
     "optimizer",
     "startup",
+    "sandbox",
     "scaling",
 )
 """Modules of this package, in the order of the table."""
