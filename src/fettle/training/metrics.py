@@ -10,7 +10,7 @@ from fettle.losses import reward_penalty
 from fettle.rollouts import Group
 from fettle.training.drawing import Batch
 from fettle.training.updates import Outcome
-from fettle.types import Datum, Floats, ForwardResult
+from fettle.types import Datum, Floats, ForwardResult, Trajectory
 
 
 def batch_row(batch: Batch, groups: Sequence[Group]) -> dict[str, float]:
@@ -26,12 +26,20 @@ def batch_row(batch: Batch, groups: Sequence[Group]) -> dict[str, float]:
             f"reward/component/{name}": statistics.fmean(t.components.get(name, 0.0) for t in trajectories)
             for name in names
         },
+        **_measured(trajectories),
         "rollout/failed": len(batch.failures) / episodes,
         "rollout/truncated": statistics.fmean(t.truncated for t in trajectories),
         "rollout/tokens_mean": statistics.fmean(t.num_sampled for t in trajectories),
         "rollout/uninformative_groups": float(batch.uninformative),
         "progress/step_tokens": float(batch.drawn_tokens),
     }
+
+
+def _measured(trajectories: Sequence[Trajectory]) -> dict[str, float]:
+    """Means of what environments measured, each over the episodes that have it."""
+    names = sorted({name for t in trajectories for name in t.measured})
+    found = {name: [t.measured[name] for t in trajectories if name in t.measured] for name in names}
+    return {f"measured/{name}": statistics.fmean(values) for name, values in found.items()}
 
 
 def divergence(data: Sequence[Sequence[Datum]]) -> dict[str, float]:
