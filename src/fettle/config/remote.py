@@ -46,8 +46,8 @@ class Remote(Frozen):
     """System message before each question; null leaves it to the server."""
     seed: int | None = None
     """Seed of the tasks; null leaves it to the server."""
-    heldout: Annotated[int, Field(ge=1)] | None = None
-    """Tasks kept for evaluation; null leaves it to the server."""
+    heldout: Annotated[int, Field(ge=1)] = 200
+    """Tasks kept for evaluation; none of them, by content, is ever trained on."""
     weight: Annotated[float, Field(gt=0)] = 1.0
     """Share of the training tasks, relative to other environments."""
     token_variable: str | None = None

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -12,6 +12,7 @@ from fettle.config import Arithmetic, EnvironmentServerConfig, Remote
 from fettle.environments.remote.client import RemoteSuite
 from fettle.environments.remote.offers import Offer
 from fettle.environments.remote.server import EnvironmentServer
+from fettle.errors import ConfigError
 from tests.environments.remote.counting import CountingSuite
 
 ARITHMETIC = Arithmetic(digits=2, heldout=50)
@@ -36,22 +37,19 @@ class Served:
     def suite(self, environment: str = "counting", **settings) -> RemoteSuite:
         return RemoteSuite(self.remote(environment, **settings))
 
-    def inside(self, call: Callable[[], object]) -> object:
-        """What ``call`` gives in the server's own loop."""
-
-        async def called() -> object:
-            return call()
-
-        return asyncio.run_coroutine_threadsafe(called(), self.loop).result(30)
+    @property
+    def live(self) -> int:
+        """Episodes that go on."""
+        return self.server.sessions.live
 
     def drain(self) -> None:
         asyncio.run_coroutine_threadsafe(self.server.drain(), self.loop).result(60)
 
 
 @contextmanager
-def serving(**settings) -> Iterator[Served]:
-    """A server of ``counting`` and ``arithmetic``, until the end of the block."""
-    config = EnvironmentServerConfig(environments={"arithmetic": ARITHMETIC}, **{"port": 0, **settings})
+def serving(*, more=None, **settings) -> Iterator[Served]:
+    """A server of ``counting``, ``arithmetic`` and ``more``, until the end of the block."""
+    config = EnvironmentServerConfig(environments={"arithmetic": ARITHMETIC, **(more or {})}, **{"port": 0, **settings})
     made: list[CountingSuite] = []
 
     def counting(chosen) -> CountingSuite:
@@ -59,13 +57,19 @@ def serving(**settings) -> Iterator[Served]:
         return made[-1]
 
     found: list[Served] = []
+    broken: list[ConfigError] = []
     started, over = threading.Event(), threading.Event()
 
     async def served() -> None:
         server = EnvironmentServer(config)
         server.offer("counting", Offer("counting", ("turns", "seed", "heldout"), counting))
-        found.append(Served(server, asyncio.get_running_loop(), await server.start(), made))
-        started.set()
+        try:
+            found.append(Served(server, asyncio.get_running_loop(), await server.start(), made))
+        except ConfigError as error:
+            broken.append(error)
+            return
+        finally:
+            started.set()
         await asyncio.to_thread(over.wait)
         await server.stop()
 
@@ -73,6 +77,8 @@ def serving(**settings) -> Iterator[Served]:
     thread.start()
     try:
         assert started.wait(60)
+        if broken:
+            raise broken[0]
         yield found[0]
     finally:
         over.set()

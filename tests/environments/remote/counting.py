@@ -25,8 +25,8 @@ class Counting:
             raise EnvironmentFault(f"reward broke on {SECRET}")
         if action.content == "raise":
             raise ValueError(SECRET)
-        if action.content == "hang":
-            await asyncio.sleep(600)
+        if action.content in ("hang", "slow"):
+            await asyncio.sleep(600 if action.content == "hang" else 0.3)
         if action.content == "wrong":
             return "no result"  # type: ignore[return-value]
         if action.content == "flood":

@@ -41,11 +41,10 @@ class RemoteSuite:
 
     def __init__(self, config: Remote) -> None:
         self.name = config.environment
-        laid_over = {"system": config.system, "seed": config.seed, "heldout": config.heldout}
-        given = {name: value for name, value in laid_over.items() if value is not None}
-        self._chosen = wire.chosen(config.environment, {**config.settings, **given})
         self._connection = connection(config)
-        self._connection.largest = described(self._connection).max_message_bytes
+        told = described(self._connection)
+        self._connection.largest = told.max_message_bytes
+        self._chosen = wire.chosen(config.environment, _laid_over(config, told))
         self._pages: OrderedDict[int, Future[Page]] = OrderedDict()
         self._lock = threading.Lock()
         self._fetching = ThreadPoolExecutor(1, thread_name_prefix="fettle-tasks")
@@ -181,6 +180,16 @@ def connection(config: Remote) -> Connection:
         if found is None:
             found = _CONNECTIONS[reached] = Connection(config)
         return found
+
+
+def _laid_over(config: Remote, told: pb.ListEnvironmentsResponse) -> dict[str, Any]:
+    """The settings that are sent. How many tasks are held out is left to environments that do not let it be chosen."""
+    allowed = {
+        name for each in told.environments if each.environment_id == config.environment for name in each.settings
+    }
+    heldout = config.heldout if "heldout" in allowed else None
+    named = {"system": config.system, "seed": config.seed, "heldout": heldout}
+    return {**config.settings, **{name: value for name, value in named.items() if value is not None}}
 
 
 def _reference(task: Task) -> pb.TaskReference:

@@ -57,12 +57,12 @@ class Connection:
         self._metadata = tuple(credentials(settings))
         self._gate = Gate(OPENS)
         self._lock = threading.Lock()
-        self._lines: list[Line] = []
+        self.lines: list[Line] = []
         self._playing: dict[str, Line] = {}
         self._asking = self._channel()
         self._over = threading.Event()
         self._renewing = False
-        weakref.finalize(self, _end, self._over, self._lines, self._asking)
+        weakref.finalize(self, _end, self._over, self.lines, self._asking)
 
     def ask(self, method: str, request: Proto, answer: type[Response]) -> Response:
         """A call of its own, for which this thread waits."""
@@ -145,10 +145,10 @@ class Connection:
 
     def _least_used(self) -> Line:
         with self._lock:
-            line = min(self._lines, key=lambda each: each.sessions, default=None)
+            line = min(self.lines, key=lambda each: each.sessions, default=None)
             if line is None or line.sessions >= SESSIONS_A_LINE:
                 line = Line(self._channel(), self._metadata)
-                self._lines.append(line)
+                self.lines.append(line)
             line.sessions += 1
             return line
 

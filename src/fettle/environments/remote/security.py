@@ -14,7 +14,7 @@ from fettle.errors import ConfigError
 
 OPEN = "/grpc.health.v1."
 """Calls that need no token: they say whether the server serves, and nothing else."""
-BEARER = "Bearer "
+BEARER = b"Bearer "
 
 Metadata = Iterable[tuple[str, str | bytes]]
 
@@ -46,7 +46,7 @@ class Door(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no typ
         if not self._good:
             return True
         text = given if isinstance(given, bytes) else given.encode()
-        asked = text.removeprefix(BEARER.encode())
+        asked = text.removeprefix(BEARER) if text.startswith(BEARER) else b""
         # Every token is compared, each in constant time: how long it takes says nothing of any of them.
         return bool(sum(hmac.compare_digest(asked, token) for token in self._good))
 
@@ -93,7 +93,7 @@ def channel_credentials(settings: Remote) -> grpc.ChannelCredentials | None:
 def credentials(settings: Remote) -> Metadata:
     """What every call brings."""
     found = tokens(variable=settings.token_variable, file=settings.token_file)
-    return ((wire.PROTOCOL_KEY, wire.PROTOCOL), *(("authorization", BEARER + token) for token in found[:1]))
+    return ((wire.PROTOCOL_KEY, wire.PROTOCOL), *(("authorization", BEARER.decode() + token) for token in found[:1]))
 
 
 def _read(path: str) -> bytes:

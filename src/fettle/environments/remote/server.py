@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 REAPED_EVERY = 1.0
 """Seconds between looks at leases, at most."""
-GOING_SECONDS = 2.0
+GOING_SECONDS = 0.5
 """How long calls under way may take to end once there are no sessions."""
 KEPT_ALIVE = (
     ("grpc.keepalive_time_ms", 30_000),
@@ -116,7 +116,8 @@ class EnvironmentServer:
         await self.sessions.close_all()
 
     def _listening(self) -> int:
-        address = f"{self._settings.host}:{self._settings.port}"
+        host = self._settings.host
+        address = f"{f'[{host}]' if ':' in host else host}:{self._settings.port}"
         certificates = server_credentials(self._settings)
         try:
             if certificates is None:
