@@ -1,7 +1,8 @@
 """What durability costs an operation: a broker that keeps a journal, against one that keeps none.
 
-The operation is a forward pass of the tiny model on 8 sequences of the workload, sent one at a time (idle) and 64 at
-once (pipelined). An operation is over when its record is on the disk and its answer is there and taken.
+The operation is a forward pass on 8 sequences of the workload, by a model of one block of width 16, so that computing
+does not drown what is asked about; sent one at a time (idle) and 64 at once (pipelined). An operation is over when its
+record is on the disk and its answer is there and taken.
 """
 
 import asyncio
@@ -9,11 +10,14 @@ import statistics
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
+from benchmarks import models
 from benchmarks.figures import spread
 from benchmarks.harness import CACHE, Outcome, Row, Settings, main
 from benchmarks.machine import Floor
+from benchmarks.models import Size
 from benchmarks.workload import completions, training_data, workload
 from fettle.broker import Broker
 from fettle.calls import Create, Forward
@@ -30,6 +34,7 @@ ROW = Row(
     unit="ms",
 )
 PIPELINED = 64
+LEAST = Size(16, 1, 2, 1, 8, 32, 512)
 PIPELINED_TARGET = 1.0
 """Milliseconds an operation, where many share a turn of the disk."""
 
@@ -48,12 +53,13 @@ async def _measured(settings: Settings) -> Outcome:
     chosen = LocalEngine(device=settings.device, threads=settings.threads)
     CACHE.mkdir(parents=True, exist_ok=True)  # on a disk, where a folder for scratch may be memory
     with tempfile.TemporaryDirectory(dir=CACHE) as folder:
+        least = models.cached("least", asdict(LEAST), lambda place: models.make(LEAST, None, place))
         journaled = await Broker.recovered(
             LocalBackend(chosen, checkpoints=Path(folder)), Path(folder) / "journal", JournalSettings()
         )
         plain = Broker(LocalBackend(chosen, checkpoints=Path(folder)))
         for broker in (journaled, plain):
-            await broker.open("run", Create(PolicySpec(model=work.model))).result()
+            await broker.open("run", Create(PolicySpec(model=least))).result()
         ours, peer = _sent(journaled, data), _sent(plain, data)
         turns = 10 if settings.quick else 100
         idle = [await _turn(ours, peer, 1, first=n % 2 == 0) for n in range(turns)][2:]
