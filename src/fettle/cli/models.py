@@ -7,6 +7,7 @@ from fettle.chat import Template, load_tokenizer
 from fettle.cli.engines import engine_of, tokenizer_of
 from fettle.client.kept import kept
 from fettle.config import (
+    Dialogue,
     EngineConfig,
     LocalEngine,
     Pipeline,
@@ -106,4 +107,5 @@ def system_of(model: str) -> str | None:
     if not path.is_file():
         return None
     last = stages_of(load(path))[-1]
-    return last.environments[0].system if isinstance(last, RLRun) else None
+    first = last.environments[0] if isinstance(last, RLRun) else None
+    return None if first is None or isinstance(first, Dialogue) else first.system

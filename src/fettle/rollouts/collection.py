@@ -120,6 +120,7 @@ class Collection:
         lines = self.path.read_bytes().splitlines(keepends=True)
         if lines and not lines[-1].endswith(b"\n"):
             lines.pop()
+            del found[len(lines) :]
             # What was cut short may have been one more side of the same game.
             half = found[-1].episode if found and found[-1].trajectory.player else None
             while found and found[-1].episode == half:
