@@ -14,6 +14,7 @@ import torch
 from fettle.config import Pipeline, TinyModel, leaves
 from fettle.config.load import load
 from fettle.engine.local import make_tiny_model
+from fettle.sandbox import isolation
 from fettle.tracking import list_runs
 from fettle.tracking.claim import claim
 from tests.service.served import serving
@@ -106,6 +107,7 @@ def test_info_tells_what_is_here(fettle):
     assert facts["python"] == platform.python_version()
     assert facts["torch"] == version("torch")
     assert len(facts["gpus"]) == torch.cuda.device_count()
+    assert facts["sandbox"] == str(isolation())
 
 
 @pytest.fixture

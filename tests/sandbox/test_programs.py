@@ -5,6 +5,7 @@ import threading
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from fettle.config import SandboxSettings
@@ -164,6 +165,20 @@ for _ in range(6):
 time.sleep(60)
 """
     assert (await box.run(memory)).ending == "memory"
+
+
+async def test_what_the_owner_knows_is_not_in_a_worker(monkeypatch):
+    monkeypatch.setenv("API_KEY", "sk-very-secret")
+    one = sandbox(SandboxSettings(workers=1, seconds=9.0))
+    before = {process.pid for process in psutil.Process().children()}
+    source = "import os; print(dict(os.environ), open('/proc/self/environ').read())"
+    said = (await one.run(source)).stdout
+    assert b"PATH" in said
+    assert b"secret" not in said
+    workers = [process for process in psutil.Process().children(recursive=True) if process.pid not in before]
+    assert len(workers) >= 2
+    assert all(set(process.environ()) == {"PYTHONHASHSEED", "MALLOC_ARENA_MAX"} for process in workers)
+    await one.close()
 
 
 async def test_nothing_is_left_for_the_next_program(box):

@@ -111,6 +111,7 @@ def info(as_json: Annotated[bool, typer.Option("--json", help="One JSON object."
         "processors": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "sandbox": _confinement(),
     }
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     extras = {name: _version(module) for name, module in EXTRAS.items()}
@@ -121,6 +122,17 @@ def info(as_json: Annotated[bool, typer.Option("--json", help="One JSON object."
     shown = {**facts, "gpus": ", ".join(gpus) or "none that torch can see", "extras": ", ".join(found)}
     for name, value in shown.items():
         print(f"{name:14} {value}")
+
+
+def _confinement() -> str:
+    """What confines code here that nobody vouches for, or why none is run."""
+    from fettle.errors import FettleError
+    from fettle.sandbox import isolation
+
+    try:
+        return str(isolation())
+    except FettleError as error:
+        return f"none to be had: {error.message}"
 
 
 def _version(package: str) -> str | None:
