@@ -13,7 +13,7 @@ import numpy as np
 
 from fettle.config import AdamW, LossConfig, PolicySpec
 from fettle.engine.base import Capabilities, Pooling, ReadRequest, SampleRequest
-from fettle.errors import CheckpointError, EngineError, LossInputError, ModelError, NotFoundError
+from fettle.errors import CheckpointError, EngineError, LossInputError, ModelError, NotFoundError, StateError
 from fettle.types import Checkpoint, Completion, Datum, Floats, ForwardResult, OptimResult, PromptReading, Tokens
 
 REFUSED = 666
@@ -73,13 +73,13 @@ class TallyBackend:
     def optim_step(self, policy: str, optimizer: AdamW, *, undoable: bool = False, empty: bool = False) -> OptimResult:
         held = self._policy(policy)
         if not held["calls"] and not empty:
-            raise EngineError("optim_step has no gradient to apply")
+            raise StateError("optim_step has no gradient to apply")
         held.update(tally=folded(held["tally"], optimizer.learning_rate), version=held["version"] + 1, calls=0)
         self.done.append(f"optim_step {policy}")
         return OptimResult(held["version"], int(held["tally"], 16) / 16**16)
 
     def undo(self, policy: str) -> OptimResult:
-        raise EngineError("there is no step to undo")
+        raise StateError("there is no step to undo")
 
     def save(self, policy: str, name: str, *, optimizer: bool) -> Checkpoint:
         held, folder = self._policy(policy), self.checkpoints / name

@@ -1,5 +1,6 @@
 """Requests that are too large, too slow, damaged or lost: refused in a sentence, and never with a 500."""
 
+import asyncio
 import gzip
 import json
 import socket
@@ -11,6 +12,8 @@ import pytest
 import zstandard
 
 from fettle.config import ServedModel, ServiceConfig
+from fettle.service.intake import Intake
+from fettle.service.limits import Limits
 from tests.service.served import serving
 
 MIB = 1 << 20
@@ -250,3 +253,50 @@ def test_a_callers_address_is_read_from_proxies_that_are_trusted_alone(tmp_path,
 def test_a_proxy_without_an_address_is_refused(tiny_model):
     with pytest.raises(ValueError, match=r"proxy\.local, which is no address"):
         ServiceConfig(models=(ServedModel(name="tiny", path=tiny_model),), trusted_proxy=("proxy.local",))
+
+
+def asked_for_ever(connection: socket.socket, request: bytes) -> None:
+    """A request again and again, until the connection is ended."""
+    until = time.monotonic() + 30
+    while time.monotonic() < until:
+        connection.sendall(request)
+        time.sleep(0.05)
+
+
+def test_a_client_that_reads_nothing_of_its_answers_is_let_go(shared):
+    host, port = shared.url.removeprefix("http://").split(":")
+    asked = b"GET /openapi.json HTTP/1.1\r\nHost: here\r\n\r\n"
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.settimeout(30)
+        connection.connect((host, int(port)))
+        with pytest.raises(ConnectionError):
+            asked_for_ever(connection, asked)
+    with shared.client() as client:
+        client.said("GET", "/healthz")
+
+
+@pytest.mark.parametrize("packed", [gzip.compress, zstandard.ZstdCompressor().compress])
+async def test_a_few_bytes_that_hold_very_much_wait_for_room_before_they_are_opened_whole(packed):
+    body, intake, told = b" " * (16 * MIB), Intake(2 * MIB), []
+    kind = next(name for name, magic in (("gzip", b"\x1f\x8b"), ("zstd", b"\x28\xb5")) if packed(body)[:2] == magic)
+
+    async def app(scope, receive, send):
+        told.append(len((await receive())["body"]))
+
+    async def receive():
+        return {"type": "http.request", "body": packed(body), "more_body": False}
+
+    limits = Limits(app, max_body_mib=32, timeout_s=30)
+    limits._intake = intake
+    headers = [(b"content-encoding", kind.encode()), (b"content-type", b"application/x-protobuf")]
+    scope = {"type": "http", "method": "POST", "path": "/v1/tokenize", "headers": headers}
+    other = object()
+    await intake.take(other, MIB)
+    opening = asyncio.ensure_future(limits(scope, receive, None))
+    await asyncio.sleep(0.5)
+    assert not told
+    assert intake._total <= 2 * MIB
+    intake.give_back(other)
+    await opening
+    assert told == [len(body)]

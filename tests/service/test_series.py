@@ -43,3 +43,16 @@ async def test_clients_may_add_so_much_and_steps_are_told_all_the_same(tmp_path)
         series.add(rows_of([3, 4, 5]))
     series.add_step({"step": 9, "policy/grad_norm": 0.5, "text": "x" * 1000})
     assert [row["step"] for row in series.after(0)] == [1, 2, 9]
+
+
+async def test_the_pages_of_a_series_are_all_of_it(tmp_path):
+    series = Series(tmp_path / "metrics.jsonl", most_bytes=1 << 30)
+    rows = rows_of([3, 1, 2, *[5] * 20, 4])
+    series.add(rows)
+    for most, most_bytes in ((7, 1 << 30), (1, 1 << 30), (100, 1000), (100, 1)):
+        found, more = [], True
+        while more:
+            page, more = series.page(1, skip=len(found), most=most, most_bytes=most_bytes)
+            assert 0 < len(page) <= min(most, most_bytes // 200 + 1)
+            found += page
+        assert found == [row for row in rows if row["step"] > 1]

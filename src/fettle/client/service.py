@@ -108,7 +108,7 @@ class ServiceClient:
 
     async def episodes(self, run_id: str, *, after: int = -1) -> list[dict[str, Any]]:
         """What was told of a run's episodes after a step, oldest first."""
-        return list((await self._transport.get(f"/v1/runs/{run_id}/episodes", after=after))["episodes"])
+        return await self._transport.whole(f"/v1/runs/{run_id}/episodes", "episodes", after=after)
 
     async def list_checkpoints(
         self, run_id: str | None = None, *, limit: int = 100, offset: int = 0

@@ -229,7 +229,7 @@ class TrainingClient:
 
     async def metrics(self, *, after: int = -1) -> list[dict[str, Any]]:
         """The rows of the steps after one, oldest first."""
-        return list((await self._transport.get(f"/v1/runs/{self.run_id}/metrics", after=after))["rows"])
+        return await self._transport.whole(f"/v1/runs/{self.run_id}/metrics", "rows", after=after)
 
     async def pause(self) -> dict[str, Any]:
         """Have it give its memory back; ``resume`` goes on to the same bits."""

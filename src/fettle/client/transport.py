@@ -88,6 +88,15 @@ class Transport:
         """What is said there; the service may take ``wait`` seconds over it."""
         return (await self.request("GET", path, wait=wait, query=query)).tree
 
+    async def whole(self, path: str, name: str, *, after: int) -> list[dict[str, Any]]:
+        """All of a list that is told in parts."""
+        found: list[dict[str, Any]] = []
+        while True:
+            told = await self.get(path, offset=len(found), after=after)
+            found += told[name]
+            if not told["more"]:
+                return found
+
     async def post(self, path: str, tree: Tree = None, *, wait: float = 0.0, patience: float | None = None) -> Tree:
         """What is said to a tree."""
         return (await self.request("POST", path, tree, wait=wait, patience=patience)).tree

@@ -75,13 +75,17 @@ def server_of(app: FastAPI, settings: ServiceConfig) -> uvicorn.Server:
 
 
 class _Timely(HttpToolsProtocol):
-    """Ends a connection that has no request under way and does not send the whole head of one in time, or too much."""
+    """Ends a connection that does not send the whole head of a request in time, or too much of one, or does not read.
+
+    What is written for a client that takes none of it is held here; it has as long to take it as it has for a head.
+    """
 
     def __init__(self, *given: Any, timeout_s: float, most: int, **named: Any) -> None:
         super().__init__(*given, **named)
         self._timeout_s = timeout_s
         self._most = most
         self._waiting: asyncio.TimerHandle | None = None
+        self._unread: asyncio.TimerHandle | None = None
         self._in_head = True
         self._heads = 0
         self._read = 0
@@ -135,9 +139,26 @@ class _Timely(HttpToolsProtocol):
         super().on_message_complete()
         self._in_head = True
 
+    def pause_writing(self) -> None:
+        """Its client is behind."""
+        super().pause_writing()
+        self._watch_reading()
+
+    def resume_writing(self) -> None:
+        """It has caught up."""
+        super().resume_writing()
+        self._end_watch()
+
+    def on_response_complete(self) -> None:
+        """An answer is written; some of it may be here still."""
+        super().on_response_complete()
+        if self.transport.get_write_buffer_size() and self._unread is None:
+            self._watch_reading()
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Nobody is there any more."""
         self._end_wait()
+        self._end_watch()
         super().connection_lost(exc)
 
     def send_400_response(self, msg: str) -> None:
@@ -161,11 +182,26 @@ class _Timely(HttpToolsProtocol):
         self._end_wait()
         head = f"HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n"
         self.transport.write(f"{head}Content-Length: {len(sentence)}\r\n\r\n{sentence}".encode())
+        self._watch_reading()
         self.transport.close()
 
     def _wait(self) -> None:
         self._end_wait()
         self._waiting = self.loop.call_later(self._timeout_s, self.transport.abort)
+
+    def _watch_reading(self) -> None:
+        self._end_watch()
+        self._unread = self.loop.call_later(self._timeout_s, self._end_if_unread)
+
+    def _end_if_unread(self) -> None:
+        self._unread = None
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()
+
+    def _end_watch(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
 
     def _end_wait(self) -> None:
         if self._waiting is not None:

@@ -3,7 +3,7 @@
 import asyncio
 import builtins
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from types import MappingProxyType
@@ -26,6 +26,11 @@ SMALL = 64 * 1024
 """Bytes of a body that never has to wait until others were read."""
 LARGEST_WINDOW = 8 * MIB
 """Bytes that a zstd frame may make its reader look back."""
+
+
+SLICE = 256
+"""Bytes of a compressed body that are opened between two looks at how much they held: a few may hold very much."""
+OPENED_AT_ONCE = MIB
 
 
 class Opener(Protocol):
@@ -120,11 +125,7 @@ class _Body:
         if message["type"] != "http.request":
             return message
         self._whole = not message.get("more_body", False)
-        piece = await self._opened(message.get("body", b""))
-        self._taken += len(piece)
-        if self._taken > self._most:
-            raise self._too_large()
-        await self._make_room()
+        piece = b"".join([part async for part in self._opened(message.get("body", b""))])
         if self._whole and self._opener is not None and self._opener.is_cut_short:
             raise Refused(DataError(f"the body is cut short: its {self._encoding} has no end"))
         if self._whole and not self.kept:
@@ -135,6 +136,14 @@ class _Body:
         """It is no longer here."""
         self._intake.give_back(self)
 
+    async def _taken_in(self, part: bytes) -> bytes:
+        """The same, once there is room for it."""
+        self._taken += len(part)
+        if self._taken > self._most:
+            raise self._too_large()
+        await self._make_room()
+        return part
+
     async def _make_room(self) -> None:
         """Return once what was read may be here; how long that takes is not held against the sender."""
         if self._taken > self._has_room:
@@ -144,18 +153,23 @@ class _Body:
             self._has_room = self._taken
             self._deadline += clock() - since
 
-    async def _opened(self, piece: bytes) -> bytes:
+    async def _opened(self, piece: bytes) -> AsyncIterator[bytes]:
+        """What a piece holds, part by part, each once there is room for it."""
         if not piece or not self._encoding or self._encoding == "identity":
-            return piece
+            yield await self._taken_in(piece)
+            return
         if self._opener is None:
             if self._encoding not in OPENERS:
                 known = ", ".join(OPENERS)
                 raise Refused(DataError(f"the Content-Encoding {self._encoding[:40]!r} is not known here: use {known}"))
             self._opener = OPENERS[self._encoding]()
+        slices = iter([piece[at : at + SLICE] for at in range(0, len(piece), SLICE)])
+        first = partial(_opened_some, self._opener, slices, self._most - self._taken + 1)
         try:
-            if len(piece) < LARGE:
-                return self._opener(piece, self._most - self._taken + 1)
-            return await asyncio.to_thread(self._opener, piece, self._most - self._taken + 1)
+            part = first() if len(piece) < LARGE else await asyncio.to_thread(first)
+            while part is not None:
+                yield await self._taken_in(part)
+                part = await asyncio.to_thread(_opened_some, self._opener, slices, self._most - self._taken + 1)
         except (zlib.error, zstandard.ZstdError) as error:
             raise Refused(DataError(f"the body is not what its Content-Encoding says: {error}")) from error
 
@@ -163,6 +177,18 @@ class _Body:
         return Refused(
             TooLargeError(f"the body has more than {self._most >> 20} MiB: send it in smaller parts, or as a frame")
         )
+
+
+def _opened_some(opener: Opener, slices: Iterator[bytes], most: int) -> bytes | None:
+    """What the next slices of a compressed body hold: about ``OPENED_AT_ONCE``; None where there is no further one."""
+    parts: list[bytes] = []
+    held = 0
+    for one in slices:
+        parts.append(opener(one, most - held))
+        held += len(parts[-1])
+        if held >= min(most, OPENED_AT_ONCE):
+            break
+    return b"".join(parts) if parts else None
 
 
 class _Inflater:

@@ -4,7 +4,7 @@ import asyncio
 import json
 import math
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,9 +37,25 @@ class Series:
 
     def after(self, step: int) -> list[dict[str, Any]]:
         """The rows of the steps after one, oldest first; one that is cut short is passed over."""
+        return [row for row, _ in self._after(step)]
+
+    def page(self, step: int, *, skip: int, most: int, most_bytes: int) -> tuple[list[dict[str, Any]], bool]:
+        """The same without the first few, up to so many rows and about so many bytes; and whether there are more."""
+        found: list[dict[str, Any]] = []
+        nbytes = 0
+        for number, (row, size) in enumerate(self._after(step)):
+            if number < skip:
+                continue
+            if len(found) >= most or nbytes >= most_bytes:
+                return found, True
+            found.append(row)
+            nbytes += size
+        return found, False
+
+    def _after(self, step: int) -> Iterator[tuple[dict[str, Any], int]]:
+        """Each row, and how long its line is."""
         # Everything before the place belongs to no later step; whole lines behind it are read.
         greatest, offset = self._places[bisect_right(self._places, float(step), key=_greatest) - 1]
-        found = []
         try:
             with self._path.open("rb") as file:
                 file.seek(offset)
@@ -47,12 +63,12 @@ class Series:
                     offset += len(line)
                     if (row := object_of(line)) is not None:
                         greatest = max(greatest, row["step"])
-                        found += [row] if row["step"] > step else []
+                        if row["step"] > step:
+                            yield row, len(line)
                     if line.endswith(b"\n") and offset >= self._places[-1].offset + STRIDE:
                         self._places.append(_Place(greatest, offset))
         except FileNotFoundError:
-            return []
-        return found
+            return
 
     def add(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Rows of a client's own.

@@ -24,6 +24,8 @@ FOLDER = "runs"
 METRICS, EPISODES = "metrics.jsonl", "episodes.jsonl"
 MOST_BYTES = 64 << 20
 """Of each of a run's files that clients add to: what they add beyond is refused."""
+PAGE_BYTES = 4 << 20
+"""Of a file, from which on an answer ends, and says that there is more."""
 THREADS = 4
 """That read and write files; of each file one at a time."""
 
@@ -91,6 +93,13 @@ class Told:
     async def episodes(self, run_id: str, *, after: int = -1) -> list[dict[str, Any]]:
         """The episodes of the steps after one, oldest first."""
         return await self._with(run_id, EPISODES, partial(Series.after, step=after))
+
+    async def page(
+        self, run_id: str, name: str, *, after: int, skip: int, most: int
+    ) -> tuple[list[dict[str, Any]], bool]:
+        """A part of the same, and whether there is more of it."""
+        part = partial(Series.page, step=after, skip=skip, most=most, most_bytes=PAGE_BYTES)
+        return await self._with(run_id, name, part)
 
     def drew(self, run_id: str, requests: Sequence[SampleRequest], promise: Promise) -> None:
         """Count a draw for the step that comes next, and keep it for whoever looks."""

@@ -130,6 +130,26 @@ def answer(request: Request, tree: Tree, status: int = 200, headers: Mapping[str
     return _json(plain(tree), status, headers or {})
 
 
+def address_of(request: Request, public_url: str | None) -> str:
+    """Of this service: never what a request says in its Host header, which can be anything."""
+    if public_url is not None:
+        return public_url.rstrip("/")
+    host, port = request.scope["server"]
+    return f"{request.url.scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+class QuickRequest(Request):
+    """A request of which the framework reads the JSON, in a sixth of the time that its own way takes."""
+
+    async def json(self) -> Any:
+        """What the body says."""
+        said = await self.body()
+        try:
+            return from_json(said)
+        except ValueError:
+            return json.loads(said)  # which says what is wrong as the framework expects it
+
+
 def media_type(request: Request) -> str:
     """Of the body, without its parameters."""
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()

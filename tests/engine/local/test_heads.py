@@ -26,7 +26,7 @@ from fettle.engine.base import SampleRequest
 from fettle.engine.local import LocalBackend
 from fettle.engine.local.model import load_model
 from fettle.engine.local.policy import LocalPolicy, saved_state
-from fettle.errors import CheckpointError, ConfigError, EngineError, LossInputError, ModelError
+from fettle.errors import CheckpointError, ConfigError, EngineError, LossInputError, ModelError, StateError
 from fettle.types import Datum, datum
 
 CPU = torch.device("cpu")
@@ -268,7 +268,7 @@ def test_a_sampler_taken_between_a_step_and_its_undoing_keeps_what_it_saw(tiny, 
 
 def test_only_the_last_undoable_step_can_be_undone(tiny):
     held = policy(tiny)
-    with pytest.raises(EngineError, match="there is no step to undo"):
+    with pytest.raises(StateError, match="there is no step to undo"):
         held.undo()
     for undoable in (True, False):
         held.forward_backward([sequence(8, 1)], CausalLM(), budget=BUDGET)
@@ -282,7 +282,7 @@ def test_a_step_is_undone_once(tiny):
     held.forward_backward([sequence(8, 1)], CausalLM(), budget=BUDGET)
     held.optim_step(AdamW(), undoable=True)
     held.undo()
-    with pytest.raises(EngineError, match="there is no step to undo"):
+    with pytest.raises(StateError, match="there is no step to undo"):
         held.undo()
 
 

@@ -11,7 +11,7 @@ from fettle.config import PPO, AdamW, CausalLM, ImportanceSampling, LocalEngine,
 from fettle.engine.local import LocalBackend, checkpoint
 from fettle.engine.local.model import load_model
 from fettle.engine.local.policy import LocalPolicy, saved_state
-from fettle.errors import CheckpointError, ConfigError, EngineError, LossInputError, ModelError
+from fettle.errors import CheckpointError, ConfigError, EngineError, LossInputError, ModelError, StateError
 from fettle.types import Datum, datum
 
 from .conftest import capped
@@ -128,7 +128,7 @@ def test_a_call_that_breaks_half_way_leaves_nothing_behind(tiny):
     with pytest.raises(LossInputError, match="on data"):
         held.forward_backward([*batch(), bad], ImportanceSampling(), budget=32)
     assert all(p.grad is None for p in held.model.parameters.values())
-    with pytest.raises(EngineError, match="no gradient to apply"):
+    with pytest.raises(StateError, match="no gradient to apply"):
         held.optim_step(AdamW())
 
 
@@ -312,7 +312,7 @@ def test_every_step_drops_out_anew_and_a_repeated_one_the_same(tiny):
 def test_gradients_waiting_for_a_step_cannot_be_saved_away(tiny, tmp_path):
     held = policy(tiny)
     held.forward_backward(batch(), PPO(), budget=BUDGET)
-    with pytest.raises(EngineError, match="step first, then save"):
+    with pytest.raises(StateError, match="step first, then save"):
         held.save(tmp_path / "x", optimizer=True)
     assert not (tmp_path / "x").exists()
     held.save(tmp_path / "weights-only", optimizer=False)  # nobody goes on from these

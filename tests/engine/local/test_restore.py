@@ -9,7 +9,7 @@ import torch
 from fettle.config import AdamW, CausalLM, LocalEngine, LoRA, PolicySpec, SamplingParams
 from fettle.engine.base import SampleRequest
 from fettle.engine.local import LocalBackend
-from fettle.errors import CheckpointError, EngineError, NotFoundError
+from fettle.errors import CheckpointError, EngineError, NotFoundError, StateError
 from fettle.types import datum
 
 DATA = [datum([5, 6, 7, 8, 9], [0, 1, 1, 1, 1]), datum([8, 9, 10, 11], [0, 0, 1, 1])]
@@ -70,9 +70,9 @@ def test_gradients_that_wait_are_dropped_and_no_step_can_be_undone(tiny: str, ba
     backend.optim_step("p", ADAM, undoable=True)
     backend.forward_backward("p", DATA, CausalLM())
     assert backend.restore("p", saved.path, optimizer=True) == 2
-    with pytest.raises(EngineError, match="no gradient to apply"):
+    with pytest.raises(StateError, match="no gradient to apply"):
         backend.optim_step("p", ADAM)
-    with pytest.raises(EngineError, match="no step to undo"):
+    with pytest.raises(StateError, match="no step to undo"):
         backend.undo("p")
 
 

@@ -23,7 +23,7 @@ from fettle.engine.local.memory import enough_memory
 from fettle.engine.local.model import LanguageModel, load_model, new_head
 from fettle.engine.local.optimizer import Optimizer
 from fettle.engine.local.snapshot import Moment
-from fettle.errors import CheckpointError, ConfigError, EngineError
+from fettle.errors import CheckpointError, ConfigError, StateError
 from fettle.types import Checkpoint, Datum, ForwardResult, OptimResult
 
 STATE = "policy.json"
@@ -93,10 +93,11 @@ class LocalPolicy:
         ``empty``, gradients that nobody made are zeros: moments and weights decay.
 
         Raises:
-            EngineError: no gradient was accumulated, or there is not enough memory; everything is as it was then.
+            StateError: no gradient was accumulated.
+            EngineError: there is not enough memory; everything is as it was then.
         """
         if not self._calls and not empty:
-            raise EngineError("optim_step has no gradient to apply: call forward_backward first")
+            raise StateError("optim_step has no gradient to apply: call forward_backward first")
         start = time.perf_counter()
         with enough_memory("for a step of the optimizer", FEWER):
             self._keep_pinned()
@@ -114,11 +115,11 @@ class LocalPolicy:
         """Put weights and moments back to before the last step. The version goes up: these are weights again, but anew.
 
         Raises:
-            EngineError: the last step was not undoable, or gradients were accumulated since, or there is not enough
-                memory; everything is as it was then.
+            StateError: the last step was not undoable, or gradients were accumulated since.
+            EngineError: there is not enough memory; everything is as it was then.
         """
         if self._before is None or self._calls:
-            raise EngineError("there is no step to undo: make it with undoable=True, and undo it before the next call")
+            raise StateError("there is no step to undo: make it with undoable=True, and undo it before the next call")
         start = time.perf_counter()
         with enough_memory("to undo a step", FEWER):
             self._keep_pinned()
@@ -197,10 +198,10 @@ class LocalPolicy:
         """Write weights, version, settings and, if asked, moments.
 
         Raises:
-            EngineError: gradients are waiting for a step, and a checkpoint to go on from does not hold them.
+            StateError: gradients are waiting for a step, and a checkpoint to go on from does not hold them.
         """
         if self._calls and optimizer:
-            raise EngineError(
+            raise StateError(
                 "gradients are waiting for optim_step, and a checkpoint does not hold them: step first, then save"
             )
         with checkpoint.writing(folder) as scratch:

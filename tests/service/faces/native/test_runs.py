@@ -131,3 +131,14 @@ def test_there_are_only_so_many_runs_in_memory(tmp_path, tiny_model):
         assert int(refused.headers["Retry-After"]) >= 1
         client.said("POST", f"/v1/runs/{first}/pause")
         client.new_run(lora={"rank": 2})
+
+
+def test_a_long_series_is_told_in_parts(client):
+    run = client.new_run()
+    rows = [{"step": 1, "number": number} for number in range(5)]
+    client.said("POST", f"/v1/runs/{run}/metrics", {"rows": rows})
+    first = client.said("GET", f"/v1/runs/{run}/metrics?limit=3")
+    assert first == {"rows": rows[:3], "more": True}
+    assert client.said("GET", f"/v1/runs/{run}/metrics?limit=3&offset=3") == {"rows": rows[3:], "more": False}
+    client.said("GET", f"/v1/runs/{run}/metrics?limit=0", status=422)
+    assert client.said("GET", f"/v1/runs/{run}/episodes") == {"episodes": [], "more": False}

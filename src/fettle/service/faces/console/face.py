@@ -1,5 +1,6 @@
 """The console's addresses: pages for people, at ``/``."""
 
+import asyncio
 from contextlib import suppress
 from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any
@@ -13,6 +14,7 @@ from fettle.service.faces.console import views
 from fettle.service.faces.console.curves import panels
 from fettle.service.faces.console.pages import HEADERS, Pages
 from fettle.service.faces.console.visitors import Visitor, Visitors, check_same_site, text
+from fettle.service.wire import address_of
 
 DAY_S = 86_400
 MOST_CHECKPOINTS = 200
@@ -75,12 +77,19 @@ def _add_runs(router: APIRouter, service: Service, pages: Pages, visitors: Visit
     async def all_runs(request: Request, visitor: Known, q: str = "", state: str = "") -> Response:
         found = await views.runs(service, visitor.caller, q=q, state=state)
         asked = {"q": q, "state": state}
-        return pages.page("runs.html", visitor, here="Runs", address=_address(request), asked=asked, **found)
+        return pages.page(
+            "runs.html",
+            visitor,
+            here="Runs",
+            address=address_of(request, service.settings.public_url),
+            asked=asked,
+            **found,
+        )
 
     @router.get("/parts/runs")
     async def runs_part(request: Request, visitor: Known, q: str = "", state: str = "") -> Response:
         found = await views.runs(service, visitor.caller, q=q, state=state)
-        return pages.part("_runs.html", visitor, address=_address(request), **found)
+        return pages.part("_runs.html", visitor, address=address_of(request, service.settings.public_url), **found)
 
     @router.get("/runs/{run_id}")
     async def one_run(visitor: Known, run_id: str) -> Response:
@@ -101,7 +110,7 @@ def _add_runs(router: APIRouter, service: Service, pages: Pages, visitors: Visit
     @router.get("/parts/runs/{run_id}/series")
     async def series(visitor: Known, run_id: str) -> Response:
         rows = await service.told.metrics(service.run(visitor.caller, run_id).id)
-        return JSONResponse(panels(rows), headers=HEADERS)
+        return await asyncio.to_thread(lambda: JSONResponse(panels(rows), headers=HEADERS))
 
     @router.post("/runs/{run_id}/state")
     async def move(request: Request, run_id: str) -> Response:
@@ -120,12 +129,19 @@ def _add_samples(router: APIRouter, service: Service, pages: Pages, visitors: Vi
     async def samples(request: Request, visitor: Known, run_id: str, step: str = "", least: str = "") -> Response:
         found = await _samples(service, visitor, run_id, step, least)
         asked = {"step": step, "least": least}
-        return pages.page("samples.html", visitor, here="Runs", address=_address(request), asked=asked, **found)
+        return pages.page(
+            "samples.html",
+            visitor,
+            here="Runs",
+            address=address_of(request, service.settings.public_url),
+            asked=asked,
+            **found,
+        )
 
     @router.get("/parts/runs/{run_id}/samples")
     async def samples_part(request: Request, visitor: Known, run_id: str, step: str = "", least: str = "") -> Response:
         found = await _samples(service, visitor, run_id, step, least)
-        return pages.part("_samples.html", visitor, address=_address(request), **found)
+        return pages.part("_samples.html", visitor, address=address_of(request, service.settings.public_url), **found)
 
 
 async def _samples(service: Service, visitor: Visitor, run_id: str, step: str, least: str) -> dict[str, Any]:
@@ -239,8 +255,3 @@ def _days(given: str) -> float | None:
 def _back(page: str) -> Response:
     """To a page that shows what was done; loading it again does nothing twice."""
     return RedirectResponse(page, 303, HEADERS)
-
-
-def _address(request: Request) -> str:
-    """Of this service, as its clients write it."""
-    return str(request.base_url).rstrip("/")

@@ -1,5 +1,6 @@
 """Runs: begun, looked at, paused, resumed, completed; and what is told of them."""
 
+import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -15,8 +16,12 @@ from fettle.service.faces.native.answered import settled
 from fettle.service.faces.native.bodies import Episodes, NewRun, Rows
 from fettle.service.faces.native.said import Limit, Offset, Wait, described, said
 from fettle.service.faces.native.shown import run_tree
+from fettle.service.told import EPISODES, METRICS
 from fettle.service.wire import answer
 
+MOST_ROWS = 10_000
+"""Of one answer, which ends sooner where they are long."""
+MostRows = Annotated[int, Query(ge=1, le=MOST_ROWS)]
 MOST_SAID = 1e300
 """The largest number that a client may tell of."""
 
@@ -71,9 +76,17 @@ def _add_series(router: APIRouter, service: Service) -> None:
     after_step = Annotated[int, Query(ge=-1, description="Only what belongs to later steps.")]
 
     @router.get("/runs/{run_id}/metrics", summary="A run's metrics, a row a step")
-    async def metrics(request: Request, caller: who, run_id: str, after: after_step = -1) -> Response:
-        rows = await service.told.metrics(service.run(caller, run_id).id, after=after)
-        return answer(request, {"rows": rows})
+    async def metrics(
+        request: Request,
+        caller: who,
+        run_id: str,
+        after: after_step = -1,
+        limit: MostRows = MOST_ROWS,
+        offset: Offset = 0,
+    ) -> Response:
+        run = service.run(caller, run_id)
+        rows, more = await service.told.page(run.id, METRICS, after=after, skip=offset, most=limit)
+        return await asyncio.to_thread(answer, request, {"rows": rows, "more": more})
 
     rows_example = {"rows": [{"step": 1, "reward/mean": 0.5}]}
 
@@ -89,9 +102,17 @@ def _add_series(router: APIRouter, service: Service) -> None:
         return answer(request, {"added": len(body.rows)}, 201)
 
     @router.get("/runs/{run_id}/episodes", summary="Episodes that were told of")
-    async def episodes(request: Request, caller: who, run_id: str, after: after_step = -1) -> Response:
-        rows = await service.told.episodes(service.run(caller, run_id).id, after=after)
-        return answer(request, {"episodes": rows})
+    async def episodes(
+        request: Request,
+        caller: who,
+        run_id: str,
+        after: after_step = -1,
+        limit: MostRows = MOST_ROWS,
+        offset: Offset = 0,
+    ) -> Response:
+        run = service.run(caller, run_id)
+        rows, more = await service.told.page(run.id, EPISODES, after=after, skip=offset, most=limit)
+        return await asyncio.to_thread(answer, request, {"episodes": rows, "more": more})
 
     episode = {"step": 1, "messages": [{"role": "user", "content": "1 + 1 ="}], "reward": 1.0}
 

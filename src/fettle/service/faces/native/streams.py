@@ -17,6 +17,8 @@ from fettle.types import Completion
 
 PARTIAL = "\N{REPLACEMENT CHARACTER}"
 """What the first bytes of a character are decoded to."""
+LONGEST_CHARACTER = 4
+"""Tokens: a character has no more bytes than that, and a token with text at least one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,24 +84,28 @@ class _Tail:
     def __init__(self, model: Model) -> None:
         self._model = model
         self._tokens: list[int] = []
+        self._sure, self._read = 0, 0
+        """The first of the tokens that were said last, and the first that was not said."""
         self._said = 0
 
     def added(self, token: int) -> str:
         """What is sure of the text now that there is one more token."""
         self._tokens.append(token)
-        text = self._text()
-        return "" if text.endswith(PARTIAL) else self._until(text)
+        # With those before it, since some decoders strip a space from the first token of a text.
+        before, text = self._text(self._tokens[self._sure : self._read]), self._text(self._tokens[self._sure :])
+        waiting = len(self._tokens) - self._read
+        if text == before or (text.endswith(PARTIAL) and waiting < LONGEST_CHARACTER):
+            return ""
+        self._sure, self._read = self._read, len(self._tokens)
+        self._said += len(text) - len(before)
+        return text[len(before) :]
 
     def rest(self) -> str:
         """All that is left."""
-        return self._until(self._text())
+        return self._text(self._tokens)[self._said :]
 
-    def _text(self) -> str:
-        return self._model.text_of(self._tokens, skip_special_tokens=True)
-
-    def _until(self, text: str) -> str:
-        new, self._said = text[self._said :], len(text)
-        return new
+    def _text(self, tokens: Sequence[int]) -> str:
+        return self._model.text_of(tokens, skip_special_tokens=True)
 
 
 def _event(tree: Any) -> bytes:

@@ -20,7 +20,7 @@ from fettle.errors import (
     NotFoundError,
 )
 from fettle.service.folders import told as discreetly
-from fettle.service.wire import Refused, error_response, status_of
+from fettle.service.wire import QuickRequest, Refused, error_response, status_of
 
 KINDS: Mapping[type[FettleError], str] = MappingProxyType(
     {
@@ -56,7 +56,7 @@ class OpenAIRoute(APIRoute):
 
         async def told(request: Request) -> Response:
             try:
-                return await handler(request)
+                return await handler(QuickRequest(request.scope, request.receive))
             except FettleError as error:
                 return refused(error)
             except Refused as error:

@@ -12,6 +12,7 @@ from fettle.errors import NotFoundError
 from fettle.service.callers import Caller
 from fettle.service.faces.tinker import ids
 from fettle.service.faces.tinker.face import Face, Who, add
+from fettle.service.wire import address_of
 
 LASTS = timedelta(hours=1)
 MOST_TICKETS = 256
@@ -50,16 +51,9 @@ class Downloads:
             del self._tickets[oldest]
         token = secrets.token_urlsafe(24)
         ticket = self._tickets[token] = Ticket(who, checkpoint, now + LASTS)
-        base = self._address(request) + request.url.path.partition("/training_runs/")[0]
+        base = address_of(request, self._service.settings.public_url) + request.url.path.partition("/training_runs/")[0]
         urls = {file: f"{base}/external_weights/{token}/{file}" for file, _ in files}
         return JSONResponse({"urls": urls, "expires": ticket.until.isoformat()})
-
-    def _address(self, request: Request) -> str:
-        """Of this service: never what a request says in its Host header, which can be anything."""
-        if self._service.settings.public_url is not None:
-            return self._service.settings.public_url.rstrip("/")
-        host, port = request.scope["server"]
-        return f"{request.url.scheme}://{f'[{host}]' if ':' in host else host}:{port}"
 
     async def file(self, ticket: str, file: str) -> StreamingResponse:
         """One file."""

@@ -31,7 +31,7 @@ class TinkerRoute(APIRoute):
 
         async def told(request: Request) -> Response:
             try:
-                return await handler(request)
+                return await handler(wire.QuickRequest(request.scope, request.receive))
             except FettleError as error:
                 return refused(error)
             except RequestValidationError as error:
