@@ -6,11 +6,13 @@ from random import Random
 
 from fettle.config import (
     JSONL,
+    Code,
     Conversations,
     Debate,
     DemonstrationsConfig,
     Dialogue,
     Episodes,
+    ListedProblems,
     Mathematics,
     MathematicsFile,
     PreferenceDataConfig,
@@ -113,6 +115,8 @@ def files_of(config: StageConfig) -> list[Path]:
         sources = (*config.environments, *((config.rehearsal.data,) if config.rehearsal is not None else ()))
     else:
         sources = (config.data,)
-    sources = (*sources, *(source.problems for source in sources if isinstance(source, Mathematics)))
-    kinds = JSONL | MathematicsFile | Debate | Dialogue | Conversations | Episodes | Preferences | Ratings
+    sources = (*sources, *(source.problems for source in sources if isinstance(source, Code | Mathematics)))
+    kinds = (
+        JSONL | MathematicsFile | ListedProblems | Debate | Dialogue | Conversations | Episodes | Preferences | Ratings
+    )
     return [Path(source.path) for source in sources if isinstance(source, kinds) and source.path is not None]
