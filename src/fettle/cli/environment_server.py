@@ -14,6 +14,8 @@ from fettle.config import EnvironmentServerConfig
 from fettle.config.load import load_as
 from fettle.environments.remote.generation import Generator
 from fettle.environments.remote.server import EnvironmentServer
+from fettle.environments.table import ENVIRONMENTS
+from fettle.errors import ConfigError, did_you_mean
 from fettle.service.logs import log_to
 
 
@@ -23,6 +25,13 @@ def settings_of(names: Sequence[str], config: Path | None, given: Mapping[str, A
     Raises:
         ConfigError: a setting is wrong, or nothing is to be served.
     """
+    kinds = [str(kind.model_fields["type"].default) for kind in ENVIRONMENTS]
+    if not names and config is None:
+        raise ConfigError(f"name what to serve, such as arithmetic; there are {', '.join(kinds)}")
+    for name in names:
+        if "=" not in name and name not in kinds:
+            near = did_you_mean(name, kinds)
+            raise ConfigError(f"there is no type of environments {name!r}, only {', '.join(kinds)}{near}")
     types = [f"environments.{name}.type={name}" for name in names if "=" not in name]
     overrides = [name for name in names if "=" in name]
     options = [

@@ -21,6 +21,8 @@ Authorities = Annotated[
 ]
 LINE = "{:<24}{:<21}{}"
 REPLY = "<answer>0</answer>"
+PATIENCE = 5.0
+"""Seconds for which somebody at a terminal waits for a server that is away."""
 
 
 @environments.command("serve")
@@ -136,6 +138,7 @@ def _remote(
             token_variable=variable,
             token_file=None if file is None else str(file),
             tls=None if authorities is None else RemoteTLS(authorities=str(authorities)),
+            patience=PATIENCE,
             **settings,
         )
     except ValidationError as error:
