@@ -128,6 +128,12 @@ async def test_statements_that_are_run_beside_the_answer_pass_where_they_end():
     assert await passed("import os\nos._exit(0)", problem) == [False]
 
 
+async def test_what_such_statements_say_when_they_fail_is_not_told():
+    problem = Problem(named=("add",), hidden=(CheckTest(source="assert add(1, 1) == 2, 'it should have been 2'"),))
+    [verdict] = await graded("def add(a, b): return 0", problem, sandbox(SandboxSettings(seconds=1.0)), tolerance=0.0)
+    assert (verdict.passed, verdict.happened) == (False, "ended with exit code 1")
+
+
 async def test_truth_is_enough_where_a_test_asks_no_more():
     problem = Problem(
         named=("f",),

@@ -25,6 +25,9 @@ HOME: Mapping[str, str] = MappingProxyType(
 )
 """How to come by a file of each format."""
 
+About = Mapping[str, object]
+"""Fields of a problem, but for its tests."""
+
 
 @dataclass(frozen=True, slots=True)
 class Asked:
@@ -60,12 +63,12 @@ def humaneval(row: Row, config: ListedProblems) -> Asked | None:
         config,
         f"Write this Python function, whole:\n\n{prompt.strip()}",
         converted(checks[0].body, [candidate, name]),
-        Problem.model_construct(
-            answer=prompt + str(row.fields.get("canonical_solution", "")),
-            before=_source(before),
-            named=(candidate, name),
-            kinds=False,
-        ),
+        {
+            "answer": prompt + str(row.fields.get("canonical_solution", "")),
+            "before": _source(before),
+            "named": (candidate, name),
+            "kinds": False,
+        },
         whole=f"{test}\ncheck({name})",
     )
 
@@ -80,15 +83,15 @@ def mbpp(row: Row, config: ListedProblems) -> Asked | None:
     names = [name for name in called(body) if name in defined]
     if not names:
         raise DataError(f"{row.place}: no test calls a function that code defines")
-    problem = Problem.model_construct(
-        answer=code,
-        before="\n".join(_texts(row, "test_imports")),
-        after=str(row.fields.get("test_setup_code") or ""),
-        named=(names[0],),
-        kinds=False,
-    )
+    about = {
+        "answer": code,
+        "before": "\n".join(_texts(row, "test_imports")),
+        "after": str(row.fields.get("test_setup_code") or ""),
+        "named": (names[0],),
+        "kinds": False,
+    }
     question = f"{question.strip()}\nCall the function {names[0]}."
-    return _asked(row, config, question, converted(body, names), problem, whole="\n".join(texts))
+    return _asked(row, config, question, converted(body, names), about, whole="\n".join(texts))
 
 
 def apps(row: Row, config: ListedProblems) -> Asked | None:
@@ -102,10 +105,10 @@ def apps(row: Row, config: ListedProblems) -> Asked | None:
     if name is None:
         question += "\n\nWrite a program that reads from standard input and prints to standard output."
         tests: list[Any] = [StreamTest(stdin=_joined(one), stdout=_joined(other)) for one, other in pairs]
-        return _split(row, config, question, tests, Problem.model_construct(answer=_first_solution(row)))
+        return _split(row, config, question, tests, {"answer": _first_solution(row)})
     question += f"\n\nCall the function {name}."
     calls = [_call(name, one, other, row.place) for one, other in pairs]
-    return _split(row, config, question, calls, Problem.model_construct(answer=_first_solution(row), named=(name,)))
+    return _split(row, config, question, calls, {"answer": _first_solution(row), "named": (name,)})
 
 
 def own(row: Row, config: ListedProblems) -> Asked | None:
@@ -116,12 +119,12 @@ def own(row: Row, config: ListedProblems) -> Asked | None:
         raise DataError(f"{row.place}: tests must be a list of objects: arguments and expected, or input and output")
     name = row.text("function") if "function" in row.fields else None
     tests = [_own_test(test, name, f"{row.place}: tests[{index}]") for index, test in enumerate(given)]
-    problem = Problem.model_construct(
-        answer=row.text("answer") if "answer" in row.fields else None,
-        before=row.text("setup") if "setup" in row.fields else "",
-        named=(name,) if name else (),
-    )
-    return _split(row, config, row.text("prompt"), tests, problem)
+    about = {
+        "answer": row.text("answer") if "answer" in row.fields else None,
+        "before": row.text("setup") if "setup" in row.fields else "",
+        "named": (name,) if name else (),
+    }
+    return _split(row, config, row.text("prompt"), tests, about)
 
 
 READERS: Mapping[str, Callable[[Row, ListedProblems], Asked | None]] = MappingProxyType(
@@ -130,7 +133,7 @@ READERS: Mapping[str, Callable[[Row, ListedProblems], Asked | None]] = MappingPr
 
 
 def _asked(
-    row: Row, config: ListedProblems, question: str, found: Converted, problem: Problem, *, whole: str
+    row: Row, config: ListedProblems, question: str, found: Converted, about: About, *, whole: str
 ) -> Asked | None:
     """A problem whose tests were asserts; ``whole`` are all of them as they were."""
     if found.left and config.inexact == "refuse":
@@ -143,10 +146,10 @@ def _asked(
         tests.append(CheckTest(source=whole))
     if len(tests) <= config.shown and found.left:
         return None  # what could be compared is too little to grade by
-    return _split(row, config, question, tests, problem)
+    return _split(row, config, question, tests, about)
 
 
-def _split(row: Row, config: ListedProblems, question: str, tests: Sequence[Any], problem: Problem) -> Asked:
+def _split(row: Row, config: ListedProblems, question: str, tests: Sequence[Any], about: About) -> Asked:
     """The first tests are told in the question, the others stay hidden."""
     if len(tests) <= config.shown:
         raise DataError(
@@ -158,7 +161,7 @@ def _split(row: Row, config: ListedProblems, question: str, tests: Sequence[Any]
     told = "".join(f"\n{example(test)}" for test in shown)
     return Asked(
         question + (f"\n\nFor example:{told}" if told else ""),
-        Problem.model_validate({**dict(problem), "shown": shown, "hidden": hidden}),
+        Problem.model_validate({**about, "shown": shown, "hidden": hidden}),
     )
 
 

@@ -173,15 +173,20 @@ async def _checked(code: str, problem: Problem, test: CheckTest, sandbox: Sandbo
         and outcome.code == 0
         and outcome.stdout.decode(errors="replace").endswith(f"{word}\n")
     )
-    return Verdict(test, passed, "passed" if passed else _ended(outcome))
+    # What it said when it ended may be what was expected, and is not told.
+    return Verdict(test, passed, "passed" if passed else _ending(outcome))
 
 
 def _ended(outcome: Outcome) -> str:
-    if outcome.ending != "exited":
-        reasons = {"killed": "was killed", "timeout": "did not end in time"}
-        return reasons.get(outcome.ending, f"went beyond its limit of {outcome.ending}")
     last = outcome.stderr.decode(errors="replace").strip().rpartition("\n")[2]
-    return f"ended with exit code {outcome.code}" + (f": {_short(last)}" if last else "")
+    return _ending(outcome) + (f": {_short(last)}" if last and outcome.ending == "exited" else "")
+
+
+def _ending(outcome: Outcome) -> str:
+    if outcome.ending == "exited":
+        return f"ended with exit code {outcome.code}"
+    reasons = {"killed": "was killed", "timeout": "did not end in time"}
+    return reasons.get(outcome.ending, f"went beyond its limit of {outcome.ending}")
 
 
 def literal(value: JsonValue) -> str:
