@@ -34,7 +34,7 @@ class MathematicsFile(Frozen):
 
     type: Literal["file"] = "file"
     path: str
-    """The file; an answer stands after ``####``, in the last ``\\\\boxed{...}`` of a solution, or alone."""
+    """The file; an answer stands after ``####``, in the last ``\\boxed{...}`` of a solution, or alone."""
     checker: Literal["exact", "symbolic"] = "symbolic"
     """``exact`` takes what it cannot read for wrong; ``symbolic`` gives it to math-verify, in the sandbox."""
     sandbox: SandboxSettings = SandboxSettings(seconds=1.0, memory_mib=1024)
