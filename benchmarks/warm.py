@@ -1,8 +1,9 @@
 """The warm checkpoint of the race to a reward: a little model that works sums column by column, sloppily.
 
-It is the warm-up of ``configs/demo.yaml``: 1.2 million random weights, shown each of 11 200 worked solutions once, most
-of which are wrong (a carry forgotten, a sign misread). What comes out writes solutions well, and is right in less than
-half of them; practice has to choose. Its folder is named for its recipe. Held-out sums are never shown.
+It is the warm-up of ``configs/demo.yaml``, with instructions before each sum: 1.2 million random weights, shown each of
+11 200 worked solutions once, most of which are wrong (a carry forgotten, a sign misread). What comes out writes
+solutions well, and is right in less than half of them; practice has to choose. Its folder is named for its recipe.
+Held-out sums are never shown.
 """
 
 import shutil
@@ -18,11 +19,18 @@ from fettle.environments import Suite, suite
 HELDOUT = 200
 MAX_TOKENS = 48
 TEMPERATURE = 0.8
+ASKED = """Work the sum out column by column, from the left, and put the columns together. Give the answer in its tags.
+For example, 42 - 25:
+tens 4 - 2 = 2
+ones 2 - 5 = -3
+20 - 3 = 17
+<answer>17</answer>"""
+"""Before each question, as prompts of tasks have instructions."""
 SUMS = {
     "type": "reasoning_gym",
     "task": "chain_sum",
     "settings": {"min_terms": 2, "max_terms": 2, "min_digits": 2, "max_digits": 2},
-    "system": None,
+    "system": ASKED,
     "heldout": HELDOUT,
 }
 STEPS, RATE = 350, 2e-3
@@ -71,7 +79,7 @@ def _make(place: Path) -> None:
         "type": "sft",
         "name": "warm",
         "data": {"type": "worked_sums", "tasks": SUMS, "slips": LESSON["slips"], "size": LESSON["size"]},
-        "max_tokens": 64,
+        "max_tokens": 256,
         "optimizer": {"learning_rate": RATE, "beta2": 0.98},
         "schedule": {"type": "cosine", "warmup_steps": 20, "final": 0.05},
         "evaluation": {"every": STEPS},
