@@ -1,8 +1,8 @@
 import pytest
 
 from fettle.errors import DataError
-from fettle.rows import rows
-from fettle.types import Message
+from fettle.rows import Row, rows
+from fettle.types import Message, ToolCall, ToolSpec
 
 
 def written(tmp_path, content: bytes):
@@ -92,3 +92,63 @@ def test_a_file_may_be_one_list_of_objects(tmp_path):
 def test_a_malformed_list_is_named(tmp_path, content, why):
     with pytest.raises(DataError, match=why):
         list(rows(written(tmp_path, content)))
+
+
+CALLED = {"id": "call_1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}
+OFFERED = {"type": "function", "function": {"name": "add", "description": "Adds.", "parameters": {"type": "object"}}}
+
+
+def with_calls(**changes) -> dict:
+    messages = [
+        {"role": "user", "content": "1 + 1?"},
+        {"role": "assistant", "content": None, "tool_calls": [{**CALLED, **changes}]},
+        {"role": "tool", "content": "", "tool_call_id": "call_1"},
+        {"role": "assistant", "content": "2"},
+    ]
+    return {"messages": messages, "tools": [OFFERED]}
+
+
+def test_calls_and_tools_are_read_as_the_openai_api_has_them():
+    row = Row("here", with_calls())
+    _, calling, result, _ = row.messages()
+    assert calling.tool_calls == (ToolCall("call_1", "add", '{"a": 1}'),)
+    assert (calling.content, result.content, result.tool_call_id) == ("", "", "call_1")
+    assert row.tools() == (ToolSpec("add", "Adds.", '{"type": "object"}'),)
+
+
+def test_arguments_may_be_an_object():
+    row = Row("here", with_calls(function={"name": "add", "arguments": {"a": "é"}}))
+    assert row.messages()[1].tool_calls[0].arguments == '{"a": "é"}'
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"id": ""}, r"tool_calls\[0\]\.id is empty"),
+        ({"id": "other"}, "answers the call 'call_1', which nobody made before"),
+        ({"function": {"arguments": "{}"}}, r"function\.name is missing"),
+        ({"function": {"name": "add", "arguments": "[1]"}}, "arguments must be a JSON object"),
+        ({"function": {"name": "add", "arguments": "{"}}, "not JSON"),
+        ({"function": {"name": "add", "arguments": "\ud800"}}, "surrogate"),
+        ({"function": {"name": "add"}}, "must be a JSON object"),
+        ({"type": "custom"}, "must be an object with a function"),
+    ],
+)
+def test_calls_that_are_none_are_named(changes, why):
+    with pytest.raises(DataError, match=why):
+        Row("here", with_calls(**changes)).messages()
+
+
+@pytest.mark.parametrize(
+    ("tools", "why"),
+    [
+        ({}, "tools must be a list"),
+        ([{"name": "add"}], r"tools\[0\] must be an object with a function"),
+        ([{"function": {"name": ""}}], "name is empty"),
+        ([{"function": {"name": "add", "parameters": []}}], "must be a JSON schema"),
+        ([{"function": {"name": "add", "description": 3}}], "description must be a text"),
+    ],
+)
+def test_tools_that_are_none_are_named(tools, why):
+    with pytest.raises(DataError, match=why):
+        Row("here", {"tools": tools}).tools()

@@ -5,12 +5,17 @@ import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, BinaryIO, NoReturn
 
 from fettle.errors import DataError, did_you_mean
-from fettle.types import Message
+from fettle.types import Message, ToolCall, ToolSpec
 
 ROLES = ("system", "user", "assistant", "tool")
+OWN: Mapping[str, frozenset[str]] = MappingProxyType(
+    {"assistant": frozenset({"tool_calls"}), "tool": frozenset({"tool_call_id"})}
+)
+"""What messages of a role may have besides."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +35,9 @@ class Row:
         return _text(self.fields.get(name), name, self.place)
 
     def messages(self, name: str = "messages") -> tuple[Message, ...]:
-        """The field ``name``: a list of objects with a ``role`` and a ``content``, and nothing else.
+        """The field ``name``: objects with a ``role`` and a ``content``, and calls of tools and their results.
+
+        Those are as the OpenAI API has them: the assistant's ``tool_calls``, and a tool's ``tool_call_id``.
 
         Raises:
             DataError: it is not that.
@@ -41,7 +48,25 @@ class Row:
         found = tuple(_message(item, f"{name}[{index}]", self.place) for index, item in enumerate(given))
         if any(message.role == "system" for message in found[1:]):
             raise DataError(f"{self.place}: a system message must come first")
+        called: set[str] = set()
+        for index, message in enumerate(found):
+            called.update(call.id for call in message.tool_calls)
+            if message.tool_call_id and message.tool_call_id not in called:
+                raise DataError(
+                    f"{self.place}: {name}[{index}] answers the call {message.tool_call_id!r}, which nobody made before"
+                )
         return found
+
+    def tools(self, name: str = "tools") -> tuple[ToolSpec, ...]:
+        """The field ``name``: a list of functions as the OpenAI API describes them.
+
+        Raises:
+            DataError: it is not that.
+        """
+        given = self.fields.get(name)
+        if not isinstance(given, list):
+            raise DataError(f"{self.place}: {name} must be a list of objects with type and function")
+        return tuple(_tool(item, f"{name}[{index}]", self.place) for index, item in enumerate(given))
 
     def number(self, name: str) -> float:
         """The field ``name``, which must be a finite number.
@@ -145,11 +170,58 @@ def _message(item: object, name: str, place: str) -> Message:
     role = item.get("role")
     if role not in ROLES:
         raise DataError(f"{place}: {name}.role is {role!r}: use one of {', '.join(ROLES)}")
-    if extra := sorted(item.keys() - {"role", "content"}):
+    if extra := sorted(item.keys() - {"role", "content"} - OWN.get(role, frozenset())):
         raise DataError(
             f"{place}: {name} has {', '.join(extra)}, which nothing here reads: leave role and content only"
         )
-    return Message(role, _text(item.get("content"), f"{name}.content", place))
+    calls = _calls(item["tool_calls"], f"{name}.tool_calls", place) if item.get("tool_calls") else ()
+    answered = _text(item["tool_call_id"], f"{name}.tool_call_id", place) if "tool_call_id" in item else ""
+    content = item.get("content")
+    # A call needs no words beside it, and a tool may have nothing to say.
+    quiet = (calls and content in (None, "")) or (role == "tool" and content == "")
+    return Message(role, "" if quiet else _text(content, f"{name}.content", place), calls, answered)
+
+
+def _calls(given: object, name: str, place: str) -> tuple[ToolCall, ...]:
+    if not isinstance(given, list):
+        raise DataError(f"{place}: {name} must be a list of objects with an id and a function")
+    return tuple(_call(item, f"{name}[{index}]", place) for index, item in enumerate(given))
+
+
+def _call(item: object, name: str, place: str) -> ToolCall:
+    function = _function(item, name, place)
+    arguments = function.get("arguments")
+    written = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+    if not isinstance(
+        _parsed(
+            _text(written, f"{name}.function.arguments", place).encode(),
+            f"{place}: {name}.function.arguments",
+            "write an object",
+        ),
+        dict,
+    ):
+        raise DataError(f"{place}: {name}.function.arguments must be a JSON object, or a text that holds one")
+    identity = _text(item.get("id") if isinstance(item, dict) else None, f"{name}.id", place)
+    return ToolCall(identity, _text(function.get("name"), f"{name}.function.name", place), written)
+
+
+def _tool(item: object, name: str, place: str) -> ToolSpec:
+    function = _function(item, name, place)
+    schema = function.get("parameters", {"type": "object", "properties": {}})
+    if not isinstance(schema, dict):
+        raise DataError(f"{place}: {name}.function.parameters must be a JSON schema, an object")
+    described = function.get("description", "")
+    if not isinstance(described, str):
+        raise DataError(f"{place}: {name}.function.description must be a text")
+    called = _text(function.get("name"), f"{name}.function.name", place)
+    return ToolSpec(called, described, json.dumps(schema, ensure_ascii=False))
+
+
+def _function(item: object, name: str, place: str) -> Mapping[str, Any]:
+    function = item.get("function") if isinstance(item, dict) and item.get("type", "function") == "function" else None
+    if not isinstance(function, dict):
+        raise DataError(f"{place}: {name} must be an object with a function that has a name")
+    return function
 
 
 def _number(value: object, name: str, place: str) -> float:

@@ -19,6 +19,7 @@ from fettle.config import (
     Mathematics,
     ReasoningGym,
     Remote,
+    Tools,
 )
 from fettle.environments import ENVIRONMENTS, GameSuite, Suite, suite
 from fettle.errors import EnvironmentFault
@@ -86,6 +87,7 @@ SUITES = {
     Mathematics: Row(fixed(Mathematics(heldout=40)), tagged),
     Code: Row(fixed(Code(heldout=40)), plant="answer"),
     Remote: Row(served),
+    Tools: Row(fixed(Tools(heldout=40)), tagged),
 }
 
 GAMES = {

@@ -2,9 +2,9 @@ import json
 
 import pytest
 
-from fettle.data import conversations
+from fettle.data import conversations, split, tools_of
 from fettle.errors import DataError
-from fettle.types import Message
+from fettle.types import Message, ToolSpec
 
 
 def written(tmp_path, *rows) -> str:
@@ -43,3 +43,14 @@ def test_a_malformed_row_is_named(tmp_path, row, why):
 def test_an_empty_file_is_an_error(tmp_path):
     with pytest.raises(DataError, match=r"talk.jsonl is empty"):
         conversations(written(tmp_path))
+
+
+def test_tools_stand_beside_the_conversation_in_which_they_are_offered(tmp_path):
+    turns = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "good day"}]
+    offered = [{"type": "function", "function": {"name": "greet", "description": "Greets."}}]
+    other = [{"role": "user", "content": "bye"}, turns[1]]
+    path = written(tmp_path, {"messages": turns, "tools": offered}, {"messages": other})
+    spec = ToolSpec("greet", "Greets.", '{"type": "object", "properties": {}}')
+    assert [tools_of(talk) for talk in conversations(path)] == [(spec,), ()]
+    training, heldout = split(conversations(path), heldout=1, seed=0)
+    assert {tools_of(talk) for talk in (*training, *heldout)} == {(spec,), ()}

@@ -17,9 +17,12 @@ from fettle.config import (
     MathematicsFile,
     PreferenceDataConfig,
     Preferences,
+    Questions,
     Ratings,
     RLRun,
     StageConfig,
+    Tools,
+    WorkedCalls,
     WorkedCode,
     WorkedDebates,
     WorkedMathematics,
@@ -37,11 +40,13 @@ from fettle.data import (
     ratings,
     split,
     split_by_prompt,
+    worked_calls,
     worked_mathematics,
     worked_pairs,
 )
 from fettle.environments import Sheltered, sheltered, suite
 from fettle.environments.debate import shown
+from fettle.environments.tools import calculator, tool
 from fettle.randomness import key
 from fettle.types import Message, Task
 
@@ -61,6 +66,12 @@ def conversations_of(
         return _debates(data, heldout)
     source = Sheltered(suite(data.tasks), heldout)
     training = (source.training_task(index) for index in range(data.size))
+    if isinstance(data, WorkedCalls):
+        offered = tool(calculator).spec
+        return (
+            list(worked_calls(training, [offered], calls=offered.name, guesses=data.guesses, seed=data.seed)),
+            list(worked_calls(source.heldout_tasks(), [offered], calls=offered.name, guesses=0.0, seed=data.seed)),
+        )
     if isinstance(data, WorkedCode):
         return (
             list(programs(list(training), slips=data.slips, seed=data.seed)),
@@ -116,7 +127,20 @@ def files_of(config: StageConfig) -> list[Path]:
     else:
         sources = (config.data,)
     sources = (*sources, *(source.problems for source in sources if isinstance(source, Code | Mathematics)))
+    with_tools = [source for source in sources if isinstance(source, Tools)]
+    corpora = [Path(source.corpus) for source in with_tools if source.corpus is not None]
+    sources = (*sources, *(source.tasks for source in with_tools))
     kinds = (
-        JSONL | MathematicsFile | ListedProblems | Debate | Dialogue | Conversations | Episodes | Preferences | Ratings
+        JSONL
+        | Questions
+        | MathematicsFile
+        | ListedProblems
+        | Debate
+        | Dialogue
+        | Conversations
+        | Episodes
+        | Preferences
+        | Ratings
     )
-    return [Path(source.path) for source in sources if isinstance(source, kinds) and source.path is not None]
+    named = [Path(source.path) for source in sources if isinstance(source, kinds) and source.path is not None]
+    return named + corpora

@@ -9,6 +9,7 @@ from fettle.config.coding import Code
 from fettle.config.environments import Arithmetic, ReasoningGym
 from fettle.config.games import Debate
 from fettle.config.mathematics import WorkedMathematics
+from fettle.config.tools import WorkedCalls
 
 
 class Conversations(Frozen):
@@ -42,6 +43,24 @@ class WorkedSums(Frozen):
         return self
 
 
+class WorkedDebates(Frozen):
+    """Debates in which everybody quotes some piece of the evidence, for whichever side: to learn the form from."""
+
+    type: Literal["worked_debates"] = "worked_debates"
+    tasks: Debate = Debate()
+    """Where the claims come from; its held-out ones stay held out here too."""
+    size: Annotated[int, Field(ge=1)] = 10000
+    """How many debates to write; each is as many conversations as it has players."""
+    seed: int = 0
+    """Seed of what is quoted."""
+
+    @model_validator(mode="after")
+    def _tasks_are_only_shown(self) -> "WorkedDebates":
+        if self.tasks.weight != 1:
+            raise ValueError("tasks.weight mixes environments, and worked debates come from one: leave it out")
+        return self
+
+
 class WorkedCode(Frozen):
     """Programs that answer an environment's problems, some of them another one's."""
 
@@ -61,24 +80,6 @@ class WorkedCode(Frozen):
             raise ValueError(
                 "tasks.weight and tasks.rewards are for training, and worked code is only shown: drop them"
             )
-        return self
-
-
-class WorkedDebates(Frozen):
-    """Debates in which everybody quotes some piece of the evidence, for whichever side: to learn the form from."""
-
-    type: Literal["worked_debates"] = "worked_debates"
-    tasks: Debate = Debate()
-    """Where the claims come from; its held-out ones stay held out here too."""
-    size: Annotated[int, Field(ge=1)] = 10000
-    """How many debates to write; each is as many conversations as it has players."""
-    seed: int = 0
-    """Seed of what is quoted."""
-
-    @model_validator(mode="after")
-    def _tasks_are_only_shown(self) -> "WorkedDebates":
-        if self.tasks.weight != 1:
-            raise ValueError("tasks.weight mixes environments, and worked debates come from one: leave it out")
         return self
 
 
@@ -140,7 +141,8 @@ class WorkedPairs(Frozen):
 
 
 DemonstrationsConfig = Annotated[
-    Conversations | WorkedSums | WorkedMathematics | WorkedCode | WorkedDebates | Episodes, Field(discriminator="type")
+    Conversations | WorkedSums | WorkedMathematics | WorkedCode | WorkedDebates | WorkedCalls | Episodes,
+    Field(discriminator="type"),
 ]
 """What supervised fine-tuning learns from."""
 

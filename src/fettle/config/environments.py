@@ -11,6 +11,7 @@ from fettle.config.mathematics import Mathematics
 from fettle.config.remote import Remote
 from fettle.config.rewards import Rewarded
 from fettle.config.sandbox import SandboxSettings
+from fettle.config.tools import Tools
 
 ANSWER_IN_TAGS = "Work it out, then give the final answer as <answer>...</answer>."
 
@@ -91,6 +92,7 @@ class JSONL(Rewarded):
 
 
 EnvironmentConfig = Annotated[
-    ReasoningGym | Arithmetic | JSONL | Mathematics | Code | Debate | Dialogue | Remote, Field(discriminator="type")
+    ReasoningGym | Arithmetic | JSONL | Mathematics | Code | Tools | Debate | Dialogue | Remote,
+    Field(discriminator="type"),
 ]
 """An environment by its type."""

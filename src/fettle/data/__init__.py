@@ -1,12 +1,13 @@
 """Formats of data and of batches, splits of it, and demonstrations to learn from."""
 
 from fettle.data.columnar import FORMATS, groups, pairs, sequences
-from fettle.data.conversations import Conversation, conversations
+from fettle.data.conversations import Conversation, ToolConversation, conversations, tools_of
 from fettle.data.episodes import Episode, episodes, reward_weights, target_weights
 from fettle.data.padded import columns, group_columns, pair_columns
 from fettle.data.preferences import Preference, from_comparisons, preferences
 from fettle.data.ratings import Rating, ratings
 from fettle.data.splits import split, split_by_prompt
+from fettle.data.worked_calls import worked_calls
 from fettle.data.worked_code import programs
 from fettle.data.worked_mathematics import worked_mathematics
 from fettle.data.worked_pairs import worked_pairs
@@ -18,6 +19,7 @@ __all__ = [
     "Episode",
     "Preference",
     "Rating",
+    "ToolConversation",
     "columns",
     "conversations",
     "demonstrations",
@@ -36,6 +38,8 @@ __all__ = [
     "split",
     "split_by_prompt",
     "target_weights",
+    "tools_of",
+    "worked_calls",
     "worked_mathematics",
     "worked_pairs",
 ]

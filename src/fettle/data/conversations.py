@@ -1,11 +1,31 @@
 """Conversations to learn from: JSON Lines with ``messages``, or with ``prompt`` and ``completion``."""
 
+from collections.abc import Iterable, Sequence
+from typing import Self
+
 from fettle.errors import DataError
 from fettle.rows import Row, rows
-from fettle.types import Message
+from fettle.types import Message, ToolSpec
 
 Conversation = tuple[Message, ...]
 """Messages of which the last is the assistant's."""
+
+
+class ToolConversation(Conversation):
+    """A conversation in which tools are offered."""
+
+    tools: tuple[ToolSpec, ...]
+
+    def __new__(cls, messages: Iterable[Message], tools: Iterable[ToolSpec]) -> Self:
+        """``messages``, in which ``tools`` may be called."""
+        made = super().__new__(cls, messages)
+        made.tools = tuple(tools)
+        return made
+
+
+def tools_of(conversation: Sequence[Message]) -> tuple[ToolSpec, ...]:
+    """What may be called in a conversation."""
+    return conversation.tools if isinstance(conversation, ToolConversation) else ()
 
 
 def conversations(path: str) -> list[Conversation]:
@@ -32,4 +52,4 @@ def _conversation(row: Row) -> Conversation:
         raise DataError(f"{row.place}: the last message is the {role}'s: end with what the assistant should say")
     if len(messages) == 1:
         raise DataError(f"{row.place}: the assistant answers nothing: put a user message before it")
-    return messages
+    return ToolConversation(messages, row.tools()) if "tools" in row.fields else messages

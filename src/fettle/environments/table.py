@@ -16,6 +16,7 @@ from fettle.config import (
     ReasoningGym,
     Remote,
     Rewarded,
+    Tools,
 )
 from fettle.environments.base import GameSuite, Suite
 from fettle.environments.rewarded import RewardedSuite
@@ -24,13 +25,14 @@ from fettle.errors import ConfigError
 ENVIRONMENTS: Mapping[type[EnvironmentConfig], str] = MappingProxyType(
     {
         Arithmetic: "fettle.environments.arithmetic:suite",
-        Code: "fettle.environments.coding:suite",
         Debate: "fettle.environments.debate:suite",
         Dialogue: "fettle.environments.dialogue:suite",
+        Code: "fettle.environments.coding:suite",
         JSONL: "fettle.environments.jsonl:suite",
         Mathematics: "fettle.environments.mathematics:suite",
         ReasoningGym: "fettle.environments.reasoning_gym:suite",
         Remote: "fettle.environments.remote.client:suite",
+        Tools: "fettle.environments.tools:suite",
     }
 )
 """For each class of settings, the function that makes its suite."""
@@ -40,7 +42,7 @@ EXTRAS: Mapping[type[EnvironmentConfig], str] = MappingProxyType({ReasoningGym: 
 
 
 @overload
-def suite(config: Arithmetic | Code | Mathematics | ReasoningGym) -> Suite: ...
+def suite(config: Arithmetic | Code | Mathematics | ReasoningGym | Tools) -> Suite: ...
 @overload
 def suite(config: EnvironmentConfig) -> Suite | GameSuite: ...
 def suite(config: EnvironmentConfig) -> Suite | GameSuite:

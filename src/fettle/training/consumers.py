@@ -142,21 +142,6 @@ CONSUMERS: Mapping[type[Frozen], Mapping[str, str]] = {
         "weight": DRAWING,
     },
     c.RemoteTLS: dict.fromkeys(("authorities", "certificate", "key"), "environments.remote.security"),
-    c.SandboxSettings: {
-        **dict.fromkeys(("isolation", "workers", "seconds", "output_kib"), "sandbox.pool"),
-        **dict.fromkeys(("memory_mib", "processes", "disk_mib"), "sandbox.worker"),
-    },
-    c.Code: {
-        **dict.fromkeys(
-            ("problems", "credit", "attempts", "tolerance", "sandbox", "system", "seed", "heldout"),
-            "environments.coding",
-        ),
-        "rewards": "environments.table",
-        "weight": DRAWING,
-    },
-    c.MadeProblems: dict.fromkeys(("min_steps", "max_steps", "largest", "tests"), "environments.code_made"),
-    c.ListedProblems: dict.fromkeys(("path", "format", "shown", "inexact"), "environments.code_files"),
-    c.RewardPart: dict.fromkeys(("reward", "name", "scale", "clip", "bias"), "rewards.composed"),
     c.Debate: {
         **dict.fromkeys(
             ("path", "evidence", "rounds", "order", "team", "zero_sum", "judge", "system", "seed", "heldout"),
@@ -191,7 +176,33 @@ CONSUMERS: Mapping[type[Frozen], Mapping[str, str]] = {
     },
     c.MadeProblems: dict.fromkeys(("min_steps", "max_steps", "largest", "tests"), "environments.code_made"),
     c.ListedProblems: dict.fromkeys(("path", "format", "shown", "inexact"), "environments.code_files"),
+    c.Tools: {
+        **dict.fromkeys(("tasks", "tools", "corpus", "sandbox", "servers"), "environments.tools.suite"),
+        **dict.fromkeys(("call_cost", "max_calls", "call_seconds"), "environments.tools.suite"),
+        **dict.fromkeys(("result_characters", "system", "seed", "heldout"), "environments.tools.suite"),
+        "rewards": "environments.table",
+        "weight": DRAWING,
+    },
+    c.Calculations: dict.fromkeys(("digits", "terms", "operations"), "environments.tools.tasks"),
+    c.Lookups: {"hops": "environments.tools.tasks", "places": "environments.tools.suite"},
+    c.FileTasks: dict.fromkeys(("files", "lines", "digits"), "environments.tools.tasks"),
+    c.Questions: dict.fromkeys(("path", "reward"), "environments.tools.suite"),
+    c.ProcessServer: {
+        **dict.fromkeys(("command", "environment", "seconds"), "environments.tools.mcp"),
+        "shared": "environments.tools.suite",
+    },
+    c.HTTPServer: {
+        **dict.fromkeys(("url", "seconds"), "environments.tools.mcp"),
+        "token_variable": "config.tools",
+        "shared": "environments.tools.suite",
+    },
+    c.WorkedCalls: dict.fromkeys(("tasks", "guesses", "size", "seed"), SOURCES),
+    c.Rewarded: {"rewards": "environments.table"},
     c.RewardPart: dict.fromkeys(("reward", "name", "scale", "clip", "bias"), "rewards.composed"),
+    c.SandboxSettings: {
+        **dict.fromkeys(("isolation", "workers", "seconds", "output_kib"), "sandbox.pool"),
+        **dict.fromkeys(("memory_mib", "processes", "disk_mib"), "sandbox.worker"),
+    },
     c.Conversations: dict.fromkeys(("path", "heldout", "seed"), SOURCES),
     c.WorkedCode: dict.fromkeys(("tasks", "slips", "size", "seed"), SOURCES),
     c.WorkedSums: dict.fromkeys(("tasks", "slips", "size", "seed"), SOURCES),

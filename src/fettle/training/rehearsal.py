@@ -6,7 +6,7 @@ import numpy as np
 
 from fettle.chat import Template
 from fettle.config import CausalLM, Rehearsal
-from fettle.data import Conversation
+from fettle.data import Conversation, tools_of
 from fettle.engine import Policy
 from fettle.errors import DataError
 from fettle.losses.reduce import token_mean
@@ -37,7 +37,8 @@ class Rehearser:
         Their weights make the sum over tokens the mean, times the coefficient.
         """
         chosen = self._order.of_batch(step, self._settings.batch_size)
-        rows = [self._template.conversation(self._conversations[index]) for index in chosen]
+        talks = [self._conversations[index] for index in chosen]
+        rows = [self._template.conversation(talk, tools_of(talk)) for talk in talks]
         weights = token_mean([np.asarray(mask, np.float32) for _, mask in rows])
         return [
             datum(tokens, mask, weights=self._settings.coefficient * weight)

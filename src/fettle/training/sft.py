@@ -8,7 +8,7 @@ import numpy as np
 
 from fettle.chat import Template
 from fettle.config import CausalLM, SFTRun, Targets
-from fettle.data import reward_weights, target_weights
+from fettle.data import reward_weights, target_weights, tools_of
 from fettle.engine import Engine, Policy
 from fettle.errors import DataError
 from fettle.losses.reduce import token_mean
@@ -101,9 +101,9 @@ def lessons_of(run: SFTRun, template: Template, conversations: Mapping[int, Conv
 def _lesson(template: Template, messages: Conversation, targets: Targets) -> Lesson:
     if not targets.observations:
         last = max((at for at, message in enumerate(messages) if message.role == "assistant"), default=-1)
-        tokens, mask = template.conversation(messages[: last + 1])
+        tokens, mask = template.conversation(messages[: last + 1], tools_of(messages))
         return Lesson(np.asarray(tokens, np.int32), np.asarray(mask, np.float32), np.zeros(len(mask), np.float32))
-    tokens, owners = template.owners(messages)
+    tokens, owners = template.owners(messages, tools_of(messages))
     actions, observations = (
         np.array([0.0 if owner is None else of_message[owner] for owner in owners], np.float32)
         for of_message in (
