@@ -8,7 +8,22 @@ import typer
 
 from fettle.cli import app
 
-VERBS = ("demo", "train", "pipeline", "eval", "sample", "plan", "serve", "keys", "replay", "runs", "info", "config")
+VERBS = (
+    "demo",
+    "train",
+    "pipeline",
+    "eval",
+    "sample",
+    "collect",
+    "view",
+    "plan",
+    "serve",
+    "keys",
+    "replay",
+    "runs",
+    "info",
+    "config",
+)
 START = "from fettle.cli import main; main()"
 
 

@@ -1,19 +1,24 @@
 """``fettle collect``: episodes kept without loss, gone on with, chosen from, and learned from."""
 
+import io
 import json
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from contextlib import redirect_stderr
 from pathlib import Path
 
 import pytest
 
+from fettle.cli.collect import progress
 from fettle.config import TinyModel
 from fettle.config.load import load
 from fettle.engine.local import make_tiny_model
 from fettle.environments import suite
 from fettle.rollouts.trajectories import recorded
+from fettle.types import Completion, Failed, Message, Task, Trajectory, Turn
 
 from .conftest import Ended, furnished, typed
 
@@ -26,6 +31,22 @@ calls = itertools.count(1)
 def reward(reply, task):
     if next(calls) in (3, 7):
         raise KeyError("no such column")
+    return 1.0
+"""
+
+WAITING = """
+import itertools
+import time
+from pathlib import Path
+
+calls = itertools.count(1)
+
+
+def reward(reply, task):
+    if next(calls) == 270:
+        Path("waiting").touch()
+        while not Path("go").exists():
+            time.sleep(0.01)
     return 1.0
 """
 
@@ -146,6 +167,42 @@ def test_failures_are_counted_told_and_tried_again(tmp_path):
     assert len(drawn(desk / "all.jsonl")) == 10
 
 
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_is_told_how_it_goes():
+    """Of four episodes one was there already; of the others one fails."""
+    task = Task((Message("user", "?"),), {}, "test")
+    turn = Turn([1], Completion([5], [-0.5], "stop", 0), 0.25)
+    screen = Terminal()
+    with redirect_stderr(screen), progress(4, 1) as told:
+        told([Trajectory(task, (turn,), (), True, False)])
+        told(Failed(task, "it broke"))
+    assert "3/4" in screen.getvalue()
+    assert "reward 0.250, 1 failed" in screen.getvalue()
+
+
+def test_nobody_is_told_where_there_is_no_terminal():
+    screen = io.StringIO()
+    with redirect_stderr(screen), progress(4, 1) as told:
+        told(Failed(Task((), {}, "test"), "it broke"))
+    assert screen.getvalue() == ""
+
+
+def test_what_was_over_is_told_also_where_the_rest_cannot_be_played(tmp_path):
+    """The second start finds no model any more."""
+    desk = with_model(furnished(tmp_path / "desk"))
+    assert collected(desk, "--tasks", 2).code == 0
+    shutil.move(desk / "tiny", desk / "elsewhere")
+    done = collected(desk, "--tasks", 3)
+    assert done.code == 1
+    assert done.out == "2 of 3 episodes are in all.jsonl\n"
+    assert "tiny" in done.complaint
+    assert collected(desk, "--tasks", 1).out == "2 of 2 episodes are in all.jsonl\n"  # and nothing need be loaded
+
+
 def test_where_everything_fails_it_has_failed(tmp_path):
     desk = with_model(furnished(tmp_path / "desk"))
     done = collected(desk, "environments.0.reward=beside:broken", "--tasks", 2)
@@ -172,28 +229,27 @@ def test_what_cannot_be_is_told_at_once(desk, arguments, says):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX")
 def test_nothing_that_was_over_is_lost_when_it_is_interrupted(tmp_path):
-    """The 80th reward waits; by then most of the 79 before it are in the file, and stay there."""
+    """The 270th reward waits; the first 256 episodes, which were played at once, are in the file and stay there."""
     desk = with_model(furnished(tmp_path / "desk"))
-    options = ("--model", "tiny", "--out", "all.jsonl", "--tasks", "60", "--samples", "2")
-    command = ["collect", "tiny.yaml", "environments.0.reward=beside:gated", *options]
+    (desk / "patient.py").write_text(WAITING)
+    options = ("--model", "tiny", "--out", "all.jsonl", "--tasks", "140", "--samples", "2")
+    command = ["collect", "tiny.yaml", "environments.0.reward=patient:reward", *options]
     start = [sys.executable, "-c", "from fettle.cli import main; main()", *command]
     with subprocess.Popen(start, cwd=desk, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        path = desk / "all.jsonl"
-        while not (desk / "waiting").exists() or not path.read_bytes():
+        while not (desk / "waiting").exists():
             assert process.poll() is None, process.stderr.read()
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
-        kept = path.read_bytes()
-        (desk / "go").touch()
         out, err = process.communicate(timeout=120)
     assert process.returncode == 130, err
     assert "Traceback" not in err
-    assert out.endswith("stopped; the same command goes on from here\n")
-    assert path.read_bytes().startswith(kept)
-    before = drawn(path)
-    assert 0 < len(before) < 120
+    assert out == "256 of 280 episodes are in all.jsonl\nstopped; the same command goes on from here\n"
+    (desk / "go").touch()
+    before = drawn(desk / "all.jsonl")
+    assert len(before) == 256
     again = typed(*command, into=desk)
     assert again.code == 0, again.err
-    assert again.out.startswith("120 of 120 episodes are in all.jsonl")
-    after = drawn(path)
+    assert again.out == "280 of 280 episodes are in all.jsonl\n"
+    after = drawn(desk / "all.jsonl")
+    assert len(after) == 280
     assert {name: after[name] for name in before} == before

@@ -259,3 +259,9 @@ def test_what_is_told_can_be_learned_from(tmp_path):
     assert conversations(str(tmp_path / "talks.jsonl")) == [(ASK, SAY)] * 2
     assert [episode.reward for episode in episodes(str(tmp_path / "episodes.jsonl"))] == [0.25, 1.0]
     assert len(episodes(str(tmp_path / "episodes.jsonl"), min_reward=0.5)) == 1
+
+
+def test_calls_of_tools_can_be_learned_from_too(tmp_path):
+    path = tmp_path / "talks.jsonl"
+    path.write_text(json.dumps(conversation_row(trajectory(ASK, CALLED, TOLD, SAY))) + "\n")
+    assert conversations(str(path)) == [(ASK, CALLED, TOLD, SAY)]

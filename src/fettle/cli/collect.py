@@ -61,13 +61,13 @@ def collect(
     collection = collected.opened(asked, out)
     interrupted = False
     try:
-        with _progress(asked.count, len(collection.done)) as told:
+        with progress(asked.count, len(collection.done)) as told:
             asyncio.run(collected.collect_into(asked, collection, told))
     except KeyboardInterrupt:
         interrupted = True
     finally:
         collection.close()
-    _tell(collection, asked.count)
+        _tell(collection, asked.count)
     if interrupted:
         print("stopped; the same command goes on from here")
         raise typer.Exit(INTERRUPTED)
@@ -93,7 +93,7 @@ def _endings(given: list[str] | None) -> frozenset[str] | None:
 
 
 @contextmanager
-def _progress(total: int, done: int) -> "Iterator[Callable[[Outcome], None]]":
+def progress(total: int, done: int) -> "Iterator[Callable[[Outcome], None]]":
     """A bar on the terminal, if there is one: how many episodes, what they earn, how many failed."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -120,7 +120,8 @@ def _progress(total: int, done: int) -> "Iterator[Callable[[Outcome], None]]":
 
 
 def _tell(collection: "Collection", count: int) -> None:
-    print(f"{len(collection.done)} of {count} episodes are in {collection.path}")
+    done = len(collection.done)
+    print(f"{done} of {max(count, done)} episodes are in {collection.path}")
     if collection.failures:
         first = collection.failures[0]
         print(

@@ -53,14 +53,15 @@ def evaluate(
     from fettle.cli import evaluated  # only now: torch takes seconds, and a slip should be told at once
 
     result = asyncio.run(evaluated.evaluation(run, Speaker(model, endpoint, key_env)))
+    row = {**result.row, **evaluated.signs(result.trajectories)}
     if as_json:
-        print(json.dumps(result.row))
+        print(json.dumps(row))
         return
-    count = result.row["heldout/tasks"]
+    count = row["heldout/tasks"]
     print(
         f"reward {result.reward:.3f} on {count:.0f} held-out tasks, 95 % interval {result.low:.3f} to {result.high:.3f}"
     )
-    if told := _told(result.row):
+    if told := _told(row):
         print(f"  {told}")
     if len(lines := _table(result)) > 2:
         print_columns(lines)

@@ -10,6 +10,9 @@ from fettle.environments import suite
 from fettle.training import Evaluation, evaluate
 from fettle.training.players import sides
 from fettle.training.standings import heldout_params
+from fettle.training.watching import signs
+
+__all__ = ["evaluation", "signs"]
 
 
 async def evaluation(run: RLRun, speaker: Speaker) -> Evaluation:
