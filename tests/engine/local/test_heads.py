@@ -26,7 +26,7 @@ from fettle.engine.base import SampleRequest
 from fettle.engine.local import LocalBackend
 from fettle.engine.local.model import load_model
 from fettle.engine.local.policy import LocalPolicy, saved_state
-from fettle.errors import CheckpointError, ConfigError, EngineError, LossInputError, ModelError, StateError
+from fettle.errors import CheckpointError, ConfigError, LossInputError, ModelError, StateError
 from fettle.types import Datum, datum
 
 CPU = torch.device("cpu")
@@ -273,7 +273,7 @@ def test_only_the_last_undoable_step_can_be_undone(tiny):
     for undoable in (True, False):
         held.forward_backward([sequence(8, 1)], CausalLM(), budget=BUDGET)
         held.optim_step(AdamW(), undoable=undoable)
-    with pytest.raises(EngineError, match="make it with undoable=True"):
+    with pytest.raises(StateError, match="make it with undoable=True"):
         held.undo()
 
 
@@ -291,7 +291,7 @@ def test_a_step_is_not_undone_under_the_gradients_of_the_next(tiny):
     held.forward_backward([sequence(8, 1)], CausalLM(), budget=BUDGET)
     held.optim_step(AdamW(), undoable=True)
     held.forward_backward([sequence(8, 2)], CausalLM(), budget=BUDGET)
-    with pytest.raises(EngineError, match="undo it before the next call"):
+    with pytest.raises(StateError, match="undo it before the next call"):
         held.undo()
 
 

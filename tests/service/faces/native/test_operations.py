@@ -8,8 +8,9 @@ import pytest
 
 from fettle.calls import ForwardBackward, OptimStep, Pin, Restore, Save, call_tree
 from fettle.config import AdamW, CausalLM
-from fettle.errors import BusyError, StorageError
+from fettle.errors import BusyError, StateError, StorageError
 from fettle.frames import batch_tree, packed, plain, result_of
+from fettle.service.wire import status_of
 from fettle.types import datum
 
 DATA = [datum([5, 9, 41, 7, 11], [0, 0, 1, 1, 1]), datum([5, 8, 2], [0, 1, 1])]
@@ -259,3 +260,9 @@ def test_a_service_whose_journal_has_failed_is_not_ready(served):
             assert time.monotonic() < deadline
         served.service.broker._journal.failed = StorageError("the disk is gone")
         client.said("GET", "/readyz", status=503)
+
+
+def test_a_step_that_there_are_no_gradients_for_is_the_fault_of_who_asks(client, run):
+    told = client.said("POST", f"/v1/runs/{run}/optim_step?wait=30", {})
+    assert told["error"]["code"] == "state"
+    assert status_of(StateError("")) == 409
