@@ -1,4 +1,4 @@
-"""A game of two that a tiny model learns in a few steps: whoever says more of a letter wins."""
+"""A game that a tiny model learns in a few steps: of the first two players, who says more of a letter wins."""
 
 from collections.abc import Mapping, Sequence
 
@@ -26,8 +26,8 @@ class Duels:
 
     def settled(self, said: Mapping[str, str]) -> dict[str, dict[str, float]]:
         self.heard.append(dict(said))
-        counts = [said[player].count(LETTER) for player in self.players]
-        lead = (counts[0] > counts[1]) - (counts[0] < counts[1])
+        first, second, *_ = (said[player].count(LETTER) for player in self.players)
+        lead = (first > second) - (first < second)
         return {self.players[0]: {"duel": self._pot * lead}, self.players[1]: {"duel": -self._pot * lead}}
 
 

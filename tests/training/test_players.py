@@ -138,3 +138,33 @@ async def test_a_game_that_breaks_is_a_failure_of_each_side(tiny, tmp_path):
 
     memory = (await trained(small(tiny, group_size=6), tmp_path, [Brittle()])).memory
     assert all(share == pytest.approx(1 / 3, abs=0.1) for share in memory.column("rollout/failed"))
+
+
+class Killed(BaseException):
+    """Nothing catches it: as far as the run can tell, the process ends here."""
+
+
+async def test_a_run_of_games_that_died_goes_on_to_the_same_bits(tiny, tmp_path):
+    class Deadly(Duels):
+        def settled(self, said):
+            if len(self.heard) == self.dies_after:
+                raise Killed
+            return super().settled(said)
+
+    players = {"right": {"type": "own", "optimizer": {"learning_rate": 0.02}}, "third": {"type": "past", "every": 3}}
+    checkpoints = {"every": 2}
+    run = small(tiny, steps=8, players=players, checkpoints=checkpoints, evaluation={"every": 8, "tasks": 4}, **FAST)
+
+    async def played(name: str, dies_after: int):
+        suite = Deadly(("left", "right", "third"))
+        suite.dies_after = dies_after
+        return await trained(run, tmp_path / name, [suite])
+
+    straight = await played("straight", -1)
+    with pytest.raises((Killed, BaseExceptionGroup)):
+        await played("killed", 92)  # in the sixth step, after the checkpoint of the fourth and the copy of the third
+    assert (tmp_path / "killed" / "checkpoints" / "past-000003").is_dir()
+    resumed = await played("killed", -1)
+    for name in ("step-000008", "step-000008.player-right", "past-000006"):
+        assert weights(resumed.folder.checkpoints / name) == weights(straight.folder.checkpoints / name)
+    assert resumed.memory.column("player/third/win_rate") == straight.memory.column("player/third/win_rate")[-4:]

@@ -69,6 +69,25 @@ evaluation: {every: 4, tasks: 8}
 checkpoints: {every: 2}
 """
 
+DEBATED = """
+type: rl
+policy: {model: {type: tiny, hidden: 32, layers: 1, heads: 2}}
+engine: {threads: 1}
+environments: [{type: debate, evidence: 2, team: 2, heldout: 8}]
+players:
+  con-1: {type: own, optimizer: {learning_rate: 2e-3}}
+  con-2: {type: past, every: 3}
+steps: 8
+groups_per_step: 2
+group_size: 3
+advantage: group_centered
+sampling: {max_tokens: 6}
+overlong: {buffer: 0.9}
+optimizer: {learning_rate: 1e-3}
+evaluation: {every: 4, tasks: 4}
+checkpoints: {every: 2}
+"""
+
 SFT = """
 type: sft
 policy: {model: {type: tiny, hidden: 32, layers: 1, heads: 2}}
@@ -122,6 +141,7 @@ def outcomes(recipe: str, tmp_path: Path, kills: int) -> list[dict]:
             3,
         ),
         ("replayed groups, rehearsed demonstrations", REPLAYED, 3),
+        ("games: the policy, its past, and a policy of a player's own", DEBATED, 4),
         ("supervised", SFT, 4),
         ("pairs", COMPARED % {"type": "preference"}, 2),
         ("a reward model", COMPARED % {"type": "reward_model"}, 2),
