@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from fettle.config import MadeMathematics, Mathematics, MathematicsFile
+from fettle.config import MadeMathematics, Mathematics, MathematicsFile, SandboxSettings
 from fettle.environments import suite
 from fettle.errors import ConfigError, DataError, EnvironmentFault
 from fettle.types import Message
@@ -121,14 +121,14 @@ async def test_a_file_of_numbers_needs_no_sandbox(written):
 
 async def test_expressions_of_a_file_are_compared_in_the_sandbox_and_a_hostile_one_is_counted(written):
     rows = [{"problem": f"Expand $(x+{n})^2$.", "solution": rf"\boxed{{x^2+{2 * n}x+{n * n}}}"} for n in (1, 2)]
-    made = written(*rows)
+    made = written(*rows, sandbox=SandboxSettings(seconds=60, memory_mib=1024))
     task = made.training_task(0)
     n = int(task.prompt[-1].content[11])
     _, (step,) = await played(made, task, rf"\boxed{{{n * n} + {2 * n}x + x^2}}")
     assert step.reward == 1.0
     _, (step,) = await played(made, task, rf"\boxed{{(x+{n})^2}}")
     assert step.reward == 0.0
-    _, (step,) = await played(made, task, r"\boxed{9^{9^{9^{9}}} x}")
+    _, (step,) = await played(written(*rows), task, r"\boxed{9^{9^{9^{9}}} x}")
     assert (step.reward, step.measured["math/grader_timeouts"]) == (0.0, 1.0)
 
 

@@ -4,13 +4,15 @@ import sys
 
 import pytest
 
-from fettle.config import ReasoningGym
+from fettle.config import ReasoningGym, SandboxSettings
 from fettle.environments import suite
 from fettle.environments.reasoning_gym import EXECUTED, HASH_ORDERED, REFUSED, _task, scored, scored_inside
 from fettle.errors import ConfigError, EnvironmentFault
 from fettle.rewards import in_tags
 from fettle.types import Message, Task
 
+PATIENT = SandboxSettings(seconds=60, memory_mib=1024)
+"""For answers that are right, however much else this machine has to do."""
 SUMS = {"max_terms": 3, "max_digits": 2}
 
 
@@ -148,7 +150,7 @@ def test_the_nine_that_execute_answers_are_scored_in_the_sandbox():
 
 @pytest.mark.parametrize("name", EXECUTED)
 async def test_they_pay_for_their_own_answer_and_execute_nothing(name, tmp_path):
-    config = ReasoningGym(task=name, heldout=1)
+    config = ReasoningGym(task=name, heldout=1, sandbox=PATIENT)
     task = _task(config, seed=1)
     reward, trace = in_tags(scored_inside(config)), tmp_path / "trace"
     code = f"__import__('pathlib').Path({str(trace)!r}).touch()"
@@ -164,11 +166,12 @@ async def test_an_answer_that_keeps_a_scorer_busy_is_wrong(name, hostile):
     config = ReasoningGym(task=name, heldout=1, partial_credit=True)
     task = _task(config, seed=1)
     assert await scored_inside(config)(hostile, task) < 0.1
-    assert await scored_inside(config)(task.data["answer"], task) == 1.0
+    patient = config.model_copy(update={"sandbox": PATIENT})
+    assert await scored_inside(patient)(task.data["answer"], task) == 1.0
 
 
 async def test_a_whole_suite_of_them_plays():
-    made = suite(ReasoningGym(task="countdown", heldout=3))
+    made = suite(ReasoningGym(task="countdown", heldout=3, sandbox=PATIENT))
     for each in (*made.heldout_tasks(), made.training_task(0)):
         assert await paid(made, each, each.data["answer"]) == 1.0
         assert await paid(made, each, f"{each.data['answer']} + 1") == 0.0

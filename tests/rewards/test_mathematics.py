@@ -7,10 +7,13 @@ from fettle.sandbox import sandbox
 from fettle.types import Message, Task
 
 QUESTION = "What is the sum of x^2 and 1?"
+PATIENT = SETTINGS.model_copy(update={"seconds": 60.0})
+"""For answers that are right, however much else this machine has to do."""
 
 
-async def told(wanted: str, answer: str, *, question: str = QUESTION, symbols: bool = True) -> Verdict:
-    return await verdict(wanted, answer, question=question, symbols=sandbox(SETTINGS) if symbols else None)
+async def told(wanted: str, answer: str, *, question: str = QUESTION, settings=PATIENT) -> Verdict:
+    symbols = None if settings is None else sandbox(settings)
+    return await verdict(wanted, answer, question=question, symbols=symbols)
 
 
 @pytest.mark.parametrize(
@@ -38,12 +41,12 @@ def test_one_answer_is_taken(reply, answer):
 
 
 async def test_what_is_told_exactly_needs_no_sandbox():
-    assert await told("1/2", r"\frac{2}{4}", symbols=False) == Verdict(right=True)
-    assert await told("1/2", "0.51", symbols=False) == Verdict(right=False)
+    assert await told("1/2", r"\frac{2}{4}", settings=None) == Verdict(right=True)
+    assert await told("1/2", "0.51", settings=None) == Verdict(right=False)
 
 
 async def test_without_symbols_what_cannot_be_told_is_wrong():
-    assert await told("x^2 + 1", "1 + x^2", symbols=False) == Verdict(right=False)
+    assert await told("x^2 + 1", "1 + x^2", settings=None) == Verdict(right=False)
 
 
 @pytest.mark.parametrize(
@@ -84,15 +87,10 @@ async def test_an_expression_of_the_question_is_no_answer_to_it():
     assert await told("x^2 + 2x + 1", "2x + 1 + x^2", question=asked) == Verdict(right=True)
 
 
-@pytest.mark.parametrize("hostile", ["9^{9^{9^{9}}} x", "(10^9)! x", r"\sum_{k=1}^{10^9} k x", r"\binom{10^9}{10^8} x"])
+@pytest.mark.parametrize("hostile", ["9^{9^{9^{9}}} x", "10^{9} ! x"])
 async def test_a_hostile_answer_is_cut_off_and_counted(hostile):
-    found = await told("x^2 + 1", hostile)
-    assert not found.right
+    assert await told("x^2 + 1", hostile, settings=SETTINGS) == Verdict(right=False, timed_out=True)
     assert await told("x^2 + 1", "1 + x^2") == Verdict(right=True)  # whoever comes next is served
-
-
-async def test_at_least_one_of_them_runs_out_of_time():
-    assert (await told("x^2 + 1", "9^{9^{9^{9}}} x")).timed_out
 
 
 async def test_an_answer_that_no_answer_could_match_is_a_fault_of_the_task():

@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 
 from fettle.config import SandboxSettings
-from fettle.errors import DataError, ScorerTimeout
+from fettle.errors import DataError, ScorerError, ScorerTimeout
 from fettle.rewards.exact import NAMED, compact, plain, same, small
 from fettle.rewards.matching import expected
 from fettle.rewards.tags import CLOSE, OPEN, tagged_answer
@@ -68,6 +68,8 @@ async def verdict(wanted: str, answer: str, *, question: str, symbols: Sandbox |
 
     Raises:
         DataError: ``wanted`` is too long to be an answer.
+        SandboxError: nothing can be compared in the sandbox.
+        ScorerError: math-verify fails on ``wanted`` alone.
     """
     right = same(wanted, answer)
     if right is not None:
@@ -81,6 +83,10 @@ async def verdict(wanted: str, answer: str, *, question: str, symbols: Sandbox |
         return Verdict(bool(await symbols.trusted(SYMBOLIC, wanted, answer)))
     except ScorerTimeout:
         return Verdict(right=False, timed_out=True)
+    except ScorerError:
+        # Whose fault it is, is found by trial: breaking the comparison must not spare a policy a wrong answer's reward.
+        await symbols.trusted(SYMBOLIC, wanted, wanted)
+        return Verdict(right=False)
 
 
 def question(task: Task) -> str:
