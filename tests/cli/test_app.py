@@ -16,6 +16,7 @@ VERBS = (
     "sample",
     "collect",
     "view",
+    "environments",
     "plan",
     "serve",
     "keys",

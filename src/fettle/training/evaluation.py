@@ -140,12 +140,20 @@ async def evaluate(
         raise EnvironmentFault(
             f"every one of {len(failures)} held-out episodes failed; the first: {failures[0].reason}"
         )
+    sides_asked = list(dict.fromkeys(side_of(each.label, each.player) for each in asked))
+    return _evaluation(sides_asked, trajectories, failures, samples)
+
+
+def _evaluation(
+    of: Sequence[str], trajectories: tuple[Trajectory, ...], failures: tuple[Failed, ...], samples: int
+) -> Evaluation:
+    """The scores of what was played, in all and by label."""
     by_task = _rewards_by_task(trajectories)
     rewards = [statistics.fmean(earned) for earned in by_task.values()]
     low, high = interval(rewards)
     of_suites = {
         label: of_suite
-        for label in dict.fromkeys(side_of(each.label, each.player) for each in asked)
+        for label in of
         if (of_suite := [reward for (group, _), reward in zip(by_task, rewards, strict=True) if group == label])
     }
     chances = chances_at(list(by_task.values()), samples) if samples > 1 else {}
