@@ -71,6 +71,9 @@ ROWS = [
     ("own", OWN_PROGRAM),
 ]
 
+PATIENT = {"seconds": 20.0}
+"""As long as a busy machine needs."""
+
 
 @pytest.fixture
 def file(tmp_path):
@@ -93,7 +96,7 @@ async def test_a_row_s_own_solution_is_right_and_another_is_not(file, form, row)
     asked = next(name for name in ("text", "question", "prompt") if name in row)
     again = {asked: f"# Again.\n{row[asked]}"}
     path = file(row, {**row, **again})
-    made = suite(Code(problems={"type": "file", "path": path, "format": form}, heldout=1))
+    made = suite(Code(problems={"type": "file", "path": path, "format": form}, heldout=1, sandbox=PATIENT))
     task = made.training_task(0)
     assert await paid(made, task, task.data["answer"]) == 1.0
     assert await paid(made, task, "def halves(values): return values\npair_sum = square = up = halves") == 0.0
@@ -134,7 +137,8 @@ def test_they_are_left_out_where_that_is_asked_for(file):
 
 async def test_or_run_beside_the_answer(file):
     path = file(LOOP, {**LOOP, "prompt": "# Again.\n" + LOOP["prompt"]})
-    made = suite(Code(problems={"type": "file", "path": path, "format": "humaneval", "inexact": "run"}, heldout=1))
+    problems = {"type": "file", "path": path, "format": "humaneval", "inexact": "run"}
+    made = suite(Code(problems=problems, heldout=1, sandbox=PATIENT))
     task = made.training_task(0)
     assert [test["type"] for test in task.data["hidden"]] == ["call", "call", "check"]
     assert await paid(made, task, task.data["answer"]) == 1.0

@@ -44,7 +44,8 @@ def test_steps_and_numbers_are_as_many_as_are_asked_for():
 
 
 async def test_in_the_sandbox_the_solution_is_right_and_its_neighbours_are_not():
-    code = suite(Code(problems={"type": "made", "max_steps": 2}, heldout=5))
+    patient = {"seconds": 20.0}  # as long as a busy machine needs
+    code = suite(Code(problems={"type": "made", "max_steps": 2}, heldout=5, sandbox=patient))
     tasks = [code.training_task(index) for index in range(12)]
     for task, other in zip(tasks, [*tasks[1:], tasks[0]], strict=True):
         for answer, paid in ((task.data["answer"], 1.0), (other.data["answer"], 0.0)):

@@ -81,7 +81,7 @@ async def test_rows_of_a_file_and_code_take_parts_alike(tmp_path):
     added = ({"reward": "environment"}, {"reward": f"{HERE}:waited", "name": "more"})
     rows = suite(JSONL(path=str(path), heldout=2, rewards=added))
     assert (await result(rows, own_of(rows))).components == {"environment": 1.0, "more": 0.5}
-    code = suite(Code(heldout=2, rewards=added))
+    code = suite(Code(heldout=2, rewards=added, sandbox={"seconds": 20.0}))
     answer = f"```python\n{code.training_task(0).data['answer']}\n```"
     assert (await result(code, answer)).components == {"environment": 1.0, "more": 0.5}
 

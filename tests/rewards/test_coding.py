@@ -16,8 +16,13 @@ ADD = Problem(
 DOUBLE = Problem(hidden=(StreamTest(stdin="3\n", stdout="6"), StreamTest(stdin="-4\n", stdout="-8\n")))
 
 
-async def passed(code: str, problem: Problem = ADD) -> list[bool]:
-    verdicts = await graded(code, problem, sandbox(SandboxSettings(seconds=1.0)), tolerance=1e-9)
+LONG = SandboxSettings(seconds=20.0)
+"""As long as a busy machine needs."""
+SHORT = SandboxSettings(seconds=1.0)
+
+
+async def passed(code: str, problem: Problem = ADD, settings: SandboxSettings = LONG) -> list[bool]:
+    verdicts = await graded(code, problem, sandbox(settings), tolerance=1e-9)
     return [verdict.passed for verdict in verdicts]
 
 
@@ -73,7 +78,7 @@ CHEATS = {
 
 @pytest.mark.parametrize("code", CHEATS.values(), ids=CHEATS)
 async def test_cheating_earns_nothing(code):
-    assert await passed(code) == [False] * 4
+    assert await passed(code, settings=SHORT if "while True" in code else LONG) == [False] * 4
 
 
 async def test_the_same_cheats_print_nothing_that_counts():
@@ -97,7 +102,7 @@ async def test_what_was_expected_never_enters_the_sandbox():
         "    return sum(sought in text for text in held) and 31337\n"
     )
     problem = Problem(named=("add",), hidden=(CallTest(expression="add(1, 2)", expected=86028121),))
-    [verdict] = await graded(spy, problem, sandbox(SandboxSettings()), tolerance=0.0)
+    [verdict] = await graded(spy, problem, sandbox(LONG), tolerance=0.0)
     assert (verdict.passed, verdict.happened) == (False, "returned 0")
 
 
@@ -130,7 +135,7 @@ async def test_statements_that_are_run_beside_the_answer_pass_where_they_end():
 
 async def test_what_such_statements_say_when_they_fail_is_not_told():
     problem = Problem(named=("add",), hidden=(CheckTest(source="assert add(1, 1) == 2, 'it should have been 2'"),))
-    [verdict] = await graded("def add(a, b): return 0", problem, sandbox(SandboxSettings(seconds=1.0)), tolerance=0.0)
+    [verdict] = await graded("def add(a, b): return 0", problem, sandbox(LONG), tolerance=0.0)
     assert (verdict.passed, verdict.happened) == (False, "ended with exit code 1")
 
 
