@@ -136,7 +136,8 @@ def recipe(settings: Settings, model: str, path: str, *, steps: int) -> dict[str
             }
         ],
         "preset": "grpo",
-        "loss": {"kl": None},  # as TRL is told: no reference
+        "loss": {"kl": None},  # as TRL is told: no reference, and each token counts the same
+        "reduction": {"type": "token_mean"},
         "groups_per_step": PROMPTS,
         "group_size": GROUP,
         "sampling": {"max_tokens": MAX_TOKENS},

@@ -110,7 +110,8 @@ def ours(settings: Settings, *, folder: str, goal: float, rate: float, seed: int
         "seed": seed,
         "environments": [warm.SUMS],
         "preset": "grpo",
-        "loss": {"kl": None},  # as TRL is told: no reference
+        "loss": {"kl": None},  # as TRL is told: no reference, and each token counts the same
+        "reduction": {"type": "token_mean"},
         "groups_per_step": PROMPTS,
         "group_size": GROUP,
         "minibatches": UPDATES,
