@@ -20,7 +20,7 @@ from fettle.config import SandboxSettings
 from fettle.sandbox import Outcome, Sandbox, sandbox
 
 THROUGH = b"THROUGH"
-LIMITS = {"memory_mib": 128, "processes": 16, "disk_mib": 16, "seconds": 5.0, "workers": 1}
+LIMITS = {"memory_mib": 128, "processes": 16, "disk_mib": 16, "seconds": 30.0, "workers": 1}
 STRICT = SandboxSettings(isolation="strongest", **LIMITS)  # type: ignore[arg-type]
 OPEN = SandboxSettings(isolation="none", **LIMITS)  # type: ignore[arg-type]
 
@@ -89,7 +89,7 @@ ATTACKS = (
     Attack(
         "memory of many processes",
         "read, write = os.pipe()\nfor _ in range(8):\n    if os.fork() == 0:\n"
-        "        held = bytearray(b'x') * (60 << 20)\n        os.write(write, b'x')\n        time.sleep(2)\n"
+        "        held = bytearray(b'x') * (60 << 20)\n        os.write(write, b'x')\n        time.sleep(30)\n"
         "        os._exit(0)\nos.close(write)\ncount = 0\nwhile count < 8 and os.read(read, 1): count += 1\n"
         "through(count == 8)",
     ),
