@@ -121,7 +121,8 @@ def _settings(overrides: list[str]) -> dict[str, Any]:
 
     pairs = (each.partition("=") for each in overrides)
     settings = {key: read(value, str, (key,)).tree for key, _, value in pairs}
-    return {"settings": settings} if settings else {}
+    beside: dict[str, Any] = {name: settings.pop(name) for name in ("system", "seed", "heldout") if name in settings}
+    return {**beside, "settings": settings}
 
 
 def _remote(

@@ -32,7 +32,7 @@ class EnvironmentServerConfig(Frozen):
     """Settings of clients whose suites are kept at once; the one that was not used for longest goes first."""
     max_message_mib: Annotated[int, Field(ge=1, le=512)] = 16
     """Largest message, either way."""
-    lease_seconds: Annotated[float, Field(ge=1)] = 600.0
+    lease_seconds: Annotated[float, Field(ge=1, le=604_800)] = 600.0
     """A session that nobody was heard of for so long is ended. Clients of this package say that they are there."""
     step_seconds: Annotated[float, Field(gt=0)] = 300.0
     """How long an environment may take for one answer; beyond that its episode has failed."""

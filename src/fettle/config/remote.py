@@ -58,13 +58,16 @@ class Remote(Frozen):
     """Speak TLS; null: in the clear, which a token or an address of another machine does not allow."""
     patience: Annotated[float, Field(gt=0)] = 60.0
     """Seconds for which a server that is away or full is asked again."""
-    call_seconds: Annotated[float, Field(gt=0)] = 300.0
+    call_seconds: Annotated[float, Field(gt=0, le=86_400)] = 300.0
     """Seconds that one answer may take."""
 
     @model_validator(mode="after")
     def _safe(self) -> "Remote":
         if self.token_variable is not None and self.token_file is not None:
             raise ValueError("token_variable and token_file are two places for one token: set one of them")
+        for name in ("system", "seed", "heldout"):
+            if name in self.settings:
+                raise ValueError(f"settings holds {name}, which has a place of its own beside settings: write it there")
         if self.tls is None and not loopback(self.host):
             raise ValueError(f"address is {self.address}, another machine's, and tls is not set: set it (tls: {{}})")
         return self

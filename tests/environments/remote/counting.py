@@ -7,6 +7,8 @@ from fettle.errors import EnvironmentFault
 from fettle.types import Message, Task, ToolCall, ToolSpec
 
 SECRET = "the-answer-is-4711"
+BROKEN = 666
+"""The index of a task that cannot be made."""
 
 
 class Counting:
@@ -53,6 +55,8 @@ class CountingSuite:
         self._heldout = tuple(self._task("heldout", index) for index in range(heldout))
 
     def training_task(self, index: int) -> Task:
+        if index == BROKEN:
+            raise ValueError(SECRET)
         return self._task("training", index)
 
     def heldout_tasks(self) -> tuple[Task, ...]:

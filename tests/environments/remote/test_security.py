@@ -14,7 +14,7 @@ from fettle.errors import AuthenticationError, ConfigError, UnreachableError
 from fettle.types import Message
 from tests.environments.remote.certificates import Authority
 from tests.environments.remote.conftest import serving
-from tests.environments.remote.counting import SECRET
+from tests.environments.remote.counting import BROKEN, SECRET
 from tests.environments.remote.raw import Raw, refused
 
 TOKEN, OTHER = "0123456789abcdef" * 2, "fedcba9876543210" * 2
@@ -131,6 +131,8 @@ def test_loopback_is_served_in_the_clear_and_others_with_all_there_is():
 def test_a_client_sends_nothing_in_the_clear_to_another_machine():
     with pytest.raises(ValueError, match="another machine's, and tls is not set"):
         Remote(address="10.0.0.1:50051", environment="x")
+    with pytest.raises(ValueError, match="settings holds heldout, which has a place of its own"):
+        Remote(address="127.0.0.1:1", environment="x", settings={"heldout": 5})
     with pytest.raises(ValueError, match="address"):
         Remote(address="127.0.0.1", environment="x")
 
@@ -158,6 +160,20 @@ def test_answers_of_tasks_never_leave_the_server(served):
         assert set(task.data) == {"split", "index", "prompt_digest"}
 
 
+def test_what_breaks_on_the_way_tells_no_answer_either(served):
+    raw = Raw(served.address)
+    chosen = pb.Chosen(environment_id="counting")
+    for index in (BROKEN, 2**64 - 1):
+        with pytest.raises(grpc.RpcError) as error:
+            raw.ListTasks(pb.ListTasksRequest(chosen=chosen, split=pb.SPLIT_TRAINING, first=index, count=2))
+        code, details, _ = refused(error.value)
+        assert code == grpc.StatusCode.ABORTED
+        assert "the call failed with ValueError; the server's log tells more" in details
+    with pytest.raises(grpc.RpcError, match="the environment failed with ValueError"):
+        raw.begin(ONE, BROKEN)
+    assert raw.begin("session-number-two", 1).observation.messages
+
+
 @pytest.mark.parametrize(
     ("environment", "settings", "sentence"),
     [
@@ -165,7 +181,7 @@ def test_answers_of_tasks_never_leave_the_server(served):
         ("arithmetic", {"digits": "2"}, "arithmetic: setting digits: Input should be a valid integer"),
         ("arithmetic", {"digit": 2}, "has no setting 'digit' that a client may choose, .*; did you mean digits?"),
         ("arithmetic", {"type": "jsonl"}, "has no setting 'type' that a client may choose"),
-        ("arithmetic", {"heldout": 10**9}, "this server holds out 10000 tasks at most"),
+        ("arithmetic", 10**9, "this server holds out 10000 tasks at most"),
         ("questions", {"path": "/etc/passwd"}, "has no setting 'path' that a client may choose"),
         ("questions", {"reward": "os:system"}, "has no setting 'reward' that a client may choose"),
         ("aritmetic", {}, "no environment 'aritmetic' here, .*; did you mean arithmetic?"),
@@ -175,7 +191,7 @@ def test_a_client_chooses_numbers_and_never_a_path_or_a_module(tmp_path, environ
     (tmp_path / "q.jsonl").write_text("\n".join(f'{{"prompt": "{n} + 1 =", "answer": {n + 1}}}' for n in range(40)))
     questions = {"type": "jsonl", "path": str(tmp_path / "q.jsonl"), "heldout": 10}
     with serving(more={"questions": questions}) as served, pytest.raises(ConfigError, match=sentence):
-        served.suite(environment, settings=settings)
+        served.suite(environment, **({"heldout": settings} if isinstance(settings, int) else {"settings": settings}))
 
 
 def test_what_a_client_chooses_is_laid_over_the_servers_settings(served):

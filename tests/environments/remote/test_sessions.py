@@ -184,7 +184,7 @@ async def test_whatever_an_environment_does_is_a_fault_of_its_episode_that_tells
             await broken.step(Message("assistant", said))
         assert sentence in fault.value.message
         assert SECRET not in fault.value.message
-        await eventually(lambda: served.counting[0].closed == ["training 0/0"])
+        await eventually(lambda: served.counting[-1].closed == ["training 0/0"])
         assert (await whole.step(Message("assistant", "well"))).reward > 0
         await whole.close()
 

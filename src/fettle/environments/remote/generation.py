@@ -11,8 +11,8 @@ from pydantic import ValidationError
 from fettle.config import SamplingParams
 from fettle.environments.remote import environment_pb2 as pb
 from fettle.environments.remote import wire
-from fettle.environments.remote.refusals import Refusal
-from fettle.errors import ContextError, DataError
+from fettle.environments.remote.refusals import Refusal, failed
+from fettle.errors import ContextError, DataError, FettleError
 from fettle.types import Completion, Message
 
 BATCHED = 256
@@ -64,6 +64,8 @@ class ModelService:
             found = await self._generator.generate(wire.messages_in(request.messages), params, heard)
         except (DataError, ContextError) as error:
             raise Refusal(pb.FAULT_CODE_INVALID, error.message) from error
+        except FettleError as error:
+            raise failed("the model", error) from error
         finally:
             self._calls -= 1
         return self._response(found, with_logprobs=request.return_log_probs)

@@ -1,11 +1,15 @@
 """Why a call was not answered: one kind of error, which a status, a fault on a stream and a sentence are made of."""
 
+import logging
+import secrets
 from collections.abc import Mapping
 from types import MappingProxyType
 
 import grpc
 
 from fettle.environments.remote import environment_pb2 as pb
+
+logger = logging.getLogger(__name__)
 
 STATUS: Mapping["pb.FaultCode", grpc.StatusCode] = MappingProxyType(
     {
@@ -40,6 +44,17 @@ class Refusal(Exception):  # noqa: N818  as errors of this package are named
     def fault(self) -> pb.Fault:
         """As a stream tells it."""
         return pb.Fault(code=self.code, message=self.message, retry_after_ms=round(1000 * self.retry_after))
+
+
+def failed(what: str, error: Exception) -> Refusal:
+    """What a caller is told of an error that is not ours.
+
+    Its words stay here, in the log: an environment's may hold the answer of a task.
+    """
+    number = secrets.token_hex(4)
+    logger.error("fault %s: %s failed", number, what, exc_info=error)
+    why = f"{what} failed with {type(error).__name__}; the server's log tells more, as fault {number}"
+    return Refusal(pb.FAULT_CODE_ENVIRONMENT, why)
 
 
 def refusal(fault: pb.Fault) -> Refusal:

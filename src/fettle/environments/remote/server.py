@@ -21,7 +21,7 @@ from fettle.environments.remote import environment_pb2 as pb
 from fettle.environments.remote import wire
 from fettle.environments.remote.generation import Generator, ModelService
 from fettle.environments.remote.offers import Offer, Offers, offer
-from fettle.environments.remote.refusals import STATUS, Refusal
+from fettle.environments.remote.refusals import STATUS, Refusal, failed
 from fettle.environments.remote.security import Door, server_credentials
 from fettle.environments.remote.service import EnvironmentService
 from fettle.environments.remote.sessions import Room, Sessions
@@ -164,11 +164,14 @@ def _unary(call: Call) -> Callable[[Proto, grpc.aio.ServicerContext], Awaitable[
         try:
             return await call(request)
         except Refusal as refused:
-            told = [(wire.FAULT_KEY, pb.FaultCode.Name(refused.code))]
-            if refused.retry_after:
-                told.append((wire.RETRY_KEY, str(round(1000 * refused.retry_after))))
-            await context.abort(STATUS[refused.code], refused.message, tuple(told))
-            raise  # not reached: abort raises
+            why = refused
+        except Exception as error:  # noqa: BLE001  it is told, without its words
+            why = failed("the call", error)
+        told = [(wire.FAULT_KEY, pb.FaultCode.Name(why.code))]
+        if why.retry_after:
+            told.append((wire.RETRY_KEY, str(round(1000 * why.retry_after))))
+        await context.abort(STATUS[why.code], why.message, tuple(told))
+        raise why  # not reached: abort raises
 
     return answered
 

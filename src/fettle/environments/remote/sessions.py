@@ -4,7 +4,6 @@ import asyncio
 import hashlib
 import logging
 import re
-import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
@@ -16,7 +15,7 @@ from google.protobuf.message import Message as Proto
 from fettle.environments.base import Environment, Observation, StepResult
 from fettle.environments.remote import environment_pb2 as pb
 from fettle.environments.remote import wire
-from fettle.environments.remote.refusals import Refusal
+from fettle.environments.remote.refusals import Refusal, failed
 from fettle.types import Message, Task
 
 logger = logging.getLogger(__name__)
@@ -191,10 +190,7 @@ class Sessions:
         return response
 
     async def _told(self, call: Awaitable[Answer]) -> Answer | Refusal:
-        """The answer, or why there is none.
-
-        What an environment says of its fault stays here, in the log: it may hold the answer of a task.
-        """
+        """The answer, or why there is none."""
         self._calls += 1
         try:
             return await call
@@ -203,11 +199,8 @@ class Sessions:
         except TimeoutError:
             why = f"the environment did not answer within the {self.room.step:g} s that the server gives it"
             return Refusal(pb.FAULT_CODE_ENVIRONMENT, why)
-        except Exception as error:
-            number = secrets.token_hex(4)
-            logger.error("environment fault %s", number, exc_info=error)
-            why = f"the environment failed with {type(error).__name__}; the server's log tells more, as fault {number}"
-            return Refusal(pb.FAULT_CODE_ENVIRONMENT, why)
+        except Exception as error:  # noqa: BLE001  whatever an environment raises is its fault, which is told
+            return failed("the environment", error)
         finally:
             self._calls -= 1
 
@@ -279,8 +272,8 @@ async def _closed(environment: Environment) -> None:
     try:
         async with asyncio.timeout(CLOSING_SECONDS):
             await environment.close()
-    except Exception as error:
-        logger.error("an environment could not be closed", exc_info=error)
+    except Exception as error:  # noqa: BLE001  the episode is over, and the next ones go on
+        failed("closing an environment", error)
 
 
 def _of_kind(found: Found, kind: type[Found]) -> Found:
