@@ -261,11 +261,11 @@ class Template:
         calls: list[ToolCall] = []
         if message.tool_calls:
             said, calls = self._form.attempts(said, "")
-        written, wanted, opening = ("".join(text.split()) for text in (said, message.content, self._opening))
+        heard, wanted, opening = ("".join(text.split()) for text in (said, message.content, self._opening))
         called = [(call.name, json.loads(call.arguments)) for call in calls if call.name]
         return (
-            wanted.endswith(written)
-            and (opening + written).endswith(wanted)
+            wanted.endswith(heard)
+            and (opening + heard).endswith(wanted)
             and called == [(call.name, json.loads(call.arguments)) for call in message.tool_calls]
         )
 

@@ -53,7 +53,7 @@ async def test_calls_are_answered_one_by_one_and_the_answer_is_paid():
     assert (first.terminated, first.truncated, first.components) == (False, False, {"calls": -0.2})
     last = await environment.step(answering(task))
     assert (last.reward, last.terminated, last.components) == (1.0, True, {"number": 1.0})
-    assert last.measured == {"calls": 2.0, "mistaken_calls": 0.0}
+    assert last.measured == {"tools/calls": 2.0, "tools/mistakes": 0.0}
 
 
 ACTIONS = ("call", "repeat", "broken", "unknown", "two", "right", "wrong", "silence")
@@ -128,7 +128,7 @@ async def test_what_is_wrong_with_a_call_is_told_in_one_sentence_and_the_episode
     environment, task = await begun()
     result = await environment.step(calling(made))
     assert [message.content for message in result.messages] == [why]
-    assert result.measured["mistaken_calls"] == 1
+    assert result.measured["tools/mistakes"] == 1
     assert str(task.data["answer"]) not in why
     assert (await environment.step(answering(task))).reward == 1.0
 

@@ -18,7 +18,9 @@ from fettle.errors import ConfigError, EnvironmentFault
 from fettle.types import Message, ToolCall
 
 SERVED = str(Path(__file__).with_name("served_tools.py"))
-PROCESS = ProcessServer(command=(sys.executable, SERVED), seconds=20.0)
+PATIENCE = 120.0
+"""Seconds: a busy machine takes its time to start a process."""
+PROCESS = ProcessServer(command=(sys.executable, SERVED), seconds=PATIENCE)
 
 
 def config(server: ProcessServer | HTTPServer, **settings) -> Tools:
@@ -95,15 +97,15 @@ async def test_a_server_that_takes_too_long_is_a_fault():
 
 
 @pytest.mark.parametrize(
-    ("command", "why"),
+    ("command", "seconds", "why"),
     [
-        (("no-such-program-here",), "cannot be spoken to"),
-        ((sys.executable, "-c", "import sys; sys.exit('no tools today')"), "no tools today"),
-        ((sys.executable, "-c", "import time; time.sleep(60)"), "did not send its greeting within"),
+        (("no-such-program-here",), PATIENCE, "cannot be spoken to"),
+        ((sys.executable, "-c", "import sys; sys.exit('no tools today')"), PATIENCE, "no tools today"),
+        ((sys.executable, "-c", "import time; time.sleep(60)"), 1.0, "did not send its greeting within"),
     ],
 )
-async def test_a_server_that_cannot_be_spoken_to_is_a_fault(command, why):
-    made = suite(config(ProcessServer(command=command, seconds=2.0)))
+async def test_a_server_that_cannot_be_spoken_to_is_a_fault(command, seconds, why):
+    made = suite(config(ProcessServer(command=command, seconds=seconds)))
     environment = made.environment()
     with pytest.raises(EnvironmentFault, match=why):
         await environment.reset(made.training_task(0))
@@ -138,7 +140,7 @@ def url():
 
 
 async def test_tools_are_called_over_http(url):
-    made = suite(config(HTTPServer(url=url, seconds=20.0)))
+    made = suite(config(HTTPServer(url=url, seconds=PATIENCE)))
     environment = made.environment()
     await environment.reset(made.training_task(0))
     assert await told(environment, "add", a=2, b=40) == "42"
@@ -148,7 +150,7 @@ async def test_tools_are_called_over_http(url):
 
 
 async def test_a_server_that_is_not_there_is_a_fault():
-    made = suite(config(HTTPServer(url="http://127.0.0.1:9/mcp", seconds=5.0)))
+    made = suite(config(HTTPServer(url="http://127.0.0.1:9/mcp", seconds=PATIENCE)))
     environment = made.environment()
     with pytest.raises(EnvironmentFault, match="the MCP server test"):
         await environment.reset(made.training_task(0))

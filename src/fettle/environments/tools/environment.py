@@ -124,7 +124,7 @@ class ToolEnvironment:
             ) from error
 
     def _measured(self) -> dict[str, float]:
-        return {"calls": float(self._calls), "mistaken_calls": float(self._mistakes)}
+        return {"tools/calls": float(self._calls), "tools/mistakes": float(self._mistakes)}
 
 
 def _written(task: Task) -> dict[str, str]:

@@ -98,9 +98,8 @@ class Server:
         try:
             result = await self._answered(client.call_tool(name, dict(arguments)), f"the answer of {name}")
         except EnvironmentFault as fault:
-            if isinstance(fault.__cause__, MCPError) and fault.__cause__.code == mcp_types.INVALID_PARAMS:
-                raise ToolMistake(fault.__cause__.message[:QUOTED]) from fault
-            self.broken = True
+            if _is_mistake(fault.__cause__):
+                raise ToolMistake(str(fault.__cause__)[:QUOTED]) from fault
             raise
         text = "\n".join(_text(block) for block in result.content)
         if result.is_error:
@@ -151,10 +150,16 @@ class Server:
             self.broken = True
             raise self._fault(f"did not send {what} within {self._config.seconds:g} s") from error
         except Exception as error:
+            self.broken = not _is_mistake(error)
             raise self._fault(f"broke off before {what}: {_first(error)}") from error
 
     def _fault(self, what: str) -> EnvironmentFault:
         return EnvironmentFault(f"the MCP server {self._name} {what}")
+
+
+def _is_mistake(error: BaseException | None) -> bool:
+    """Whether a server says that it was asked wrongly, and not that it failed."""
+    return isinstance(error, MCPError) and error.code == mcp_types.INVALID_PARAMS
 
 
 def _headers(config: HTTPServer) -> Mapping[str, str]:
