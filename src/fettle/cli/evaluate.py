@@ -53,7 +53,7 @@ def evaluate(
     from fettle.cli import evaluated  # only now: torch takes seconds, and a slip should be told at once
 
     result = asyncio.run(evaluated.evaluation(run, Speaker(model, endpoint, key_env)))
-    row = {**result.row, **evaluated.signs(result.trajectories)}
+    row = evaluated.row_of(result)
     if as_json:
         print(json.dumps(row))
         return

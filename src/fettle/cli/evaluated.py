@@ -12,8 +12,6 @@ from fettle.training.players import sides
 from fettle.training.standings import heldout_params
 from fettle.training.watching import signs
 
-__all__ = ["evaluation", "signs"]
-
 
 async def evaluation(run: RLRun, speaker: Speaker) -> Evaluation:
     """The held-out tasks of a run, put to a model, a checkpoint or an endpoint.
@@ -38,3 +36,8 @@ async def evaluation(run: RLRun, speaker: Speaker) -> Evaluation:
             sides=partial(sides, run),
         )
     return replace(found, trajectories=tuple(map(voice.told, found.trajectories)))
+
+
+def row_of(found: Evaluation) -> dict[str, float]:
+    """As metrics, with the signs of hacking that a run watches."""
+    return {**found.row, **signs(found.trajectories)}
