@@ -66,7 +66,7 @@ def clone(root, tmp_path):
 
 
 FOR_A_RUN = ["--upgrade pip", "--no-index --no-deps torch==2.13.0", "-e .[server]", "-e .[gym]"]
-TOOLS = ["-e .[server,s3,otel] --group dev", "-e .[peers]"]
+TOOLS = ["-e .[server,s3,otel,math,remote,adapters,tools,view] --group dev", "-e .[peers]"]
 EVERYTHING = FOR_A_RUN + TOOLS
 
 

@@ -55,11 +55,12 @@ class Revival:
                     ways[newest]()
                     break
                 except Exception as error:
-                    if not newest:
-                        raise
-                    name = kept[newest].folder
-                    logger.warning("%s: %s cannot be read (%s): an older one is", log.name, name, error)
-                    newest -= 1
+                    if newest:
+                        name = kept[newest].folder
+                        logger.warning("%s: %s cannot be read (%s): an older one is", log.name, name, error)
+                        newest -= 1
+                        continue
+                    raise
             seconds = 0.0
             if kept[newest] is not kept[-1]:
                 seconds = self._between(log, past(), kept[newest].before, kept[-1].before)

@@ -220,6 +220,15 @@ def _mismatches(run: RLRun) -> Iterator[tuple[bool, str]]:
         run.planning is not None and run.advantage == "none",
         "planning raises the credit that rewards give, and advantage: none gives none: use another advantage",
     )
+    yield (
+        run.replay is not None and run.max_staleness > 0,
+        "replay already learns from older policies: max_staleness must be 0",
+    )
+    yield from _mismatched_players(run)
+
+
+def _mismatched_players(run: RLRun) -> Iterator[tuple[bool, str]]:
+    """The same of players that are trained for themselves."""
     own = {name: player for name, player in run.players.items() if isinstance(player, OwnPlayer)}
     specs = [player.policy for player in own.values() if player.policy is not None]
     yield (
@@ -234,8 +243,4 @@ def _mismatches(run: RLRun) -> Iterator[tuple[bool, str]]:
     yield (
         any(isinstance(spec.model, TinyModel) for spec in specs),
         "a player of type own describes a tiny model of its own: leave its policy out, for what the run starts from",
-    )
-    yield (
-        run.replay is not None and run.max_staleness > 0,
-        "replay already learns from older policies: max_staleness must be 0",
     )

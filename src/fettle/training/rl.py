@@ -6,7 +6,7 @@ from functools import partial
 from fettle.chat import Template
 from fettle.config import RLRun
 from fettle.data import Conversation
-from fettle.engine import Engine, Sampler
+from fettle.engine import Engine, Policy, Sampler
 from fettle.environments import GameSuite, Suite
 from fettle.rollouts import stream
 from fettle.rollouts.trajectories import transcript
@@ -56,17 +56,8 @@ async def train(
     players = Players(run, policy, template, engine=engine, session=session, templates=templates or {})
     await players.join(suites)
     drawer = Drawer(run, suites, template, policy, players=players, scorer=await reward_model(run, engine))
-    learner = Learner(
-        run,
-        policy,
-        critic=critic,
-        reference=await _reference(run, engine, watch),
-        teacher=await _read(engine, run.teacher.model, watch) if run.teacher is not None else None,
-        planner=Planner(run.planning, template) if run.planning is not None else None,
-        rehearser=Rehearser(run.rehearsal, rehearsed, template, seed=run.seed) if run.rehearsal is not None else None,
-        memory=_memory(run, session),
-        state=session.progress.state,
-    )
+    rehearser = Rehearser(run.rehearsal, rehearsed, template, seed=run.seed) if run.rehearsal is not None else None
+    learner = await _learner(run, engine, template, session, watch, policy, critic, rehearser)
     others = await _others(players, engine, watch)
     if session.progress.checkpoint is None:
         await _evaluate(run, drawer, players, learner, session, done=0)
@@ -96,6 +87,30 @@ async def train(
             await model.close()
     await players.close()
     return session.summary()
+
+
+async def _learner(
+    run: RLRun,
+    engine: Engine,
+    template: Template,
+    session: Session,
+    watch: Stopwatch,
+    policy: Policy,
+    critic: Policy | None,
+    rehearser: Rehearser | None,
+) -> Learner:
+    """What learns from the batches, as it was at the newest checkpoint."""
+    return Learner(
+        run,
+        policy,
+        critic=critic,
+        reference=await _reference(run, engine, watch),
+        teacher=await _read(engine, run.teacher.model, watch) if run.teacher is not None else None,
+        planner=Planner(run.planning, template) if run.planning is not None else None,
+        rehearser=rehearser,
+        memory=_memory(run, session),
+        state=session.progress.state,
+    )
 
 
 async def _read(engine: Engine, weights: str, watch: Stopwatch) -> Sampler:
