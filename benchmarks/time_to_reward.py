@@ -2,7 +2,7 @@
 
 The same tasks, batch (16 x 8, in two optimizer steps), temperature and reward. Every few batches the clock stops, and
 200 held-out sums are drawn once each and scored, by Fettle's own evaluation on both sides. The learning rate, and for
-TRL whether there is bfloat16 autocast, is what gets there first on the first seed; then five seeds are run by each.
+TRL whether there is bfloat16 autocast, is what gets there first on the worse of two seeds; then five seeds are run by each.
 TRL takes half its batch as one micro-batch and no static cache: of these the row ``grpo`` tries the alternatives.
 """
 
@@ -36,6 +36,8 @@ UPDATES = 2
 """Optimizer steps made from one batch."""
 RATES = (1e-4, 2e-4)
 SEEDS = (0, 1, 2, 3, 4)
+TRIES = 2
+"""Seeds on which each learning rate is tried."""
 
 
 def measured(settings: Settings, floor: Floor) -> Outcome:
@@ -46,8 +48,8 @@ def measured(settings: Settings, floor: Floor) -> Outcome:
     amps = (False,) if settings.quick else (False, True)
     asked = {"folder": folder, "goal": goal}
     tried = {
-        "ours": [_raced("ours", settings, **asked, rate=rate, seed=SEEDS[0]) for rate in rates],
-        "peer": [_raced("peer", settings, **asked, rate=r, amp=amp, seed=SEEDS[0]) for r in rates for amp in amps],
+        "ours": [_tried("ours", settings, **asked, rate=rate) for rate in rates],
+        "peer": [_tried("peer", settings, **asked, rate=rate, amp=amp) for rate in rates for amp in amps],
     }
     best = {name: min(runs, key=_time)["how"] for name, runs in tried.items()}
     seeds = iter([seed for seed in SEEDS for _ in best])  # each repetition is a seed, run by both
@@ -69,6 +71,11 @@ def _raced(side: str, settings: Settings, **how: Any) -> dict[str, Any]:
     """One run of one side, in a fresh process, with how it was run."""
     found = in_fresh_process(f"benchmarks.time_to_reward:{side}", settings, **how)
     return {**found, "how": {name: value for name, value in how.items() if name in ("rate", "amp")}}
+
+
+def _tried(side: str, settings: Settings, **how: Any) -> dict[str, Any]:
+    """The slower of two races, so that no lucky one chooses."""
+    return max((_raced(side, settings, **how, seed=seed) for seed in SEEDS[:TRIES]), key=_time)
 
 
 def _time(run: Mapping[str, Any]) -> float:
