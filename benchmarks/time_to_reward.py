@@ -2,8 +2,8 @@
 
 The same tasks, batch (16 x 8, in two optimizer steps), temperature and reward. Every few batches the clock stops, and
 200 held-out sums are drawn once each and scored, by Fettle's own evaluation on both sides. The learning rate, and for
-TRL whether there is bfloat16 autocast, is what gets there first on the worse of two seeds; then five seeds are run by each.
-TRL takes half its batch as one micro-batch and no static cache: of these the row ``grpo`` tries the alternatives.
+TRL whether there is bfloat16 autocast, is what gets there first on the worse of two seeds; then five seeds are run by
+each. TRL takes half its batch as one micro-batch and no static cache: of these the row ``grpo`` tries the alternatives.
 """
 
 import asyncio
