@@ -19,7 +19,9 @@ import yaml
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from fettle.cli import build, models
+from fettle.cli import build
+from fettle.cli.evaluated import evaluation
+from fettle.cli.worlds import Speaker
 from fettle.config import RLRun
 from fettle.config.document import Loader
 from fettle.config.layers import laid_over
@@ -197,7 +199,7 @@ def _reward_of(model: str, recipes: Recipe, seed: int) -> float:
     """The held-out reward of a model's replies, as the GRPO recipe scores them."""
     tree = laid_over(recipes["algorithms"]["GRPO"], {"seed": seed, "policy": {"model": model}})
     config = RLRun.model_validate(tree)
-    return asyncio.run(models.evaluation(config, model)).reward
+    return asyncio.run(evaluation(config, Speaker(model))).reward
 
 
 def _slug(name: str) -> str:

@@ -202,7 +202,6 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
         (Wanted(endings=frozenset({"finished", "turns"})), 4),
         (Wanted(min_reward=2.0), 0),
     ],
-    ids=str,
 )
 def test_what_is_wanted_is_counted_right(wanted, kept):
     some = [
