@@ -11,6 +11,9 @@ from fettle.engine.local import make_tiny_model
 from fettle.service.models import Model
 
 CONTEXT = 2048
+PLAIN_TEMPLATE = """{%- for message in messages %}{{ '<|' + message.role + '|>' + message.content + '<|end|>' }}
+{%- endfor %}
+{%- if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"""
 TOOLS_TEMPLATE = """{%- if tools %}<|system|>{% for tool in tools %}{{ tool | tojson }}{% endfor %}<|end|>{% endif %}
 {%- for message in messages %}{{ '<|' + message.role + '|>' + message.content }}
 {%- for call in message.tool_calls %}
@@ -23,10 +26,13 @@ TOOLS_TEMPLATE = """{%- if tools %}<|system|>{% for tool in tools %}{{ tool | to
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> str:
+    """A model whose template has no place for tools."""
     path = tmp_path_factory.mktemp("tiny")
-    return make_tiny_model(
+    made = make_tiny_model(
         TinyModel(hidden=32, layers=2, heads=2, context=CONTEXT), path, texts=["what is two and three? tool call name"]
     )
+    (path / "chat_template.jinja").write_text(PLAIN_TEMPLATE)
+    return made
 
 
 @pytest.fixture
