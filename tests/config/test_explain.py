@@ -75,15 +75,24 @@ def test_a_wrong_value_is_shown_beside_what_would_do(small, problems, line, prob
     assert problems(small(line)) == [f"recipe.yaml:4: {problem}"]
 
 
+TYPES = "reasoning_gym, arithmetic, jsonl, math, code, tools, debate, dialogue, remote"
+
+
 @pytest.mark.parametrize(
     ("environment", "problem"),
     [
-        ("{}", "'environments.0.type' is missing: give one of reasoning_gym, arithmetic, jsonl"),
-        ("{type: gym}", "'environments.0.type' is 'gym', which is none of reasoning_gym, arithmetic, jsonl"),
+        (
+            "{}",
+            f"'environments.0.type' is missing: give one of {TYPES}",
+        ),
+        (
+            "{type: gym}",
+            f"'environments.0.type' is 'gym', which is none of {TYPES}",
+        ),
         ("{type: jsonl}", "'environments.0.path' is missing, and has no default"),
         (
-            "{type: jsonl, path: a, digits: 3}",
-            "unknown key 'environments.0.digits'; it is a setting of type arithmetic",
+            "{type: jsonl, path: a, min_terms: 3}",
+            "unknown key 'environments.0.min_terms'; it is a setting of type arithmetic",
         ),
         (
             "{type: reasoning_gym, partial_credit: yes}",
