@@ -139,6 +139,8 @@ def test_a_model_whose_files_are_cut_short(fettle, model, verb, name, sentence):
     }
     done = fettle(verb, *arguments[verb])
     assert done.code == 1
+    if (verb, name) == ("eval", "tokenizer.json"):  # there the engine comes first, and says so of the model
+        sentence = "model cannot be loaded ("
     assert sentence in done.complaint
 
 

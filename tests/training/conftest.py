@@ -15,6 +15,8 @@ from fettle.engine.local import LocalBackend, make_tiny_model
 from fettle.environments import GameSuite, Suite, suite
 from fettle.tracking import HACKING, RunFolder, Transcript
 from fettle.training import Session, Summary, rl
+from fettle.training.drawing import Drawer
+from fettle.training.players import Players
 
 QUESTION = "State the final answer to the following arithmetic problem: 1 + 2 ="
 
@@ -91,3 +93,9 @@ def small(model: str, **settings) -> RLRun:
         "checkpoints": {"every": 3},
     }
     return RLRun.model_validate({**defaults, **settings})
+
+
+def drawer_of(run, suites, policy, template) -> Drawer:
+    """A drawer outside of a session, for a run of no games: nothing is asked of the engine or the session."""
+    players = Players(run, policy, template, engine=None, session=None, templates={})
+    return Drawer(run, suites, template, policy, players=players)

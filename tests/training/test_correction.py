@@ -11,11 +11,10 @@ from fettle.config import PPO, AdamW, Correction, LocalEngine, PolicySpec
 from fettle.engine import Policy
 from fettle.engine.local import LocalBackend
 from fettle.training.correction import corrected, reweighted
-from fettle.training.drawing import Drawer
 from fettle.training.learning import Learner
 from fettle.types import Datum, ForwardResult, datum
 
-from .conftest import small
+from .conftest import drawer_of, small
 from .games import Game, length
 from .skewed import PROMPT, Skewed, every_reply, exact
 
@@ -123,7 +122,8 @@ class SkewedPolicy:
 @pytest.mark.parametrize("correction", [None, {}])
 async def test_in_a_step_of_the_loop_the_ratio_measures_only_what_training_moved(policy, tiny, vocabulary, correction):
     run = small(tiny, sampling={"max_tokens": 1}, correction=correction, advantage="group_centered", group_size=16)
-    drawer = Drawer(run, [Game(length)], Template(load_tokenizer(tiny)), SkewedPolicy(policy, vocabulary))
+    template = Template(load_tokenizer(tiny))
+    drawer = drawer_of(run, [Game(length)], SkewedPolicy(policy, vocabulary), template)
     row = await Learner(run, policy).learn(0, await drawer.draw(0))
     if correction is None:
         assert abs(row["policy/ratio"] - 1) > 0.01

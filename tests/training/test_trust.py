@@ -12,12 +12,11 @@ from fettle.config import KL, PPO, AdamW, KLControl, LocalEngine, PolicySpec, Qu
 from fettle.engine.local import LocalBackend
 from fettle.rollouts import to_datum
 from fettle.training import trust
-from fettle.training.drawing import Drawer
 from fettle.training.learning import Learner
 from fettle.training.updates import Update
 from fettle.types import datum
 
-from .conftest import small, trained
+from .conftest import drawer_of, small, trained
 from .games import Game, length
 
 VIOLENT = {"learning_rate": 0.05, "clip_norm": None}
@@ -53,7 +52,7 @@ async def test_against_an_adversarial_reward_no_step_ends_beyond_a_hard_limit(ti
     )  # fmt: skip
     policy, critic = [await engine.create_policy(PolicySpec(model=tiny, head=head)) for head in (None, "value")]
     suites = [Game(lambda reply, task: rare(reply, task) - len(reply) / 10)]
-    drawer = Drawer(run, suites, Template(load_tokenizer(tiny)), policy)
+    drawer = drawer_of(run, suites, policy, Template(load_tokenizer(tiny)))
     learner = Learner(run, policy, critic=critic)
     rows = []
     for step in range(6):
@@ -69,7 +68,7 @@ async def test_against_an_adversarial_reward_no_step_ends_beyond_a_hard_limit(ti
 async def test_without_the_limit_the_same_run_goes_far_beyond_it(tiny, engine):
     run = small(tiny, advantage="group_centered", optimizer=VIOLENT, groups_per_step=4, group_size=4)
     policy = await engine.create_policy(PolicySpec(model=tiny))
-    drawer = Drawer(run, [Game(length)], Template(load_tokenizer(tiny)), policy)
+    drawer = drawer_of(run, [Game(length)], policy, Template(load_tokenizer(tiny)))
     batch = await drawer.draw(0)
     await Learner(run, policy).learn(0, batch)
     assert await from_sampler(policy, [to_datum(t) for group in batch.groups for t in group.trajectories]) > 0.2

@@ -250,9 +250,9 @@ async def test_a_message_larger_than_the_server_takes_fails_its_episode_and_no_o
 
 
 async def test_a_server_whose_tasks_have_become_others_refuses_the_old_ones(served):
-    suite = served.suite(settings={"seed": 1})
+    suite = served.suite(seed=1)
     task = suite.training_task(0)
-    other = served.suite(settings={"seed": 2})
+    other = served.suite(seed=2)
     with pytest.raises(EnvironmentFault, match="the server's tasks are others than when they were listed"):
         await other.environment().reset(task)
 
