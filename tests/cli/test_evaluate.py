@@ -34,8 +34,9 @@ def test_a_run_scores_as_it_did_at_its_end(run):
 
 
 def test_adapters_score_as_they_did_at_their_end(adapters):
-    assert summary(adapters.folder)["best_checkpoint"] == summary(adapters.folder)["checkpoint"]
-    done = typed("eval", adapters.folder, "--json", into=adapters.desk)
+    asked = [summary(adapters.folder)["checkpoint"], "--recipe", adapters.folder / "config.yaml"]
+    done = typed("eval", *asked, "--json", into=adapters.desk)
+    assert done.code == 0, done.err
     assert json.loads(done.out)["heldout/reward"] == pytest.approx(summary(adapters.folder)["last"]["heldout/reward"])
 
 
