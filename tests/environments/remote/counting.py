@@ -7,7 +7,7 @@ from fettle.errors import EnvironmentFault
 from fettle.types import Message, Task, ToolCall, ToolSpec
 
 SECRET = "the-answer-is-4711"
-BROKEN = 666
+BROKEN = 66_666
 """The index of a task that cannot be made."""
 
 
