@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 
 from fettle.broker import snapshots
+from fettle.broker.revival import FOLDER
 from fettle.config import JournalSettings
 from tests.broker.processes import SETTINGS, Process, call, done, opened
 
 SECONDS = 0.004
 """Of one operation."""
-OFTEN = SETTINGS.model_copy(update={"snapshot_seconds": 4 * SECONDS})
+OFTEN = SETTINGS.model_copy(update={"snapshot_seconds": 4 * SECONDS, "snapshots_kept": 1000})
+"""Keeping all, since a copy takes its time: nothing that was said when it began may be gone when it ends."""
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +44,9 @@ def copied_at(process: Process, operation: int, to: Path) -> list[str]:
     def copying(n: int) -> None:
         if n == operation:
             time.sleep(20 * SECONDS)  # in which what was written down is said
-            shutil.copytree(process.folder / "journal", to / "journal")
+            journal, copy = process.folder / "journal", to / "journal"
+            shutil.copytree(journal, copy, ignore=shutil.ignore_patterns(FOLDER))
+            shutil.copytree(journal / FOLDER, copy / FOLDER)  # after what refers to them
 
     return slow(process, copying)
 
@@ -61,13 +65,16 @@ async def repeated(folder: Path, settings: JournalSettings = SETTINGS) -> tuple[
 
 async def test_a_recovery_that_is_killed_is_gone_on_with(started, tmp_path):
     one = await started()
-    opened(one)
-    await done(one, *(call(n) for n in range(30)))
+    await opened(one).result()
+    await one.written()  # with nothing in it, so that all is repeated
+    for promise in await done(one, *(call(n) for n in range(30))):
+        await promise.result()  # which is told once the call is written down
     expected = one.tally()
     one.killed()
     two = Process(tmp_path, OFTEN)
     copied_at(two, 20, tmp_path / "killed")
     await two.started()
+    await two.broker.drained()  # those whose answers were not written when the first was killed
     two.killed()
     times, tally = await repeated(tmp_path / "killed")
     assert times < 20
