@@ -55,7 +55,7 @@ def main() -> None:
         with served(folder) as (url, key), browser(asked.chromium) as chromium:
             client = httpx.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=120)
             training = trained(folder, url, key)
-            run = under_way(client, training)
+            run = under_way(client, training, folder / "training")
             picture(chromium, url, key, "/", "runs-light", height=330)
             picture(chromium, url, key, f"/runs/{run}", "run-dark", height=900, dark=True)
             if training.wait(PATIENCE_S):
@@ -91,7 +91,7 @@ def served(folder: Path) -> Iterator[tuple[str, str]]:
         process = subprocess.Popen(command, stdout=log, stderr=log)
     try:
         url = f"http://127.0.0.1:{port}"
-        until(lambda: answers(url), process)
+        until(lambda: answers(url), process, folder / "log")
         made = subprocess.run(
             [*FETTLE, "keys", "create", "--tenant", "ada", "--json", *state], capture_output=True, text=True, check=True
         )
@@ -109,8 +109,8 @@ def answers(url: str) -> bool:
         return False
 
 
-def until(there: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
-    """Returns once something is there.
+def until(there: Callable[[], bool], process: subprocess.Popen[bytes], log: Path) -> None:
+    """Returns once something is there that a process makes.
 
     Raises:
         SystemExit: the process ended before, or it takes too long.
@@ -118,7 +118,7 @@ def until(there: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
     began = time.monotonic()
     while not there():
         if process.poll() or time.monotonic() - began > PATIENCE_S:
-            sys.exit(f"{str(process.args)[:300]} did not get there: it ended with {process.poll()}")
+            sys.exit(f"a process did not get there, and ended with {process.poll()}: {log.read_text()[-3000:]}")
         time.sleep(0.5)
 
 
@@ -144,7 +144,7 @@ def trained(folder: Path, url: str, key: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen(command, cwd=folder, env={**os.environ, KEY_ENV: key}, stdout=log, stderr=log)
 
 
-def under_way(client: httpx.Client, training: subprocess.Popen[bytes]) -> str:
+def under_way(client: httpx.Client, training: subprocess.Popen[bytes], log: Path) -> str:
     """The run of the second stage, once most of its steps are made."""
 
     def newest() -> str | None:
@@ -156,7 +156,7 @@ def under_way(client: httpx.Client, training: subprocess.Popen[bytes]) -> str:
         rows = client.get(f"/v1/runs/{run}/metrics").json()["rows"] if run else []
         return max((row["step"] for row in rows), default=0) >= 0.8 * STEPS
 
-    until(far, training)
+    until(far, training, log)
     return str(newest())
 
 

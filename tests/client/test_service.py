@@ -263,7 +263,7 @@ async def test_other_tenants_and_wrong_keys_find_nothing(served, training):
     [
         ({"head": "rewad"}, "create_run: 'head' is 'rewad', which is none of value, reward; did you mean reward?"),
         ({"lora_r": 0}, "create_run, lora_r: 'lora.rank' should be greater than or equal to 1 (got 0)"),
-        ({"learning_rate": -1}, "create_run: 'learning_rate' should be greater than 0 (got -1)"),
+        ({"learning_rate": -1}, "create_run: 'learning_rate' should be greater than or equal to 0 (got -1)"),
     ],
 )
 async def test_a_run_that_cannot_be_is_refused_in_a_sentence(client, arguments, said):

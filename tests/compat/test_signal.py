@@ -109,7 +109,7 @@ def test_an_unknown_run_is_told(client):
     [
         ({"head": "rewad"}, "create_run: 'head' is 'rewad', which is none of value, reward; did you mean reward?"),
         ({"lora_r": 0}, "create_run, lora_r: 'lora.rank' should be greater than or equal to 1 (got 0)"),
-        ({"learning_rate": -1}, "create_run: 'learning_rate' should be greater than 0 (got -1)"),
+        ({"learning_rate": -1}, "create_run: 'learning_rate' should be greater than or equal to 0 (got -1)"),
         ({"base_model": 7}, "create_run, base_model: 'model' takes a text (got 7): put it in quotes"),
     ],
 )

@@ -61,7 +61,7 @@ def test_an_unknown_key_is_told_where_it_belongs(small, problems, line, problem)
         ("schedule: {type: step}", "'schedule.type' is 'step', which is none of constant, linear, cosine"),
         ("schedule: cosine", "'schedule' takes a mapping of settings such as {type: cosine} (got 'cosine')"),
         ("optimizer: 3", "'optimizer' takes a mapping of settings (got 3)"),
-        ("optimizer: {learning_rate: -1}", "'optimizer.learning_rate' should be greater than 0 (got -1)"),
+        ("optimizer: {learning_rate: -1}", "'optimizer.learning_rate' should be greater than or equal to 0 (got -1)"),
         ("optimizer: {learning_rate: '1e-5'}", "'optimizer.learning_rate' should be a valid number (got '1e-5')"),
         ("steps: [1]", "'steps' should be a valid integer (got [1])"),
         ("steps: 1.5", "'steps' should be a valid integer (got 1.5)"),

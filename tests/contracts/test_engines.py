@@ -11,11 +11,12 @@ import pytest_asyncio
 from fettle.broker import Broker
 from fettle.calls import Create, Forward, ForwardBackward, OptimStep
 from fettle.client import HTTPEngine
-from fettle.config import PPO, AdamW, CausalLM, LocalEngine, LoRA, PolicySpec, SamplingParams, TinyModel
+from fettle.config import PPO, AdamW, CausalLM, Linear, LocalEngine, LoRA, PolicySpec, SamplingParams, TinyModel
 from fettle.engine import Engine
 from fettle.engine.local.backend import LocalBackend
 from fettle.engine.local.tiny import make_tiny_model
 from fettle.errors import FettleError, LossInputError, NotFoundError
+from fettle.training.schedule import learning_rate
 from fettle.types import Datum, datum
 from tests.service.served import Served, serving
 
@@ -229,6 +230,15 @@ async def test_a_saved_checkpoint_can_be_sampled_by_name(engine, spec):
     saved = await (await engine.sampler(checkpoint.path)).sample(PROMPT, 3, DRAWING)
     assert [c.tokens for c in saved] == [c.tokens for c in live]
     assert {c.policy_version for c in saved} == {1}
+
+
+async def test_a_step_at_rate_zero_as_a_schedule_ends_on_moves_nothing(engine, spec):
+    data = [datum(list(range(4, 12)), [0] + [1] * 7)]
+    policy = await engine.create_policy(spec)
+    before = (await policy.forward_backward(data, CausalLM())).logprobs[0]
+    rate = learning_rate(Linear(), ADAM.learning_rate, step=2, steps=3)
+    assert (await policy.optim_step(ADAM.model_copy(update={"learning_rate": rate}))).policy_version == 1
+    assert np.array_equal((await policy.forward(data, CausalLM())).logprobs[0], before)
 
 
 async def test_two_policies_do_not_touch_each_other(engine, spec):

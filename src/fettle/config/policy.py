@@ -74,7 +74,7 @@ class PolicySpec(Frozen):
 class AdamW(Frozen):
     """Adam with decoupled weight decay (Loshchilov and Hutter, 2017, arXiv:1711.05101)."""
 
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-5
+    learning_rate: Annotated[float, Field(ge=0)] = 1e-5
     """Step size; a schedule multiplies it."""
     beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """Decay of the first moment."""

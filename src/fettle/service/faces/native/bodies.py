@@ -96,7 +96,7 @@ class Step(Numbered):
 
     optimizer: AdamW | None = None
     """Its settings; null: those of AdamW here."""
-    learning_rate: Annotated[float, Field(gt=0)] | None = None
+    learning_rate: Annotated[float, Field(ge=0)] | None = None
     """In the place of the optimizer's own."""
     empty: bool = False
     """Whether a step without gradients is one with gradients of zero; otherwise it is refused."""
