@@ -53,8 +53,8 @@ async def test_a_learning_rate_stays(client, model):
         assert (await training_client.optim_step(learning_rate=rate))["learning_rate"] == 0.5
 
 
-@pytest.mark.parametrize("rate", [-1, 0.0, math.nan, math.inf, "fast"])
-async def test_a_rate_that_teaches_nothing_never_reaches_the_weights(client, model, rate):
+@pytest.mark.parametrize("rate", [-1, math.nan, math.inf, "fast"])
+async def test_a_rate_that_cannot_be_never_reaches_the_weights(client, model, rate):
     training_client = client.get_training_client(await client.create_run(model))
     await training_client.forward_backward(BATCH, "causal_lm")
     with pytest.raises(ConfigError, match=rf"^optim_step: 'learning_rate' should be .* \(got {rate!r}\)$"):

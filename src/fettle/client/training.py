@@ -85,7 +85,7 @@ class TrainingClient:
         """Apply the gradients and clear them; a ``learning_rate`` stays for later steps too.
 
         Raises:
-            ConfigError: nothing can be learned at that rate.
+            ConfigError: there is no such rate.
         """
         chosen: list[AdamW] = []  # by its turn, when the rates that the run was made with are known
 

@@ -72,7 +72,7 @@ class TrainingClient:
         """Apply the gradients and clear them; a ``learning_rate`` stays for later steps too.
 
         Raises:
-            ConfigError: nothing can be learned at that rate.
+            ConfigError: there is no such rate.
         """
         given = {} if learning_rate is None else {"learning_rate": learning_rate}
         chosen = settings_from("optim_step", AdamW, self._optimizer.model_dump() | given)
