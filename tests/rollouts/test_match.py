@@ -6,6 +6,7 @@ import pytest
 
 from fettle.config import Limits, SamplingParams
 from fettle.environments import GameStep, Observation
+from fettle.errors import ContextError
 from fettle.rollouts import Seat, games, match, to_datum
 from fettle.types import Failed, Message, Task
 
@@ -13,6 +14,11 @@ from .conftest import Scripted
 
 TASK = Task((Message("user", "Is 7 prime ?"),), {}, "test")
 PARAMS = SamplingParams(max_tokens=8, seed=5)
+
+
+class Full(Scripted):
+    async def sample(self, prompt, n, params):
+        raise ContextError("the prompt of request 0 has 64 tokens, which leaves no room")
 
 
 class Argument:
@@ -52,6 +58,16 @@ async def test_each_player_has_its_own_conversation_and_reward(template):
     assert found["con"].measured == {"rounds": 2.0, "won": 0.0}
     datum = to_datum(found["con"])
     assert datum.tokens[datum.loss_mask > 0].tolist() == [30, 33]
+
+
+async def test_what_fills_the_context_of_one_who_has_not_spoken_ends_the_game(template):
+    found = await match(TASK, Argument(), seats=seats(template, pro=Scripted([20]), con=Full([30])), limits=Limits())
+    assert {name: side.ending for name, side in found.items()} == {"pro": "context"}
+
+
+async def test_a_task_that_fills_the_context_alone_is_an_error(template):
+    with pytest.raises(ContextError, match="leaves no room"):
+        await match(TASK, Argument(), seats=seats(template, pro=Full([20]), con=Scripted([30])), limits=Limits())
 
 
 async def test_players_draw_from_seeds_of_their_own(template):

@@ -38,6 +38,7 @@ class Conversation:
         self._history: list[int] = []
         self._new = template.prompt(self.messages, self._tools)
         self._turns: list[Turn] = []
+        self._heard = False
         self._components: dict[str, float] = {}
 
     @property
@@ -76,7 +77,7 @@ class Conversation:
         try:
             completion = (await self._sampler.sample(self._history, 1, self._drawing()))[0]
         except ContextError as error:
-            if self._turns:
+            if self._turns or self._heard:
                 return None
             raise self._named(error) from error
         except ModelError as error:
@@ -97,6 +98,7 @@ class Conversation:
     def heard(self, messages: Sequence[Message]) -> None:
         """Something new was said to the player, whose turn it is next."""
         self.messages += messages
+        self._heard = True
         if not self._turns:
             self._new = self._template.prompt(self.messages, self._tools)
             return
