@@ -6,7 +6,7 @@ import pytest
 
 from fettle.config import ReasoningGym, SandboxSettings
 from fettle.environments import suite
-from fettle.environments.reasoning_gym import EXECUTED, HASH_ORDERED, REFUSED, _task, scored, scored_inside
+from fettle.environments.reasoning_gym import BUSY, EXECUTED, HASH_ORDERED, REFUSED, _task, scored, scored_inside
 from fettle.errors import ConfigError, EnvironmentFault
 from fettle.rewards import in_tags
 from fettle.types import Message, Task
@@ -145,7 +145,7 @@ def test_the_nine_that_execute_answers_are_scored_in_the_sandbox():
         *("countdown", "puzzle24", "simple_integration", "intermediate_integration", "polynomial_multiplication"),
         *("string_insertion", "spiral_matrix", "binary_matrix", "n_queens"),
     }
-    assert not set(EXECUTED) & set(REFUSED)
+    assert not {*EXECUTED, *BUSY} & set(REFUSED)
 
 
 @pytest.mark.parametrize("name", EXECUTED)
@@ -159,6 +159,25 @@ async def test_they_pay_for_their_own_answer_and_execute_nothing(name, tmp_path)
     for answer in (code, f"[{code}]", f"({code}) or 24", "().__class__", "", "no idea"):
         assert await reward(f"<answer>{answer}</answer>", task) == 0.0
     assert not trace.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "hostile"),
+    [("coin_flip", "1e999999999"), ("propositional_logic", "(" * 1999)],
+)
+async def test_an_answer_that_would_keep_a_scorer_busy_for_ever_is_wrong(name, hostile):
+    config = ReasoningGym(task=name, heldout=1)
+    tasks = [_task(config, seed=seed) for seed in range(2)]
+    assert BUSY[name].fullmatch(hostile)
+    assert [await scored_inside(config)(hostile, task) for task in tasks] == [0.0, 0.0]
+
+
+async def test_those_that_can_be_kept_busy_pay_for_right_answers():
+    config = ReasoningGym(task="coin_flip", heldout=1, sandbox=PATIENT)
+    task = _task(config, seed=1)
+    assert await scored_inside(config)(task.data["answer"], task) == 1.0
+    config = config.model_copy(update={"task": "propositional_logic"})
+    assert await scored_inside(config)("(P ∧ Q)", _task(config, seed=1)) == 1.0
 
 
 @pytest.mark.parametrize(("name", "hostile"), [("puzzle24", "9**9**9**9"), ("simple_integration", "9**9**9**9*x")])

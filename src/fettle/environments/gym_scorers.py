@@ -1,4 +1,4 @@
-"""Scorers of reasoning-gym that run an answer as Python code. Only a sandbox may import this module."""
+"""Scorers of reasoning-gym that run an answer as Python code, or can be kept busy. Only a sandbox may import this."""
 
 import sys
 import types

@@ -21,18 +21,15 @@ from fettle.types import Task
 CRASHES = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 """What the package raises where a setting, a seed or an answer is not to its liking."""
 
-HANGS = "an answer of a few characters can keep its scorer busy without end"
 UNSEEDED = "it draws from a generator that no seed reaches, so that no run could be repeated or resumed"
 
 REFUSED: Mapping[str, str] = MappingProxyType(
     {
         "codeio": UNSEEDED,
         "list_functions": UNSEEDED,
-        "coin_flip": HANGS,
-        "propositional_logic": HANGS,
-        "rush_hour": HANGS,
         "complex_arithmetic": "its scorer pays in full for the answer nan",
         "composite": "it is a mixture: give each of its parts an environment with a weight",
+        "rush_hour": "an answer of a few characters can keep its scorer busy, which finds no file in a sandbox",
         "game_of_life_halting": "its scorer pays in full for any reply",
     }
 )
@@ -58,11 +55,21 @@ EXECUTED: Mapping[str, re.Pattern[str]] = MappingProxyType(
 """Datasets whose scorers run the answer as Python code: in the sandbox, and only an answer that is of its form. What is
 not is wrong unseen, for code that ran in there could write its own score."""
 
+BUSY: Mapping[str, re.Pattern[str]] = MappingProxyType(
+    {
+        "coin_flip": re.compile(r"[0-9.,/eE+ -]*"),
+        "propositional_logic": re.compile(r"[A-Z()∨∧→↔¬ ]*"),
+    }
+)
+"""Datasets whose scorers an answer of a few characters can keep busy without end; the sandbox ends them."""
+
+INSIDE: Mapping[str, re.Pattern[str]] = MappingProxyType({**EXECUTED, **BUSY})
+
 SCORE = "fettle.environments.gym_scorers:score"
 """What scores those, in the sandbox."""
 
 LONGEST = 2000
-"""Characters of an answer that is run."""
+"""Characters of an answer that is scored there."""
 
 HASH_ORDERED = frozenset({"isomorphic_strings", "knight_swap", "ransom_note", "word_ladder"})
 """Datasets whose items depend on the order of Python's sets, which differs from process to process."""
@@ -90,8 +97,8 @@ def suite(config: ReasoningGym) -> Suite:
         # Some datasets draw with numpy, whose seeds have at most 32 bits.
         return _task(config, seed=rng.getrandbits(31))
 
-    executed = config.task in EXECUTED
-    reward = in_tags(scored_inside(config) if executed else scored(scoring, partial_credit=config.partial_credit))
+    inside = config.task in INSIDE
+    reward = in_tags(scored_inside(config) if inside else scored(scoring, partial_credit=config.partial_credit))
     return GeneratedSuite(config.task, draw, reward, component=config.task, seed=config.seed, heldout=config.heldout)
 
 
@@ -130,7 +137,7 @@ def scored_inside(config: ReasoningGym) -> RewardFunction:
         ConfigError: nothing here isolates code as the settings ask.
     """
     isolation(config.sandbox)
-    place, form = sandbox(config.sandbox), EXECUTED[config.task]
+    place, form = sandbox(config.sandbox), INSIDE[config.task]
 
     async def paid(answer: str, task: Task) -> float:
         found = await place.trusted(SCORE, config.task, config.settings, answer, dict(task.data))
@@ -144,8 +151,9 @@ def scored_inside(config: ReasoningGym) -> RewardFunction:
         except ScorerTimeout:
             return 0.0
         except ScorerError:
-            own = await paid(str(task.data["answer"]), task)
-            if own < 1:
+            right = task.data["answer"]
+            own = await paid("" if right is None else str(right), task)
+            if right is not None and own < 1:
                 raise EnvironmentFault(
                     f"the scorer of {task.source} pays only {own} for the task's own answer {task.data['answer']!r}"
                 ) from None
