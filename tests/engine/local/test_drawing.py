@@ -25,9 +25,10 @@ def drawable(logits: torch.Tensor, params: SamplingParams) -> set[int]:
 
 
 @pytest.mark.parametrize("vocabulary", [5, 64, 65, 1000, 50257])
-def test_the_token_is_where_the_running_sum_passes_the_number(vocabulary: int) -> None:
-    probs = torch.randn(200, vocabulary, generator=torch.Generator().manual_seed(0)).mul(3).softmax(-1)
-    numbers = np.random.default_rng(0).random(200)
+@pytest.mark.parametrize("rows", [40, 200])
+def test_the_token_is_where_the_running_sum_passes_the_number(vocabulary: int, rows: int) -> None:
+    probs = torch.randn(rows, vocabulary, generator=torch.Generator().manual_seed(0)).mul(3).softmax(-1)
+    numbers = np.random.default_rng(0).random(rows)
     tokens = inverse_cdf(probs, torch.from_numpy(numbers)).numpy()
     sums = probs.double().cumsum(-1).numpy()
     after = np.take_along_axis(sums, tokens[:, None], 1)[:, 0]

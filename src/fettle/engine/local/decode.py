@@ -21,6 +21,7 @@ from fettle.engine.base import SampleRequest
 from fettle.engine.local.attention import UnsuitedError, undrivable
 from fettle.engine.local.batch import Batch
 from fettle.engine.local.cache import Pool, Structure, structure
+from fettle.engine.local.few import FewPath, Prepared, few, one_thread, prepared, small
 from fettle.engine.local.forward import DrivenForward, Forward, Voice
 from fettle.engine.local.kept import KEPT_BYTES, Kept
 from fettle.engine.local.lora import Adapter
@@ -81,6 +82,7 @@ class Decoder:
         self._context = context
         self._memory = Memory(Pool(SPARE_BYTES), Kept(KEPT_BYTES))
         self._told: set[str] = set()
+        self._prepared: Prepared | None = None
         self._drawing = threading.Lock()
 
     @property
@@ -153,6 +155,7 @@ class Decoder:
         """Let go of the conversations that are kept for this owner, once no call is at work."""
         with self._drawing:
             self._memory.kept.forget(owner)
+            self._prepared = None
 
     def _parts(self, wanted: Roster, voices: Sequence[Voice]) -> list[list[int]]:
         """Places of the requests that are run together: those that a layer may see too little of apart from others.
@@ -187,9 +190,18 @@ class Decoder:
                 return self._ran(wanted, GenericPath(self._model, wanted, self._token_budget)).completions(versions)
         self._memory.kept.outgrown(voices)
         if way == "lean":
-            return self._shared(wanted, self._lean_of(voices[0]), like, voices, [voice.adapter for voice in voices])
+            known = self._known(voices)
+            if known is not None:
+                voices = [known.voice]
+            forward = self._lean_of(voices[0]) if known is None else known.forward
+            return self._shared(wanted, forward, like, voices, [voice.adapter for voice in voices])
         with self._hosting(voices[0]):
             return self._shared(wanted, DrivenForward(self._model), like, voices, [None])
+
+    def _known(self, voices: Sequence[Voice]) -> Prepared | None:
+        """What a few rows were last drawn from, where it is what these are drawn from."""
+        known = self._prepared
+        return known if known is not None and [voice.whose for voice in voices] == [known.voice.whose] else None
 
     def _lean_of(self, voice: Voice) -> Forward:
         lean = self._lean(voice.tensors)
@@ -208,11 +220,17 @@ class Decoder:
         adapters: Sequence[Adapter | None],
     ) -> list[list[Completion]]:
         memory = self._memory
-        path = SharedPath(forward, like, wanted, self._token_budget, voices=voices, adapters=adapters, memory=memory)
-        batch = self._ran(wanted, path)
-        path.release()
+        prompts = SharedPath(forward, like, wanted, self._token_budget, voices=voices, adapters=adapters, memory=memory)
+        if len(voices) == 1 and few(forward, wanted, self._token_budget):
+            with one_thread():
+                known = self._known(voices) or prepared(voices[0], forward)
+                self._prepared = None if known.voice.owner is None else known
+                batch = self._ran(wanted, FewPath(prompts, wanted, known.weights))
+        else:
+            batch = self._ran(wanted, prompts)
+        prompts.release()
         found = batch.completions([voice.version for voice in voices])
-        for row, stretch in sorted(path.finished.items()):
+        for row, stretch in sorted(prompts.finished.items()):
             drawn = found[wanted.request[row]][wanted.index[row]].tokens
             prompt = int(wanted.prompt[row])
             tokens = np.array([*wanted.prompts[prompt], *drawn[:-1]])  # the last was drawn, and not yet run
@@ -249,7 +267,7 @@ class Decoder:
         return way, like
 
     def _unlike(self, forward: Forward) -> str:
-        """How the shared path over this forward differs from plain forward passes."""
+        """How the shared path over this forward, or that of a few rows, differs from plain forward passes."""
 
         def kind(trial: Roster, token_budget: int) -> SharedPath:
             like, memory = structure(forward, self._model.device), Memory(Pool(0), Kept(0))
@@ -257,7 +275,11 @@ class Decoder:
                 raise UnsuitedError(reason)
             return SharedPath(forward, like, trial, token_budget, voices=[Voice(0)], adapters=[None], memory=memory)
 
-        return difference(kind, self._model)
+        def of_few(trial: Roster, token_budget: int) -> Path:
+            prompts = kind(trial, token_budget)
+            return FewPath(prompts, trial, prepared(Voice(0), forward).weights) if small(forward) else prompts
+
+        return difference(kind, self._model) or (difference(of_few, self._model) if small(forward) else "")
 
     def _tell_generic(self, reason: str) -> None:
         """Once for each reason.

@@ -23,6 +23,9 @@ BLOCK = 64
 """Tokens whose probabilities are added up before the search looks among them."""
 UNITS = 2.0**40
 """Probabilities are counted in units of 1 / UNITS."""
+FEW, FEW_ROWS, FINE_UNITS = 1 << 16, 64, 2.0**55
+"""So few probabilities are all added up rather than searched by block: there calls cost more than sums. Units are
+finer, since no block's sum stands for tokens of less than one; the sums of so many rows fit into 64 bits."""
 
 
 def uniforms(seed: int, index: int, count: int) -> NDArray[np.float64]:
@@ -168,6 +171,8 @@ def inverse_cdf(probs: Tensor, uniform: Tensor) -> Tensor:
     Blocks are searched first, then the tokens of one block, so that only [B, V / BLOCK + BLOCK] numbers are summed
     up with care.
     """
+    if probs.numel() <= FEW and len(probs) <= FEW_ROWS and probs.device.type == "cpu" and probs.dtype == torch.float32:
+        return torch.from_numpy(_inverse_cdf_of_few(probs.numpy(), uniform.numpy()))
     batch, vocabulary = probs.shape
     blocks = pad(probs, (0, -vocabulary % BLOCK)).view(batch, -1, BLOCK)
     block, rest = _searched(blocks.sum(-1), uniform)
@@ -175,6 +180,18 @@ def inverse_cdf(probs: Tensor, uniform: Tensor) -> Tensor:
     # A block's sum may round to a unit where each of its tokens rounds to none: shares of the sum do not.
     token, _ = _searched(within / within.sum(-1, keepdim=True), rest)
     return block * BLOCK + token
+
+
+def _inverse_cdf_of_few(probs: NDArray[np.float32], uniform: NDArray[np.float64]) -> NDArray[np.int64]:
+    """The same by one running sum, in which each row begins where the one before ends."""
+    batch, vocabulary = probs.shape
+    sums = (probs * np.float32(FINE_UNITS)).astype(np.int64).cumsum()
+    ends = sums[vocabulary - 1 :: vocabulary]
+    starts = np.zeros_like(ends)
+    starts[1:] = ends[:-1]
+    positions = np.minimum(starts + (uniform * (ends - starts)).astype(np.int64), ends - 1)  # a product may round up
+    found: NDArray[np.int64] = sums.searchsorted(positions, side="right") - np.arange(0, batch * vocabulary, vocabulary)
+    return found
 
 
 def _searched(weights: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:

@@ -15,9 +15,10 @@ from transformers.pytorch_utils import Conv1D
 from fettle.engine.local.attention import Attention
 from fettle.engine.local.forward import Carried, Forward
 from fettle.engine.local.fusing import fused
-from fettle.engine.local.lean_adapters import Adapters, Product
+from fettle.engine.local.lean_adapters import Adapters, Product, Updates
 from fettle.engine.local.lean_families import ACTIVATIONS, FAMILIES, Family, lean_family, window
-from fettle.engine.local.lean_layers import LeanLayer, Norm, Rope, Rotation, applied, rms_norm
+from fettle.engine.local.lean_layers import LeanLayer, Norm, RmsNorm, Rope, Rotation, applied
+from fettle.engine.local.lora import Adapter
 from fettle.engine.local.model import LanguageModel
 
 __all__ = ["LeanForward", "lean_family", "lean_forward"]
@@ -46,16 +47,33 @@ class LeanForward:
         config = model.config
         trunk = model.get_submodule(family.trunk)
         embedding = trunk.get_submodule(family.embedding)
-        self._embedding = weights.of(f"{family.trunk}.{family.embedding}.weight")
-        self._scale = embedding.embed_scale.to(self._embedding.dtype) if family.scaled_embedding else None
+        self.embedding = weights.of(f"{family.trunk}.{family.embedding}.weight")
+        self._scale = embedding.embed_scale.to(self.embedding.dtype) if family.scaled_embedding else None
         self._positions = weights.of(f"{family.trunk}.{family.positions}.weight") if family.positions else None
-        self._rope = None if family.positions else Rope(trunk.get_submodule("rotary_emb"), self._embedding)
+        self._rope = None if family.positions else Rope(trunk.get_submodule("rotary_emb"), self.embedding)
         layers = range(config.num_hidden_layers)
         self._kinds = [config.layer_types[i] if family.rope_by_layer_type else None for i in layers]
         self.layers = [_layer(config, family, weights, i) for i in layers]
         self.final_norm = weights.norm(f"{family.trunk}.{family.final_norm}")
-        self._head = weights.product(("lm_head",))
+        self.head = weights.product(("lm_head",))
         self._adapters = Adapters(weights.products)
+        self.numbers = sum(product.weight.numel() for product in weights.products)
+        """By which each token is multiplied."""
+
+    @property
+    def rotates_alike(self) -> bool:
+        """Whether positions are rotations, and the same in all layers, of embeddings that are taken as they are."""
+        return self._rope is not None and set(self._kinds) == {None} and self._scale is None
+
+    def rotary(self, length: int) -> tuple[Tensor, Tensor]:
+        """Cosines and sines [at least ``length``, size] where it ``rotates_alike``."""
+        if self._rope is None:
+            raise ValueError("positions are learned here")
+        return self._rope.tables(length, {None})[None]
+
+    def updates(self, adapter: Adapter) -> Updates:
+        """What an adapter adds to the products."""
+        return self._adapters.updates(adapter)
 
     @torch.no_grad()
     def logits(
@@ -77,11 +95,11 @@ class LeanForward:
                 x, attended = x.index_select(0, wanted), attended.index_select(0, wanted)
                 beside = None if beside is None else beside.of(wanted)
             layer.finish(x, attended, beside)
-        return applied(self._head, self.final_norm(x), None)
+        return applied(self.head, self.final_norm(x), None)
 
     def embedded(self, tokens: Tensor, positions: Tensor) -> Tensor:
         """The residual stream [N, hidden] before the first layer."""
-        x = functional.embedding(tokens, self._embedding)
+        x = functional.embedding(tokens, self.embedding)
         if self._scale is not None:
             x.mul_(self._scale)
         if self._positions is not None:
@@ -159,7 +177,7 @@ class Weights:
         dtype = weight.dtype
         if self._family.norm == "rms from one":
             weight = weight.float() + 1
-        return functools.partial(rms_norm, weight=weight, epsilon=self._epsilon, dtype=dtype)
+        return RmsNorm(weight, self._epsilon, dtype)
 
 
 def _layer(config: PretrainedConfig, family: Family, weights: Weights, number: int) -> LeanLayer:

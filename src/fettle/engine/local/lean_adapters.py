@@ -91,7 +91,7 @@ class Adapters:
         """What ``carried`` adds in a pass of ``n`` tokens."""
         if not carried:
             return None
-        updates = tuple(self._updates(each.adapter) for each in carried)
+        updates = tuple(self.updates(each.adapter) for each in carried)
         if len(carried) == 1 and carried[0].rows is None:
             return Beside(updates, None, None, ((0, n),))
         owner = torch.full((n,), -1, device=device)
@@ -99,7 +99,8 @@ class Adapters:
             owner[slice(None) if each.rows is None else each.rows] = i
         return owned(updates, owner)
 
-    def _updates(self, adapter: Adapter) -> Updates:
+    def updates(self, adapter: Adapter) -> Updates:
+        """One adapter's, by the number of the product."""
         if id(adapter) not in self._known:
             self._known[id(adapter)] = adapter, [_update(product, adapter) for product in self._products]
         return self._known[id(adapter)][1]

@@ -1,6 +1,6 @@
 """The parts of a lean forward: rotations, and layers that write a residual stream in place."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +11,24 @@ from fettle.engine.local.attention import Attention
 from fettle.engine.local.lean_adapters import Beside, Product
 
 Norm = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class RmsNorm:
+    """By the root mean square over the last axis, times ``weight``: in float32, then of type ``dtype``.
+
+    torch's own goes by way of float64 on a CPU, which takes half as long again.
+    """
+
+    weight: Tensor  # [..., size]
+    epsilon: Tensor
+    dtype: torch.dtype
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Of ``x`` [..., size]."""
+        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=self.epsilon.dtype)
+        scale = torch.addcmul(self.epsilon, length, length, value=1 / x.shape[-1]).rsqrt_()
+        return (x * scale).mul_(self.weight).to(self.dtype)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,19 +58,22 @@ class Rope:
 
     def at(self, positions: Tensor, kinds: Collection[str | None]) -> dict[str | None, Rotation]:
         """The rotation of each kind of layer at ``positions`` [N]; None is the one kind of most architectures."""
-        longest = int(positions.max()) + 1
-        if longest > self._length:
-            self._length = 1 << longest.bit_length()
-            every = torch.arange(self._length, device=positions.device)[None]
+        rotations = {}
+        for kind, (cos, sin) in self.tables(int(positions.max()) + 1, kinds).items():
+            first, second = sin.index_select(0, positions)[:, None].chunk(2, -1)
+            rotations[kind] = Rotation(cos.index_select(0, positions)[:, None], (first, second))
+        return rotations
+
+    def tables(self, length: int, kinds: Collection[str | None]) -> Mapping[str | None, tuple[Tensor, Tensor]]:
+        """Cosines and sines [at least ``length``, size] of every position, for each kind of layer."""
+        if length > self._length:
+            self._length = 1 << length.bit_length()
+            every = torch.arange(self._length, device=self._like.device)[None]
             for kind in set(kinds):
                 named = () if kind is None else (kind,)
                 cos, sin = self._module(self._like, every, *named)  # [1, length, size]
                 self._tables[kind] = cos[0], sin[0]
-        rotations = {}
-        for kind, (cos, sin) in self._tables.items():
-            first, second = sin.index_select(0, positions)[:, None].chunk(2, -1)
-            rotations[kind] = Rotation(cos.index_select(0, positions)[:, None], (first, second))
-        return rotations
+        return self._tables
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,13 +145,3 @@ def _add(product: Product, x: Tensor, residual: Tensor, norm: Norm | None, besid
         residual.add_(product.bias)
     if beside is not None:
         beside.add(product, x, residual)
-
-
-def rms_norm(x: Tensor, *, weight: Tensor, epsilon: Tensor, dtype: torch.dtype) -> Tensor:
-    """By the root mean square over the last axis, times ``weight`` [..., size]: in float32, then of type ``dtype``.
-
-    torch's own goes by way of float64 on a CPU, which takes half as long again.
-    """
-    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=epsilon.dtype)
-    scale = torch.addcmul(epsilon, length, length, value=1 / x.shape[-1]).rsqrt_()
-    return (x * scale).mul_(weight).to(dtype)

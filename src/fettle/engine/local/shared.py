@@ -3,7 +3,7 @@
 For models whose attention we can bring ourselves and whose every layer attends to all that came before.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -121,6 +121,14 @@ class SharedPath:
         logits = self._forward.logits(self._tensor(tokens), self._tensor(positions), attention, carried=self._carried)
         self._own = self._own + 1
         return logits
+
+    def states(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Keys and values [layers, heads, L, size] of the prompt of each row of the batch."""
+        for prompt in self._roster.prompt[self._rows].tolist():
+            origin = self._origins[prompt]
+            shelf, place = origin.shelf, origin.place
+            own = slice(shelf.lengths[place])
+            yield shelf.keys[:, place, own].transpose(1, 2), shelf.values[:, place, own].transpose(1, 2)
 
     def keep(self, order: NDArray[np.int64]) -> None:
         """Rows that change places are copied; a prompt goes with its last row."""
