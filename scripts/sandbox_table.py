@@ -102,6 +102,19 @@ ATTACKS = (
         "import mmap\nheld = [mmap.mmap(-1, 60 << 20) for _ in range(6)]\n"
         "for each in held:\n    for place in range(0, len(each), 4096): each[place] = 1\nthrough()",
     ),
+    Attack(
+        "shared memory that is let go",
+        "import mmap\nheld = []\nfor _ in range(6):\n"
+        "    part = mmap.mmap(-1, 60 << 20)\n    for place in range(0, len(part), 4096): part[place] = 1\n"
+        "    start = ctypes.addressof(ctypes.c_char.from_buffer(part))\n"
+        "    libc.munmap(ctypes.c_void_p(start + 4096), ctypes.c_size_t(len(part) - 4096))\n    held.append(part)\n"
+        "through()",
+    ),
+    Attack(
+        "attributes of files",
+        "open('x', 'w').close()\nfor n in range(1000): os.setxattr('x', f'user.{n}', bytes(60_000))\nthrough()",
+        "nobody",
+    ),
     Attack("disk, one file", "open('x', 'wb').write(bytes(40 << 20))\nthrough()"),
     Attack("disk, many files", "for n in range(40): open(f'x{n}', 'wb').write(bytes(1 << 20))\nthrough()"),
     Attack("inodes", "for n in range(6000): open(f'x{n}', 'w').close()\nthrough()"),
@@ -147,6 +160,11 @@ ATTACKS = (
     ),
     Attack("an abstract socket", "socket.socket(socket.AF_UNIX).connect('\\0' + bait['abstract'])\nthrough()"),
     Attack("a socket by path", "socket.socket(socket.AF_UNIX).connect(bait['path'])\nthrough()"),
+    Attack(
+        "datagrams to a path",
+        "one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)\n"
+        "one.sendto(b'x', bait['datagrams'])\nthrough()",
+    ),
     Attack("a netlink socket", _socket("16, socket.SOCK_RAW, 0")),
     Attack("a packet socket", _socket("17, socket.SOCK_RAW, 0"), "root"),
     Attack("a socket of the kernel's ciphers", _socket("38, socket.SOCK_SEQPACKET, 0"), "nobody"),
@@ -155,6 +173,10 @@ ATTACKS = (
     Attack("a user namespace", "through(libc.unshare(0x10000000) == 0)"),
     Attack("a mount namespace", "through(libc.unshare(0x20000) == 0)", "root"),
     Attack("a namespace by clone", "through(libc.syscall(56, 0x10000011, 0, 0, 0, 0) >= 0)", "nobody"),
+    Attack("another's namespace", _call("308", "os.open('/proc/self/ns/uts', 0)", "0"), "root"),
+    Attack("a process by descriptor", _call("434", "os.getpid()", "0")),
+    Attack("descriptors left over", "through([n for n in os.listdir('/proc/self/fd') if int(n) > 3])", "nobody"),
+    Attack("the clock", "time.clock_settime(time.CLOCK_REALTIME, time.time())\nthrough()", "nobody"),
     Attack("rights left over", _STATUS + "through(int(lines['CapEff'], 16) or int(lines['CapBnd'], 16))", "root"),
     Attack("rights by executing", _STATUS + "through(lines['NoNewPrivs'].strip() == '0')"),
     Attack("system calls unfiltered", _STATUS + "through(lines['Seccomp'].strip() != '2')"),
@@ -194,6 +216,8 @@ def surroundings() -> Iterator[list[str]]:
         secret.chmod(0o644)
         tcp = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         abstract, path = (stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(2))
+        datagrams = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
+        datagrams.bind(str(folder / "datagrams"))
         abstract.bind(f"\0fettle-bait-{os.getpid()}")
         path.bind(str(folder / "socket"))
         for server in (abstract, path):
@@ -203,7 +227,8 @@ def surroundings() -> Iterator[list[str]]:
         stack.callback(victim.wait)
         stack.callback(victim.kill)
         told = {"file": secret, "tcp": tcp.getsockname()[1], "abstract": f"fettle-bait-{os.getpid()}"}
-        told |= {"path": folder / "socket", "name": name, "victim": victim.pid}
+        told |= {"path": folder / "socket", "datagrams": folder / "datagrams"}
+        told |= {"name": name, "victim": victim.pid}
         yield [f"{key}={value}" for key, value in told.items()]
 
 

@@ -161,6 +161,47 @@ async def test_an_answer_too_deep_is_no_answer(box):
     assert isinstance(reply, Raised | Died)
 
 
+async def test_text_that_cannot_be_written_does_not_come_out(box):
+    source = "def f(x):\n    if x: raise ValueError('\\ud800 \\N{GRINNING FACE}')\n    return ['\\udfff']"
+    assert await box.calls(source, "f", [[True]]) == [Raised("ValueError", "? \N{GRINNING FACE}")]
+    assert await box.calls(source, "f", [[False]]) == [Died()]
+    assert await box.calls("def same(x): return x", "same", [["\N{GRINNING FACE} \\ud"]]) == [
+        Value("\N{GRINNING FACE} \\ud")
+    ]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b'{"id": "ID", "value": NaN}',
+        b'{"id": "ID", "value": 1e999}',
+        b'{"id": "ID", "value": "\\ud800"}',
+        b'{"id": "ID", "value": "\xff"}',
+        b'{"id": "ID", "value": ' + b"9" * 5000 + b"}",
+        b'{"id": "ID", "value": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+        b'{"id": "ID", "value": 5, "raised": ["a", "b"]}',
+        b'{"id": "ID", "raised": 5}',
+        b'{"id": "ID"}',
+        b'["ID", 5]',
+        b"",
+        '{"id": "ID", "value": 5}'.encode("utf-16-le"),
+    ],
+    ids=range(12),
+)
+async def test_a_reply_that_a_program_writes_itself_is_taken_for_no_more_than_a_value(box, said):
+    source = f"""
+import os, sys
+SAID = {said!r}
+def f():
+    name = sys._getframe(2).f_locals["call"]["id"]
+    os.write(3, SAID.replace(b"ID", name.encode()) + b"\\n")
+    os._exit(0)
+"""
+    assert await box.calls(source, "f", [[]]) == [Died()]
+    well = source.replace(f"SAID = {said!r}", 'SAID = b\'{"id": "ID", "value": 5}\'')
+    assert await box.calls(well, "f", [[]]) == [Value(5)]
+
+
 async def test_arguments_that_are_no_json_are_the_callers_fault(box):
     with pytest.raises(TypeError):
         await box.calls("def f(x): return x", "f", [[object()]])

@@ -21,6 +21,8 @@ from fettle.sandbox.worker import Worker
 TOGETHER = 4
 """All calls of a function may take so many times as long as one of them."""
 _PIECE = 1 << 16
+_HALF = b"\\ud"
+"""How JSON writes either half of a pair of surrogates."""
 
 
 class _Silence(Exception):  # noqa: N818  no error: there is no answer, and this says why
@@ -129,9 +131,12 @@ def _reply(line: bytes, name: str) -> Reply:
         return Died()
 
 
-def _strictly(text: bytes | str) -> Any:
-    """JSON as it is defined: no number that is none."""
-    return json.loads(text, parse_constant=_refused, parse_float=_finite)
+def _strictly(line: bytes) -> Any:
+    """JSON as it is defined: no number that is none, and no text that cannot be written."""
+    found = json.loads(line.decode(), parse_constant=_refused, parse_float=_finite)
+    if _HALF in line.lower():  # or whole ones, which are well
+        json.dumps(found, ensure_ascii=False).encode()
+    return found
 
 
 def _refused(name: str) -> NoReturn:

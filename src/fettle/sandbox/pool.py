@@ -17,7 +17,7 @@ from fettle.errors import ConfigError, SandboxError, ScorerError, ScorerTimeout
 from fettle.sandbox import functions, programs
 from fettle.sandbox.outcome import Isolation, Outcome, Reply
 from fettle.sandbox.selftest import examine
-from fettle.sandbox.worker import RefusedError, Worker
+from fettle.sandbox.worker import RefusedError, UnconfinedError, Worker
 
 _T = TypeVar("_T")
 
@@ -46,6 +46,9 @@ class _Lane:
                 if self._settings.isolation == "strongest" and "seccomp" not in worker.walls:
                     raise RefusedError("system calls of this processor are not known here", weaker="namespaces")
                 examine(worker)
+            except UnconfinedError as error:
+                worker.close()
+                raise worker.refused(error.message) from error
             except BaseException:
                 worker.close()
                 raise

@@ -41,6 +41,10 @@ class RefusedError(Exception):
         self.weaker = weaker
 
 
+class UnconfinedError(SandboxError):
+    """The walls of a job could not be built."""
+
+
 class End(NamedTuple):
     """How a job ended, as the worker tells it."""
 
@@ -96,14 +100,19 @@ class Worker:
             raise SandboxError(f"a worker of the sandbox was not ready within {_START_SECONDS:g} s")
         if "failed" in said:
             self.close()
-            raise RefusedError(said["failed"], "none" if self.isolation == "rlimits" else "rlimits")
+            raise self.refused(said["failed"])
         return list(said["ready"])
+
+    def refused(self, why: str) -> RefusedError:
+        """What to say where it cannot confine anything here."""
+        return RefusedError(why, "none" if self.isolation == "rlimits" else "rlimits")
 
     def begin(self, spec: dict[str, Any], seconds: float, streams: Sequence[int] = ()) -> socket.socket:
         """Begin a job, hand it what it is to do, and wait until it is about to: the socket by which it answers.
 
         Raises:
-            SandboxError: its walls could not be built, or it did not come so far.
+            UnconfinedError: its walls could not be built, or it did not come so far.
+            SandboxError: the worker is gone.
         """
         frame = json.dumps(spec).encode()
         ours, theirs = socket.socketpair()
@@ -119,7 +128,7 @@ class Worker:
         except OSError as error:
             reason = str(error)
         ours.close()
-        raise SandboxError(f"a job could not be confined: {reason}")
+        raise UnconfinedError(f"a job could not be confined: {reason}")
 
     def end(self, *, stop: bool = False) -> End:
         """Wait for the end of the job, after ending it if ``stop``.

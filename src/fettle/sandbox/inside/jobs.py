@@ -15,7 +15,7 @@ from pathlib import Path
 from fettle.sandbox.inside import kernel, landlock, program
 from fettle.sandbox.inside.cgroups import Group
 from fettle.sandbox.inside.limits import Settings, restrict_process
-from fettle.sandbox.inside.root import DEVICES, INSIDE
+from fettle.sandbox.inside.root import INSIDE
 
 CONTROL, STATUS = 3, 4
 """Descriptors of a job, after standard input, output and error: what it is told, and where its end is told."""
@@ -35,6 +35,7 @@ class Walls:
     filter: bytes | None
     """Of system calls."""
     landlock: bool
+    devices: Sequence[str]
     readable: Sequence[str] = ()
     """Where there is no root of its own: what a job may read."""
     group: Group | None = None
@@ -46,7 +47,7 @@ def started(walls: Walls, seconds: float, descriptors: Sequence[int]) -> tuple[i
     folder = None
     if walls.settings.isolation == "namespaces":
         user = os.geteuid(), os.getegid()
-        child = kernel.clone(kernel.NEWUSER | kernel.NEW_OF_ALL_BUT_USERS)
+        child = _cloned(descriptors[0])
         build: Callable[[], None] = lambda: _namespaces(walls, user, seconds)  # noqa: E731
     else:
         folder = f"/tmp/fettle-sandbox-{os.urandom(8).hex()}"
@@ -57,6 +58,14 @@ def started(walls: Walls, seconds: float, descriptors: Sequence[int]) -> tuple[i
         _first(walls, build, descriptors, tell)
     os.close(tell)
     return child, told, folder
+
+
+def _cloned(control: int) -> int:
+    try:
+        return kernel.clone(kernel.NEWUSER | kernel.NEW_OF_ALL_BUT_USERS)
+    except OSError as error:
+        _tell(os.dup(control), f"F{error}")
+        raise
 
 
 def _first(walls: Walls, build: Callable[[], None], descriptors: Sequence[int], tell: int) -> None:
@@ -137,7 +146,7 @@ def _namespaces(walls: Walls, user: tuple[int, int], seconds: float) -> None:
     kernel.drop_capabilities()
     kernel.gain_nothing()
     if walls.landlock:
-        landlock.restrict(["/"], ["/tmp", *(f"/dev/{device}" for device in DEVICES)])
+        landlock.restrict(["/"], ["/tmp", *(f"/dev/{device}" for device in walls.devices)])
     kernel.set_dumpable(False)
     if walls.filter is not None:
         kernel.filter_system_calls(walls.filter)
@@ -164,7 +173,7 @@ def _limits_only(walls: Walls, folder: str, seconds: float) -> None:
     kernel.drop_capabilities()
     kernel.gain_nothing()
     if walls.landlock:
-        devices = [f"/dev/{device}" for device in DEVICES]
+        devices = [f"/dev/{device}" for device in walls.devices]
         landlock.restrict(list(walls.readable), [folder, *devices])
     if walls.filter is not None:
         kernel.filter_system_calls(walls.filter)

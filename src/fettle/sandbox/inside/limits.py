@@ -96,5 +96,5 @@ OWN_PROCESSES = 1
 def _anonymous(process: int) -> int:
     """Bytes of memory that belong to no file."""
     lines = Path(f"/proc/{process}/status").read_text().splitlines()
-    fields = (line.split() for line in lines if line.startswith(("RssAnon:", "RssShmem:")))
+    fields = (line.split() for line in lines if line.startswith(("RssAnon:", "RssShmem:", "VmSwap:")))
     return sum(int(field[1]) for field in fields) * 1024

@@ -163,7 +163,8 @@ def _answer(function: Any, arguments: list[Any], dumps: Callable[..., str]) -> s
 
 def _raised(error: BaseException) -> list[str]:
     try:
-        return [type(error).__name__, str(error)[:LONGEST_MESSAGE]]
+        message = str(error)[:LONGEST_MESSAGE].encode("utf-8", "replace").decode()
+        return [type(error).__name__, message]
     except BaseException:  # noqa: BLE001  an exception that cannot be told is told by its name
         return [type(error).__name__, ""]
 

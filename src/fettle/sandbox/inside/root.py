@@ -3,12 +3,14 @@
 import os
 import sys
 import sysconfig
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from fettle.sandbox.inside import kernel
 
 DEVICES = ("null", "zero", "full", "random", "urandom")
+UNCOUNTED_DEVICES = ("null", "full", "random", "urandom")
+"""Where nobody counts memory: what is mapped of ``zero`` is memory that nobody sees."""
 INSIDE = 1000
 """Number of the user and the group that a job has."""
 INTERPRETER = Path(sys.executable).resolve()
@@ -71,7 +73,7 @@ def _outermost(paths: Iterable[Path]) -> list[Path]:
     return chosen
 
 
-def enter(shown: Iterable[Path], emptied: Iterable[Path]) -> None:
+def enter(shown: Iterable[Path], emptied: Iterable[Path], devices: Sequence[str]) -> None:
     """Make the root of this mount namespace one that holds what is ``shown``, read-only, without what is ``emptied``.
 
     What it says of processes, it says of those of this process's namespace.
@@ -94,9 +96,9 @@ def enter(shown: Iterable[Path], emptied: Iterable[Path]) -> None:
         kernel.mount("tmpfs", str(_within(_NEW, path)), "tmpfs", _FLAGS, "size=4k,nr_inodes=1,mode=755")
     for path, target in loaders:
         _link(_within(_NEW, path), target)
-    _furnish()
+    _furnish(devices)
     kernel.make_read_only(str(_NEW))
-    for device in DEVICES:
+    for device in devices:
         kernel.mount(f"/old/dev/{device}", f"/new/dev/{device}", None, kernel.BIND)
     kernel.mount("proc", "/new/proc", "proc", _FLAGS | kernel.NOEXEC)
     os.chdir(_NEW)
@@ -124,7 +126,7 @@ def _link(place: Path, target: Path) -> None:
         place.symlink_to(target)
 
 
-def _furnish() -> None:
+def _furnish(devices: Sequence[str]) -> None:
     """The few files and folders that a program expects anywhere."""
     for folder in ("etc", "dev", "proc", "tmp"):
         (_NEW / folder).mkdir(exist_ok=True)
@@ -133,6 +135,6 @@ def _furnish() -> None:
     cache = _OLD / "etc" / "ld.so.cache"
     if cache.is_file():
         (_NEW / "etc" / "ld.so.cache").write_bytes(cache.read_bytes())
-    for device in DEVICES:
+    for device in devices:
         (_NEW / "dev" / device).touch()
     (_NEW / "dev" / "shm").symlink_to("/tmp/shm")

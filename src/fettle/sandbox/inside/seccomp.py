@@ -7,22 +7,49 @@ from fettle.sandbox.inside import syscalls
 
 _ARCHITECTURE = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 _SOCKET = {"x86_64": 41, "aarch64": 198}
-_LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
-_NUMBER, _MACHINE, _FIRST, _SECOND = 0, 4, 16, 24
-"""Where the call's number, the processor and the low halves of its first two arguments lie."""
+_LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _KEEP_BITS, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x54, 0x06
+_NUMBER, _MACHINE, _FIRST, _SECOND, _FOURTH = 0, 4, 16, 24, 40
+"""Where the call's number, the processor and the low halves of some of its arguments lie."""
 _ALLOW, _KILL, _ERROR = 0x7FFF0000, 0x80000000, 0x00050000
 _EPERM, _EACCES, _ENOSYS = 1, 13, 38
 _NEW_NAMESPACES = 0x7E020080
 _TERMINAL_INPUT = (0x5412, 0x541C)
 """The two controls that put characters into a terminal as if they were typed."""
-_LOCAL = 1
-"""The family of sockets that lead nowhere but to this machine."""
+_LOCAL, _STREAM, _SEQUENCE, _KIND = 1, 1, 5, 0xF
+"""The family of sockets that lead nowhere but to this machine; its kinds that reach nothing but their other end; and
+the bits that tell the kind. Datagrams of a pair could be sent to whoever is listening at a path."""
+_SHARED, _OF_NO_FILE = 0x01, 0x20
+"""What memory may be when it is asked for."""
 
 Instruction = tuple[int, int, int, int]
 
+_PAIR: list[Instruction] = [
+    (_LOAD, 0, 0, _FIRST),
+    (_EQUAL, 0, 4, _LOCAL),
+    (_LOAD, 0, 0, _SECOND),
+    (_KEEP_BITS, 0, 0, _KIND),
+    (_EQUAL, 2, 0, _STREAM),
+    (_EQUAL, 1, 0, _SEQUENCE),
+    (_RETURN, 0, 0, _ERROR | _EACCES),
+    (_RETURN, 0, 0, _ALLOW),
+]
+"""Which pairs of sockets may be made."""
+_MAPPED: list[Instruction] = [
+    (_LOAD, 0, 0, _FOURTH),
+    (_ANY_BIT, 0, 2, _SHARED),
+    (_ANY_BIT, 0, 1, _OF_NO_FILE),
+    (_RETURN, 0, 0, _ERROR | _EACCES),
+    (_RETURN, 0, 0, _ALLOW),
+]
+"""Which memory may be had."""
 
-def filter_of(machine: str) -> bytes | None:
-    """The program for ``machine``, or None where its system calls are not known here."""
+
+def filter_of(machine: str, *, counted: bool) -> bytes | None:
+    """The program for ``machine``, or None where its system calls are not known here.
+
+    Where the kernel has not ``counted`` what memory all processes have, there is none that several share and no file
+    holds: it stays when all but a page of it is let go, and is then seen by nobody.
+    """
     if machine not in _ARCHITECTURE:
         return None
     known = syscalls.numbers(machine)
@@ -35,11 +62,10 @@ def filter_of(machine: str) -> bytes | None:
         # Without clone3, whose flags lie in memory that no filter can read, libraries fall back to clone.
         *_if_call(known.pop("clone"), _unless([(_ANY_BIT, _NEW_NAMESPACES)], _FIRST, _EPERM)),
         *_if_call(known.pop("ioctl"), _unless([(_EQUAL, number) for number in _TERMINAL_INPUT], _SECOND, _EPERM)),
-        *_if_call(
-            known.pop("socketpair"),
-            [(_LOAD, 0, 0, _FIRST), (_EQUAL, 1, 0, _LOCAL), (_RETURN, 0, 0, _ERROR | _EACCES), (_RETURN, 0, 0, _ALLOW)],
-        ),
+        *_if_call(known.pop("socketpair"), _PAIR),
     ]
+    if not counted:
+        program += _if_call(known.pop("mmap"), _MAPPED)
     program += _tree(_turns(known.values()))
     return b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
 

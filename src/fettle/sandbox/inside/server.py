@@ -27,8 +27,8 @@ from fettle.sandbox.inside.limits import Count, Settings, Watchdog
 from fettle.sandbox.inside.wire import Channel, Ended
 
 _LOOK_EVERY = 0.02
-_SLACK = 1.0
-"""Whoever waits for the job ends it in time; this is for when that one is held up."""
+_SLACK = 30.0
+"""Whoever waits for the job ends it in time, counted from when its walls stood; this is for who cannot."""
 _ENVIRONMENT = {
     "PATH": "/usr/bin:/bin",
     "HOME": jobs.WORK,
@@ -107,14 +107,16 @@ def _first_of_its_namespace(settings: Settings, channel: Channel, group: Group, 
         kernel.die_with_parent(signal.SIGKILL)
         if user is not None:
             jobs.map_user(user)
-        root.enter(root.readable(settings.packages), root.hidden(settings.packages))
+        devices = root.DEVICES if group.counts_memory else root.UNCOUNTED_DEVICES
+        root.enter(root.readable(settings.packages), root.hidden(settings.packages), devices)
         if user is None:
             jobs.become_another()
             kernel.die_with_parent(signal.SIGKILL)  # which a change of user forgets
         kernel.gain_nothing()
         kernel.drop_capabilities()
         kernel.set_dumpable(True)  # or the files in which a job maps its user are not its own
-        walls = jobs.Walls(settings, seccomp.filter_of(kernel.machine()), kernel.landlock_version() > 0, group=group)
+        program = seccomp.filter_of(kernel.machine(), counted=group.counts_memory)
+        walls = jobs.Walls(settings, program, kernel.landlock_version() > 0, devices, group=group)
         _serve(channel, walls)
     except Ended:
         pass
@@ -126,11 +128,12 @@ def _first_of_its_namespace(settings: Settings, channel: Channel, group: Group, 
 
 def _walls_without_namespaces(settings: Settings) -> jobs.Walls:
     if settings.isolation == "none" or sys.platform != "linux":
-        return jobs.Walls(settings, None, False)
+        return jobs.Walls(settings, None, False, root.DEVICES)
     if os.geteuid() == 0 and (closed := root.closed(settings.packages)):
         raise OSError(f"{closed} is closed to the user that code of root's runs as")
     readable = [str(path) for path in root.readable(settings.packages)]
-    return jobs.Walls(settings, seccomp.filter_of(kernel.machine()), kernel.landlock_version() > 0, readable)
+    program = seccomp.filter_of(kernel.machine(), counted=False)
+    return jobs.Walls(settings, program, kernel.landlock_version() > 0, root.UNCOUNTED_DEVICES, readable)
 
 
 # --- serving --------------------------------------------------------------------------------------
