@@ -14,6 +14,7 @@ from fettle.cli.inspect import config, info, plan, runs
 from fettle.cli.keys import keys
 from fettle.cli.pipeline import pipeline
 from fettle.cli.replay import replay
+from fettle.cli.router import router
 from fettle.cli.serve import serve
 from fettle.cli.train import train
 from fettle.cli.view import view
@@ -42,10 +43,11 @@ app.command("info")(info)
 app.add_typer(config, name="config")
 app.add_typer(keys, name="keys")
 app.add_typer(environments, name="environments")
+app.add_typer(router, name="router")
 
 
 def main() -> None:
-    """Run a command. Exit codes: 0 done, 1 failed, 2 bad usage or config, 130 interrupted (typer sees to that)."""
+    """Run a command. Exit codes: 0 done, 1 failed, 2 bad usage or config, 3 switched off, 130 interrupted (typer sees to that)."""
     sys.path.insert(0, str(Path.cwd()))  # rewards and the like are found as package.module:function beside the recipe
     try:
         app()

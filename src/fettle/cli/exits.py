@@ -3,5 +3,7 @@
 FAILED = 1
 BAD_USAGE = 2
 """The command line or the recipe is wrong."""
+SWITCHED_OFF = 3
+"""What was asked for is off until somebody switches it on."""
 INTERRUPTED = 130
 """Someone pressed Ctrl-C."""

@@ -1,0 +1,82 @@
+"""``fettle router``: train the routing policy, and hold it to evidence."""
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fettle.cli.exits import FAILED, SWITCHED_OFF
+from fettle.cli.invoked import FETTLE
+from fettle.cli.recipes import shipped
+
+if TYPE_CHECKING:
+    from fettle.config.router import RouterConfig
+
+router = typer.Typer(help="Train the policy that chooses how agents work together.", no_args_is_help=True)
+
+Config = Annotated[Path | None, typer.Option("--config", help="Settings; the shipped ones, which are off, otherwise.")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="Settings laid over the file, as a.b=value.")]
+
+
+@router.command("train")
+def train(
+    config: Config = None,
+    updates: Annotated[int | None, typer.Option(help="Rollouts learned from; rllm.trainer.updates.")] = None,
+    seed: Annotated[int | None, typer.Option(help="rllm.trainer.seed.")] = None,
+    episode_length: Annotated[int | None, typer.Option(help="rllm.trainer.episode_length.")] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Train in a simulator, where the settings switch that on; else say what keeps it off, and end with 3."""
+    from fettle.config.load import load_as
+    from fettle.config.router import RouterConfig, switched_off
+
+    path = config or shipped("policy/rllm.yaml")
+    flags = {"updates": updates, "seed": seed, "episode_length": episode_length}
+    given = [f"rllm.trainer.{name}={value}" for name, value in flags.items() if value is not None]
+    settings = load_as(RouterConfig, path, [*(overrides or ()), *given])
+    off = switched_off(settings)
+    if off:
+        switches = " ".join(f"{name}=true" for name in off)
+        are = "is false" if len(off) == 1 else "are false"
+        typer.echo(
+            f"fettle: nothing was trained: {' and '.join(off)} {are} in {path}; to train, set "
+            f"{'it' if len(off) == 1 else 'them'} to true there, or say so here: "
+            f"{FETTLE} router train --config {shlex.quote(str(path))} {switches}",
+            err=True,
+        )
+        raise typer.Exit(SWITCHED_OFF)
+    _train(settings, path)
+
+
+def _train(settings: "RouterConfig", path: Path) -> None:
+    import torch
+
+    from fettle.router.artifacts import RunFolder
+    from fettle.router.logs import logged_to
+    from fettle.router.training import Row, check
+    from fettle.router.training import train as trained_by
+
+    torch.set_num_threads(1)  # the tensors are too small to share out, and so the numbers hang on no machine's count
+    check(settings)
+    experiment, told = settings.rllm.experiment, settings.rllm.observability
+    keeper = RunFolder(settings, path) if experiment.enabled else None
+    log = told.logging if told.enabled and told.logging.enabled else None
+    with logged_to(log) as write:
+
+        def tell(row: Row) -> None:
+            print(
+                f"Update {row['update']:.0f} | reward={row['mean_reward']:.4f} policy_loss={row['policy_loss']:.4f} "
+                f"value_loss={row['value_loss']:.4f} entropy={row['entropy']:.4f}",
+                flush=True,
+            )
+            write("info", "update", **row)
+
+        trained = trained_by(settings, keeper, tell)
+        if trained.stopped is not None:
+            write("error", "stopped", reason=trained.stopped)
+    if keeper is not None:
+        print(f"what it left: {keeper.path} (simulated: every reward comes from a simulator)")
+    if trained.stopped is not None:
+        typer.echo(f"fettle: {trained.stopped}; the policy is the one before it", err=True)
+        raise typer.Exit(FAILED)

@@ -1,0 +1,1 @@
+"""The routing policy: which way of working together a router should use, learned in a simulator."""

@@ -1,0 +1,168 @@
+"""What a run leaves on disk, by the documented names, keys and shapes."""
+
+import hashlib
+import io
+import json
+import platform
+import re
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fettle.config import dump
+from fettle.config.router import RouterConfig
+from fettle.errors import CheckpointError, StorageError
+from fettle.router.modes import MODES
+from fettle.router.nouns import DOCUMENTED_TERMS
+from fettle.router.training import Row, Run, Trained
+from fettle.tracking import write_atomically
+
+Arrays = Mapping[str, NDArray[Any]]
+
+SCHEMA = 1
+"""Of everything in the folder; it goes up when a name, key or shape changes."""
+HISTORY, POLICY = "training_history.json", "policy_state.npz"
+METADATA, SNAPSHOT, CHECKPOINTS = "metadata.json", "config_snapshot.yaml", "checkpoints"
+PACKAGES = ("fettle", "numpy", "torch")
+
+
+class RunFolder:
+    """Satisfies ``Keeper``: the artifacts of one run, as they come to be."""
+
+    def __init__(self, config: RouterConfig, config_path: Path | None) -> None:
+        """What an earlier run left in the folder goes, but for the checkpoints of one that is to be resumed.
+
+        Raises:
+            StorageError: the folder cannot be written to.
+        """
+        experiment = config.rllm.experiment
+        self.path = Path(experiment.output_dir)
+        self._config = config
+        self._config_path = "" if config_path is None else str(config_path.resolve())
+        self._rows: list[Row] = []
+        self._kept_at = 0
+        try:
+            self._checkpoints.mkdir(parents=True, exist_ok=True)
+            if not experiment.resume:
+                for old in [*self._numbered(), *(self.path / name for name in (HISTORY, POLICY, METADATA))]:
+                    old.unlink(missing_ok=True)
+        except OSError as error:
+            raise StorageError(f"{self.path} cannot be written to ({error.strerror}): change output_dir") from error
+        write_atomically(self.path / SNAPSHOT, dump(config))
+
+    def resumed(self) -> Arrays | None:
+        """The newest checkpoint, where the run is to go on and there is one.
+
+        Raises:
+            CheckpointError: it cannot be read, or was made with other settings.
+        """
+        numbered = self._numbered()
+        if not self._config.rllm.experiment.resume or not numbered:
+            return None
+        newest = numbered[-1]
+        saved = dict(read_arrays(newest))
+        if "settings" not in saved or saved.pop("settings").tobytes().decode() != settings_hash(self._config):
+            raise CheckpointError(
+                f"{newest} was made with other settings: set experiment.resume to false, or take those in {SNAPSHOT}"
+            )
+        self._rows = json.loads(saved.pop("rows").tobytes())
+        self._kept_at = len(self._rows) * self._config.rllm.ppo.rollout_length
+        return saved
+
+    def row(self, row: Row, run: Run) -> None:
+        """The history, the policy as it now is, and a checkpoint where one is due."""
+        self._rows.append(row)
+        self._write(run.policy(), None)
+        checkpointing = self._config.rllm.experiment.checkpointing
+        steps = run.update * self._config.rllm.ppo.rollout_length
+        if checkpointing.enabled and steps - self._kept_at >= checkpointing.frequency_steps:
+            self._kept_at = steps
+            rows = np.frombuffer(json.dumps(self._rows).encode(), np.uint8)
+            settings = np.frombuffer(settings_hash(self._config).encode(), np.uint8)
+            saved = {**run.saved(), "rows": rows, "settings": settings}
+            write_atomically(self._checkpoints / f"update-{run.update:06}.npz", arrays_as_bytes(saved))
+            for old in self._numbered()[: -checkpointing.keep_last_n]:
+                old.unlink()
+
+    def end(self, trained: Trained, run: Run) -> None:
+        """The policy that the run came to, and why it ended if that was before its time."""
+        self._write(trained.policy, trained.stopped)
+
+    def _write(self, policy: Arrays, stopped: str | None) -> None:
+        """Everything that is there after each update; the history has a row a line."""
+        contents = arrays_as_bytes(policy)
+        lines = ",\n".join(json.dumps(row) for row in self._rows)
+        write_atomically(self.path / HISTORY, f"[\n{lines}\n]\n")
+        write_atomically(self.path / POLICY, contents)
+        metadata = {**self._metadata(), "policy_sha256": hashlib.sha256(contents).hexdigest(), "stopped": stopped}
+        write_atomically(self.path / METADATA, json.dumps(metadata, indent=2) + "\n")
+
+    def _metadata(self) -> dict[str, Any]:
+        """The documented keys first, then ours."""
+        rllm = self._config.rllm
+        simulator = rllm.simulator
+        newest = self._rows[-1] if self._rows else {}
+        return {
+            "updates": len(self._rows),
+            "seed": rllm.trainer.seed,
+            "episode_length": rllm.trainer.episode_length,
+            "ppo_params": rllm.ppo.model_dump(),
+            "reward_weights": rllm.reward_weights.model_dump(),
+            "config_path": self._config_path,
+            "schema_version": SCHEMA,
+            "simulated": True,
+            "simulator": simulator.model_dump(),
+            "policy": rllm.policy.model_dump(),
+            "name": rllm.experiment.name,
+            "description": rllm.experiment.description,
+            "tags": list(rllm.experiment.tags),
+            "decisions": len(self._rows) * rllm.ppo.rollout_length,
+            "reward_terms": {term: newest[name] for term, name in DOCUMENTED_TERMS.items() if newest},
+            "mode_frequencies": {mode: newest[f"share_{mode}"] for mode in MODES if newest},
+            "config_sha256": hashlib.sha256(dump(self._config).encode()).hexdigest(),
+            "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        }
+
+    @property
+    def _checkpoints(self) -> Path:
+        return self.path / CHECKPOINTS
+
+    def _numbered(self) -> list[Path]:
+        """Checkpoints, oldest first."""
+        return sorted(path for path in self._checkpoints.iterdir() if re.fullmatch(r"update-\d{6,}\.npz", path.name))
+
+
+def arrays_as_bytes(arrays: Arrays) -> bytes:
+    """A ``.npz`` file, the same for the same arrays."""
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **arrays)
+    return buffer.getvalue()
+
+
+def read_arrays(path: Path) -> Arrays:
+    """The arrays of a ``.npz`` file; nothing in it is ever run.
+
+    Raises:
+        CheckpointError: it is not there, or not such a file.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except FileNotFoundError as error:
+        raise CheckpointError(f"there is no {path}: name a folder that a run with experiment.enabled left") from error
+    except (OSError, ValueError, KeyError, EOFError, AttributeError, BadZipFile) as error:
+        raise CheckpointError(f"{path} cannot be read as arrays ({error}): it is not whole, so use another") from error
+
+
+def settings_hash(config: RouterConfig) -> str:
+    """Of the settings that a resumed run must share with the one before."""
+    tree = config.rllm.model_dump(
+        include={"trainer", "ppo", "reward_weights", "simulator", "policy", "hicra", "breakers"},
+        exclude={"trainer": {"updates", "enabled", "backend"}},
+    )
+    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,214 @@
+"""The loop that trains a routing policy: draw a rollout, learn from it, watch, write down."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fettle.config.router import RLLM, CircuitBreakers, RouterConfig, switched_off
+from fettle.errors import ConfigError, LossInputError
+from fettle.randomness import key
+from fettle.router.episodes import Episodes, Rollout
+from fettle.router.heads import Scale, initial, unscaled
+from fettle.router.learning import Learner, learn, learned, put_back
+from fettle.router.modes import MODES
+from fettle.router.nouns import DOCUMENTED_TERMS
+from fettle.router.simulators import simulator_of
+from fettle.types import Floats
+
+Row = Mapping[str, float]
+"""What there is to tell of one update."""
+
+
+class Keeper(Protocol):
+    """Where a run is written down, if it is."""
+
+    def resumed(self) -> Mapping[str, NDArray[Any]] | None:
+        """The newest checkpoint, if the run is to go on from one."""
+        ...
+
+    def row(self, row: Row, run: "Run") -> None:
+        """After an update."""
+        ...
+
+    def end(self, trained: "Trained", run: "Run") -> None:
+        """After the last one."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What a run came to."""
+
+    policy: dict[str, Floats]
+    """Tensors by name, as ``policy_state.npz`` holds them."""
+    updates: int
+    stopped: str | None
+    """The breaker that ended it."""
+
+
+class Run:
+    """A run in progress: who learns, the episodes, and how far it has come."""
+
+    def __init__(self, config: RouterConfig) -> None:
+        rllm = config.rllm
+        simulator = simulator_of(rllm.simulator)
+        rng = np.random.default_rng(key(rllm.trainer.seed, "router", "initial"))
+        parameters = initial(rllm.policy, len(simulator.features), rng)
+        self.config = config
+        self.features = simulator.features
+        self.learner = Learner.of(parameters, learning_rate=rllm.ppo.learning_rate)
+        self.count = parallel(rllm)
+        self.episodes = Episodes(simulator, rllm.reward_weights, count=self.count, length=rllm.trainer.episode_length)
+        self.update = 0
+        self.best_reward = -math.inf
+
+    def policy(self) -> dict[str, Floats]:
+        """The tensors as they are now, with values in the reward's own units."""
+        return unscaled(self.learner.parameters, self.learner.scale)
+
+    def saved(self) -> dict[str, NDArray[Any]]:
+        """All that :meth:`restore` needs to go on to the bit."""
+        scale = self.learner.scale
+        return {
+            **{f"learner/{name}": values for name, values in learned(self.learner).items()},
+            **{f"episodes/{name}": values for name, values in self.episodes.saved().items()},
+            "scale": np.array([scale.total, scale.squares, scale.weight]),
+            "best_reward": np.array(self.best_reward),
+            "update": np.array(float(self.update)),
+        }
+
+    def restore(self, saved: Mapping[str, NDArray[Any]]) -> None:
+        """Go on from what was saved."""
+        put_back(self.learner, below(saved, "learner/"))
+        self.learner.scale = Scale(*saved["scale"].tolist())
+        self.episodes.restore(below(saved, "episodes/"))
+        self.update, self.best_reward = int(saved["update"]), float(saved["best_reward"])
+
+
+def train(config: RouterConfig, keeper: Keeper | None = None, told: Callable[[Row], None] | None = None) -> Trained:
+    """Train for ``trainer.updates``, counted from the beginning, or until a breaker ends it.
+
+    Raises:
+        ConfigError: training is not switched on, or something is that this release does not do.
+    """
+    check(config)
+    run = Run(config)
+    saved = keeper.resumed() if keeper is not None else None
+    if saved is not None:
+        run.restore(saved)
+    stopped = None
+    proven = learned(run.learner), run.learner.scale
+    while run.update < config.rllm.trainer.updates and stopped is None:
+        row, stopped, proven = _updated(run, proven)
+        if stopped is None:
+            if told is not None:
+                told(row)
+            if keeper is not None:
+                keeper.row(row, run)
+    trained = Trained(run.policy(), run.update, stopped)
+    if keeper is not None:
+        keeper.end(trained, run)
+    return trained
+
+
+def check(config: RouterConfig) -> None:
+    """Refuse to train where that is not switched on, or where something is that cannot be done.
+
+    Raises:
+        ConfigError: see above.
+    """
+    off = switched_off(config)
+    if off:
+        raise ConfigError(f"training is switched off by {' and '.join(off)}: set them to true")
+    rllm = config.rllm
+    told = rllm.observability
+    undone = {
+        "rllm.rollout_service.enabled": rllm.rollout_service.enabled,
+        "rllm.autopilot.enabled": rllm.autopilot.enabled,
+        "rllm.observability.metrics.enabled": told.enabled and told.metrics.enabled,
+        "rllm.observability.tracing.enabled": told.enabled and told.tracing.enabled,
+    }
+    for name, on in undone.items():
+        if on:
+            raise ConfigError(f"{name} is true, and this release does not do that: set it to false")
+
+
+def parallel(rllm: RLLM) -> int:
+    """How many episodes are played at once: the most, up to ``trainer.parallel``, that divide a rollout."""
+    most = min(rllm.trainer.parallel, rllm.ppo.rollout_length)
+    return next(count for count in range(most, 0, -1) if rllm.ppo.rollout_length % count == 0)
+
+
+Proven = tuple[dict[str, NDArray[Any]], Scale]
+"""The learner that drew the last rollout with which nothing was wrong."""
+
+
+def _updated(run: Run, proven: Proven) -> tuple[Row, str | None, Proven]:
+    """One update; where a breaker breaks, the learner is as it was when it was last good."""
+    rllm, breakers, number = run.config.rllm, run.config.rllm.breakers, run.update + 1
+    seed = rllm.trainer.seed
+    rollout = run.episodes.play(
+        run.learner.parameters,
+        run.learner.scale,
+        rllm.ppo.rollout_length // run.count,
+        np.random.default_rng(key(seed, "router", "rollout", number)),
+    )
+    mean = float(rollout.rewards.mean())
+    reason = _collapse(rollout, run.best_reward, breakers)
+    metrics: dict[str, float] = {}
+    if reason is None:
+        proven = learned(run.learner), run.learner.scale
+        order = np.random.default_rng(key(seed, "router", "order", number))
+        try:
+            metrics = learn(run.learner, rollout, rllm, order)
+            reason = _astray(metrics, breakers)
+        except LossInputError as error:
+            reason = error.message
+    if reason is not None:
+        put_back(run.learner, proven[0])
+        run.learner.scale = proven[1]
+        return {}, f"update {number} was undone: {reason}", proven
+    run.update, run.best_reward = number, max(run.best_reward, mean)
+    return _row(number, rollout, metrics), None, proven
+
+
+def _collapse(rollout: Rollout, best: float, breakers: CircuitBreakers) -> str | None:
+    mean = float(rollout.rewards.mean())
+    if breakers.enabled and mean < best - breakers.max_reward_drop * float(rollout.rewards.std()):
+        return f"the mean reward fell to {mean:.3f} from {best:.3f}"
+    return None
+
+
+def _astray(metrics: Row, breakers: CircuitBreakers) -> str | None:
+    if not all(math.isfinite(value) for value in metrics.values()):
+        return "its numbers are not finite"
+    if breakers.enabled and metrics["entropy"] < breakers.min_entropy:
+        return f"entropy fell to {metrics['entropy']:.2g} nats"
+    if breakers.enabled and metrics["approx_kl"] > breakers.max_kl:
+        return f"the policy went {metrics['approx_kl']:.2g} nats from the one that drew the rollout"
+    return None
+
+
+def _row(number: int, rollout: Rollout, metrics: Row) -> Row:
+    """The documented names first and in their order, then ours."""
+    shares = np.bincount(rollout.modes.ravel(), minlength=len(MODES)) / rollout.modes.size
+    documented = ("policy_loss", "value_loss", "entropy", "approx_kl", "clip_frac")
+    return {
+        "update": float(number),
+        "mean_reward": float(rollout.rewards.mean()),
+        "avg_episode_return": float(rollout.episode_returns.mean()),
+        "avg_episode_length": rollout.episode_length,
+        **{name: float(rollout.terms[term].mean()) for term, name in DOCUMENTED_TERMS.items()},
+        **{name: metrics[name] for name in documented},
+        **{name: value for name, value in metrics.items() if name not in documented},
+        **{f"share_{mode}": float(share) for mode, share in zip(MODES, shares, strict=True)},
+    }
+
+
+def below(saved: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:
+    """Those whose names begin with ``prefix``, without it."""
+    return {name.removeprefix(prefix): values for name, values in saved.items() if name.startswith(prefix)}
