@@ -113,6 +113,32 @@ def test_an_answer_that_its_own_reward_cannot_read_is_named_before_the_run(tmp_p
         suite(JSONL(path=path, heldout=1, reward="number"))
 
 
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (r"\frac{1}{", r"the answer '\\\\frac\{1\}\{' cannot be read, neither exactly nor by math-verify"),
+        ("x^", "the answer 'x\\^' cannot be read"),
+        ("9" * 400, "is empty, or too long to be compared"),
+        ("$$", "is empty, or too long to be compared"),
+        (True, "must be a text or a number"),
+    ],
+)
+def test_an_answer_that_the_comparison_of_mathematics_cannot_read_is_named_before_the_run(tmp_path, answer, why):
+    rows = [*questions(2), {"prompt": "Expand.", "answer": "x^2 + 1"}, {"prompt": "2 + 2 =", "answer": answer}]
+    path = written(tmp_path, rows)
+    with pytest.raises(DataError, match=why) as caught:
+        suite(JSONL(path=path, heldout=1, reward="math"))
+    assert caught.value.message.startswith(f"{path}:4: ")
+
+
+async def test_answers_of_mathematics_are_compared_by_what_they_say(tmp_path):
+    rows = [{"prompt": f"{index}/2 =", "answer": f"{index}/2"} for index in range(1, 4)]
+    made = suite(JSONL(path=written(tmp_path, rows), heldout=1, reward="math"))
+    task = made.training_task(0)
+    half = float(task.data["answer"][0]) / 2
+    assert [await paid(made, task, f"<answer>{number}</answer>") for number in (half, half + 1)] == [1.0, 0.0]
+
+
 @pytest.mark.parametrize("size", [0, 1, 10])
 def test_too_few_rows_to_hold_out_and_to_train_are_an_error(tmp_path, size):
     with pytest.raises(DataError, match=f"heldout is 10, but .*questions.jsonl asks only {size} different things"):

@@ -11,7 +11,7 @@ def read(tmp_path):
     def read(*rows):
         path = tmp_path / "problems.jsonl"
         path.write_text("\n".join(map(json.dumps, rows)))
-        return listed(str(path), system=None, source="problems")
+        return list(listed(str(path), system=None, source="problems").values())
 
     return read
 

@@ -1,6 +1,6 @@
 """Questions from a JSON Lines file, with a reward by name."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from random import Random
@@ -8,11 +8,12 @@ from random import Random
 from fettle.config import JSONL
 from fettle.environments.base import Environment, Suite
 from fettle.environments.generated import distinct, prompt
+from fettle.environments.math_answers import check_readable, symbols
 from fettle.environments.scoring import ScoringThread
 from fettle.environments.single_turn import SingleTurn
 from fettle.errors import DataError, nearest
 from fettle.randomness import key
-from fettle.rewards import REWARDS, RewardFunction, in_tags, is_awaited
+from fettle.rewards import REWARDS, RewardFunction, in_tags, is_awaited, mathematics
 from fettle.rewards.judge import named_reward
 from fettle.rows import Row, rows
 from fettle.types import Message, Task
@@ -88,17 +89,14 @@ def suite(config: JSONL) -> Suite:
     Raises:
         DataError: a line is malformed, lacks an answer, or holds one that the reward itself would not pay; or
             there are too few different prompts to hold some out.
-        ConfigError: there is no such reward, or its judge's key is not where it should be.
+        ConfigError: there is no such reward, its judge's key is not where it should be, or expressions have to be
+            compared and cannot be.
     """
     scored = named_reward(config.reward, config.judge)
     name = Path(config.path).stem
-    tasks = []
-    for row in rows(config.path):
-        task = Task(_prompt(row, config.system), _data(row), name)
-        if config.reward in REWARDS and not is_awaited(scored):
-            _check_earns(task, scored, row.place, config.reward)
-        tasks.append(task)
-    return FileSuite(name, tasks, in_tags(scored) if config.answer_in == "tags" else scored, config)
+    tasks = {row.place: Task(_prompt(row, config.system), _data(row), name) for row in rows(config.path)}
+    _check_earn(tasks, scored, config)
+    return FileSuite(name, [*tasks.values()], in_tags(scored) if config.answer_in == "tags" else scored, config)
 
 
 def _prompt(row: Row, system: str | None) -> tuple[Message, ...]:
@@ -128,6 +126,16 @@ def _renamed(row: Row, name: str) -> str:
     """The end of a message about a field that is not there: one that may be meant for it."""
     meant = next((field for field in row.fields if nearest(field, [name])), None)
     return f" (rename {meant} to {name}?)" if meant else ""
+
+
+def _check_earn(tasks: Mapping[str, Task], scored: RewardFunction, config: JSONL) -> None:
+    """A task whose own answer earns nothing could never be solved, so it is refused before the run begins."""
+    if scored is mathematics.math:
+        check_readable(tasks)
+        symbols(tasks, mathematics.SETTINGS)
+    elif config.reward in REWARDS and not is_awaited(scored):
+        for place, task in tasks.items():
+            _check_earns(task, scored, place, config.reward)
 
 
 def _check_earns(task: Task, scored: RewardFunction, place: str, name: str) -> None:

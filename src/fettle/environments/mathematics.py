@@ -1,29 +1,26 @@
 """Problems of mathematics: an answer is right or wrong, and nothing more is ever said of it."""
 
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from random import Random
 from typing import Protocol
 
-from fettle.config import MadeMathematics, Mathematics, MathematicsFile
+from fettle.config import MadeMathematics, Mathematics
 from fettle.environments.base import Environment, Observation, StepResult, Suite
 from fettle.environments.generated import GeneratedTasks, prompt
 from fettle.environments.jsonl import ListedTasks
+from fettle.environments.math_answers import symbols
 from fettle.environments.math_files import listed
 from fettle.environments.problems import PROBLEMS
-from fettle.errors import ConfigError, EnvironmentFault
-from fettle.rewards.exact import same
+from fettle.errors import EnvironmentFault
 from fettle.rewards.matching import expected
 from fettle.rewards.mathematics import Verdict, final_answer, question, verdict
-from fettle.sandbox import Sandbox, isolation, sandbox
+from fettle.sandbox import Sandbox
 from fettle.types import Message, Task
 
 COMPONENT = "math"
 WRONG = "That is not right. Try again, and give the new answer as <answer>...</answer>."
 NO_ANSWER = "There was no answer: give exactly one, as <answer>...</answer>."
-UNREADABLE = "?"
-"""An answer to nothing: where the exact comparison does not call it wrong, it does not know what is expected."""
 
 
 class Tasks(Protocol):
@@ -123,8 +120,9 @@ def suite(config: Mathematics) -> Suite:
         return MathematicsSuite(config.type, made, attempts=config.attempts, symbols=None)
     name = Path(problems.path).stem
     tasks = listed(problems.path, system=config.system, source=name)
-    kept = ListedTasks(problems.path, tasks, seed=config.seed, heldout=config.heldout)
-    return MathematicsSuite(name, kept, attempts=config.attempts, symbols=_symbols(problems, tasks))
+    kept = ListedTasks(problems.path, [*tasks.values()], seed=config.seed, heldout=config.heldout)
+    place = symbols(tasks, problems.sandbox) if problems.checker == "symbolic" else None
+    return MathematicsSuite(name, kept, attempts=config.attempts, symbols=place)
 
 
 def _made(problems: MadeMathematics, config: Mathematics) -> Tasks:
@@ -142,21 +140,3 @@ def _made(problems: MadeMathematics, config: Mathematics) -> Tasks:
         return Task(prompt(config.system, problem.question), data, config.type)
 
     return GeneratedTasks(config.type, draw, seed=config.seed, heldout=config.heldout)
-
-
-def _symbols(problems: MathematicsFile, tasks: Sequence[Task]) -> Sandbox | None:
-    """Where expressions are compared, if any have to be.
-
-    Raises:
-        ConfigError: math-verify is not installed, or nothing here isolates it.
-    """
-    unread = next((task for task in tasks if same(expected(task), UNREADABLE) is None), None)
-    if problems.checker == "exact" or unread is None:
-        return None
-    if find_spec("math_verify") is None:
-        raise ConfigError(
-            f"{problems.path} has answers like {expected(unread)!r}, which math-verify compares, and that is not"
-            " installed: pip install 'fettle[math]', or set checker to exact, which takes other writings for wrong"
-        )
-    isolation(problems.sandbox)
-    return sandbox(problems.sandbox)

@@ -43,7 +43,7 @@ async def math(reply: str, task: Task) -> float:
     """
     given = final_answer(reply)
     checked = await verdict(
-        expected(task), reply if given is None else given, question=question(task), symbols=sandbox()
+        expected(task), reply if given is None else given, question=question(task), symbols=sandbox(SETTINGS)
     )
     return float(checked.right)
 

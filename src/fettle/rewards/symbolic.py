@@ -1,5 +1,6 @@
 """Symbols: whether two expressions are equivalent, by math-verify. Only a sandbox may import this module."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from math_verify import LatexExtractionConfig, parse, verify  # type: ignore[import-untyped]
@@ -27,6 +28,11 @@ def equivalent(expected: str, answer: str) -> bool:
     """Whether ``answer`` is the ``expected`` expression, written otherwise. It has no limit of time of its own."""
     wanted, said = _read(expected), _read(answer)
     return bool(wanted and said and verify(wanted, said, timeout_seconds=None))
+
+
+def readable(answers: Sequence[str]) -> list[bool]:
+    """For each answer, whether it is equivalent to itself; what cannot be read is not."""
+    return [equivalent(answer, answer) for answer in answers]
 
 
 def _read(text: str) -> list[Any]:
