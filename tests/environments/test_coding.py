@@ -8,7 +8,7 @@ import pytest
 
 from fettle.config import Code, SandboxSettings
 from fettle.environments import suite
-from fettle.environments.coding import CodeSuite, Coding, problem_of
+from fettle.environments.coding import CodeSuite, Coding, Grading, problem_of
 from fettle.errors import EnvironmentFault, SandboxError
 from fettle.sandbox import sandbox
 from fettle.types import Message
@@ -118,7 +118,7 @@ async def test_a_right_answer_ends_it_early(problems):
 
 async def test_a_sandbox_that_fails_is_a_fault(problems):
     place = sandbox(SandboxSettings(seconds=0.75))
-    environment = Coding(Code(), place)
+    environment = Coding(Code(), place, Grading(0.0))
     await environment.reset(problems().training_task(0))
     await place.close()
     with pytest.raises(SandboxError):
@@ -141,6 +141,29 @@ async def test_the_loop_goes_on_while_many_answers_are_graded(problems):
     heart.cancel()
     assert [result.reward for [result] in results] == [1.0] * 6
     assert len(beats) > 10
+
+
+async def test_the_same_answers_of_a_group_are_run_once_and_those_to_other_problems_apart(problems):
+    made = problems()
+    one, other = (made.training_task(index) for index in (0, 1))
+    code = "import time\ndef plus(a): return a, time.perf_counter_ns()"
+    place, grading = sandbox(SandboxSettings(seconds=20.0)), Grading(0.0)
+    asked = [problem_of(one), problem_of(one), problem_of(other)]
+    first, same, apart = await asyncio.gather(*(grading.verdicts(code, problem, place) for problem in asked))
+    assert [verdict.happened for verdict in first] == [verdict.happened for verdict in same]
+    assert [verdict.happened for verdict in first] != [verdict.happened for verdict in apart]
+    later = await grading.verdicts(code, problem_of(one), place)
+    assert [verdict.happened for verdict in first] != [verdict.happened for verdict in later]  # nothing is remembered
+
+
+async def test_who_stops_waiting_for_a_verdict_stops_alone(problems):
+    task, place, grading = problems().training_task(0), sandbox(SandboxSettings(seconds=20.0)), Grading(0.0)
+    code = f"def plus(a): return a + {number_of(task)}"
+    leaver, stayer = (asyncio.ensure_future(grading.verdicts(code, problem_of(task), place)) for _ in range(2))
+    await asyncio.sleep(0)
+    leaver.cancel()
+    assert all(verdict.passed for verdict in await stayer)
+    assert leaver.cancelled()
 
 
 async def test_an_episode_is_played_once(problems):

@@ -1,5 +1,6 @@
 """Problems whose answer is code: it is run on tests in the sandbox, and what comes out is compared outside."""
 
+import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
@@ -37,6 +38,7 @@ class CodeSuite:
         self.name = name
         self._tasks = tasks
         self._config = config
+        self._grading = Grading(config.tolerance)
 
     def training_task(self, index: int) -> Task:
         """One that is not held out."""
@@ -48,15 +50,41 @@ class CodeSuite:
 
     def environment(self) -> Environment:
         """A new environment, for one problem."""
-        return Coding(self._config, sandbox(self._config.sandbox))
+        return Coding(self._config, sandbox(self._config.sandbox), self._grading)
+
+
+class Grading:
+    """Runs answers; those of a group that are the same, and wait for the same verdicts, are run once.
+
+    Most of what an answer costs is the process that it is run in, and a policy that knows what to write writes it
+    again and again.
+    """
+
+    def __init__(self, tolerance: float) -> None:
+        self._tolerance = tolerance
+        self._running: dict[tuple[object, ...], asyncio.Task[list[Verdict]]] = {}
+
+    async def verdicts(self, code: str, problem: Problem, place: Sandbox) -> list[Verdict]:
+        """What comes of each test.
+
+        Raises:
+            SandboxError: the sandbox failed, which says nothing of the code.
+        """
+        asked = (asyncio.get_running_loop(), place, code, problem.model_dump_json())
+        if asked not in self._running:
+            self._running[asked] = asyncio.ensure_future(graded(code, problem, place, tolerance=self._tolerance))
+            self._running[asked].add_done_callback(lambda _: self._running.pop(asked))
+        # Who stops waiting does so alone.
+        return await asyncio.shield(self._running[asked])
 
 
 class Coding:
     """One problem, and as many answers to it as there are attempts; only the last of them is paid for."""
 
-    def __init__(self, config: Code, place: Sandbox) -> None:
+    def __init__(self, config: Code, place: Sandbox, grading: Grading) -> None:
         self._config = config
         self._sandbox = place
+        self._grading = grading
         self._problem: Problem | None = None
         self._left = config.attempts
 
@@ -96,7 +124,7 @@ class Coding:
     async def _verdicts(self, code: str | None, problem: Problem) -> list[Verdict]:
         if code is None:
             return []
-        return await graded(code, problem, self._sandbox, tolerance=self._config.tolerance)
+        return await self._grading.verdicts(code, problem, self._sandbox)
 
 
 def suite(config: Code) -> Suite:
