@@ -1,25 +1,19 @@
 """Where the seconds of a loop's steps go: parts that add up to the step."""
 
+import functools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any, ParamSpec, TypeVar
 
 from fettle.config import AdamW, LossConfig, SamplingParams
 from fettle.engine import Policy, Pooling, ReadRequest, Sampler
-from fettle.environments import Environment, Game, GameStep, GameSuite, Observation, StepResult, Suite
-from fettle.types import (
-    Checkpoint,
-    Completion,
-    Datum,
-    Floats,
-    ForwardResult,
-    Message,
-    OptimResult,
-    PromptReading,
-    Task,
-    Tokens,
-)
+from fettle.environments import Environment, Game, GameSuite, Suite
+from fettle.types import Checkpoint, Completion, Datum, Floats, ForwardResult, OptimResult, PromptReading, Tokens
 
 FORWARD, BACKWARD, OPTIMIZER = "forward", "backward", "optimizer"
+
+Given = ParamSpec("Given")
+Found = TypeVar("Found")
 
 
 class Busy:
@@ -39,6 +33,16 @@ class Busy:
         self._inside -= 1
         if not self._inside:
             self._before += time.perf_counter() - self._since
+
+    def during(self, call: Callable[Given, Coroutine[Any, Any, Found]]) -> Callable[Given, Coroutine[Any, Any, Found]]:
+        """The call, which is in the context until it is done."""
+
+        @functools.wraps(call)
+        async def timed(*given: Given.args, **named: Given.kwargs) -> Found:
+            with self:
+                return await call(*given, **named)
+
+        return timed
 
     @property
     def seconds(self) -> float:
@@ -187,17 +191,9 @@ class TimedSuite:
 
     def __init__(self, suite: Suite, busy: Busy) -> None:
         self.name = suite.name
+        self.training_task, self.heldout_tasks = suite.training_task, suite.heldout_tasks
         self._suite = suite
         self._busy = busy
-
-    def training_task(self, index: int) -> Task:
-        """The suite's own, timed."""
-        with self._busy:
-            return self._suite.training_task(index)
-
-    def heldout_tasks(self) -> Sequence[Task]:
-        """The suite's own."""
-        return self._suite.heldout_tasks()
 
     def environment(self) -> Environment:
         """The suite's own, timed."""
@@ -206,38 +202,18 @@ class TimedSuite:
 
 class _TimedEnvironment:
     def __init__(self, environment: Environment, busy: Busy) -> None:
-        self._environment = environment
-        self._busy = busy
-
-    async def reset(self, task: Task) -> Observation:
-        with self._busy:
-            return await self._environment.reset(task)
-
-    async def step(self, action: Message) -> StepResult:
-        with self._busy:
-            return await self._environment.step(action)
-
-    async def close(self) -> None:
-        await self._environment.close()
+        self.reset, self.step = busy.during(environment.reset), busy.during(environment.step)
+        self.close = environment.close
 
 
 class TimedGames:
     """Satisfies ``GameSuite``: another one, which is busy while any of its games is."""
 
     def __init__(self, suite: GameSuite, busy: Busy) -> None:
-        self.name = suite.name
-        self.players = suite.players
+        self.name, self.players = suite.name, suite.players
+        self.training_task, self.heldout_tasks = suite.training_task, suite.heldout_tasks
         self._suite = suite
         self._busy = busy
-
-    def training_task(self, index: int) -> Task:
-        """The suite's own, timed."""
-        with self._busy:
-            return self._suite.training_task(index)
-
-    def heldout_tasks(self) -> Sequence[Task]:
-        """The suite's own."""
-        return self._suite.heldout_tasks()
 
     def game(self) -> Game:
         """The suite's own, timed."""
@@ -246,16 +222,4 @@ class TimedGames:
 
 class _TimedGame:
     def __init__(self, game: Game, busy: Busy) -> None:
-        self._game = game
-        self._busy = busy
-
-    async def reset(self, task: Task) -> tuple[Mapping[str, Observation], tuple[str, ...]]:
-        with self._busy:
-            return await self._game.reset(task)
-
-    async def step(self, actions: Mapping[str, Message]) -> GameStep:
-        with self._busy:
-            return await self._game.step(actions)
-
-    async def close(self) -> None:
-        await self._game.close()
+        self.reset, self.step, self.close = busy.during(game.reset), busy.during(game.step), game.close
