@@ -1,9 +1,10 @@
 """Suites that never train on what any suite of the recipe holds out."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection
+from functools import partial
 from typing import overload
 
-from fettle.environments.base import Environment, Game, GameSuite, Suite
+from fettle.environments.base import GameSuite, Suite
 from fettle.errors import ConfigError
 from fettle.randomness import key
 from fettle.types import Message, Task
@@ -14,54 +15,25 @@ ATTEMPTS = 1000
 
 
 class Sheltered:
-    """Satisfies ``Suite``: another suite, whose training tasks leave out the ``heldout`` prompts of all."""
+    """Satisfies ``Suite``: another suite, whose training tasks leave out the ``heldout`` prompts of all.
+
+    A training task is the suite's own or, where some suite holds that out, one from another place, the same each time;
+    asking for one raises ConfigError where nearly everything there is, is held out.
+    """
 
     def __init__(self, suite: Suite, heldout: Collection[Prompt]) -> None:
         self.name = suite.name
-        self._suite = suite
-        self._heldout = heldout
-
-    def training_task(self, index: int) -> Task:
-        """The suite's own task, or, where some suite holds that out, one from another place, the same each time.
-
-        Raises:
-            ConfigError: nearly everything there is, is held out.
-        """
-        return _first_kept(self._suite.training_task, index, self._heldout, self.name)
-
-    def heldout_tasks(self) -> Sequence[Task]:
-        """The suite's own."""
-        return self._suite.heldout_tasks()
-
-    def environment(self) -> Environment:
-        """The suite's own."""
-        return self._suite.environment()
+        self.training_task = partial(_first_kept, suite, heldout)
+        self.heldout_tasks, self.environment = suite.heldout_tasks, suite.environment
 
 
 class ShelteredGames:
     """Satisfies ``GameSuite``, as :class:`Sheltered` does ``Suite``."""
 
     def __init__(self, suite: GameSuite, heldout: Collection[Prompt]) -> None:
-        self.name = suite.name
-        self.players = suite.players
-        self._suite = suite
-        self._heldout = heldout
-
-    def training_task(self, index: int) -> Task:
-        """As of :class:`Sheltered`.
-
-        Raises:
-            ConfigError: nearly everything there is, is held out.
-        """
-        return _first_kept(self._suite.training_task, index, self._heldout, self.name)
-
-    def heldout_tasks(self) -> Sequence[Task]:
-        """The suite's own."""
-        return self._suite.heldout_tasks()
-
-    def game(self) -> Game:
-        """The suite's own."""
-        return self._suite.game()
+        self.name, self.players = suite.name, suite.players
+        self.training_task = partial(_first_kept, suite, heldout)
+        self.heldout_tasks, self.game = suite.heldout_tasks, suite.game
 
 
 @overload
@@ -75,9 +47,9 @@ def sheltered(suite: Suite | GameSuite, heldout: Collection[Prompt]) -> Suite | 
     return ShelteredGames(suite, heldout) if isinstance(suite, GameSuite) else Sheltered(suite, heldout)
 
 
-def _first_kept(task_of: Callable[[int], Task], index: int, heldout: Collection[Prompt], name: str) -> Task:
+def _first_kept(suite: Suite | GameSuite, heldout: Collection[Prompt], index: int) -> Task:
     for attempt in range(ATTEMPTS):
-        task = task_of(key("sheltered", index, attempt) if attempt else index)
+        task = suite.training_task(key("sheltered", index, attempt) if attempt else index)
         if task.prompt not in heldout:
             return task
-    raise ConfigError(f"nearly all tasks of {name} are held out by an environment: lower its heldout")
+    raise ConfigError(f"nearly all tasks of {suite.name} are held out by an environment: lower its heldout")
