@@ -1,7 +1,6 @@
 """The engine that a recipe asks for, in this process or at a service, and what else depends on which it is."""
 
 import hashlib
-import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,6 +9,7 @@ from fettle.broker import Broker
 from fettle.client import HTTPEngine, once
 from fettle.client.kept import kept
 from fettle.config import EngineConfig, LocalEngine, PolicySpec, ServiceEngine, StageConfig, TinyModel
+from fettle.config.keys import key_from
 from fettle.engine import Capabilities, Engine
 from fettle.engine.local import LocalBackend
 from fettle.engine.local import capabilities as local_capabilities
@@ -82,14 +82,8 @@ def key_of(settings: ServiceEngine) -> str | None:
     Raises:
         ConfigError: it is not there.
     """
-    if settings.key_env is not None:
-        if not os.environ.get(settings.key_env):
-            raise ConfigError(
-                f"engine.key_env is {settings.key_env}, and there is no such environment variable: put the key there"
-            )
-        return os.environ[settings.key_env]
     if settings.key_file is None:
-        return None
+        return key_from(settings.key_env, named="engine.key_env")
     try:
         return Path(settings.key_file).expanduser().read_text().strip()
     except (OSError, UnicodeDecodeError) as error:

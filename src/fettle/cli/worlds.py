@@ -1,6 +1,5 @@
 """What is played: the last run of a recipe, or one environment of the table by its name."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 from fettle.config import EnvironmentConfig, Pipeline, RewardModelRun, RLRun
 from fettle.config.arguments import settings_from
+from fettle.config.keys import key_from
 from fettle.config.load import load, load_as
 from fettle.environments import ENVIRONMENTS
 from fettle.errors import ConfigError, did_you_mean
@@ -31,13 +31,7 @@ class Speaker:
         Raises:
             ConfigError: it is not there.
         """
-        if self.key_env is None:
-            return None
-        if not os.environ.get(self.key_env):
-            raise ConfigError(
-                f"--key-env is {self.key_env}, and there is no such environment variable: put the key there"
-            )
-        return os.environ[self.key_env]
+        return key_from(self.key_env, named="--key-env")
 
 
 def is_recipe(world: str) -> bool:

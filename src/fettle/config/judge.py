@@ -1,13 +1,12 @@
 """Models that are asked for their opinion: where they answer, and what they are asked."""
 
-import os
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 
 from fettle.config.base import Frozen
-from fettle.errors import ConfigError
+from fettle.config.keys import key_from
 
 JUDGE = "judge"
 """The reward that a model gives."""
@@ -53,13 +52,7 @@ class Judge(Frozen):
         Raises:
             ConfigError: it is not there.
         """
-        if self.key_env is None:
-            return None
-        if not os.environ.get(self.key_env):
-            raise ConfigError(
-                f"judge.key_env is {self.key_env}, and there is no such environment variable: put the key there"
-            )
-        return os.environ[self.key_env]
+        return key_from(self.key_env, named="judge.key_env")
 
 
 class JudgedReward(Frozen):
