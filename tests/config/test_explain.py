@@ -106,6 +106,19 @@ def test_an_item_of_a_list_is_named_by_its_index(recipe, problems, environment, 
     assert problems(path) == [f"recipe.yaml:4: {problem}"]
 
 
+@pytest.mark.parametrize(
+    ("player", "problem"),
+    [
+        ("{type: pats}", "'players.con.type' is 'pats', which is none of frozen, past, own; did you mean past?"),
+        ("{every: 3}", "'players.con.type' is missing: give one of frozen, past, own"),
+        ("{type: past, evry: 3}", "unknown key 'players.con.evry'; did you mean 'players.con.every'?"),
+        ("{type: past, model: m}", "unknown key 'players.con.model'; it is a setting of type frozen"),
+    ],
+)
+def test_an_item_of_a_mapping_is_named_by_its_key(small, problems, player, problem):
+    assert problems(small(f"players: {{con: {player}}}")) == [f"recipe.yaml:4: {problem}"]
+
+
 def test_a_list_that_may_not_be_empty(recipe, problems):
     path = recipe("type: rl\npolicy: {model: m}\nenvironments: []\n")
     assert problems(path) == ["recipe.yaml:3: 'environments' needs at least 1 item (got 0)"]

@@ -86,6 +86,13 @@ async def test_what_an_opponent_said_is_not_the_models(template):
     assert (other.params[0].stop_token_ids, other.params[0].temperature) == ((7,), 0.5)
 
 
+async def test_sides_that_are_the_models_are_played_by_nobody_else(template):
+    own, other = Scripted([20]), Scripted([30])
+    seat = Seat(other, template, SamplingParams(stop_token_ids=(7,)))
+    assert len(await outcome(template, Arguments(), own, opponents={"pro": seat, "con": seat})) == 2
+    assert other.params == []
+
+
 class Full(Scripted):
     error: type[ModelError] = ContextError
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from fettle.cli.voices import opponents_of, voice_of
+from fettle.cli.voices import opponents_of, rivals, voice_of
 from fettle.cli.worlds import Speaker
 from fettle.config import RLRun, SamplingParams
 from fettle.environments import sheltered, suite
@@ -81,7 +81,7 @@ async def collect_into(asked: Asked, collection: Collection, told: Callable[[Out
     async with voice_of(run, asked.speaker) as voice:
         ends = tuple(sorted(voice.template.end_token_ids))
         params = asked.drawing.model_copy(update={"stop_token_ids": ends})
-        against = await opponents_of(run, suites, voice, params)
+        against = await opponents_of(run, rivals(run, suites, start=voice.start), voice, params)
 
         async def play(each: Planned) -> Outcome:
             outcome = await played(

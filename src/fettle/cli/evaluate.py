@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -33,6 +34,10 @@ def evaluate(
     ] = None,
     endpoint: Endpoint = None,
     key_env: KeyEnv = None,
+    against: Annotated[
+        str | None,
+        typer.Option(help="Who plays the other side of games; a run's own start by default. A run folder, or a model."),
+    ] = None,
     tasks: Annotated[int | None, typer.Option(min=1, help="How many held-out tasks; 200 of an environment.")] = None,
     samples: Annotated[int | None, typer.Option(min=1, help="Replies to each of them; pass@k is told of k.")] = None,
     temperature: Annotated[float | None, typer.Option(min=0, help="Of the replies; 0 is the likeliest.")] = None,
@@ -52,16 +57,18 @@ def evaluate(
 
     from fettle.cli import evaluated  # only now: torch takes seconds, and a slip should be told at once
 
-    result = asyncio.run(evaluated.evaluation(run, Speaker(model, endpoint, key_env)))
+    result, played = asyncio.run(evaluated.evaluation(run, Speaker(model, endpoint, key_env), against))
     row = evaluated.row_of(result)
     if as_json:
         print(json.dumps(row))
+        if played:
+            print(played, file=sys.stderr)
         return
     count = row["heldout/tasks"]
     print(
         f"reward {result.reward:.3f} on {count:.0f} held-out tasks, 95 % interval {result.low:.3f} to {result.high:.3f}"
     )
-    if told := _told(row):
+    for told in filter(None, (_told(row), played)):
         print(f"  {told}")
     if len(lines := _table(result)) > 2:
         print_columns(lines)
@@ -75,8 +82,11 @@ def _table(result: "Evaluation") -> list[tuple[str, ...]]:
     if len(result.by_suite) > 1:
         measured += [(f"reward of {name}", mean, result.intervals[name]) for name, mean in result.by_suite.items()]
     measured += [(f"pass@{k}", share, result.pass_intervals[k]) for k, share in result.pass_at.items()]
+    measured += [
+        ("win rate" + (f" of {name}" if name else ""), share, result.win_intervals[name])
+        for name, share in result.win_rates.items()
+    ]
     rows = [(name, f"{mean:.3f}", f"{low:.3f} to {high:.3f}") for name, mean, (low, high) in measured]
-    rows += [("win rate" + (f" of {name}" if name else ""), f"{won:.3f}", "") for name, won in result.win_rates.items()]
     return [("measure", "mean", "95 % interval"), *rows]
 
 

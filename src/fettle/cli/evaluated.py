@@ -3,7 +3,7 @@
 from dataclasses import replace
 from functools import partial
 
-from fettle.cli.voices import opponents_of, voice_of
+from fettle.cli.voices import opponents_of, rivals, told_of, voice_of
 from fettle.cli.worlds import Speaker
 from fettle.config import RLRun
 from fettle.environments import suite
@@ -13,16 +13,18 @@ from fettle.training.standings import heldout_params
 from fettle.training.watching import signs
 
 
-async def evaluation(run: RLRun, speaker: Speaker) -> Evaluation:
-    """The held-out tasks of a run, put to a model, a checkpoint or an endpoint.
+async def evaluation(run: RLRun, speaker: Speaker, against: str | None = None) -> tuple[Evaluation, str]:
+    """The held-out tasks of a run, put to a model, a checkpoint or an endpoint; and whom it played games against.
 
     Raises:
+        ConfigError: somebody is named to play against, and there is no game.
         EnvironmentFault: every episode failed.
         FettleError: the model cannot be loaded, or the endpoint refused.
     """
     suites = [suite(environment) for environment in run.environments]
     async with voice_of(run, speaker) as voice:
         params = heldout_params(run, voice.template)
+        across = rivals(run, suites, start=voice.start, against=against)
         found = await evaluate(
             suites,
             tasks=run.evaluation.tasks,
@@ -32,10 +34,10 @@ async def evaluation(run: RLRun, speaker: Speaker) -> Evaluation:
             limits=run.limits,
             seed=run.seed,
             samples=run.evaluation.samples,
-            opponents=await opponents_of(run, suites, voice, params),
+            opponents=await opponents_of(run, across, voice, params),
             sides=partial(sides, run),
         )
-    return replace(found, trajectories=tuple(map(voice.told, found.trajectories)))
+    return replace(found, trajectories=tuple(map(voice.told, found.trajectories))), told_of(run, suites, across)
 
 
 def row_of(found: Evaluation) -> dict[str, float]:

@@ -23,7 +23,7 @@ from fettle.errors import ModelError
 from fettle.tracking import RunFolder
 from fettle.tracking.folder import read_object
 from fettle.training import Session
-from fettle.training.pipeline import StageEnd
+from fettle.training.pipeline import StageEnd, started_from
 from fettle.training.standings import measuring_run, policies_of, standings
 from fettle.types import Message
 
@@ -78,13 +78,26 @@ def weights_of(model: str) -> str:
 
     A run is named by its folder, or, where that lies in ``runs``, by the folder's name.
     """
-    folder = next((path for path in (Path(model), RUNS / model) if (path / "config.yaml").is_file()), None)
+    folder = _run_folder(model)
     if folder is None:
         return model
     config = load(folder / "config.yaml")
     if isinstance(config, Pipeline):
         folder = folder / stages_of(config)[-1].name
     return Session.best_checkpoint(RunFolder.open(folder))
+
+
+def start_of(model: str) -> str | None:
+    """What the last stage of a pipeline started from, by the pipeline's folder; None for anything else."""
+    folder = _run_folder(model)
+    if folder is None:
+        return None
+    config = load(folder / "config.yaml")
+    return started_from(folder, stages_of(config)[-1].name) if isinstance(config, Pipeline) else None
+
+
+def _run_folder(model: str) -> Path | None:
+    return next((path for path in (Path(model), RUNS / model) if (path / "config.yaml").is_file()), None)
 
 
 def check_kind(weights: str, *, scores: bool, place: str = "the model") -> None:

@@ -9,7 +9,7 @@ from typing import cast
 
 from fettle.chat import Template, load_tokenizer
 from fettle.cli.engines import engine_of, tokenizer_of
-from fettle.cli.models import check_kind, weights_of
+from fettle.cli.models import check_kind, start_of, weights_of
 from fettle.cli.worlds import Speaker
 from fettle.client.chats import ChatEndpoint
 from fettle.config import RLRun, SamplingParams
@@ -18,7 +18,7 @@ from fettle.engine import Engine, Sampler
 from fettle.environments import GameSuite, Suite
 from fettle.errors import ConfigError
 from fettle.rollouts import Seat
-from fettle.training.players import opponents
+from fettle.training.players import rivals_of, seated, sides
 from fettle.types import Trajectory
 
 
@@ -33,7 +33,7 @@ class Voice:
     told: Callable[[Trajectory], Trajectory]
     """A trajectory as it may be kept."""
     start: str | None
-    """What opponents are that no setting names; None is the player itself."""
+    """Where its run started, which opponents are that no setting names; None where nothing tells."""
     endpoint: ChatEndpoint | None = None
 
 
@@ -50,26 +50,62 @@ async def voice_of(run: RLRun, speaker: Speaker) -> AsyncIterator[Voice]:
             # It stands in for a template's tokens with numbers of its own, which no type can say.
             yield Voice(chat, cast(Template, chat), engine, chat.told, None, chat)
         return
-    weights, start = weights_of(speaker.model), run.policy.model
+    weights = weights_of(speaker.model)
     check_kind(weights, scores=False)
-    if start == speaker.model:
-        start = weights
     async with engine_of(run.engine, Path()) as engine:
-        yield Voice(
-            await engine.sampler(weights),
-            template_of(run, weights),
-            engine,
-            _as_it_is,
-            start if isinstance(start, str) and not names_stage(start) else None,
-        )
+        sampler = await engine.sampler(weights)
+        yield Voice(sampler, template_of(run, weights), engine, _as_it_is, _start(run, speaker.model))
+
+
+def _start(run: RLRun, model: str) -> str | None:
+    """Where the run of a model started; a model that is only tried in an environment is where that begins."""
+    start = run.policy.model
+    if not isinstance(start, str) or start == model:
+        return None
+    return start_of(model) if names_stage(start) else start
+
+
+def rivals(
+    run: RLRun, suites: Sequence[Suite | GameSuite], *, start: str | None, against: str | None = None
+) -> dict[str, str]:
+    """The weights that sit across from a model, by player of the games; a player who is not there is the model itself.
+
+    ``against``, a run folder or a model, takes every seat.
+
+    Raises:
+        ConfigError: somebody is named to play against, and there is no game.
+        ModelError: what is named gives scores, and no replies.
+    """
+    if against is None:
+        return rivals_of(run, suites, start=start)
+    players = [player for game in suites if isinstance(game, GameSuite) for player in game.players]
+    if not players:
+        raise ConfigError(f"--against is {against}, and no environment here is a game of several players: leave it out")
+    weights = weights_of(against)
+    check_kind(weights, scores=False)
+    return dict.fromkeys(players, weights)
 
 
 async def opponents_of(
-    run: RLRun, suites: Sequence[Suite | GameSuite], voice: Voice, params: SamplingParams
+    run: RLRun, against: Mapping[str, str], voice: Voice, params: SamplingParams
 ) -> Mapping[str, Seat]:
-    """Whom the voice plays against, where there are games."""
+    """The seats of those whose weights are given."""
     templates = lru_cache(lambda model: template_of(run, model))
-    return await opponents(run, suites, engine=voice.engine, template_of=templates, params=params, start=voice.start)
+    return await seated(against, engine=voice.engine, template_of=templates, params=params)
+
+
+def told_of(run: RLRun, suites: Sequence[Suite | GameSuite], against: Mapping[str, str]) -> str:
+    """Whom a model plays against, in a sentence; nothing where there is no game."""
+    games = [game for game in suites if isinstance(game, GameSuite)]
+    across = dict.fromkeys(player for game in games for player in game.players if sides(run, game) != [player])
+    if not across:
+        return ""
+    named = {player: against.get(player) for player in across}
+    if not any(named.values()):
+        return "games against itself, for nothing tells where it started; --against MODEL names somebody else"
+    if len(set(named.values())) == 1:
+        return f"games against {next(iter(named.values()))}"
+    return "games against " + ", ".join(f"{model or 'itself'} as {player}" for player, model in named.items())
 
 
 def template_of(run: RLRun, model: str) -> Template:

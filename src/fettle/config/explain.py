@@ -14,6 +14,7 @@ from fettle.errors import did_you_mean, nearest
 Owner = tuple[Keys, type[BaseModel]]
 """A class of settings, and the keys that lead to it."""
 
+MAPPINGS = (dict, Mapping)
 MOST_GUESSES = 3
 LONGEST_VALUE = 60  # characters of a value that a sentence shows
 
@@ -112,10 +113,14 @@ def _below(choice: Any, part: str) -> Any:
     if is_settings(choice):
         field = choice.model_fields.get(part)
         return field.annotation if field else Any
-    if get_origin(choice) in (tuple, dict):
-        item: Any = get_args(choice)[-1 if get_origin(choice) is dict else 0]
-        return item
-    return Any
+    items = _items(choice)
+    return Any if items is None else items
+
+
+def _items(choice: Any) -> Any:
+    """The annotation of what a list or a mapping holds; None for anything else."""
+    origin = get_origin(choice)
+    return get_args(choice)[-1 if origin in MAPPINGS else 0] if origin in (tuple, *MAPPINGS) else None
 
 
 def _item(value: Any, part: str | int) -> Any:
@@ -180,15 +185,20 @@ def _highest(settings: list[Keys]) -> list[Keys]:
 
 
 def _settings(keys: Keys, owner: type[BaseModel], towards: Keys) -> Iterator[Owner]:
-    """Every setting from ``owner`` down, with the class it belongs to. Of a list, the item on the way ``towards``."""
+    """Every setting from ``owner`` down, with the class it belongs to.
+
+    Of a list or a mapping, the item on the way ``towards``; of a mapping that does not lie on it, none.
+    """
     for name, field in owner.model_fields.items():
         here = (*keys, name)
         yield here, owner
         for choice in alternatives(field.annotation):
             inside, members = here, (choice,)
-            if get_origin(choice) is tuple:
-                index = towards[len(here)] if towards[: len(here)] == here and len(towards) > len(here) else "0"
-                inside, members = (*here, index), alternatives(get_args(choice)[0])
+            if (items := _items(choice)) is not None:
+                onwards = towards[: len(here)] == here and len(towards) > len(here)
+                if not onwards and get_origin(choice) in MAPPINGS:
+                    continue
+                inside, members = (*here, towards[len(here)] if onwards else "0"), alternatives(items)
             for member in filter(is_settings, members):
                 yield from _settings(inside, member, towards)
 

@@ -51,6 +51,8 @@ class Panel:
     unit: str
     lines: tuple[Line, ...]
     from_zero: bool = False
+    shares: bool = False
+    """Drawn from 0 to 1."""
     ticks: str = "{x:g}"
 
 
@@ -63,6 +65,21 @@ HELDOUT_REWARD = Line(
     high="heldout/reward_high",
 )
 PANELS = (
+    Panel(
+        "Win rate",
+        "share of games",
+        (
+            Line(
+                ("heldout/win_rate",),
+                "held-out, against its start or who is named, 95 % interval",
+                ORANGE,
+                marked=True,
+                low="heldout/win_rate_low",
+                high="heldout/win_rate_high",
+            ),
+        ),
+        shares=True,
+    ),
     Panel(
         "Reward",
         "mean reward",
@@ -161,11 +178,11 @@ def _draw(axes: Axes, panel: Panel, rows: Sequence[Row]) -> None:
         if points:
             (_draw_marked if line.marked else _draw_plain)(axes, line, points, rows)
     _style(axes, panel.title, panel.unit, panel.ticks)
-    if panel.title == "Reward" and axes.dataLim.ymin >= 0 and axes.dataLim.ymax <= 1:
+    if panel.shares or (panel.title == "Reward" and axes.dataLim.ymin >= 0 and axes.dataLim.ymax <= 1):
         axes.set_ylim(-0.02, 1.02)
     if panel.from_zero and axes.dataLim.ymin >= 0:
         axes.set_ylim(bottom=-0.02 * axes.get_ylim()[1])
-    if len(panel.lines) > 1:
+    if len(panel.lines) > 1 or panel.shares:
         # On the title's line, where it hides no curve.
         above = {"loc": "lower right", "bbox_to_anchor": (1.0, 0.99), "borderaxespad": 0.0, "ncols": len(panel.lines)}
         axes.legend(frameon=False, fontsize=9, labelcolor=INK, handlelength=1.5, **above)

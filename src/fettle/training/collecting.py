@@ -75,10 +75,10 @@ async def played(
     task = each.task
     try:
         if isinstance(each.suite, GameSuite):
-            own = Seat(sampler, template, seeded)
-            seats = {player: _seat(opponents.get(player, own), seeded) for player in each.suite.players}
+            own, mine = Seat(sampler, template, seeded), sides(run, each.suite)
+            taken = {player: own if player in mine else opponents.get(player, own) for player in each.suite.players}
+            seats = {player: _seat(seat, seeded) for player, seat in taken.items()}
             found = await match(task, each.suite.game(), seats=seats, limits=run.limits, group=each.group)
-            mine = sides(run, each.suite)
             return found if isinstance(found, Failed) else [found[player] for player in mine if player in found]
         environment = each.suite.environment()
         alone = await episode(

@@ -45,6 +45,8 @@ class Evaluation:
     """Of each of ``by_suite``."""
     pass_intervals: Mapping[int, Interval] = field(default_factory=dict)
     """Of each of ``pass_at``."""
+    win_intervals: Mapping[str, Interval] = field(default_factory=dict)
+    """Of each of ``win_rates``."""
 
     @property
     def row(self) -> dict[str, float]:
@@ -65,7 +67,13 @@ class Evaluation:
                 else {}
             ),
             **{"/".join(filter(None, ("heldout/win_rate", name))): share for name, share in self.win_rates.items()},
+            **self._win_interval(),
         }
+
+    def _win_interval(self) -> dict[str, float]:
+        """Nothing where no game was played."""
+        ends = self.win_intervals.get("", ())
+        return dict(zip(("heldout/win_rate_low", "heldout/win_rate_high"), ends, strict=False))
 
     def _lengths(self) -> dict[str, float]:
         """Nothing of what was drawn where no tokens are told."""
@@ -157,6 +165,7 @@ def _evaluation(
         if (of_suite := [reward for (group, _), reward in zip(by_task, rewards, strict=True) if group == label])
     }
     chances = chances_at(list(by_task.values()), samples) if samples > 1 else {}
+    wins = _wins(trajectories)
     return Evaluation(
         statistics.fmean(rewards),
         low,
@@ -165,9 +174,10 @@ def _evaluation(
         {k: statistics.fmean(each) for k, each in chances.items()},
         trajectories,
         failures,
-        _win_rates(trajectories),
+        {name: statistics.fmean(shares) for name, shares in wins.items()},
         {label: interval(of_suite) for label, of_suite in of_suites.items()},
         {k: interval(each) for k, each in chances.items()},
+        {name: interval(shares) for name, shares in wins.items()},
     )
 
 
@@ -199,14 +209,17 @@ async def _side(
     return found.get(asked.player, unheard)
 
 
-def _win_rates(trajectories: Sequence[Trajectory]) -> dict[str, float]:
-    wins: dict[str, list[float]] = {}
+def _wins(trajectories: Sequence[Trajectory]) -> dict[str, list[float]]:
+    """The share of each task's games that was won: by environment and player, and over all of them under no name."""
+    wins: dict[str, dict[str, list[float]]] = {}
     for side in trajectories:
         if WON in side.measured:
             for name in ("", side.group):
-                wins.setdefault(name, []).append(side.measured[WON])
+                wins.setdefault(name, {}).setdefault(side.task.id, []).append(side.measured[WON])
     several = len(wins) > 2
-    return {name: statistics.fmean(shares) for name, shares in wins.items() if not name or several}
+    return {
+        name: list(map(statistics.fmean, by_task.values())) for name, by_task in wins.items() if not name or several
+    }
 
 
 def side_of(label: str, player: str) -> str:

@@ -125,6 +125,20 @@ class Chain:
         write_atomically(self._folder / LEDGER, self._ledger.model_dump_json(indent=2) + "\n")
 
 
+def started_from(folder: Path, stage: str) -> str | None:
+    """What a stage's policy started from, as the pipeline in ``folder`` has it written down; None where it has not.
+
+    Raises:
+        CheckpointError: the ledger cannot be read.
+    """
+    entry = _read(folder / LEDGER).stages.get(stage, Entry(started_from={}))
+    artifact = entry.started_from.get("policy.model")
+    if artifact is None:
+        return None
+    within = folder / artifact.weights
+    return str(within) if within.exists() else artifact.weights
+
+
 async def train(
     pipeline: Pipeline, folder: Path, run_stage: Callable[[StageConfig], Awaitable[Summary]], chain: Chain
 ) -> list[StageEnd]:

@@ -148,6 +148,18 @@ async def opponents(
 
     They are the same at every evaluation. Where nothing tells where the run started, such players are left out.
     """
+    return await seated(rivals_of(run, suites, start=start), engine=engine, template_of=template_of, params=params)
+
+
+async def seated(
+    rivals: Mapping[str, str], *, engine: Engine, template_of: Callable[[str], Template], params: SamplingParams
+) -> dict[str, Seat]:
+    """The seats of players whose weights are given."""
+    return {name: _seat(await engine.sampler(model), template_of(model), params) for name, model in rivals.items()}
+
+
+def rivals_of(run: RLRun, suites: Iterable[Suite | GameSuite], *, start: str | None) -> dict[str, str]:
+    """The weights of those whom a policy is measured against; see :func:`opponents`."""
     found = {}
     games = [suite for suite in suites if isinstance(suite, GameSuite)]
     for player in dict.fromkeys(player for game in games for player in game.players):
@@ -157,7 +169,7 @@ async def opponents(
         elif isinstance(known, OwnPlayer) and known.policy is not None:
             model = str(known.policy.model)
         if model is not None:
-            found[player] = _seat(await engine.sampler(model), template_of(model), params)
+            found[player] = model
     return found
 
 
