@@ -83,7 +83,7 @@ async def test_a_busy_endpoint_is_asked_again():
 
 async def test_an_endpoint_that_stays_broken_is_a_fault_and_never_a_half():
     with pytest.raises(
-        EnvironmentFault, match=r"the judge arbiter at http.* answered 500: out of order \(attempt 2 of 2"
+        EnvironmentFault, match=r"the judge arbiter at http.* answered 500 \(judge\.attempts is 2\): out of order"
     ):
         await paid((500, "out of order", {"Retry-After": "0"}), attempts=2)
 

@@ -2,14 +2,13 @@
 
 import asyncio
 import json
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx
 
-from fettle.client.transport import AGAIN, FIRST_PAUSE, LONGEST_PAUSE, WITHOUT_CODE, unreachable, verification
+from fettle.client.transport import AGAIN, WITHOUT_CODE, repeated, verification
 from fettle.config import SamplingParams
 from fettle.engine import ReadRequest
 from fettle.engine.base import Pooling
@@ -161,24 +160,12 @@ class ChatEndpoint:
         return reply
 
     async def _posted(self, body: Json) -> Json:
-        pause, until = 0.0, time.monotonic() + self._patience
-        while True:
-            asked = 0.0
-            try:
-                response = await self._http.post(f"{self.url}/chat/completions", json=body)
-            except httpx.TransportError as error:
-                trouble: FettleError = unreachable(self.url, error)
-            else:
-                if response.is_success:
-                    return _object(response)
-                trouble = _refusal(response)
-                if response.status_code not in AGAIN:
-                    raise trouble
-                asked = _seconds(response.headers.get("Retry-After", "0"))
-            pause = max(asked, min(LONGEST_PAUSE, 2 * pause or FIRST_PAUSE))
-            if time.monotonic() + pause > until:
-                raise trouble
-            await asyncio.sleep(pause)
+        response = await repeated(
+            lambda: self._http.post(f"{self.url}/chat/completions", json=body), self.url, patience=self._patience
+        )
+        if response.is_success:
+            return _object(response)
+        raise _refusal(response)
 
 
 def _offered(tool: ToolSpec) -> Json:
@@ -225,10 +212,3 @@ def _refusal(response: httpx.Response) -> FettleError:
     kinds: dict[int, type[FettleError]] = {**WITHOUT_CODE, **dict.fromkeys(AGAIN, UnreachableError)}
     kind = ContextError if code in TOO_LONG else kinds.get(response.status_code, ModelError)
     return kind(f"{response.request.url} answered {response.status_code}: {said[:SHOWN]}")
-
-
-def _seconds(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return 0.0

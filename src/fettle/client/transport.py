@@ -7,9 +7,8 @@ knows it again.
 import asyncio
 import json
 import ssl
-import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -29,6 +28,7 @@ from fettle.errors import (
     UnreachableError,
 )
 from fettle.frames import MEDIA_TYPE, Tree, packed, result_of, unpacked
+from fettle.patience import answer
 
 PATIENCE = 300.0
 """Seconds for which a request is repeated where nobody says otherwise: a server may be restarted meanwhile."""
@@ -122,26 +122,14 @@ class Transport:
         (body, kind), asked = await _said(tree), dict(query)
         if wait:
             asked["wait"] = f"{wait:g}"
-        pause, until = 0.0, time.monotonic() + (self.patience if patience is None else patience)
-        while True:
-            retry_after = 0.0
-            try:
-                response = await self._http.request(
-                    method, path, content=body, params=asked, headers=kind, timeout=_timeout(wait)
-                )
-            except httpx.TransportError as error:
-                trouble: FettleError = unreachable(self.url, error)
-            else:
-                if response.is_success:
-                    return Answer(response.status_code, tree_of(response))
-                trouble = error_of(response)
-                if response.status_code not in AGAIN:
-                    raise trouble
-                retry_after = _retry_after(response)
-            pause = max(retry_after, min(LONGEST_PAUSE, 2 * pause or FIRST_PAUSE))
-            if time.monotonic() + pause > until:
-                raise trouble
-            await asyncio.sleep(pause)
+        response = await repeated(
+            lambda: self._http.request(method, path, content=body, params=asked, headers=kind, timeout=_timeout(wait)),
+            self.url,
+            patience=self.patience if patience is None else patience,
+        )
+        if response.is_success:
+            return Answer(response.status_code, tree_of(response))
+        raise error_of(response)
 
     async def download(self, path: str, *, to: Any) -> None:
         """Write what lies there into an open file, piece by piece.
@@ -162,6 +150,18 @@ class Transport:
     async def close(self) -> None:
         """End the connections."""
         await self._http.aclose()
+
+
+async def repeated(ask: Callable[[], Awaitable[httpx.Response]], url: str, *, patience: float) -> httpx.Response:
+    """The answer to a request, repeated with a pause that grows or that the service asks for.
+
+    Raises:
+        UnreachableError: nobody answered for as long as there is patience.
+    """
+    try:
+        return await answer(ask, passing=AGAIN, first=FIRST_PAUSE, longest=LONGEST_PAUSE, seconds=patience)
+    except httpx.RequestError as error:
+        raise unreachable(url, error) from error
 
 
 async def outcome(transport: Transport, promise: str) -> Any:
@@ -206,7 +206,7 @@ def error_of(response: httpx.Response) -> FettleError:
     return error
 
 
-def unreachable(url: str, error: httpx.TransportError) -> UnreachableError:
+def unreachable(url: str, error: httpx.RequestError) -> UnreachableError:
     """What a connection that failed means."""
     why = str(error).strip() or type(error).__name__
     return UnreachableError(f"{url} cannot be reached ({why}): see that the service runs, and that it is there")
@@ -247,15 +247,6 @@ async def _said(tree: Tree) -> tuple[bytes | None, dict[str, str]]:
     if len(body) < COMPRESSED_FROM:
         return body, kind
     return await asyncio.to_thread(zlib.compress, body, LEVEL), {**kind, "Content-Encoding": "deflate"}
-
-
-def _retry_after(response: httpx.Response) -> float:
-    try:
-        if "Retry-After-Ms" in response.headers:
-            return float(response.headers["Retry-After-Ms"]) / 1000
-        return float(response.headers.get("Retry-After", 0))
-    except ValueError:
-        return 0.0
 
 
 def _timeout(wait: float) -> httpx.Timeout:

@@ -13,11 +13,14 @@ import httpx
 
 from fettle.config import Judge, JudgedReward
 from fettle.errors import EnvironmentFault
+from fettle.patience import answer
 from fettle.rewards.base import RewardFunction, reward
 from fettle.types import Message, Task
 
 TOP = 20
 """Likeliest tokens that are asked for at each place."""
+PASSING = frozenset({429, *range(500, 600)})
+"""Answers after which a question is put again."""
 FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0  # seconds between two attempts
 SHOWN = 200  # characters of an answer that a fault shows
 
@@ -72,23 +75,23 @@ class Asked:
         }
         if judge.logprobs:
             body |= {"logprobs": True, "top_logprobs": TOP}
-        wrong = ""
-        async with self._room(), self._client() as client:
-            for attempt in range(judge.attempts):
-                try:
-                    found = await client.post(f"{judge.url}/chat/completions", json=body, headers=self._headers)
-                except httpx.HTTPError as error:
-                    wrong, wait = f"cannot be reached ({type(error).__name__}: {error})", _wait(attempt, None)
-                else:
-                    if found.is_success:
-                        return self._parsed(found)
-                    wrong = f"answered {found.status_code}: {found.text[:SHOWN]}"
-                    if found.status_code != httpx.codes.TOO_MANY_REQUESTS and not found.is_server_error:
-                        raise self._fault(wrong)
-                    wait = _wait(attempt, found.headers.get("Retry-After"))
-                if attempt + 1 < judge.attempts:
-                    await asyncio.sleep(wait)
-        raise self._fault(f"{wrong} (attempt {judge.attempts} of {judge.attempts})")
+        tried = f"(judge.attempts is {judge.attempts})"
+        try:
+            async with self._room(), self._client() as client:
+                found = await answer(
+                    lambda: client.post(f"{judge.url}/chat/completions", json=body, headers=self._headers),
+                    passing=PASSING,
+                    first=FIRST_WAIT,
+                    longest=LONGEST_WAIT,
+                    seconds=judge.attempts * judge.seconds,
+                    attempts=judge.attempts,
+                )
+        except httpx.RequestError as error:
+            raise self._fault(f"cannot be reached {tried}: {type(error).__name__}, {error}") from error
+        if found.is_success:
+            return self._parsed(found)
+        again = f" {tried}" if found.status_code in PASSING else ""
+        raise self._fault(f"answered {found.status_code}{again}: {found.text[:SHOWN]}")
 
     def _parsed(self, found: httpx.Response) -> Json:
         try:
@@ -193,13 +196,6 @@ def _weighed(found: re.Match[str], places: Sequence[Place], options: Sequence[st
             break
         read += len(token)
     return {o: float(o == named) for o in options}
-
-
-def _wait(attempt: int, asked: str | None) -> float:
-    """Twice as long each time, or as long as the endpoint asks for."""
-    if asked is not None and asked.isdigit():
-        return min(float(asked), LONGEST_WAIT)
-    return float(min(FIRST_WAIT * 2**attempt, LONGEST_WAIT))
 
 
 @functools.cache
