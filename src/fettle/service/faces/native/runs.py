@@ -22,6 +22,7 @@ from fettle.service.wire import answer
 MOST_ROWS = 10_000
 """Of one answer, which ends sooner where they are long."""
 MostRows = Annotated[int, Query(ge=1, le=MOST_ROWS)]
+AfterStep = Annotated[int, Query(ge=-1, description="Only what belongs to later steps.")]
 MOST_SAID = 1e300
 """The largest number that a client may tell of."""
 
@@ -73,20 +74,8 @@ def _add_move(router: APIRouter, service: Service, move: str, state: RunState) -
 
 def _add_series(router: APIRouter, service: Service) -> None:
     who = Annotated[Caller, Depends(authenticated(service))]
-    after_step = Annotated[int, Query(ge=-1, description="Only what belongs to later steps.")]
-
-    @router.get("/runs/{run_id}/metrics", summary="A run's metrics, a row a step")
-    async def metrics(
-        request: Request,
-        caller: who,
-        run_id: str,
-        after: after_step = -1,
-        limit: MostRows = MOST_ROWS,
-        offset: Offset = 0,
-    ) -> Response:
-        run = service.run(caller, run_id)
-        rows, more = await service.told.page(run.id, METRICS, after=after, skip=offset, most=limit)
-        return await asyncio.to_thread(answer, request, {"rows": rows, "more": more})
+    _add_page(router, service, "metrics", METRICS, "A run's metrics, a row a step", rows="rows")
+    _add_page(router, service, "episodes", EPISODES, "Episodes that were told of", rows="episodes")
 
     rows_example = {"rows": [{"step": 1, "reward/mean": 0.5}]}
 
@@ -101,19 +90,6 @@ def _add_series(router: APIRouter, service: Service) -> None:
         await service.told.add_metrics(run.id, [_with_step("rows", i, row) for i, row in enumerate(body.rows)])
         return answer(request, {"added": len(body.rows)}, 201)
 
-    @router.get("/runs/{run_id}/episodes", summary="Episodes that were told of")
-    async def episodes(
-        request: Request,
-        caller: who,
-        run_id: str,
-        after: after_step = -1,
-        limit: MostRows = MOST_ROWS,
-        offset: Offset = 0,
-    ) -> Response:
-        run = service.run(caller, run_id)
-        rows, more = await service.told.page(run.id, EPISODES, after=after, skip=offset, most=limit)
-        return await asyncio.to_thread(answer, request, {"episodes": rows, "more": more})
-
     episode = {"step": 1, "messages": [{"role": "user", "content": "1 + 1 ="}], "reward": 1.0}
 
     @router.post(
@@ -127,6 +103,21 @@ def _add_series(router: APIRouter, service: Service) -> None:
         rows = [_with_step("episodes", i, row) for i, row in enumerate(body.episodes)]
         await service.told.add_episodes(run.id, rows)
         return answer(request, {"added": len(rows)}, 201)
+
+
+def _add_page(router: APIRouter, service: Service, name: str, series: str, summary: str, *, rows: str) -> None:
+    @router.get(f"/runs/{{run_id}}/{name}", summary=summary, name=name)
+    async def page(
+        request: Request,
+        caller: Annotated[Caller, Depends(authenticated(service))],
+        run_id: str,
+        after: AfterStep = -1,
+        limit: MostRows = MOST_ROWS,
+        offset: Offset = 0,
+    ) -> Response:
+        run = service.run(caller, run_id)
+        found, more = await service.told.page(run.id, series, after=after, skip=offset, most=limit)
+        return await asyncio.to_thread(answer, request, {rows: found, "more": more})
 
 
 async def _begun(service: Service, caller: Caller, body: NewRun) -> Any:
