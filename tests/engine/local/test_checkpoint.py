@@ -2,40 +2,27 @@
 
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-
-from fettle.engine.local.checkpoint import verify, writing
-from fettle.errors import StorageError
-
-SAVE_TWICE = """
-import resource, signal, sys
-from pathlib import Path
 import torch
+
 from fettle.config import PolicySpec
+from fettle.engine.local.checkpoint import verify, writing
 from fettle.engine.local.model import load_model
 from fettle.engine.local.policy import LocalPolicy
 from fettle.errors import StorageError
-
-source, folder = sys.argv[1], Path(sys.argv[2])
-spec = PolicySpec(model=source)
-policy = LocalPolicy(spec, load_model(source, device=torch.device("cpu"), precision="float32", trained=True))
-policy.save(folder / "first", optimizer=True)
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))  # no file may grow beyond 20 kB from here on
-try:
-    policy.save(folder / "second", optimizer=True)
-except StorageError as error:
-    print(error.message)
-"""
+from tests.cli.conftest import full_disk
 
 
 def test_a_full_disk_is_one_sentence_and_the_checkpoint_before_survives(tiny, tmp_path):
-    run = subprocess.run([sys.executable, "-c", SAVE_TWICE, tiny, str(tmp_path)], capture_output=True, text=True)
-    assert "could not be written" in run.stdout, run.stderr
-    assert "free some space and save again" in run.stdout
+    model = load_model(tiny, device=torch.device("cpu"), precision="float32", trained=True)
+    policy = LocalPolicy(PolicySpec(model=tiny), model)
+    policy.save(tmp_path / "first", optimizer=True)
+    with full_disk(room=20_000), pytest.raises(StorageError) as full:
+        policy.save(tmp_path / "second", optimizer=True)
+    assert "could not be written" in full.value.message
+    assert "free some space and save again" in full.value.message
     verify(tmp_path / "first")
     assert [path.name for path in tmp_path.iterdir()] == ["first"]
 
