@@ -31,8 +31,8 @@ class Counting:
             await asyncio.sleep(600 if action.content == "hang" else 0.3)
         if action.content == "wrong":
             return "no result"  # type: ignore[return-value]
-        if action.content == "flood":
-            return StepResult((Message("user", "x" * 2**21),), 0.0, terminated=False, truncated=False, components={})
+        if action.content.startswith("flood"):
+            return flood(int(action.content.removeprefix("flood") or 2**21))
         self._turn += 1
         value = float(len(action.content)) / 3
         self._sum += value
@@ -43,6 +43,10 @@ class Counting:
 
     async def close(self) -> None:
         self._closed.append(self._name)
+
+
+def flood(size: int) -> StepResult:
+    return StepResult((Message("user", "x" * size),), 0.0, terminated=False, truncated=False, components={})
 
 
 class CountingSuite:

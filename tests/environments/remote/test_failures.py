@@ -15,13 +15,15 @@ from fettle.config import Limits, Remote, SamplingParams, TinyModel
 from fettle.engine.local import make_tiny_model
 from fettle.environments import suite as suite_of
 from fettle.environments.remote import environment_pb2 as pb
+from fettle.environments.remote import wire
 from fettle.environments.remote.client import RemoteSuite
 from fettle.errors import ConfigError, EnvironmentFault, UnreachableError
 from fettle.rollouts import episode
 from fettle.types import Completion, Failed, Message, Trajectory
 from tests.environments.remote.conftest import serving
-from tests.environments.remote.counting import CountingSuite
+from tests.environments.remote.counting import CountingSuite, flood
 from tests.environments.remote.processes import Process, process
+from tests.environments.remote.proxy import proxy
 from tests.environments.remote.raw import Raw
 from tests.training.conftest import small, trained
 
@@ -247,6 +249,77 @@ async def test_a_message_larger_than_the_server_takes_fails_its_episode_and_no_o
         with pytest.raises(grpc.RpcError) as error:
             raw.say(ONE, 1, "x" * 2_000_000)
         assert error.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+async def test_a_turn_whose_answer_was_lost_on_the_way_is_asked_for_again_and_played_once(served):
+    with proxy(served.port) as middle:
+        suite = RemoteSuite(Remote(address=middle.address, environment="counting"))
+        environment = suite.environment()
+        await environment.reset(suite.training_task(0))
+        first = await environment.step(Message("assistant", "abc"))
+        middle.losing = True
+        waiting = asyncio.create_task(environment.step(Message("assistant", "slow")))
+        direct = Raw(served.address)
+        await until(lambda: turn_of(direct, environment) == 2)
+        middle.cut()
+        middle.losing = False
+        second = await waiting
+        assert second.measured["sum"] == pytest.approx(first.measured["sum"] + 4 / 3)
+        third = await environment.step(Message("assistant", "abc"))
+        assert third.measured["sum"] == pytest.approx(second.measured["sum"] + 1)
+        await environment.close()
+
+
+def turn_of(raw: Raw, environment) -> int:
+    """How many turns the server has answered, as it says to who asks for one that is far ahead."""
+    with pytest.raises(grpc.RpcError) as error:
+        raw.say(environment._session, 1000, "far ahead")
+    return int(re.search(r"does not follow turn (\d+)", error.value.details())[1])
+
+
+@pytest.mark.parametrize(("beyond", "arrives"), [(0, True), (1, False), (60, False)])
+async def test_an_answer_as_large_as_a_message_disturbs_nobody_beside_it(beyond, arrives):
+    most = 2**20
+    room = most - wire.FRAMING
+    size = next(n for n in range(room, 0, -1) if wire.step_out(flood(n)).ByteSize() <= room) + beyond
+    with serving(max_message_mib=1) as served:
+        suite = served.suite()
+        loud, quiet = suite.environment(), suite.environment()
+        await loud.reset(suite.training_task(0))
+        await quiet.reset(suite.training_task(1))
+        waiting = asyncio.create_task(quiet.step(Message("assistant", "slow")))
+        if arrives:
+            assert len((await loud.step(Message("assistant", f"flood{size}"))).messages[0].content) == size
+        else:
+            with pytest.raises(EnvironmentFault, match="what the environment says takes 104"):
+                await loud.step(Message("assistant", f"flood{size}"))
+        assert (await waiting).reward > 0
+        await loud.close()
+        await quiet.close()
+
+
+async def test_who_asks_and_does_not_listen_is_made_to_wait_and_holds_up_nobody(served):
+    asked = 0
+
+    def frames():
+        nonlocal asked
+        for asked in range(200_000):
+            action = pb.Message(role="assistant", content="x" * 2000)
+            missing = pb.StepRequest(session_id="session-that-never-was", turn=1, action=action)
+            yield pb.StreamStepRequest(call=asked, step=missing)
+
+    call = Raw(served.address).StreamStep(frames())
+    before = -1
+    while before != asked or not asked:
+        before = asked
+        await asyncio.sleep(0.5)
+    assert asked < 20_000
+    suite = served.suite()
+    environment = suite.environment()
+    await environment.reset(suite.training_task(0))
+    assert (await environment.step(Message("assistant", "abc"))).reward > 1
+    await environment.close()
+    call.cancel()
 
 
 async def test_a_server_whose_tasks_have_become_others_refuses_the_old_ones(served):

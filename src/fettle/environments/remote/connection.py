@@ -27,8 +27,6 @@ SESSIONS_A_LINE = 500
 """Sessions that share a connection."""
 LARGEST = 512 * 2**20
 """Bytes of a message that are ever taken in; servers set limits of their own below that."""
-FRAMING = 64
-"""Bytes that a frame adds to what it carries, at most."""
 GRACE = 5.0
 """Seconds that a server has beyond a call's, to say that it has no answer yet."""
 RENEWALS = 4
@@ -125,7 +123,7 @@ class Connection:
             line.call(Frame(renew=pb.RenewRequest(session_ids=sessions)))
 
     async def _once(self, line: Line, frame: Frame) -> pb.StreamStepResponse:
-        if (size := frame.ByteSize() + FRAMING) > self.largest:
+        if (size := frame.ByteSize() + wire.FRAMING) > self.largest:
             raise Trouble(
                 f"what was said takes {size} bytes, and the server at {self.address} takes {self.largest} at most: "
                 "lower sampling.max_tokens, or raise the server's max_message_mib"

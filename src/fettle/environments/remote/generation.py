@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from pydantic import ValidationError
@@ -12,6 +13,7 @@ from fettle.config import SamplingParams
 from fettle.environments.remote import environment_pb2 as pb
 from fettle.environments.remote import wire
 from fettle.environments.remote.refusals import Refusal, failed
+from fettle.environments.remote.streams import side_by_side
 from fettle.errors import ContextError, DataError, FettleError
 from fettle.types import Completion, Message
 
@@ -79,25 +81,7 @@ class ModelService:
 
     async def stream_generate(self, requests: AsyncIterator[pb.StreamGenerateRequest], send: Send) -> None:
         """Replies as they are written; each piece names its call."""
-        room = asyncio.Semaphore(STREAMED)
-        calls: set[asyncio.Task[None]] = set()
-
-        async def answered(asked: pb.StreamGenerateRequest) -> None:
-            try:
-                await self._streamed(asked, send)
-            finally:
-                room.release()
-
-        try:
-            async for asked in requests:
-                await room.acquire()
-                call = asyncio.create_task(answered(asked))
-                calls.add(call)
-                call.add_done_callback(calls.discard)
-            await asyncio.gather(*calls)
-        finally:
-            for call in calls:
-                call.cancel()
+        await side_by_side(requests, partial(self._streamed, send), at_once=STREAMED)
 
     async def health_check(self, request: pb.HealthCheckRequest) -> pb.HealthCheckResponse:
         """Whether there is a model; a server without one has no such service."""
@@ -105,7 +89,7 @@ class ModelService:
         serving = pb.HealthCheckResponse.STATUS_SERVING
         return pb.HealthCheckResponse(status=serving, info=info, timestamp=int(time.time()))
 
-    async def _streamed(self, asked: pb.StreamGenerateRequest, send: Send) -> None:
+    async def _streamed(self, send: Send, asked: pb.StreamGenerateRequest) -> None:
         pieces: asyncio.Queue[str | None] = asyncio.Queue()
         whole = asyncio.create_task(self.generate(asked.request, pieces.put_nowait))
         whole.add_done_callback(lambda _: pieces.put_nowait(None))

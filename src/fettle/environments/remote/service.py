@@ -9,8 +9,9 @@ from fettle.environments.base import Environment
 from fettle.environments.remote import environment_pb2 as pb
 from fettle.environments.remote import wire
 from fettle.environments.remote.offers import TASKS_LISTED, Offers
-from fettle.environments.remote.refusals import Refusal
+from fettle.environments.remote.refusals import Refusal, failed
 from fettle.environments.remote.sessions import Sessions
+from fettle.environments.remote.streams import side_by_side
 from fettle.types import Task
 
 BATCHED = 1024
@@ -90,25 +91,12 @@ class EnvironmentService:
 
     async def stream_step(self, requests: AsyncIterator[pb.StreamStepRequest], send: Send) -> None:
         """Calls of any number of episodes; each is answered when it is ready, by a frame with its number."""
-        room = asyncio.Semaphore(IN_FLIGHT)
-        calls: set[asyncio.Task[None]] = set()
 
         async def answered(frame: pb.StreamStepRequest) -> None:
-            try:
-                await send(await self._framed(frame))
-            finally:
-                room.release()
+            await send(await self._framed(frame))
 
-        try:
-            async for frame in requests:
-                await room.acquire()
-                call = asyncio.create_task(answered(frame))
-                calls.add(call)
-                call.add_done_callback(calls.discard)
-            await asyncio.gather(*calls)
-        finally:  # the caller has gone; its episodes go on until their leases end
-            for call in calls:
-                call.cancel()
+        # When the caller has gone, its episodes go on until their leases end.
+        await side_by_side(requests, answered, at_once=IN_FLIGHT)
 
     async def _begin(self, request: pb.ResetRequest) -> tuple[Environment, Task]:
         played = await self._offers.played(request.chosen)
@@ -136,6 +124,8 @@ class EnvironmentService:
         except TimeoutError:
             why = f"no answer within the deadline of {frame.deadline_ms} ms; the same turn may be asked for again"
             response.fault.CopyFrom(Refusal(pb.FAULT_CODE_TIMEOUT, why).fault)
+        except Exception as error:  # noqa: BLE001  it is told, without its words; the other calls of the stream go on
+            response.fault.CopyFrom(failed("the call", error).fault)
         return response
 
     async def _filled(self, frame: pb.StreamStepRequest, response: pb.StreamStepResponse) -> None:

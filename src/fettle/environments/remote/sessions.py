@@ -258,7 +258,7 @@ class Sessions:
         return time.monotonic() + self.room.lease
 
     def _fitting(self, response: Fitting) -> Fitting:
-        size, most = response.ByteSize(), self.room.message_bytes
+        size, most = response.ByteSize() + wire.FRAMING, self.room.message_bytes
         if size > most:
             raise Refusal(
                 pb.FAULT_CODE_TOO_LARGE,

@@ -18,6 +18,8 @@ PROTOCOL = "1"
 PROTOCOL_KEY = "fettle-protocol"
 RETRY_KEY = "fettle-retry-after-ms"
 FAULT_KEY = "fettle-fault"
+FRAMING = 64
+"""Bytes that a frame adds to what it carries, at most."""
 """Names in a call's metadata."""
 
 Role = Literal["system", "user", "assistant", "tool"]
