@@ -11,7 +11,12 @@ from fettle.cli.invoked import FETTLE
 from fettle.cli.recipes import shipped
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from fettle.config.router import RouterConfig
+    from fettle.router.artifacts import RunFolder
+    from fettle.router.evaluation import Evaluation
+    from fettle.router.training import Trained
 
 router = typer.Typer(help="Train the policy that chooses how agents work together.", no_args_is_help=True)
 
@@ -80,3 +85,64 @@ def _train(settings: "RouterConfig", path: Path) -> None:
     if trained.stopped is not None:
         typer.echo(f"fettle: {trained.stopped}; the policy is the one before it", err=True)
         raise typer.Exit(FAILED)
+    if settings.rllm.evaluation.enabled:
+        _held_out(settings, trained, keeper)
+
+
+def _held_out(settings: "RouterConfig", trained: "Trained", keeper: "RunFolder | None") -> None:
+    """Evaluate as ``rllm.evaluation`` says, and fail where a fixed mode does better."""
+    from fettle.router.artifacts import described
+    from fettle.router.evaluation import evaluate as evaluated
+    from fettle.router.evaluation import write_evaluation
+    from fettle.router.policy import RouterPolicy
+
+    asked = settings.rllm.evaluation
+    policy = RouterPolicy(trained.policy, described(settings, config_path="", updates=trained.updates))
+    found = evaluated(policy, seeds=asked.seeds, episodes=asked.episodes)
+    if keeper is not None:
+        write_evaluation(found, keeper.path)
+    _print(["policy"], [found])
+    if found.worse_than_constant:
+        best = found.best_constant
+        typer.echo(
+            f"fettle: the policy earns {found.policy.mean:.3f} a decision on held-out seeds, and {best.name} alone "
+            f"{best.mean:.3f}: train it for longer, or use that mode",
+            err=True,
+        )
+        raise typer.Exit(FAILED)
+
+
+@router.command("evaluate")
+def evaluate(
+    runs: Annotated[list[Path], typer.Argument(help="Folders that runs left; each is held to the same seeds.")],
+    seeds: Annotated[int, typer.Option(min=2, help="Held-out seeds.")] = 10,
+    episodes: Annotated[int, typer.Option(min=1, help="Episodes on each.")] = 256,
+    figure: Annotated[Path | None, typer.Option(help="Draw it here; else beside the first run's policy.")] = None,
+) -> None:
+    """Play held-out seeds: trained policies beside every fixed mode, chance, two bandits and the oracle."""
+    from fettle.router.evaluation import evaluate as evaluated
+    from fettle.router.evaluation import write_evaluation
+    from fettle.router.figures import draw
+    from fettle.router.files import FIGURE
+    from fettle.router.policy import load_policy
+
+    policies = [load_policy(run) for run in runs]
+    found = [evaluated(policy, seeds=seeds, episodes=episodes) for policy in policies]
+    for run, evaluation in zip(runs, found, strict=True):
+        write_evaluation(evaluation, run)
+    _print([str(run) for run in runs], found)
+    place = figure or runs[0] / FIGURE
+    draw(found, place)
+    print(f"drawn in {place}")
+
+
+def _print(names: "Sequence[str]", evaluations: "Sequence[Evaluation]") -> None:
+    """A line for everyone who chose, best first, and what the policy beats."""
+    for name, evaluation in zip(names, evaluations, strict=True):
+        print(f"{name}: mean reward of a decision, {evaluation.seeds} held-out seeds, {evaluation.decisions} decisions")
+        for each in sorted((*evaluation.others, evaluation.policy), key=lambda each: -each.mean):
+            print(f"  {each.name:<16}{each.mean:8.4f}   95 % [{each.low:.4f}, {each.high:.4f}]")
+        for rival, beaten in evaluation.beaten.items():
+            print(
+                f"  {'beats' if beaten else 'does not beat'} {rival}" + ("" if beaten else ": it is not wholly above")
+            )

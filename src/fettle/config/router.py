@@ -49,7 +49,7 @@ class RouterEvaluation(Frozen):
     """Evaluate, and fail the run where the policy is worse than the best fixed mode."""
     seeds: Annotated[int, Field(ge=2)] = 10
     """Held-out seeds; the interval is over their means."""
-    episodes: Count = 64
+    episodes: Count = 256
     """Episodes played on each."""
 
 

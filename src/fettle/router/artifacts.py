@@ -1,33 +1,36 @@
 """What a run leaves on disk, by the documented names, keys and shapes."""
 
 import hashlib
-import io
 import json
 import platform
 import re
-from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fettle.config import dump
 from fettle.config.router import RouterConfig
 from fettle.errors import CheckpointError, StorageError
+from fettle.router.files import (
+    CHECKPOINTS,
+    EVALUATION,
+    HISTORY,
+    METADATA,
+    POLICY,
+    SCHEMA,
+    SNAPSHOT,
+    Arrays,
+    arrays_as_bytes,
+    read_arrays,
+)
 from fettle.router.modes import MODES
 from fettle.router.nouns import DOCUMENTED_TERMS
+from fettle.router.simulators import simulator_of
 from fettle.router.training import Row, Run, Trained
 from fettle.tracking import write_atomically
 
-Arrays = Mapping[str, NDArray[Any]]
-
-SCHEMA = 1
-"""Of everything in the folder; it goes up when a name, key or shape changes."""
-HISTORY, POLICY = "training_history.json", "policy_state.npz"
-METADATA, SNAPSHOT, CHECKPOINTS = "metadata.json", "config_snapshot.yaml", "checkpoints"
 PACKAGES = ("fettle", "numpy", "torch")
 
 
@@ -49,7 +52,7 @@ class RunFolder:
         try:
             self._checkpoints.mkdir(parents=True, exist_ok=True)
             if not experiment.resume:
-                for old in [*self._numbered(), *(self.path / name for name in (HISTORY, POLICY, METADATA))]:
+                for old in [*self._numbered(), *(self.path / name for name in (HISTORY, POLICY, METADATA, EVALUATION))]:
                     old.unlink(missing_ok=True)
         except OSError as error:
             raise StorageError(f"{self.path} cannot be written to ({error.strerror}): change output_dir") from error
@@ -104,28 +107,12 @@ class RunFolder:
 
     def _metadata(self) -> dict[str, Any]:
         """The documented keys first, then ours."""
-        rllm = self._config.rllm
-        simulator = rllm.simulator
         newest = self._rows[-1] if self._rows else {}
         return {
             "updates": len(self._rows),
-            "seed": rllm.trainer.seed,
-            "episode_length": rllm.trainer.episode_length,
-            "ppo_params": rllm.ppo.model_dump(),
-            "reward_weights": rllm.reward_weights.model_dump(),
-            "config_path": self._config_path,
-            "schema_version": SCHEMA,
-            "simulated": True,
-            "simulator": simulator.model_dump(),
-            "policy": rllm.policy.model_dump(),
-            "name": rllm.experiment.name,
-            "description": rllm.experiment.description,
-            "tags": list(rllm.experiment.tags),
-            "decisions": len(self._rows) * rllm.ppo.rollout_length,
+            **described(self._config, config_path=self._config_path, updates=len(self._rows)),
             "reward_terms": {term: newest[name] for term, name in DOCUMENTED_TERMS.items() if newest},
             "mode_frequencies": {mode: newest[f"share_{mode}"] for mode in MODES if newest},
-            "config_sha256": hashlib.sha256(dump(self._config).encode()).hexdigest(),
-            "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
         }
 
     @property
@@ -137,26 +124,27 @@ class RunFolder:
         return sorted(path for path in self._checkpoints.iterdir() if re.fullmatch(r"update-\d{6,}\.npz", path.name))
 
 
-def arrays_as_bytes(arrays: Arrays) -> bytes:
-    """A ``.npz`` file, the same for the same arrays."""
-    buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **arrays)
-    return buffer.getvalue()
-
-
-def read_arrays(path: Path) -> Arrays:
-    """The arrays of a ``.npz`` file; nothing in it is ever run.
-
-    Raises:
-        CheckpointError: it is not there, or not such a file.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except FileNotFoundError as error:
-        raise CheckpointError(f"there is no {path}: name a folder that a run with experiment.enabled left") from error
-    except (OSError, ValueError, KeyError, EOFError, AttributeError, BadZipFile) as error:
-        raise CheckpointError(f"{path} cannot be read as arrays ({error}): it is not whole, so use another") from error
+def described(config: RouterConfig, *, config_path: str, updates: int) -> dict[str, Any]:
+    """What there is to say of a policy that was trained so far: the documented keys first."""
+    rllm = config.rllm
+    return {
+        "seed": rllm.trainer.seed,
+        "episode_length": rllm.trainer.episode_length,
+        "ppo_params": rllm.ppo.model_dump(),
+        "reward_weights": rllm.reward_weights.model_dump(),
+        "config_path": config_path,
+        "schema_version": SCHEMA,
+        "simulated": True,
+        "simulator": rllm.simulator.model_dump(),
+        "policy": rllm.policy.model_dump(),
+        "features": list(simulator_of(rllm.simulator).features),
+        "name": rllm.experiment.name,
+        "description": rllm.experiment.description,
+        "tags": list(rllm.experiment.tags),
+        "decisions": updates * rllm.ppo.rollout_length,
+        "config_sha256": hashlib.sha256(dump(config).encode()).hexdigest(),
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+    }
 
 
 def settings_hash(config: RouterConfig) -> str:

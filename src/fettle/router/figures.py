@@ -1,0 +1,41 @@
+"""Evaluations as one picture. Apart from the rest of this room, because matplotlib is slow to import."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from fettle.router.evaluation import Evaluation
+from fettle.tracking import write_atomically
+
+OWN, OTHER, INK, GRID = "#d9731a", "#2f6db3", "#30343b", "#e4e6ea"
+
+
+def draw(evaluations: Sequence[Evaluation], path: Path) -> None:
+    """Everyone's mean reward with its interval; a point for each run where there are several.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    names = [each.name for each in (*evaluations[0].others, evaluations[0].policy)]
+    figure = Figure(figsize=(8, 0.45 * len(names) + 1.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for at, name in enumerate(names):
+        for place, evaluation in enumerate(evaluations):
+            standing = next(each for each in (*evaluation.others, evaluation.policy) if each.name == name)
+            height = at + 0.5 * ((place + 0.5) / len(evaluations) - 0.5)
+            below, above = standing.mean - standing.low, standing.high - standing.mean
+            color = OWN if name == evaluation.policy.name else OTHER
+            axes.errorbar(standing.mean, height, xerr=[[below], [above]], fmt="o", markersize=4, color=color, capsize=2)
+    axes.set_yticks(range(len(names)), names)
+    axes.set_xlabel("mean reward of a decision on held-out seeds, with 95 % interval (simulated)", color=INK)
+    axes.grid(axis="x", color=GRID)
+    axes.set_axisbelow(True)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=150)
+    write_atomically(path, buffer.getvalue())

@@ -1,0 +1,156 @@
+"""A policy beside everyone else, on seeds it was not trained on; and policy files that are not what they seem."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from fettle.config import load_as
+from fettle.config.router import RouterConfig
+from fettle.errors import CheckpointError
+from fettle.router.artifacts import RunFolder
+from fettle.router.bandits import LinearThompson, Thompson
+from fettle.router.evaluation import evaluate, interval, write_evaluation
+from fettle.router.figures import draw
+from fettle.router.heads import logits, values
+from fettle.router.modes import MODES
+from fettle.router.policy import RouterPolicy, load_policy
+from fettle.router.training import train
+
+LEARNED = (
+    "rllm.experiment.enabled=true",
+    "rllm.ppo.rollout_length=1024",
+    "rllm.ppo.mini_batch_size=256",
+    "rllm.ppo.gamma=0.1",
+    "rllm.ppo.gae_lambda=0",
+    "rllm.ppo.learning_rate=0.03",
+    "rllm.trainer.parallel=256",
+    "rllm.trainer.target_kl=null",
+    "rllm.trainer.updates=40",
+    "rllm.trainer.episode_length=8",
+)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A folder with a linear policy that knows a little."""
+    folder = tmp_path_factory.mktemp("run")
+    switches = ("rllm.enabled=true", "rllm.trainer.enabled=true", f"rllm.experiment.output_dir={folder}")
+    config = load_as(RouterConfig, None, [*switches, *LEARNED])
+    train(config, RunFolder(config, None))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def found(run):
+    return evaluate(load_policy(run), seeds=6, episodes=256)
+
+
+def test_a_learned_policy_beats_every_fixed_mode_and_chance_and_a_bandit_and_no_one_beats_the_oracle(found):
+    by_name = {each.name: each for each in found.others}
+    assert by_name.keys() == {*MODES, "random", "thompson", "linear thompson", "oracle"}
+    assert all(found.policy.low > by_name[name].high for name in (*MODES, "random", "thompson"))
+    assert found.beaten[found.best_constant.name]
+    assert found.beaten["thompson"]
+    assert all(by_name["oracle"].mean >= each.mean for each in (*found.others, found.policy))
+
+
+def test_the_bandit_finds_the_best_fixed_mode_and_the_linear_one_more(found):
+    by_name = {each.name: each for each in found.others}
+    assert by_name["thompson"].mean == pytest.approx(found.best_constant.mean, abs=0.03)
+    assert by_name["linear thompson"].mean > by_name["thompson"].mean + 0.02
+
+
+def test_held_out_seeds_are_the_same_for_everyone_and_every_time(run, found):
+    assert evaluate(load_policy(run), seeds=6, episodes=256) == found
+
+
+def test_a_policy_that_does_worse_than_a_fixed_mode_is_told(run):
+    policy = load_policy(run)
+    swarm = RouterPolicy({**policy.arrays, "policy_b": np.float32([0, 0, 0, 0, 99])}, policy.metadata)
+    worse = evaluate(swarm, seeds=4, episodes=128)
+    assert worse.worse_than_constant
+    assert not any(worse.beaten.values())
+
+
+def test_it_is_written_and_drawn_and_says_that_it_is_simulated(found, tmp_path):
+    write_evaluation(found, tmp_path)
+    written = json.loads((tmp_path / "evaluation.json").read_text())
+    assert written["simulated"] is True
+    assert written["policy"]["mean"] == found.policy.mean
+    draw([found, found], tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_interval_is_students():
+    assert interval([1.0, 2.0, 3.0]) == pytest.approx((2.0, 2.0 - 4.303 / np.sqrt(3), 2.0 + 4.303 / np.sqrt(3)))
+
+
+@pytest.mark.parametrize("bandit", [Thompson, lambda: LinearThompson(2)], ids=["mean", "linear"])
+def test_a_bandit_settles_on_the_mode_that_pays(bandit):
+    learning, rng = bandit(), np.random.default_rng(0)
+    observations = rng.random((64, 2)).astype(np.float32)
+    for _ in range(60):
+        modes = learning.modes(observations, rng)
+        learning.learn(observations, modes, (modes == 3) + rng.normal(0, 0.1, 64))
+    assert (learning.modes(observations, rng) == 3).mean() > 0.95
+
+
+def test_numpy_says_of_the_file_what_torch_said_of_the_tensors(small, tmp_path):
+    config = small("rllm.policy.type=mlp", "rllm.experiment.enabled=true", f"rllm.experiment.output_dir={tmp_path}")
+    keeper = Remembering(config)
+    train(config, keeper)
+    observations = np.random.default_rng(0).random((50, 7)).astype(np.float32)
+    learner, policy = keeper.run.learner, load_policy(tmp_path)
+    with torch.no_grad():
+        seen = torch.from_numpy(observations)
+        probabilities = logits(learner.parameters, seen).softmax(-1).numpy()
+        expected = values(learner.parameters, seen).numpy() * learner.scale.deviation + learner.scale.mean
+    np.testing.assert_allclose(policy.probabilities(observations), probabilities, atol=1e-6)
+    np.testing.assert_allclose(policy.values(observations), expected, atol=1e-5)
+
+
+class Remembering:
+    """A run's folder that keeps hold of the run."""
+
+    def __init__(self, config):
+        self._folder = RunFolder(config, None)
+
+    def resumed(self):
+        return None
+
+    def row(self, row, run):
+        self._folder.row(row, run)
+
+    def end(self, trained, run):
+        self._folder.end(trained, run)
+        self.run = run
+
+
+def damaged(run, tmp_path, **changes):
+    """A copy of a run with some of its metadata changed."""
+    for name in ("policy_state.npz", "metadata.json"):
+        (tmp_path / name).write_bytes((run / name).read_bytes())
+    metadata = json.loads((tmp_path / "metadata.json").read_text())
+    (tmp_path / "metadata.json").write_text(json.dumps({**metadata, **changes}))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"policy_sha256": "0"}, "its hash is another"),
+        ({"features": ["traffic"]}, "holds arrays of shapes"),
+        ({"policy": {"type": "mlp", "hidden": 3}}, "holds arrays of shapes"),
+        ({"schema_version": 99}, "is not of schema 1"),
+    ],
+)
+def test_a_policy_that_is_not_what_its_metadata_says_is_one_sentence(run, tmp_path, changes, sentence):
+    with pytest.raises(CheckpointError, match=sentence):
+        load_policy(damaged(run, tmp_path, **changes))
+
+
+def test_a_folder_without_a_policy_is_one_sentence(tmp_path):
+    with pytest.raises(CheckpointError, match=r"there is no .*policy_state\.npz: name a folder"):
+        load_policy(tmp_path)
