@@ -137,7 +137,7 @@ def _array(name: str, value: Tree, dtype: type[np.generic] | None, length: int |
             raise DataError(f"a batch's {name} must be whole numbers")
         wanted = dtype or (array.dtype if array.dtype.kind == "f" and isinstance(value, np.ndarray) else np.float32)
         found = array.astype(wanted, copy=False)
-        if np.issubdtype(wanted, np.integer) and not np.array_equal(found, array):
+        if found is not array and np.issubdtype(wanted, np.integer) and not np.array_equal(found, array):
             raise DataError(f"a batch's {name} holds numbers beyond what {np.dtype(wanted)} holds")
     except (ValueError, TypeError, OverflowError) as error:
         raise DataError(f"a batch's {name} cannot be read: {error}") from error

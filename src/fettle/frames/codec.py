@@ -30,6 +30,9 @@ TYPES = frozenset({"<i4", "<i8", "<f4", "<f8", "|u1"})
 Tree = Any
 """What JSON can say, and numpy arrays in it."""
 
+_LEAVES = frozenset({str, int, float, bool, type(None)})
+_HEADER = json.JSONEncoder(separators=(",", ":"))
+
 
 def packed(tree: Tree) -> bytes:
     """The tree as one frame.
@@ -44,7 +47,7 @@ def packed(tree: Tree) -> bytes:
         listed.append([array.dtype.str, list(array.shape), place])
         place += _aligned(array.nbytes)
     try:
-        header = json.dumps({"tree": outline, "arrays": listed}, separators=(",", ":"), allow_nan=True).encode()
+        header = _HEADER.encode({"tree": outline, "arrays": listed}).encode()
     except (TypeError, ValueError) as error:
         raise DataError(f"this cannot be said in a frame: {error}") from error
     header += b" " * (-(len(MAGIC) + 4 + len(header)) % ALIGNMENT)
@@ -94,11 +97,10 @@ def _nullified(values: Tree) -> Tree:
 
 def _without_arrays(tree: Tree, arrays: list[NDArray[Any]]) -> Tree:
     """The tree with references; the arrays it refers to are put to the others."""
+    if type(tree) in _LEAVES:
+        return tree
     if isinstance(tree, np.ndarray):
-        kind = tree.dtype.newbyteorder("<")
-        if kind.str not in TYPES:
-            raise DataError(f"a frame holds no arrays of {tree.dtype}: use int32, int64, float32, float64 or uint8")
-        arrays.append(np.asarray(tree, dtype=kind, order="C"))
+        arrays.append(_little_endian(tree))
         return {ARRAY: len(arrays) - 1}
     if isinstance(tree, Mapping):
         if ARRAY in tree:
@@ -109,7 +111,18 @@ def _without_arrays(tree: Tree, arrays: list[NDArray[Any]]) -> Tree:
     return tree
 
 
+def _little_endian(array: NDArray[Any]) -> NDArray[Any]:
+    if array.dtype.str not in TYPES:
+        kind = array.dtype.newbyteorder("<")
+        if kind.str not in TYPES:
+            raise DataError(f"a frame holds no arrays of {array.dtype}: use int32, int64, float32, float64 or uint8")
+        array = array.astype(kind)
+    return np.ascontiguousarray(array) if array.ndim else array
+
+
 def _with_arrays(tree: Tree, arrays: list[NDArray[Any]]) -> Tree:
+    if type(tree) in _LEAVES:
+        return tree
     if isinstance(tree, dict):
         if tree.keys() == {ARRAY}:
             index = tree[ARRAY]

@@ -51,9 +51,9 @@ def app_of(service: Service, *layers: Callable[[ASGIApp], ASGIApp]) -> FastAPI:
     app.add_exception_handler(FettleError, _error)
     app.add_exception_handler(HTTPException, _framework_error)
     app.add_exception_handler(RequestValidationError, _invalid)
-    app.include_router(_health(service))
-    for routes in FACES.values():
-        app.include_router(routes(service))
+    # Side by side, not within each other: a router within another looks twice for the route of each request.
+    for router in (_health(service), *(routes(service) for routes in FACES.values())):
+        app.router.routes.extend(router.routes)
     return app
 
 

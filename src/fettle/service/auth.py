@@ -44,7 +44,7 @@ class Doors:
         if isinstance(known, Caller):
             return known
         address = request.client.host if request.client else ""
-        caller = await self.caller_with(presented(request), address, class_of(request.method, request.url.path))
+        caller = await self.caller_with(presented(request), address, class_of(request.method, request.scope["path"]))
         request.state.caller = caller
         return caller
 

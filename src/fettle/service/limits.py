@@ -24,6 +24,8 @@ LARGEST_TEXT = 16 * MIB
 BINARY = (MEDIA_TYPE, "application/x-protobuf")
 SMALL = 64 * 1024
 """Bytes of a body that never has to wait until others were read."""
+AS_IT_IS = ("", "identity")
+"""Content-Encodings of a body that has none."""
 LARGEST_WINDOW = 8 * MIB
 """Bytes that a zstd frame may make its reader look back."""
 
@@ -125,7 +127,11 @@ class _Body:
         if message["type"] != "http.request":
             return message
         self._whole = not message.get("more_body", False)
-        piece = b"".join([part async for part in self._opened(message.get("body", b""))])
+        said = message.get("body", b"")
+        if self._encoding in AS_IT_IS:
+            piece = await self._taken_in(said)
+        else:
+            piece = b"".join([part async for part in self._opened(said)])
         if self._whole and self._opener is not None and self._opener.is_cut_short:
             raise Refused(DataError(f"the body is cut short: its {self._encoding} has no end"))
         if self._whole and not self.kept:
@@ -155,8 +161,7 @@ class _Body:
 
     async def _opened(self, piece: bytes) -> AsyncIterator[bytes]:
         """What a piece holds, part by part, each once there is room for it."""
-        if not piece or not self._encoding or self._encoding == "identity":
-            yield await self._taken_in(piece)
+        if not piece:
             return
         if self._opener is None:
             if self._encoding not in OPENERS:

@@ -6,7 +6,7 @@ import secrets
 import time
 from typing import Protocol
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fettle.errors import BusyError
@@ -26,6 +26,7 @@ ALWAYS = {
     "Cache-Control": "no-store",
 }
 """Headers of every answer that does not set them itself."""
+_ALWAYS = [(name.lower().encode(), value.encode()) for name, value in ALWAYS.items()]
 
 STOPPING = BusyError("the service is stopping: send this again in a moment", retry_after=5.0)
 
@@ -86,10 +87,10 @@ class _Answer:
         """Some of it."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            headers = MutableHeaders(scope=message)
-            headers["X-Request-Id"] = self._id
-            for name, value in ALWAYS.items():
-                headers.setdefault(name, value)
+            own = message["headers"] = list(message.get("headers", ()))
+            said = {name.lower() for name, _ in own}
+            own.append((b"x-request-id", self._id.encode()))
+            own.extend(header for header in _ALWAYS if header[0] not in said)
         await self._send(message)
 
 

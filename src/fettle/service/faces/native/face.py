@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from fettle.service.auth import authenticated
 from fettle.service.callers import Caller
 from fettle.service.core import Service
+from fettle.service.direct import DirectRoute
 from fettle.service.faces.native.answered import Answered
 from fettle.service.faces.native.checkpoints import add_checkpoints
 from fettle.service.faces.native.operations import add_operations
@@ -19,11 +20,11 @@ from fettle.service.wire import answer
 
 def routes(service: Service) -> APIRouter:
     """Everything under ``/v1`` that is not another face's."""
-    router = APIRouter(prefix="/v1", tags=["native"])
+    router = APIRouter(prefix="/v1", tags=["native"], route_class=DirectRoute)
     answered = Answered(service)
-    add_runs(router, service)
-    add_operations(router, service, answered)
+    add_operations(router, service, answered)  # first, since routes are looked through in this order
     add_samplers(router, service, answered)
+    add_runs(router, service)
     add_checkpoints(router, service)
     add_texts(router, service)
 
