@@ -81,12 +81,16 @@ class Draws:
         completions: list[Completion] = [completion for drawn in found for completion in drawn.completions]
         promise.seconds = sum(drawn.seconds for drawn in found)
         promise.tokens = sum(len(completion.tokens) for completion in completions)
+        self._leave(promise, pin)  # first: whoever is told may let the weights go
         self._ledger.answer(promise, completions)
 
-    def _ended(self, promise: Promise, pin: str | None, task: asyncio.Task[None]) -> None:
-        del self._tasks[promise]
-        if pin is not None:
+    def _leave(self, promise: Promise, pin: str | None) -> None:
+        """It is no longer under way."""
+        if self._tasks.pop(promise, None) is not None and pin is not None:
             self._pins.leave(pin)
+
+    def _ended(self, promise: Promise, pin: str | None, task: asyncio.Task[None]) -> None:
+        self._leave(promise, pin)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._ledger.answer(promise, error)
 

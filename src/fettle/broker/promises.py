@@ -57,8 +57,10 @@ class Promise:
         self._ticket = [None]
         self.withheld: FettleError | None = None
         """Why this process cannot tell the answer; nothing is decided, and the next one goes on with it."""
-        self._answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._loop = asyncio.get_running_loop()
+        self._answer: asyncio.Future[Any] = self._loop.create_future()
+        self._over = False
+        self._waiting: list[asyncio.Future[None]] = []
         self._keeping = keeping
 
     @property
@@ -93,8 +95,7 @@ class Promise:
             TimeoutError: it did not come in ``timeout`` seconds.
             FettleError: it is withheld.
         """
-        if not self._ended.done():
-            await asyncio.wait([self._ended], timeout=timeout)
+        await self._end(timeout)
         if self.withheld is not None:
             raise self.withheld
         if not self._answer.done():
@@ -103,8 +104,7 @@ class Promise:
 
     async def settled(self) -> None:
         """Return once the answer is there, whatever it is, or is withheld."""
-        if not self._ended.done():
-            await asyncio.wait([self._ended])
+        await self._end(None)
 
     def cancel(self) -> bool:
         """Whether it will not be carried out, or not fully: its answer is then a ``CancelledError``.
@@ -137,18 +137,38 @@ class Promise:
     def withhold(self, why: FettleError) -> None:
         """Whoever waits for the answer is told why it does not come; nobody is told that it is done."""
         self.withheld = why
-        if not self._ended.done():
-            self._ended.set_result(None)
+        self._wake()
 
     def settle(self, answer: Any) -> None:
         """Set the answer: a result, or an error."""
-        if not self._ended.done():
-            self._ended.set_result(None)
+        self._wake()  # first: nobody waits for what is noted of an answer
         if isinstance(answer, BaseException):
             self._answer.set_exception(answer)
             self._answer.exception()  # A caller that never asks has its error here, not on the console.
         else:
             self._answer.set_result(answer)
+
+    async def _end(self, seconds: float | None) -> None:
+        """Return once it is answered or withheld, at the latest after so many seconds."""
+        if self._over:
+            return
+        waiting = self._loop.create_future()
+        alarm = None if seconds is None else self._loop.call_later(seconds, _wake, waiting)
+        self._waiting.append(waiting)
+        try:
+            await waiting
+        finally:
+            if not self._over:
+                self._waiting.remove(waiting)
+            if alarm is not None:
+                alarm.cancel()
+
+    def _wake(self) -> None:
+        """Wake whoever waits: each directly, since every step of the event loop between would be waited for as well."""
+        self._over = True
+        waiting, self._waiting = self._waiting, []
+        for each in waiting:
+            _wake(each)
 
     @property
     def nbytes(self) -> int:
@@ -187,6 +207,11 @@ def bytes_of(call: Call) -> int:
 def digest_of(call: Call) -> Callable[[], str]:
     """How to come by the call's hash."""
     return lambda: call_digest(call)
+
+
+def _wake(waiting: "asyncio.Future[None]") -> None:
+    if not waiting.done():
+        waiting.set_result(None)
 
 
 def _size(answer: object) -> int:
