@@ -55,9 +55,15 @@ class Timed:
         elif scope["path"] == ADDRESS:
             await _tell(send)
         else:
-            started = moment()
-            await self._application(scope, receive, send)
-            requests.append((scope["path"], (started, moment())))
+            ended = started = moment()
+
+            async def noted(message: Any) -> None:
+                nonlocal ended
+                await send(message)
+                ended = moment()
+
+            await self._application(scope, receive, noted)
+            requests.append((scope["path"], (started, ended)))
 
 
 async def _tell(send: Any) -> None:
