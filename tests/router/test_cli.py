@@ -79,6 +79,17 @@ def test_runs_are_evaluated_and_drawn(fettle, tmp_path):
     assert (tmp_path / "a" / "evaluation.png").is_file()
 
 
+def test_a_log_is_replayed_and_its_bad_lines_are_told(fettle, tmp_path):
+    fettle("train", "--updates", 1, *SMALL, "rllm.experiment.enabled=true", "rllm.experiment.output_dir=a")
+    line = json.dumps({"observation": [0.5] * 7, "mode": "solo", "propensity": 0.5, "reward": 1.0})
+    (tmp_path / "log.jsonl").write_text("\n".join([line, "{}", *[line] * 20]))
+    code, out, err = fettle("replay", "log.jsonl", "a")
+    assert code == 0
+    assert out.startswith("21 decisions, worth 21 to this policy; 1 lines were none")
+    assert "doubly_robust" in out
+    assert err.startswith("fettle: log.jsonl:2: not an object of observation")
+
+
 def test_an_evaluation_that_a_fixed_mode_wins_fails_the_run(fettle):
     evaluated = ("rllm.evaluation.enabled=true", "rllm.evaluation.seeds=4", "rllm.evaluation.episodes=64")
     code, out, err = fettle(

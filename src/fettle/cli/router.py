@@ -136,6 +136,27 @@ def evaluate(
     print(f"drawn in {place}")
 
 
+@router.command("replay")
+def replay(
+    log: Annotated[Path, typer.Argument(help="JSONL: observation, mode, propensity, reward.")],
+    run: Annotated[Path, typer.Argument(help="A folder that a run left.")],
+) -> None:
+    """Estimate from logged decisions what a trained policy would have earned in their place, were it to draw modes."""
+    from fettle.router.policy import load_policy
+    from fettle.router.replay import effective_sample_size, estimates, read_log
+
+    policy = load_policy(run)
+    logged = read_log(log, features=len(policy.metadata["features"]))
+    for number, why in logged.malformed:
+        typer.echo(f"fettle: {log}:{number}: {why}: not counted", err=True)
+    probabilities = policy.probabilities(logged.observations)
+    worth = effective_sample_size(logged, probabilities)
+    print(f"{len(logged.rewards)} decisions, worth {worth:.0f} to this policy; {len(logged.malformed)} lines were none")
+    print(f"  {'logged':<16}{logged.rewards.mean():8.4f}")
+    for name, found in estimates(logged, probabilities).items():
+        print(f"  {name:<16}{found.mean:8.4f}   95 % [{found.low:.4f}, {found.high:.4f}]")
+
+
 def _print(names: "Sequence[str]", evaluations: "Sequence[Evaluation]") -> None:
     """A line for everyone who chose, best first, and what the policy beats."""
     for name, evaluation in zip(names, evaluations, strict=True):
