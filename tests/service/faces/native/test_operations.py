@@ -112,19 +112,21 @@ def test_documented_losses_are_told_by_their_documented_names(client, run):
     assert told["loss"] == pytest.approx(told["metrics"]["nll"])
 
 
+PAIR = {
+    "chosen_input_ids": [[5, 9, 41, 7]],
+    "rejected_input_ids": [[5, 9, 8, 2]],
+    "chosen_attention_mask": [[1, 1, 1, 1]],
+    "rejected_attention_mask": [[1, 1, 1, 1]],
+    "prompt_length": [2],
+}
+COMPARED = {"batch_data": PAIR, "loss_fn": "dpo", "loss_kwargs": {"reference_model": "tiny"}}
+
+
 def test_a_documented_loss_reads_its_reference_which_must_be_a_served_model(client, run):
-    pair = {
-        "chosen_input_ids": [[5, 9, 41, 7]],
-        "rejected_input_ids": [[5, 9, 8, 2]],
-        "chosen_attention_mask": [[1, 1, 1, 1]],
-        "rejected_attention_mask": [[1, 1, 1, 1]],
-        "prompt_length": [2],
-    }
-    body = {"batch_data": pair, "loss_fn": "dpo", "loss_kwargs": {"reference_model": "tiny"}}
-    assert computed(client, run, body)["loss"] == pytest.approx(np.log(2), rel=1e-5)
+    assert computed(client, run, COMPARED)["loss"] == pytest.approx(np.log(2), rel=1e-5)
     client.said("POST", f"/v1/runs/{run}/optim_step", {"learning_rate": 0.05})
-    assert computed(client, run, body)["loss"] < np.log(2)
-    unserved = {**body, "loss_kwargs": {"reference_model": "/etc"}}
+    assert computed(client, run, COMPARED)["loss"] < np.log(2)
+    unserved = {**COMPARED, "loss_kwargs": {"reference_model": "/etc"}}
     assert (
         "no model is served as '/etc'"
         in client.said("POST", f"/v1/runs/{run}/forward_backward", unserved, status=400)["detail"]
@@ -198,15 +200,7 @@ def test_a_checkpoint_is_named_by_its_id_and_never_by_a_folder(client, run, shar
 
 
 def test_what_a_reference_says_is_charged_to_the_run_as_its_own_readings_are(client, run):
-    pair = {
-        "chosen_input_ids": [[5, 9, 41, 7]],
-        "rejected_input_ids": [[5, 9, 8, 2]],
-        "chosen_attention_mask": [[1, 1, 1, 1]],
-        "rejected_attention_mask": [[1, 1, 1, 1]],
-        "prompt_length": [2],
-    }
-    body = {"batch_data": pair, "loss_fn": "dpo", "loss_kwargs": {"reference_model": "tiny"}}
-    computed(client, run, body)
+    computed(client, run, COMPARED)
     counted = {row["kind"]: row for row in client.said("GET", f"/v1/usage?run={run}")["rows"]}
     assert (counted["forward"]["tokens"], counted["forward_backward"]["tokens"]) == (8, 8)
     assert counted["forward"]["seconds"] > 0
