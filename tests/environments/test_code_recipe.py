@@ -6,21 +6,10 @@ from pathlib import Path
 from fettle.cli.train import new_run
 from fettle.config.load import load
 from fettle.tracking import read_metrics
+from tests.environments.shorter import shorter
 
 RECIPE = Path(__file__).parents[2] / "configs" / "code-grpo.yaml"
-SHORTER = [
-    "stages.0.policy.model={type: tiny, hidden: 32, layers: 1, heads: 2}",
-    "stages.0.data.size=64",
-    "stages.0.data.tasks.heldout=6",
-    "stages.0.steps=2",
-    "stages.0.batch_size=8",
-    "stages.1.environments=[{type: code, problems: {max_steps: 2, tests: 4}, system: null, heldout: 6}]",
-    "stages.1.steps=2",
-    "stages.1.groups_per_step=2",
-    "stages.1.group_size=2",
-    "stages.1.sampling.max_tokens=8",
-    "stages.1.evaluation.tasks=6",
-]
+SHORTER = shorter("{type: code, problems: {max_steps: 2, tests: 4}, system: null, heldout: 6}")
 
 
 def test_the_recipe_runs_what_is_written(tmp_path):
