@@ -1,10 +1,9 @@
 """The command line, run for real: in this process where it can be, and as a process where that is the point."""
 
 import io
-import resource
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -130,17 +129,6 @@ def furnished(folder: Path) -> Path:
     rows = (f'{{"prompt": "What is {n} and {n + 1}?", "answer": "{2 * n + 1}"}}\n' for n in range(12))
     (folder / "questions.jsonl").write_text("".join(rows))
     return folder
-
-
-@contextmanager
-def full_disk(room: int = 4096) -> Iterator[None]:
-    """The operating system refuses what goes beyond so many bytes of any one file."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.fixture

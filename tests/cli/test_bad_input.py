@@ -5,8 +5,7 @@ import shutil
 import pytest
 
 from fettle.chat import load_tokenizer
-
-from .conftest import full_disk
+from tests.disks import full_disk
 
 REWARD = "environments.0.reward={}"
 

@@ -4,7 +4,6 @@ import io
 import json
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from contextlib import redirect_stderr
@@ -19,6 +18,7 @@ from fettle.engine.local import make_tiny_model
 from fettle.environments import suite
 from fettle.rollouts.trajectories import recorded
 from fettle.types import Completion, Failed, Message, Task, Trajectory, Turn
+from tests.forked import Forked
 
 from .conftest import Ended, furnished, typed
 
@@ -234,8 +234,7 @@ def test_nothing_that_was_over_is_lost_when_it_is_interrupted(tmp_path):
     (desk / "patient.py").write_text(WAITING)
     options = ("--model", "tiny", "--out", "all.jsonl", "--tasks", "140", "--samples", "2")
     command = ["collect", "tiny.yaml", "environments.0.reward=patient:reward", *options]
-    start = [sys.executable, "-c", "from fettle.cli import main; main()", *command]
-    with subprocess.Popen(start, cwd=desk, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with Forked(*command, cwd=desk) as process:
         while not (desk / "waiting").exists():
             assert process.poll() is None, process.stderr.read()
             time.sleep(0.05)

@@ -3,7 +3,6 @@
 import json
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -15,8 +14,10 @@ import pytest
 
 from fettle.tracking import list_runs
 from fettle.tracking.claim import claim
+from tests.disks import full_disk
+from tests.forked import Forked
 
-from .conftest import Ended, full_disk, furnished, trained, typed
+from .conftest import Ended, furnished, trained, typed
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX")
 
@@ -24,10 +25,9 @@ STOPPING = "fettle: stopping after this step, with a checkpoint; Ctrl-C again en
 
 
 @contextmanager
-def waiting(*arguments: str, desk: Path) -> Iterator[subprocess.Popen[str]]:
+def waiting(*arguments: str, desk: Path) -> Iterator[Forked]:
     """A process that trains, and now waits in the reward of its third step until there is a file named ``go``."""
-    command = [sys.executable, "-c", "from fettle.cli import main; main()", "train", *arguments]
-    with subprocess.Popen(command, cwd=desk, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with Forked("train", *arguments, cwd=desk) as process:
         try:
             while not (desk / "waiting").exists():
                 assert process.poll() is None, process.stderr.read()

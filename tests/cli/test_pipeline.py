@@ -1,11 +1,7 @@
 """``fettle pipeline``: three stages in a row, killed and gone on with, and one table at the end."""
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -14,10 +10,9 @@ import yaml
 
 from fettle.config.load import load
 from fettle.tracking import list_runs, read_metrics
+from tests.forked import Forked
 
 from .conftest import furnished, typed
-
-START = "from fettle.cli import main; main()"
 
 RECIPE = """\
 type: pipeline
@@ -131,12 +126,11 @@ def test_a_pipeline_that_is_killed_in_its_second_stage_goes_on_to_the_same_diges
     folder.mkdir()
     shutil.copy(aside / "config.yaml", folder)
     again = ["pipeline", "--resume", f"runs/{folder.name}"]
-    process = subprocess.Popen([sys.executable, "-c", START, *again], cwd=desk, stderr=subprocess.DEVNULL)
-    while not list(folder.glob("judge/checkpoints/step-00000[1-9]")):
-        assert process.poll() is None
-        time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    with Forked(*again, cwd=desk) as process:
+        while not list(folder.glob("judge/checkpoints/step-00000[1-9]")):
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.kill()
     try:
         assert json.loads((folder / "pipeline.json").read_text())["stages"]["judge"]["left"] is None
         assert list_runs(desk / "runs")[0].status == "interrupted"

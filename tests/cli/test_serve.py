@@ -111,7 +111,7 @@ def test_settings_that_cannot_be_end_it_with_a_sentence(arguments, said, tmp_pat
 
 
 def test_a_signal_ends_it_once_what_was_taken_in_is_done(tmp_path, model):
-    service = Spawned(tmp_path / "state", model, "--insecure-no-auth").start()
+    service = Spawned(tmp_path / "state", model, "--insecure-no-auth", within=["env"]).start()
     try:
         with service.client() as client:
             run = client.new_run(lora={"rank": 4})

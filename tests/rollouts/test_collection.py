@@ -8,7 +8,7 @@ from fettle.errors import ConfigError, DataError, StorageError
 from fettle.rollouts.collection import Collection
 from fettle.rollouts.trajectories import recorded
 from fettle.types import Completion, Failed, Message, Task, Trajectory, Turn
-from tests.cli.conftest import full_disk
+from tests.disks import full_disk
 
 TASK = Task((Message("user", "?"),), {"answer": "!"}, "test")
 SETTINGS = {"model": "tiny", "seed": 0}

@@ -1,7 +1,6 @@
 """A real service: in a thread of this process, or as a process of its own that can be killed."""
 
 import asyncio
-import os
 import re
 import resource
 import signal
@@ -22,6 +21,7 @@ from fettle.frames import MEDIA_TYPE, packed, unpacked
 from fettle.service.app import app_of
 from fettle.service.connections import bound, server_of
 from fettle.service.core import Service
+from tests.forked import Forked
 
 PATIENCE_S = 60.0
 NAME = "tiny"
@@ -144,7 +144,7 @@ async def _serve(config: ServiceConfig, begun: Begun, layers: Layers) -> None:
 class Spawned:
     """``fettle serve`` as a process, which can be killed and started again on the same state folder and port.
 
-    ``within`` is a command that runs the one that is put after it.
+    ``within`` is a command that runs the one that is put after it; without it, the process is a fork.
     """
 
     def __init__(self, state: Path, model: str, *arguments: str, within: Sequence[str] = ()) -> None:
@@ -157,17 +157,19 @@ class Spawned:
         self._arguments = arguments
         self._within = within
         self._port = 0
-        self._process: subprocess.Popen[str] | None = None
+        self._process: subprocess.Popen[str] | Forked | None = None
         self._log = (state.parent / f"{state.name}.log").open("a")
 
     def start(self) -> "Spawned":
         """Start it, and return once it listens."""
-        command = [*self._within, sys.executable, "-c", "from fettle.cli import main; main()", "serve"]
-        command += ["--model", f"{NAME}={self._model}", "--alias", f"{ALIAS}={NAME}"]
-        command += ["--state", str(self.state), "--port", str(self._port), *self._arguments]
-        command += ["engine.threads=1", "engine.device=cpu"]
-        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self._log, text=True, env=environment)
+        arguments = ["serve", "--model", f"{NAME}={self._model}", "--alias", f"{ALIAS}={NAME}"]
+        arguments += ["--state", str(self.state), "--port", str(self._port), *self._arguments]
+        arguments += ["engine.threads=1", "engine.device=cpu"]
+        if self._within:
+            command = [*self._within, sys.executable, "-c", "from fettle.cli import main; main()", *arguments]
+            self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self._log, text=True)
+        else:
+            self._process = Forked(*arguments, complaints=Path(self._log.name))
         assert self._process.stdout is not None
         for line in self._process.stdout:
             if found := re.search(r"the first key, an admin's, is in (.+): take it", line):

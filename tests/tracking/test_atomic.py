@@ -4,6 +4,7 @@ import pytest
 
 from fettle.errors import StorageError
 from fettle.tracking import write_atomically
+from tests.disks import full_disk
 
 
 @pytest.mark.parametrize("contents", ["a new recipe: ü\r\n", b"\x89PNG\x00", ""])
@@ -15,11 +16,11 @@ def test_it_replaces_what_was_there_and_leaves_nothing_else(tmp_path, contents):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_full_disk_leaves_what_was_there(tmp_path, files_no_longer_than):
+def test_a_full_disk_leaves_what_was_there(tmp_path):
     path = tmp_path / "file"
     write_atomically(path, "what was there")
     with (
-        files_no_longer_than(100),
+        full_disk(room=100),
         pytest.raises(StorageError, match=r"file could not be written \(File too large\): see"),
     ):
         write_atomically(path, "x" * 1000)

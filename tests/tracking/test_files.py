@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from fettle.errors import StorageError
 from fettle.tracking import FileTracker, RunFolder, Transcript, read_metrics
 from fettle.types import Message
+from tests.disks import full_disk
 
 
 @pytest.fixture
@@ -108,9 +109,9 @@ def test_a_full_disk_is_one_sentence_and_closing_is_quiet(folder):
     tracker.close()
 
 
-def test_a_row_that_did_not_fit_leaves_those_before_it_and_after_it(folder, tracker, files_no_longer_than):
+def test_a_row_that_did_not_fit_leaves_those_before_it_and_after_it(folder, tracker):
     tracker.log(1, {"loss": 0.5})
-    with files_no_longer_than(folder.metrics_path.stat().st_size + 10), pytest.raises(StorageError):
+    with full_disk(room=folder.metrics_path.stat().st_size + 10), pytest.raises(StorageError):
         tracker.log(2, {"loss": 0.5})
     assert logged(folder) == [(1, 0.5)]
     tracker.log(2, {"loss": 0.25})

@@ -12,7 +12,7 @@ from fettle.engine.local.checkpoint import verify, writing
 from fettle.engine.local.model import load_model
 from fettle.engine.local.policy import LocalPolicy
 from fettle.errors import StorageError
-from tests.cli.conftest import full_disk
+from tests.disks import full_disk
 
 
 def test_a_full_disk_is_one_sentence_and_the_checkpoint_before_survives(tiny, tmp_path):
