@@ -47,6 +47,9 @@ def test_a_type_is_tried_here(fettle):
         (("serve", "arithmetic", "--host", "0.0.0.0"), "which others can reach"),
         (("serve", "arithmetic", "--token-file", "none"), "cannot be read"),
         (("serve", "arithmetic", "environments.arithmetic.digits=0"), "digits"),
+        (("serve", "arithmetic", "environments.arithmetic.digitz=3"), "did you mean 'environments.arithmetic.digits'?"),
+        (("serve", "debate"), "debate: games of several players are not served"),
+        (("check", "debate"), "debate is a game of several players"),
         (
             ("serve", "arithmetic", "environments.arithmetic.heldout=5000", "environments.arithmetic.digits=1"),
             "hold out",

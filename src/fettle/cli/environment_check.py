@@ -22,7 +22,10 @@ async def checked(config: EnvironmentConfig, *, reply: str, episodes: int) -> No
     """
     made = suite(config)
     if isinstance(made, GameSuite):
-        raise ConfigError(f"{config.type} is a game of several players: fettle environments check plays one")
+        raise ConfigError(
+            f"{config.type} is a game of several players, and this plays environments of one: "
+            f"let a model play it, by fettle collect {config.type} --model MODEL --out FILE"
+        )
     held = made.heldout_tasks()
     print(f"{made.name}: {len(held)} held-out tasks; the first: {_shown(held[0])}")
     began = time.perf_counter()

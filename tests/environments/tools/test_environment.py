@@ -113,7 +113,7 @@ async def test_one_call_too_many_cuts_the_episode_short():
     ("made", "why"),
     [
         (ToolCall("c", "", "oops"), "Error: that was no call: write one JSON object with a name and arguments."),
-        (call("calculater", expression="1"), "Error: there is no tool 'calculater'; did you mean calculator?."),
+        (call("calculater", expression="1"), "Error: there is no tool 'calculater'; did you mean calculator?"),
         (call("zzz"), "Error: there is no tool 'zzz': use calculator."),
         (ToolCall("c", "calculator", "{"), "Error: the arguments of calculator are no JSON."),
         (

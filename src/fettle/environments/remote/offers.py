@@ -97,7 +97,7 @@ def offer(config: EnvironmentConfig, *, max_heldout: int) -> Offer:
             raise ConfigError(f"heldout is {asked}, and this server holds out {max_heldout} tasks at most")
         made = suite(type(config).model_validate({**config.model_dump(), **settings}))
         if isinstance(made, GameSuite):
-            raise ConfigError(f"{config.type} is a game of several players, and environments of one are served")
+            raise ConfigError("games of several players are not served: name it in the recipe, and it is played there")
         return made
 
     return Offer(config.type, names, make)

@@ -98,7 +98,8 @@ class ToolEnvironment:
             text = await self._ran(call)
         except ToolMistake as mistake:
             self._mistakes += 1
-            text = f"Error: {mistake}."
+            told = str(mistake)
+            text = f"Error: {told}" if told.endswith("?") else f"Error: {told}."
         text = text.encode(errors="replace").decode()  # half a surrogate pair is nothing that a template can write
         cut = self._result_characters
         return text if len(text) <= cut else f"{text[:cut]} (cut: {len(text)} characters in all)"
