@@ -1,0 +1,215 @@
+"""The documented entrance to the routing policy: its names and signatures, over ``fettle.router``."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, TypeVar
+
+import numpy as np
+
+from fettle.config import load_as
+from fettle.config.router import (
+    RLLM,
+    CircuitBreakers,
+    LegacySimulator,
+    RouterConfig,
+    RouterPPO,
+    RouterRewardWeights,
+    RouterTrainer,
+)
+from fettle.errors import ConfigError, did_you_mean
+from fettle.router.modes import MODES, CollaborationMode, CollaborationPolicy
+from fettle.router.nouns import SIGNS
+from fettle.router.simulators import simulator_of
+from fettle.router.training import Row, train
+from fettle.types import Floats
+
+Settings = TypeVar("Settings", bound="PPOParams | RewardWeights")
+
+
+@dataclass(frozen=True, slots=True)
+class PPOParams:
+    """The ten settings of PPO, with the documented defaults of Python, whose batches are smaller than the file's."""
+
+    rollout_length: int = 256
+    mini_batch_size: int = 64
+    update_epochs: int = 4
+    gamma: float = 0.99
+    gae_lambda: float = 0.95
+    clip_coef: float = 0.2
+    value_loss_coef: float = 0.5
+    entropy_coef: float = 0.01
+    learning_rate: float = 3e-4
+    max_grad_norm: float = 1.0
+
+    @classmethod
+    def from_dict(cls, given: Mapping[str, Any]) -> "PPOParams":
+        """These settings, and the defaults of those that are missing.
+
+        Raises:
+            ConfigError: a name is not known.
+        """
+        return _from_dict(cls, given)
+
+
+@dataclass(frozen=True, slots=True)
+class RewardWeights:
+    """What the terms of a reward are multiplied by; the last three count against it."""
+
+    throughput: float = 1.0
+    reliability: float = 0.5
+    latency: float = 0.75
+    collaboration_cost: float = 0.1
+    violation: float = 1.0
+
+    @classmethod
+    def from_dict(cls, given: Mapping[str, Any]) -> "RewardWeights":
+        """These weights, and the defaults of those that are missing.
+
+        Raises:
+            ConfigError: a name is not known.
+        """
+        return _from_dict(cls, given)
+
+
+def _from_dict(cls: type[Settings], given: Mapping[str, Any]) -> Settings:
+    known = [field.name for field in fields(cls)]
+    for name in given:
+        if name not in known:
+            raise ConfigError(f"{cls.__name__} has no {name!r}, only {', '.join(known)}{did_you_mean(name, known)}")
+    return cls(**given)
+
+
+class RouterEnv:
+    """The documented dynamics, one episode at a time. Simulated; working alone is best in every state of it."""
+
+    def __init__(self, reward_weights: RewardWeights | None = None, *, seed: int = 0, episode_length: int = 64) -> None:
+        self._weights = reward_weights or RewardWeights()
+        self._simulator = simulator_of(LegacySimulator())
+        self._rng = np.random.default_rng(seed)
+        self._length = episode_length
+        self._state: dict[str, Any] = {}
+        self._at = 0
+
+    def reset(self) -> Floats:
+        """The observation [4] that an episode begins with."""
+        self._state, self._at = self._simulator.start(1, self._rng), 0
+        return self._observation()
+
+    def step(self, action: int) -> tuple[Floats, float, bool, dict[str, Any]]:
+        """The next observation, the reward, whether the time is up, and ``metrics``, ``mode`` and ``step``.
+
+        Raises:
+            ConfigError: there is no such action, or no episode is under way.
+        """
+        if not self._state:
+            raise ConfigError("no episode is under way: call reset() first")
+        if not 0 <= action < len(MODES):
+            raise ConfigError(f"action is {action}: it must be 0 to {len(MODES) - 1}")
+        self._state, terms = self._simulator.step(self._state, np.array([action]), self._rng)
+        self._at += 1
+        metrics = {name: float(values[0]) for name, values in terms.items()}
+        info = {"metrics": metrics, "mode": str(MODES[action]), "step": self._at, "simulated": True}
+        observation, done = self._observation(), self._at == self._length
+        if done:
+            self._state = {}
+        return observation, compute_reward(metrics, self._weights), done, info
+
+    def _observation(self) -> Floats:
+        found: Floats = self._simulator.observations(self._state)[0]
+        return found
+
+
+def compute_reward(metrics: Mapping[str, float], weights: RewardWeights) -> float:
+    """The weighted sum; a missing term counts as 0, and ``violation_penalty`` is another name of ``violation``."""
+    known = {**metrics, "violation": metrics.get("violation", metrics.get("violation_penalty", 0.0))}
+    return float(sum(sign * getattr(weights, name) * known.get(name, 0.0) for name, sign in SIGNS.items()))
+
+
+class RouterPPOAdapter:
+    """PPO in the documented dynamics, one episode at a time, in memory: nothing is written."""
+
+    def __init__(
+        self,
+        params: PPOParams | None = None,
+        reward_weights: RewardWeights | None = None,
+        *,
+        seed: int = 0,
+        episode_length: int = 64,
+    ) -> None:
+        """
+        Raises:
+            ConfigError: a setting cannot be what it is.
+        """
+        ppo, weights = asdict(params or PPOParams()), asdict(reward_weights or RewardWeights())
+        given = [f"ppo.{name}={value!r}" for name, value in ppo.items()]
+        given += [f"reward_weights.{name}={value!r}" for name, value in weights.items()]
+        checked = load_as(RLLM, None, [*given, f"trainer.seed={seed}", f"trainer.episode_length={episode_length}"])
+        self._ppo: RouterPPO = checked.ppo
+        self._weights: RouterRewardWeights = checked.reward_weights
+        self._trainer = checked.trainer
+
+    def train(self, num_updates: int) -> dict[str, Any]:
+        """``history``, a row for each update, and ``policy_state``, arrays by name.
+
+        Making this object and calling this is the opting in: no switch is asked for.
+        """
+        history: list[Row] = []
+        trainer = {**self._trainer.model_dump(), "enabled": True, "updates": num_updates, "parallel": 1}
+        rllm = RLLM(
+            enabled=True,
+            trainer=RouterTrainer(**{**trainer, "target_kl": None}),
+            ppo=self._ppo,
+            reward_weights=self._weights,
+            simulator=LegacySimulator(),
+            breakers=CircuitBreakers(enabled=False),
+        )
+        trained = train(RouterConfig(rllm=rllm), told=history.append)
+        return {"history": [dict(row) for row in history], "policy_state": trained.policy}
+
+
+def ppo_train(
+    params: PPOParams, reward_weights: RewardWeights, num_updates: int, *, seed: int = 0, episode_length: int = 64
+) -> dict[str, Any]:
+    """What a ``RouterPPOAdapter`` of these trains."""
+    return RouterPPOAdapter(params, reward_weights, seed=seed, episode_length=episode_length).train(num_updates)
+
+
+Agent = TypeVar("Agent")
+
+
+class Router:
+    """Holds a list of agents to the rule of one mode."""
+
+    def __init__(self, mode: CollaborationMode | str) -> None:
+        """
+        Raises:
+            ConfigError: there is no such mode.
+        """
+        if mode not in MODES:
+            raise ConfigError(f"there is no mode {mode!r}, only {', '.join(MODES)}{did_you_mean(mode, MODES)}")
+        self.mode = CollaborationMode(mode)
+
+    def route(self, agents: Sequence[Agent]) -> Sequence[Agent]:
+        """The agents, if the mode can work with as many.
+
+        Raises:
+            ValueError: it cannot, as documented.
+        """
+        try:
+            CollaborationPolicy.enforce(self.mode, len(agents))
+        except ConfigError as error:
+            raise ValueError(error.message) from error
+        return agents
+
+
+__all__ = [
+    "CollaborationMode",
+    "CollaborationPolicy",
+    "PPOParams",
+    "RewardWeights",
+    "Router",
+    "RouterEnv",
+    "RouterPPOAdapter",
+    "compute_reward",
+    "ppo_train",
+]
