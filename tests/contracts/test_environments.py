@@ -16,14 +16,20 @@ from fettle.config import (
     Debate,
     Dialogue,
     EnvironmentConfig,
+    Gymnasium,
     Mathematics,
+    OpenEnv,
+    Plugin,
     ReasoningGym,
     Remote,
     Tools,
+    Verifiers,
 )
 from fettle.environments import ENVIRONMENTS, GameSuite, Suite, suite
 from fettle.errors import EnvironmentFault
 from fettle.types import Message, Task
+from tests.environments.adapters.installed import COUNTING, LETTERS, installed
+from tests.environments.adapters.openenv_server import openenv_server
 
 MANY = 40
 """Replies after which an episode has to be over, whatever they say."""
@@ -77,6 +83,31 @@ def served(_: Path) -> Iterator[EnvironmentConfig]:
         yield found.remote("arithmetic", heldout=40)
 
 
+@contextmanager
+def taskset(folder: Path) -> Iterator[EnvironmentConfig]:
+    """A taskset of verifiers, installed."""
+    with installed(folder / "packages", "letters_taskset", LETTERS):
+        yield Verifiers(taskset="letters-taskset", settings={"size": 400}, scoring="here", heldout=40)
+
+
+@contextmanager
+def plugged_in(folder: Path) -> Iterator[EnvironmentConfig]:
+    """An environment of another package, installed."""
+    with installed(folder / "packages", "counting_world", COUNTING, {"counting": "counting_world:suite"}):
+        yield Plugin(name="counting", heldout=40)
+
+
+@contextmanager
+def held(_: Path) -> Iterator[EnvironmentConfig]:
+    """An environment that an OpenEnv server holds, in a process of its own."""
+    with openenv_server() as url:
+        yield OpenEnv(url=url, observation_field="shown", heldout=40, turns=20)
+
+
+def reply_of_letters(task: Task) -> Sequence[str]:
+    return (str(task.data["task"]["answer"]),)
+
+
 PRODUCTS = [{"prompt": f"{a} * {b} =", "answer": a * b} for a in range(2, 30) for b in range(2, 30)]
 NUMBERS = [{"assistant": "Find out the number.", "user": f"It is {n}.", "answer": n} for n in range(2000)]
 
@@ -88,6 +119,10 @@ SUITES = {
     Code: Row(fixed(Code(heldout=40)), plant="answer"),
     Remote: Row(served),
     Tools: Row(fixed(Tools(heldout=40)), tagged),
+    Verifiers: Row(taskset, reply_of_letters),
+    Gymnasium: Row(fixed(Gymnasium(environment="Taxi-v4", heldout=40, turns=20))),
+    OpenEnv: Row(held),
+    Plugin: Row(plugged_in, tagged),
 }
 
 GAMES = {

@@ -55,7 +55,9 @@ class Clone:
         """What pip was asked to install, in order, less what it is told every time."""
         lines = self.notes.read_text().splitlines()
         return [
-            line.partition(" -c constraints.txt ")[2].replace("--build-constraint constraints.txt ", "")
+            line.partition(" -c constraints.txt ")[2]
+            .replace("--build-constraint constraints.txt ", "")
+            .replace(str(self.path), "{clone}")
             for line in lines
         ]
 
@@ -66,7 +68,11 @@ def clone(root, tmp_path):
 
 
 FOR_A_RUN = ["--upgrade pip", "--no-index --no-deps torch==2.13.0", "-e .[server]", "-e .[gym]"]
-TOOLS = ["-e .[server,s3,otel,math,remote,adapters,tools,view] --group dev", "-e .[peers]"]
+OPENENV = (
+    "--upgrade --no-deps --target {clone}/.venv/openenv openenv-core==0.3.0 fastmcp-slim==4.1.2 py-key-value-aio==0.4.4"
+    " authlib==1.9.9 joserfc==1.8.0 cachetools==8.0.1 exceptiongroup==1.3.1"
+)
+TOOLS = ["-e .[server,s3,otel,math,remote,adapters,tools,view] --group dev", "-e .[peers]", OPENENV]
 EVERYTHING = FOR_A_RUN + TOOLS
 
 
@@ -173,10 +179,17 @@ def test_without_a_compiler_one_line_says_so_and_the_command_runs(clone):
     assert result.stdout.splitlines()[-1] == "ran"
 
 
+def test_without_a_server_to_talk_to_one_line_says_so_and_the_command_runs(clone):
+    result = clone.run("echo", "ran", FAIL_AT="openenv-core")
+    assert result.returncode == 0
+    assert "no OpenEnv server" in result.stdout.splitlines()[-2]
+    assert result.stdout.splitlines()[-1] == "ran"
+
+
 def test_without_anybody_to_compare_with_one_line_says_so_and_the_command_runs(clone):
     result = clone.run("echo", "ran", FAIL_AT="[peers]")
     assert result.returncode == 0
-    assert "no TRL" in result.stdout.splitlines()[-2]
+    assert "no TRL" in result.stdout.splitlines()[-3]
     assert result.stdout.splitlines()[-1] == "ran"
 
 

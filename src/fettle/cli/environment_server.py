@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from fettle.cli.exits import INTERRUPTED
+from fettle.cli.worlds import settings_named, types_of_worlds
 from fettle.config import EnvironmentServerConfig
 from fettle.config.load import load_as
+from fettle.environments.plugins import plugins
 from fettle.environments.remote.generation import Generator
 from fettle.environments.remote.server import EnvironmentServer
-from fettle.environments.table import ENVIRONMENTS
 from fettle.errors import ConfigError, did_you_mean
 from fettle.service.logs import log_to
 
@@ -25,14 +26,19 @@ def settings_of(names: Sequence[str], config: Path | None, given: Mapping[str, A
     Raises:
         ConfigError: a setting is wrong, or nothing is to be served.
     """
-    kinds = [str(kind.model_fields["type"].default) for kind in ENVIRONMENTS]
+    kinds = [*types_of_worlds(), *plugins()]
     if not names and config is None:
         raise ConfigError(f"name what to serve, such as arithmetic; there are {', '.join(kinds)}")
     for name in names:
         if "=" not in name and name not in kinds:
             near = did_you_mean(name, kinds)
             raise ConfigError(f"there is no type of environments {name!r}, only {', '.join(kinds)}{near}")
-    types = [f"environments.{name}.type={name}" for name in names if "=" not in name]
+    types = [
+        f"environments.{name}.{key}={value}"
+        for name in names
+        if "=" not in name
+        for key, value in (settings_named(name) or {}).items()
+    ]
     overrides = [name for name in names if "=" in name]
     options = [
         f"{name}={json.dumps(str(value) if isinstance(value, Path) else value)}"

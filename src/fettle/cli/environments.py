@@ -6,20 +6,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fettle.cli.environment_new import new
 from fettle.cli.train import Overrides
-from fettle.errors import ConfigError
+from fettle.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
     from fettle.config import EnvironmentConfig, Remote
 
-environments = typer.Typer(help="Serve environments over gRPC, list them, and try one.", no_args_is_help=True)
+environments = typer.Typer(help="Serve environments over gRPC, list them, try one, write one.", no_args_is_help=True)
+environments.command("new")(new)
 
 TokenVariable = Annotated[str | None, typer.Option(help="Environment variable that holds the token.")]
 TokenFile = Annotated[Path | None, typer.Option(help="File that holds the token.")]
 Authorities = Annotated[
     Path | None, typer.Option("--tls", help="Speak TLS, with a server whose certificate one of these has signed; PEM.")
 ]
-LINE = "{:<24}{:<21}{}"
+LINE = "{:<24}{:<22}{}"
 REPLY = "<answer>0</answer>"
 PATIENCE = 5.0
 """Seconds for which somebody at a terminal waits for a server that is away."""
@@ -72,11 +74,7 @@ def show(
 ) -> None:
     """List the environments of a server, or the types there are."""
     if address is None:
-        from fettle.environments.table import ENVIRONMENTS, EXTRAS
-
-        for kind in ENVIRONMENTS:
-            needs = f"needs fettle[{EXTRAS[kind]}]" if kind in EXTRAS else ""
-            print(LINE.format(kind.model_fields["type"].default, needs, (kind.__doc__ or "").partition("\n")[0]))
+        _show_types()
         return
     try:
         from fettle.environments.remote.client import offered
@@ -84,6 +82,24 @@ def show(
         raise _without_extra(error) from error
     for each in offered(_remote(address, "-", token_variable, token_file, tls)):
         print(LINE.format(each.environment_id, each.environment_type, ", ".join(each.settings)))
+
+
+def _show_types() -> None:
+    from fettle.environments.plugins import described, plugins
+    from fettle.environments.table import ENVIRONMENTS, EXTRAS
+
+    for kind in ENVIRONMENTS:
+        needs = f"needs fettle[{EXTRAS[kind]}]" if kind in EXTRAS else ""
+        print(LINE.format(kind.model_fields["type"].default, needs, (kind.__doc__ or "").partition("\n")[0]))
+    for name, points in plugins().items():
+        for point in points:
+            try:
+                function, settings = described(point)
+                says = (function.__doc__ or "").partition("\n")[0] or point.value
+                says += f" ({', '.join(settings.model_fields)})" if settings.model_fields else ""
+            except ConfigError as error:
+                says = error.message
+            print(LINE.format(name, f"of {point.dist.name if point.dist else point.module}", says))
 
 
 @environments.command("check")
@@ -109,10 +125,18 @@ def check(
 
 
 def _local(kind: str, overrides: list[str]) -> "EnvironmentConfig":
+    from fettle.cli.worlds import settings_named, types_of_worlds
     from fettle.config import EnvironmentServerConfig
     from fettle.config.load import load_as
+    from fettle.environments.plugins import plugins
 
-    laid_over = [f"environments.it.type={kind}", *(f"environments.it.{each}" for each in overrides)]
+    named = settings_named(kind)
+    if named is None:
+        known = [*types_of_worlds(), *plugins()]
+        near = did_you_mean(kind, known)
+        raise ConfigError(f"there is no environment {kind!r}, only {', '.join(known)}{near}")
+    given = [f"{key}={value}" for key, value in named.items()]
+    laid_over = [f"environments.it.{each}" for each in (*given, *overrides)]
     return load_as(EnvironmentServerConfig, None, laid_over).environments["it"]
 
 

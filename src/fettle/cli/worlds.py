@@ -1,6 +1,6 @@
 """What is played: the last run of a recipe, or one environment of the table by its name."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from fettle.config.arguments import settings_from
 from fettle.config.keys import key_from
 from fettle.config.load import load, load_as
 from fettle.environments import ENVIRONMENTS
+from fettle.environments.plugins import plugins
 from fettle.errors import ConfigError, did_you_mean
 
 RECIPES = (".yaml", ".yml")
@@ -90,13 +91,26 @@ def scored(run: RLRun, **settings: Any) -> RLRun:
     return settings_from("the command line", RLRun, {**dict(run), "evaluation": evaluation})
 
 
+def types_of_worlds() -> Mapping[str, type[EnvironmentConfig]]:
+    """The classes of environments by what recipes call them."""
+    return {kind.model_fields["type"].default: kind for kind in ENVIRONMENTS}
+
+
+def settings_named(name: str) -> Mapping[str, str] | None:
+    """What a name stands for in a recipe: a type, or what a package brings; None where it is neither's."""
+    if name in types_of_worlds():
+        return {"type": name}
+    return {"type": "plugin", "name": name} if name in plugins() else None
+
+
 def _environment(name: str, overrides: Sequence[str]) -> EnvironmentConfig:
-    kinds = {kind.model_fields["type"].default: kind for kind in ENVIRONMENTS}
-    if name not in kinds:
-        known = ", ".join(sorted(kinds))
+    kinds, settings = types_of_worlds(), settings_named(name)
+    if settings is None:
+        known = [*sorted(kinds), *plugins()]
         raise ConfigError(
-            f"{name} is neither a recipe nor an environment: use a YAML file, or one of {known}"
-            f"{did_you_mean(name, kinds)}"
+            f"{name} is neither a recipe nor an environment: use a YAML file, or one of {', '.join(known)}"
+            f"{did_you_mean(name, known)}"
         )
-    environment: EnvironmentConfig = load_as(kinds[name], None, [f"type={name}", *overrides])
+    given = [f"{key}={value}" for key, value in settings.items()]
+    environment: EnvironmentConfig = load_as(kinds[settings["type"]], None, [*given, *overrides])
     return environment

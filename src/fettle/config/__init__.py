@@ -1,5 +1,6 @@
 """Every knob, declared once: the Python argument, the YAML key, the dotted override and the reference page."""
 
+from fettle.config.adapters import Gymnasium, OpenEnv, Plugin, Verifiers
 from fettle.config.base import Frozen
 from fettle.config.coding import Code, ListedProblems, MadeProblems
 from fettle.config.credit import (
@@ -151,6 +152,7 @@ __all__ = [
     "FixedLength",
     "Frozen",
     "FrozenPlayer",
+    "Gymnasium",
     "HTTPServer",
     "HardLimit",
     "HeldoutLoss",
@@ -175,12 +177,14 @@ __all__ = [
     "MathematicsFile",
     "ModelJudge",
     "Monitor",
+    "OpenEnv",
     "Overlong",
     "OwnPlayer",
     "PastPlayer",
     "Pipeline",
     "Planning",
     "PlayerConfig",
+    "Plugin",
     "PolicyLoss",
     "PolicyLossConfig",
     "PolicySpec",
@@ -230,6 +234,7 @@ __all__ = [
     "Tools",
     "TrustRegion",
     "Value",
+    "Verifiers",
     "WorkedCalls",
     "WorkedCode",
     "WorkedDebates",

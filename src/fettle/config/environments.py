@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue, model_validator
 
+from fettle.config.adapters import Gymnasium, OpenEnv, Plugin, Verifiers
 from fettle.config.coding import Code
 from fettle.config.games import Debate, Dialogue
 from fettle.config.judge import JudgedReward, check_judge
@@ -92,7 +93,19 @@ class JSONL(Rewarded):
 
 
 EnvironmentConfig = Annotated[
-    ReasoningGym | Arithmetic | JSONL | Mathematics | Code | Tools | Debate | Dialogue | Remote,
+    ReasoningGym
+    | Arithmetic
+    | JSONL
+    | Mathematics
+    | Code
+    | Tools
+    | Debate
+    | Dialogue
+    | Remote
+    | Verifiers
+    | Gymnasium
+    | OpenEnv
+    | Plugin,
     Field(discriminator="type"),
 ]
 """An environment by its type."""

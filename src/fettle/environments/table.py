@@ -12,11 +12,15 @@ from fettle.config import (
     Debate,
     Dialogue,
     EnvironmentConfig,
+    Gymnasium,
     Mathematics,
+    OpenEnv,
+    Plugin,
     ReasoningGym,
     Remote,
     Rewarded,
     Tools,
+    Verifiers,
 )
 from fettle.environments.base import GameSuite, Suite
 from fettle.environments.rewarded import RewardedSuite
@@ -33,11 +37,17 @@ ENVIRONMENTS: Mapping[type[EnvironmentConfig], str] = MappingProxyType(
         ReasoningGym: "fettle.environments.reasoning_gym:suite",
         Remote: "fettle.environments.remote.client:suite",
         Tools: "fettle.environments.tools:suite",
+        Gymnasium: "fettle.environments.adapters.gymnasium:suite",
+        OpenEnv: "fettle.environments.adapters.openenv:suite",
+        Verifiers: "fettle.environments.adapters.verifiers:suite",
+        Plugin: "fettle.environments.plugins:suite",
     }
 )
 """For each class of settings, the function that makes its suite."""
 
-EXTRAS: Mapping[type[EnvironmentConfig], str] = MappingProxyType({ReasoningGym: "gym", Remote: "remote"})
+EXTRAS: Mapping[type[EnvironmentConfig], str] = MappingProxyType(
+    {ReasoningGym: "gym", Remote: "remote", Gymnasium: "adapters", OpenEnv: "adapters", Verifiers: "adapters"}
+)
 """The extra of this package that brings what an environment needs."""
 
 

@@ -150,8 +150,15 @@ def _finite(text: str) -> float:
     return number
 
 
-def trusted(worker: Worker, function: str, arguments: Sequence[JsonValue], seconds: float, output: int) -> JsonValue:
-    """What an installed function returns, in a process that is gone afterwards.
+def trusted(
+    worker: Worker,
+    function: str,
+    arguments: Sequence[JsonValue],
+    seconds: float,
+    output: int,
+    packages: Sequence[str] = (),
+) -> JsonValue:
+    """What an installed function returns, in a process that is gone afterwards; it finds ``packages`` imported.
 
     Raises:
         ScorerError: it cannot be imported, or fails.
@@ -159,8 +166,9 @@ def trusted(worker: Worker, function: str, arguments: Sequence[JsonValue], secon
         SandboxError: the process could not be begun, or the worker is gone.
     """
     module, _, name = function.partition(":")
-    if (failed := worker.bring(module)) is not None:
-        raise ScorerError(f"{module} cannot be imported in the sandbox: {failed}")
+    for each in (module, *packages):
+        if (failed := worker.bring(each)) is not None:
+            raise ScorerError(f"{each} cannot be imported in the sandbox: {failed}")
     spec = {"kind": "trusted", "function": function, "arguments": list(arguments)}
     with worker.begin(spec, seconds) as control:
         try:

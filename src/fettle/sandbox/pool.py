@@ -112,8 +112,12 @@ class Sandbox:
             lambda lane: functions.calls(lane.worker(packages=False), source, function, arguments, limit, output)
         )
 
-    async def trusted(self, function: str, *arguments: JsonValue, seconds: float | None = None) -> JsonValue:
+    async def trusted(
+        self, function: str, *arguments: JsonValue, seconds: float | None = None, packages: Sequence[str] = ()
+    ) -> JsonValue:
         """What an installed function, ``package.module:function``, returns that is given text nobody vouches for.
+
+        ``packages`` are modules that it works with by name, and finds imported: inside nothing can be any more.
 
         Raises:
             ScorerError: the function cannot be imported, or failed.
@@ -121,7 +125,7 @@ class Sandbox:
             SandboxError: it could not be called.
             ConfigError: code cannot be isolated here as the settings ask.
         """
-        return await self._done(self._trusted(function, arguments, seconds))
+        return await self._done(self._trusted(function, arguments, seconds, packages))
 
     def returned(self, function: str, *arguments: JsonValue, seconds: float | None = None) -> JsonValue:
         """As ``trusted``, for whoever has no event loop."""
@@ -156,10 +160,10 @@ class Sandbox:
         return self._isolation
 
     def _trusted(
-        self, function: str, arguments: Sequence[JsonValue], seconds: float | None
+        self, function: str, arguments: Sequence[JsonValue], seconds: float | None, packages: Sequence[str] = ()
     ) -> Callable[[_Lane], JsonValue]:
         limit, output = self._limits(seconds)
-        return lambda lane: functions.trusted(lane.worker(packages=True), function, arguments, limit, output)
+        return lambda lane: functions.trusted(lane.worker(packages=True), function, arguments, limit, output, packages)
 
     def _limits(self, seconds: float | None) -> tuple[float, int]:
         return (self.settings.seconds if seconds is None else seconds), self.settings.output_kib << 10

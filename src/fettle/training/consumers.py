@@ -10,6 +10,7 @@ DRAWING, LEARNING, PLAYERS = "training.drawing", "training.learning", "training.
 OFFLINE, PREFERENCE = "training.offline", "training.preference"
 CRITIC, TRUST, LEARNED = "training.critic", "training.trust", "training.learned"
 STAGES, SOURCES, SCHEDULE = "cli.stages", "cli.sources", "training.schedule"
+ADAPTERS = "environments.adapters."
 MODEL, TINY = "engine.local.policy", "engine.local.tiny"
 
 COMPARED: Mapping[str, str] = {
@@ -139,6 +140,31 @@ CONSUMERS: Mapping[type[Frozen], Mapping[str, str]] = {
         **dict.fromkeys(("environment", "settings", "system", "seed", "heldout"), "environments.remote.client"),
         **dict.fromkeys(("address", "patience", "call_seconds"), "environments.remote.connection"),
         **dict.fromkeys(("token_variable", "token_file", "tls"), "environments.remote.security"),
+        "weight": DRAWING,
+    },
+    c.Verifiers: {
+        **dict.fromkeys(("taskset", "settings", "scoring", "sandbox", "most"), ADAPTERS + "verifiers"),
+        **dict.fromkeys(("system", "seed", "heldout"), ADAPTERS + "verifiers"),
+        "rewards": "environments.table",
+        "weight": DRAWING,
+    },
+    c.Gymnasium: {
+        **dict.fromkeys(("environment", "settings", "actions", "instructions", "answer_in"), ADAPTERS + "gymnasium"),
+        **dict.fromkeys(("turns", "illegal_cost", "system", "seed", "heldout"), ADAPTERS + "gymnasium"),
+        "rewards": "environments.table",
+        "weight": DRAWING,
+    },
+    c.OpenEnv: {
+        **dict.fromkeys(("url", "reset", "call_seconds", "max_message_mib", "patience"), ADAPTERS + "sessions"),
+        **dict.fromkeys(("action_field", "action", "reply_as", "observation_field"), ADAPTERS + "openenv"),
+        **dict.fromkeys(("instructions", "answer_in", "turns", "illegal_cost"), ADAPTERS + "openenv"),
+        **dict.fromkeys(("system", "seed", "heldout"), ADAPTERS + "openenv"),
+        "rewards": "environments.table",
+        "weight": DRAWING,
+    },
+    c.Plugin: {
+        **dict.fromkeys(("name", "settings", "system", "seed", "heldout"), "environments.plugins"),
+        "rewards": "environments.table",
         "weight": DRAWING,
     },
     c.RemoteTLS: dict.fromkeys(("authorities", "certificate", "key"), "environments.remote.security"),

@@ -1,0 +1,1 @@
+"""Environments of other packages, played as our own."""
