@@ -19,10 +19,10 @@ FEW = 32
 """Most rows."""
 TOKENS = 8192
 """Most that they hold together, at their longest, each with a prompt of its own."""
-NUMBERS = 1 << 25
-"""Most weights: those of an adapter's sampler are copied."""
-PRODUCTS = 1 << 29
-"""Most multiplications in a step: with more, what its calls cost is little beside them."""
+NUMBERS = 1 << 22
+"""Most weights, of which a copy is made."""
+PRODUCTS = 1 << 26
+"""Most multiplications in a step: with more, a second thread gains more than fewer calls do."""
 
 
 class FewPath:

@@ -104,7 +104,7 @@ class Rows:
 
     def __init__(self, count: int, layer: LeanLayer, head: Product) -> None:
         heads, key_heads, size = layer.heads, layer.key_heads, layer.size
-        hidden, rotated = head.weight.shape[1], (heads + key_heads) * size
+        hidden, rotated, half = head.weight.shape[1], (heads + key_heads) * size, size // 2
         self.x: Array = np.empty((count, hidden), dtype=np.float32)
         self.normed = _twin(count, hidden)
         self.made = _twin(count, rotated + key_heads * size)
@@ -112,6 +112,11 @@ class Rows:
         self.value = self.made.array[:, rotated:].reshape(count, key_heads, size)
         self.turned = np.empty_like(self.both)
         self.swapped = np.empty_like(self.both)
+        self.halves = [
+            (self.both[..., half:], self.swapped[..., :half]),
+            (self.both[..., :half], self.swapped[..., half:]),
+        ]
+        """Of a head, and where each stands once they are swapped."""
         self.query = self.turned[:, :heads].reshape(count, key_heads, -1, size)
         self.key = self.turned[:, heads:]
         self.attended = _twin(count, heads * size)
@@ -148,7 +153,6 @@ class FewForward:
         self._rows = self._scratch(len(firsts))
         self._cos, self._sin = weights.rotary(columns)
         some = weights.forward.layers[0]
-        self._half = some.size // 2
         shape = (len(weights.layers), len(firsts), some.key_heads, columns, some.size)
         self.keys: Array = np.zeros(shape, dtype=np.float32)
         self.values: Array = np.zeros(shape, dtype=np.float32)
@@ -156,6 +160,7 @@ class FewForward:
         self._columns = columns
         self._from = 0
         self._mask: Array | None = None
+        self._states: list[tuple[Array, Array]] = []  # of each layer, the rows that there are
         self._see()
 
     def logits(self, tokens: NDArray[np.int64], column: int) -> Tensor:
@@ -163,10 +168,11 @@ class FewForward:
         rows, weights = self._rows, self._weights
         np.take(weights.embedding, tokens, axis=0, out=rows.x)
         positions = column - self._firsts
-        cos, sin = self._cos[positions][:, None], self._sin[positions][:, None]
+        cos, sin = self._cos[positions][:, None], self._sin[positions][:, None]  # [B, 1, size]
+        turn = cos, *np.split(sin, 2, axis=-1)
         with np.errstate(all="ignore"):  # weights that have diverged are refused where a token is drawn
             for number, layer in enumerate(weights.layers):
-                self._attend(number, layer, cos, sin, column)
+                self._attend(number, layer, turn, column)
                 layer.output.into(rows.attended, rows.normed)
                 np.add(rows.x, rows.normed.array, out=rows.x)
                 layer.before_mlp(rows.x, rows.normed.array)
@@ -189,18 +195,18 @@ class FewForward:
             self._rows = self._scratch(len(order))
             self._see()
 
-    def _attend(self, number: int, layer: FewLayer, cos: Array, sin: Array, column: int) -> None:
-        rows, half, seen = self._rows, self._half, slice(self._from, column + 1)
+    def _attend(self, number: int, layer: FewLayer, turn: Sequence[Array], column: int) -> None:
+        rows, seen = self._rows, slice(self._from, column + 1)
         layer.before_attention(rows.x, rows.normed.array)
         layer.query_key_value.into(rows.normed, rows.made)
-        both, turned, swapped = rows.both, rows.turned, rows.swapped
+        both, turned = rows.both, rows.turned
         if layer.head_norm is not None:
             layer.head_norm(both, both)
-        np.multiply(both, cos, out=turned)
-        np.multiply(both[..., half:], sin[..., :half], out=swapped[..., :half])
-        np.multiply(both[..., :half], sin[..., half:], out=swapped[..., half:])
-        np.add(turned, swapped, out=turned)
-        keys, values = self.keys[number, : len(both)], self.values[number, : len(both)]
+        np.multiply(both, turn[0], out=turned)
+        for (half, other), sin in zip(rows.halves, turn[1:], strict=True):
+            np.multiply(half, sin, out=other)
+        np.add(turned, rows.swapped, out=turned)
+        keys, values = self._states[number]
         keys[:, :, column], values[:, :, column] = rows.key, rows.value
         scores = rows.query @ keys[:, :, seen].swapaxes(-1, -2)  # [B, key heads, repeats, columns]
         np.multiply(scores, layer.scale, out=scores)
@@ -216,6 +222,8 @@ class FewForward:
 
     def _see(self) -> None:
         """Which columns hold something of some row, and which of these nothing of another."""
+        rows = len(self._firsts)
+        self._states = [(keys[:rows], values[:rows]) for keys, values in zip(self.keys, self.values, strict=True)]
         self._from = int(self._firsts.min(initial=self._columns))
         self._mask = None
         if (self._firsts > self._from).any():
