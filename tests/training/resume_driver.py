@@ -1,6 +1,7 @@
-"""Runs a training in child processes, kills them with SIGKILL at random moments, resumes, and compares the weights.
+"""Runs trainings in child processes, kills them with SIGKILL at random moments, resumes, and compares the weights.
 
-Everything is imported once and each run is a fork, so that many kills take seconds. Prints one JSON line.
+Everything is imported once and each run is a fork, so that many kills take seconds. Reads one JSON line for each
+recipe, and answers it with one.
 """
 
 import asyncio
@@ -46,14 +47,14 @@ def digest(folder: Path) -> str:
     return hasher.hexdigest()
 
 
-def main(recipe: Path, scratch: Path, kills: int) -> None:
-    """Compare one undisturbed run with ``kills`` disturbed ones."""
+def outcomes(recipe: Path, scratch: Path, kills: int) -> list[dict[str, object]]:
+    """Of ``kills`` disturbed runs, each compared with an undisturbed one."""
     started = time.monotonic()
     assert os.waitpid(trained(recipe, scratch / "straight"), 0)[1] == 0
     seconds = time.monotonic() - started
     straight = digest(scratch / "straight")
     rng = random.Random("kills")
-    outcomes = []
+    found: list[dict[str, object]] = []
     for kill in range(kills):
         folder = scratch / f"killed-{kill}"
         child = trained(recipe, folder)
@@ -63,9 +64,12 @@ def main(recipe: Path, scratch: Path, kills: int) -> None:
         progress = folder / "progress.json"
         step = json.loads(progress.read_text())["step"] if progress.is_file() else 0
         assert os.waitpid(trained(recipe, folder), 0)[1] == 0
-        outcomes.append({"resumed_at": step, "killed": died_running, "same": digest(folder) == straight})
-    sys.stdout.write(json.dumps({"seconds": round(seconds, 2), "kills": outcomes}) + "\n")
+        found.append({"resumed_at": step, "killed": died_running, "same": digest(folder) == straight})
+    return found
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))
+    for line in sys.stdin:
+        asked = json.loads(line)
+        sys.stdout.write(json.dumps(outcomes(Path(asked["recipe"]), Path(asked["scratch"]), asked["kills"])) + "\n")
+        sys.stdout.flush()

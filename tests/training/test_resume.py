@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -113,21 +114,36 @@ checkpoints: {every: 3}
 """
 
 
-def outcomes(recipe: str, tmp_path: Path, kills: int) -> list[dict]:
-    path = tmp_path / "recipe.yaml"
-    path.write_text(recipe)
-    run = subprocess.run(
-        [sys.executable, str(DRIVER), str(path), str(tmp_path), str(kills)], capture_output=True, text=True
-    )
-    assert run.returncode == 0, run.stderr
-    return json.loads(run.stdout.splitlines()[-1])["kills"]
+Outcomes = Callable[[str, Path, int], list[dict]]
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcomes]:
+    """What came of the kills of a recipe's run; one process imports everything, and serves the whole module."""
+    log = tmp_path_factory.mktemp("driver") / "log"
+    with log.open("w") as complaints:
+        command = [sys.executable, str(DRIVER)]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": complaints}
+        process = subprocess.Popen(command, text=True, bufsize=1, **pipes)
+
+    def found(recipe: str, scratch: Path, kills: int) -> list[dict]:
+        path = scratch / "recipe.yaml"
+        path.write_text(recipe)
+        process.stdin.write(json.dumps({"recipe": str(path), "scratch": str(scratch), "kills": kills}) + "\n")
+        answer = process.stdout.readline()
+        assert answer, log.read_text()
+        return json.loads(answer)
+
+    with process:
+        yield found
+        process.kill()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="kill -9 and fork are POSIX")
 @pytest.mark.parametrize(
     ("name", "recipe", "kills"),
     [
-        ("on-policy, all weights", RL % {"lora": "", "minibatches": 1, "staleness": 0, "beside": "null"}, 10),
+        ("on-policy, all weights", RL % {"lora": "", "minibatches": 1, "staleness": 0, "beside": "null"}, 6),
         ("off-policy, sampling beside", RL % {"lora": "", "minibatches": 1, "staleness": 2, "beside": 1}, 4),
         ("off-policy, adapters", RL % {"lora": LORA, "minibatches": 2, "staleness": 2, "beside": "null"}, 4),
         (
@@ -148,7 +164,7 @@ def outcomes(recipe: str, tmp_path: Path, kills: int) -> list[dict]:
     ],
     ids=lambda value: value if isinstance(value, str) and "\n" not in value else "",
 )
-def test_killed_and_resumed_ends_with_the_same_bits(name, recipe, kills, tmp_path):
+def test_killed_and_resumed_ends_with_the_same_bits(name, recipe, kills, outcomes, tmp_path):
     found = outcomes(recipe, tmp_path, kills)
     assert [outcome["same"] for outcome in found] == [True] * kills, found
     assert any(outcome["killed"] and outcome["resumed_at"] > 0 for outcome in found), found
