@@ -18,6 +18,8 @@ from fettle.training import Session, Summary, rl
 from fettle.training.drawing import Drawer
 from fettle.training.players import Players
 
+from . import copying
+
 QUESTION = "State the final answer to the following arithmetic problem: 1 + 2 ="
 
 
@@ -25,6 +27,12 @@ QUESTION = "State the final answer to the following arithmetic problem: 1 + 2 ="
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("models") / "tiny"
     return make_tiny_model(TinyModel(hidden=32, layers=1, heads=2), folder, texts=[QUESTION] * 20)
+
+
+@pytest.fixture(scope="session")
+def babbler(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Where those start who learn to copy."""
+    return asyncio.run(copying.babbler(tmp_path_factory.mktemp("models") / "babbler"))
 
 
 @dataclass

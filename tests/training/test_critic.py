@@ -16,7 +16,7 @@ from fettle.training.metrics import critic_row
 from fettle.types import Completion, ForwardResult, Message, Task, Trajectory, Turn, datum
 
 from .conftest import small, trained
-from .copying import CHANCE, babbler, questions
+from .copying import CHANCE, questions
 from .games import Game, length
 
 TASK = Task((Message("user", "?"),), {"answer": "!"}, "test")
@@ -116,10 +116,10 @@ def test_a_critic_stands_on_the_policy_or_is_made_as_the_policy_is():
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
-async def test_ppo_with_a_critic_learns_to_copy(tmp_path, seed):
+async def test_ppo_with_a_critic_learns_to_copy(babbler, tmp_path, seed):
     """From chance to over 0.9 of held-out questions right in 50 steps, whatever the seed."""
     run = small(
-        await babbler(tmp_path), seed=seed, preset="ppo", environments=[questions(tmp_path)],
+        babbler, seed=seed, preset="ppo", environments=[questions(tmp_path)],
         steps=50, groups_per_step=32, group_size=4, sampling={"max_tokens": 1},
         loss={"kl": None, "entropy_coefficient": 0.01}, optimizer={"learning_rate": 0.003, "beta2": 0.99},
         evaluation={"every": 50, "tasks": 50}, checkpoints={"every": 50},

@@ -16,7 +16,7 @@ from fettle.training.rehearsal import Rehearser
 from fettle.types import Message, datum
 
 from .conftest import small, trained
-from .copying import ROWS, babbler, questions
+from .copying import ROWS, questions
 from .games import Game, length
 from .skewed import exact
 
@@ -78,10 +78,10 @@ async def apart(engine: Engine, student: str, teacher: str) -> float:
     return float(np.mean(found))
 
 
-async def test_a_student_comes_near_a_teacher_without_any_reward(tmp_path):
+async def test_a_student_comes_near_a_teacher_without_any_reward(babbler, tmp_path):
     """Measured over the whole vocabulary and not on its own samples, the divergence falls to less than a half."""
     engine = Broker(LocalBackend(LocalEngine(threads=1), checkpoints=tmp_path))
-    student = await babbler(tmp_path)
+    student = babbler
     teacher = await taught(engine, student)
     run = small(
         student, preset="distill", teacher={"model": teacher}, environments=[questions(tmp_path)], steps=30,

@@ -16,7 +16,6 @@ from fettle.training.off_policy import Memory
 from fettle.types import Completion, Datum, Message, Task, Trajectory, Turn, datum
 
 from .conftest import QUESTION, small, trained
-from .copying import babbler
 from .games import Game, length
 from .skewed import PROMPT, every_reply, exact
 
@@ -138,17 +137,16 @@ def arm(reply: str, task: Task) -> float:
     return {"a": 0.2, "b": 0.4, "c": 0.6, "d": 1.0}.get(reply, 0.0)
 
 
-async def test_with_half_of_it_replayed_a_run_ends_where_an_on_policy_run_does(tmp_path):
+async def test_with_half_of_it_replayed_a_run_ends_where_an_on_policy_run_does(babbler, tmp_path):
     """Both learn the best of four arms from as many groups a step; of the one's, half are old."""
-    start = await babbler(tmp_path)
     shared = {
         "preset": "off_policy", "steps": 30, "group_size": 4, "sampling": {"max_tokens": 1}, "minibatches": 2,
         "optimizer": {"learning_rate": 0.002, "beta2": 0.99}, "evaluation": {"every": 30, "tasks": 4},
         "checkpoints": {"every": 30},
     }  # fmt: skip
     runs = {
-        "on-policy": small(start, groups_per_step=16, **{**shared, "replay": None}),
-        "replayed": small(start, groups_per_step=8, **{**shared, "replay": {"groups": 8, "max_age": 16}}),
+        "on-policy": small(babbler, groups_per_step=16, **{**shared, "replay": None}),
+        "replayed": small(babbler, groups_per_step=8, **{**shared, "replay": {"groups": 8, "max_age": 16}}),
     }
     ends = {}
     for name, run in runs.items():

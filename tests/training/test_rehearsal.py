@@ -1,9 +1,11 @@
 """Demonstrations beside rewards: the gradient that they add, which of them a step sees, and what they are good for."""
 
+import asyncio
 import json
 import random
 from collections.abc import Iterable
 from itertools import product
+from pathlib import Path
 
 import pytest
 
@@ -90,10 +92,13 @@ def shown(pairs: Iterable[tuple[str, str]]) -> list[Conversation]:
     return [(Message("user", asked), Message("assistant", answer)) for asked, answer in pairs]
 
 
-@pytest.fixture
-async def babbler(tmp_path) -> str:
+@pytest.fixture(scope="module")
+def babbler(tmp_path_factory) -> str:
     """A model that says one letter of eight and ends, whatever it is asked."""
-    folder = tmp_path / "babbler"
+    return asyncio.run(babbled(tmp_path_factory.mktemp("models") / "babbler"))
+
+
+async def babbled(folder: Path) -> str:
     start = make_tiny_model(TinyModel(hidden=32, layers=1, heads=2, context=64), folder / "blank", texts=["a b c d"])
     engine = Broker(LocalBackend(LocalEngine(threads=1), checkpoints=folder))
     policy = await engine.create_policy(PolicySpec(model=start))

@@ -7,7 +7,7 @@ from fettle.tracking import read_failures
 from fettle.types import Task
 
 from .conftest import small, trained
-from .copying import babbler, questions
+from .copying import questions
 from .games import Game, length
 
 
@@ -46,10 +46,10 @@ async def test_a_reward_it_can_reach_is_learned(tiny, tmp_path):
     assert sum(rewards[-5:]) / 5 > sum(rewards[:5]) / 5 + 0.3
 
 
-async def test_grpo_learns_to_copy_beyond_the_doubt_of_its_intervals(tmp_path):
+async def test_grpo_learns_to_copy_beyond_the_doubt_of_its_intervals(babbler, tmp_path):
     """With no critic, in 40 steps: the 95 % intervals of held-out rewards before and after lie over 0.2 apart."""
     run = small(
-        await babbler(tmp_path), preset="grpo", environments=[questions(tmp_path)], steps=40, groups_per_step=16,
+        babbler, preset="grpo", environments=[questions(tmp_path)], steps=40, groups_per_step=16,
         group_size=8, sampling={"max_tokens": 1}, loss={"kl": None, "entropy_coefficient": 0.01}, minibatches=2,
         optimizer={"learning_rate": 0.003, "beta2": 0.99}, evaluation={"every": 40, "tasks": 50},
         checkpoints={"every": 40},
