@@ -24,13 +24,13 @@ from fettle.service.wire import error_response, framework_error, invalid_request
 FACES: MappingProxyType[str, Callable[[Service], APIRouter]] = MappingProxyType(
     {
         "native": native.routes,
+        "tinker": tinker.routes,
         "administration": admin.routes,
         "openai": openai.routes,
-        "tinker": tinker.routes,
         "console": console.routes,
     }
 )
-"""Each a protocol that clients know."""
+"""Each a protocol that clients know; those that are asked most come first, since routes are looked through in order."""
 
 DESCRIPTION = """Train and sample language models over HTTP.
 

@@ -92,7 +92,7 @@ class Face:
         return run.metadata.get(NAMED_AS, run.model)
 
 
-def _caller(request: Request) -> Caller:
+async def _caller(request: Request) -> Caller:  # or the framework asks a thread
     caller: Caller = request.state.caller
     return caller
 

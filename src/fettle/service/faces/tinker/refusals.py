@@ -10,9 +10,12 @@ from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic_core import PydanticSerializationError
+from starlette.routing import Match
+from starlette.types import Scope
 
 from fettle.errors import DataError, EngineError, EnvironmentFault, FettleError, StorageError
 from fettle.service import wire
+from fettle.service.direct import ends_of
 from fettle.service.folders import told as discreetly
 
 NEVER_SAID = frozenset({408, 409})
@@ -24,6 +27,16 @@ OF_THE_SERVER = (EngineError, StorageError, EnvironmentFault)
 
 class TinkerRoute(APIRoute):
     """A route whose errors have the statuses that Tinker clients understand, and always a body."""
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        super().__init__(path, endpoint, **options)
+        self._ends = ends_of(self.path_format)
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Whether a request is for this route."""
+        if scope["type"] == "http" and not self._ends.fit(scope["path"]):
+            return Match.NONE, {}
+        return super().matches(scope)
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """The route's own handler, with its errors told."""

@@ -30,12 +30,10 @@ def routes(service: Service) -> APIRouter:
         request.state.caller = caller
 
     face = Face(service, Numbering(service.broker), Samples(), service.clock())
-    keyed = APIRouter(route_class=TinkerRoute, dependencies=[Depends(known)])
-    keyless = APIRouter(route_class=TinkerRoute)
+    keyed = APIRouter(prefix=PREFIX, tags=["tinker"], route_class=TinkerRoute, dependencies=[Depends(known)])
+    keyless = APIRouter(prefix=PREFIX, tags=["tinker"], route_class=TinkerRoute)
     for part in (Control, Sessions, Training, Saving, Sampling, Futures, Rest):
         part(face).add_to(keyed)
     Downloads(face).add_to(keyed, keyless)
-    router = APIRouter(prefix=PREFIX, tags=["tinker"])
-    router.include_router(keyed)
-    router.include_router(keyless)
-    return router
+    keyed.routes.extend(keyless.routes)
+    return keyed
