@@ -29,7 +29,7 @@ from fettle.environments import ENVIRONMENTS, GameSuite, Suite, suite
 from fettle.errors import EnvironmentFault
 from fettle.types import Message, Task
 from tests.environments.adapters.installed import COUNTING, LETTERS, installed
-from tests.environments.adapters.openenv_server import openenv_server
+from tests.environments.adapters.openenv_server import kept_openenv_server
 
 MANY = 40
 """Replies after which an episode has to be over, whatever they say."""
@@ -100,8 +100,7 @@ def plugged_in(folder: Path) -> Iterator[EnvironmentConfig]:
 @contextmanager
 def held(_: Path) -> Iterator[EnvironmentConfig]:
     """An environment that an OpenEnv server holds, in a process of its own."""
-    with openenv_server() as url:
-        yield OpenEnv(url=url, observation_field="shown", heldout=40, turns=20)
+    yield OpenEnv(url=kept_openenv_server(), observation_field="shown", heldout=40, turns=20)
 
 
 def reply_of_letters(task: Task) -> Sequence[str]:

@@ -1,10 +1,12 @@
 """A real OpenEnv server for a test, where the packages that it needs have been set up beside those of the project."""
 
+import atexit
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -33,3 +35,11 @@ def openenv_server(sessions: int = 64) -> Iterator[str]:
         process.kill()
         process.wait()
         process.stdout.close()
+
+
+@cache
+def kept_openenv_server() -> str:
+    """The address of one that many tests may share: it ends with the process."""
+    stack = ExitStack()
+    atexit.register(stack.close)
+    return stack.enter_context(openenv_server())

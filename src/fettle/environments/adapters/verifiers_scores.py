@@ -4,10 +4,12 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import verifiers.v1.tasksets  # noqa: F401  where verifiers looks for a taskset first
+from verifiers import __version__
 from verifiers.v1 import AgentConfig, Task, Trace
 from verifiers.v1.graph import MessageNode
 from verifiers.v1.state import state_cls
-from verifiers.v1.trace import AgentInfo, TraceTask
+from verifiers.v1.trace import AgentInfo, TraceTask, VersionInfo
 from verifiers.v1.utils.loaders import task_type, taskset_config_type
 
 Scores = dict[str, dict[str, float]]
@@ -31,6 +33,7 @@ async def scores(
         task=TraceTask(type=type(task).__name__, data=task.data, key=task.key, hash=task.hash),
         state=state_cls(type(task))(),
         agent=AGENT,
+        verifiers=VersionInfo(version=__version__),
     )
     for index, message in enumerate(messages):
         node = {"parent": index - 1 if index else None, "message": message, "sampled": index == len(messages) - 1}
