@@ -9,7 +9,7 @@ from fettle.types import Message, Task
 
 TURNS = 16
 """Turns after which an episode has been played enough."""
-SHOWN = 60
+SHOWN = 100
 """Characters of a prompt."""
 
 
