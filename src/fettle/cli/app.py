@@ -47,7 +47,7 @@ app.add_typer(router, name="router")
 
 
 def main() -> None:
-    """Run a command. Exit codes: 0 done, 1 failed, 2 bad usage or config, 3 switched off, 130 interrupted (typer sees to that)."""
+    """Run a command. Exit codes: 0 done, 1 failed, 2 bad usage or config, 3 switched off, 130 interrupted."""
     sys.path.insert(0, str(Path.cwd()))  # rewards and the like are found as package.module:function beside the recipe
     try:
         app()
