@@ -199,7 +199,8 @@ def _reward_of(model: str, recipes: Recipe, seed: int) -> float:
     """The held-out reward of a model's replies, as the GRPO recipe scores them."""
     tree = laid_over(recipes["algorithms"]["GRPO"], {"seed": seed, "policy": {"model": model}})
     config = RLRun.model_validate(tree)
-    return asyncio.run(evaluation(config, Speaker(model))).reward
+    found, _ = asyncio.run(evaluation(config, Speaker(model)))
+    return found.reward
 
 
 def _slug(name: str) -> str:

@@ -105,7 +105,7 @@ async def test_the_service_is_told_of_the_run_and_keeps_what_the_folder_keeps(se
 async def test_a_run_at_a_service_is_evaluated_there(service, tmp_path):
     config = rl("tiny", service)
     _, summary = await trained(config, tmp_path / "run")
-    found = await evaluation(config, Speaker(summary.checkpoint))
+    found, _ = await evaluation(config, Speaker(summary.checkpoint))
     assert found.reward == summary.last["heldout/reward"]
     said = await models.replies(summary.checkpoint, "What?", system=None, n=2, params=SamplingParams(max_tokens=4))
     assert len(said) == 2
