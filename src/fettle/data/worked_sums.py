@@ -4,13 +4,13 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from random import Random
 
+from fettle.columns import columns, in_columns
 from fettle.data.conversations import Conversation
 from fettle.errors import DataError
 from fettle.randomness import key
 from fettle.types import Message, Task
 
 SUM = re.compile(r"-?[0-9]+( [+-] -?[0-9]+)+")
-COLUMNS = ("ones", "tens", "hundreds", "thousands")
 
 
 def solution(expression: str, *, slip: bool, rng: Random) -> str:
@@ -72,39 +72,13 @@ def _terms(expression: str) -> list[int]:
     ]
 
 
-def _columns(terms: Sequence[int]) -> list[list[int]]:
-    """The digits of each column, each with its number's sign; ones first."""
-    width = max(len(str(abs(term))) for term in terms)
-    return [[(abs(term) // 10**place % 10) * _sign(term) for term in terms] for place in range(width)]
-
-
 def _written(terms: Sequence[int], total: int) -> str:
-    columns = _columns(terms)
-    if len(columns) == 1:
-        return f"ones {_joined(terms, terms)} = {total}\n<answer>{total}</answer>"
-    lines = [f"{_name(place)} {_joined(column, terms)} = {sum(column)}" for place, column in enumerate(columns)]
-    parts = [sum(column) * 10**place for place, column in enumerate(columns)][::-1]
-    return "\n".join([*reversed(lines), f"{_joined(parts, parts)} = {total}", f"<answer>{total}</answer>"])
-
-
-def _joined(numbers: Sequence[int], signs_of: Sequence[int]) -> str:
-    """As in ``4 - 0 + 2``: a digit keeps its number's sign even where it is 0."""
-    signs = ["-" if _sign(number) < 0 else "+" for number in signs_of]
-    rest = (f" {sign} {abs(number)}" for sign, number in zip(signs[1:], numbers[1:], strict=True))
-    return str(numbers[0]) + "".join(rest)
-
-
-def _sign(number: int) -> int:
-    return -1 if number < 0 else 1
-
-
-def _name(place: int) -> str:
-    return COLUMNS[place] if place < len(COLUMNS) else f"10^{place}"
+    return "\n".join([*in_columns(terms, total), f"<answer>{total}</answer>"])
 
 
 def _forgettable(terms: Sequence[int]) -> list[int]:
     """For each column but the highest that has something to carry or borrow, what it is worth."""
-    carried = [sum(column) // 10 * 10 ** (place + 1) for place, column in enumerate(_columns(terms)[:-1])]
+    carried = [sum(column) // 10 * 10 ** (place + 1) for place, column in enumerate(columns(terms)[:-1])]
     return [worth for worth in carried if worth]
 
 

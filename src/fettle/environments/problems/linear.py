@@ -3,6 +3,7 @@
 from fractions import Fraction
 from random import Random
 
+from fettle.columns import in_columns
 from fettle.environments.problems.problem import Problem, added, formula, nonzero, off, term, written
 
 
@@ -12,7 +13,7 @@ def linear_equations(rng: Random, difficulty: int) -> Problem:
 
 
 def _one_step(rng: Random) -> Problem:
-    b, root = nonzero(rng, 20), rng.randint(1, 30)
+    b, root = nonzero(rng, 40), rng.randint(1, 59)
     return _moved(rng, 1, b, 0, root + b)
 
 
@@ -48,19 +49,19 @@ def _moved(rng: Random, a: int, b: int, c: int, d: int, *, left: str = "") -> Pr
     right = added(term(c), str(d)) if c else str(d)
     equation = f"{left or plain_left} = {right}"
     opened = [f"{plain_left} = {right}"] if left else []
-    value = Fraction(d - b, a - c)
-    wrong_d = rng.choice((d + b, int(off(rng, d - b))))
-    wrong = Fraction(wrong_d, a - c)
+    moved, worth = rng.choice(((b, d + b), (-b, int(off(rng, d - b)))))
+    value, wrong = Fraction(d - b, a - c), Fraction(worth, a - c)
     return Problem(
         f"Solve for x: {equation}",
         formula(equation),
         written(value),
-        "\n".join([*opened, *_steps(a - c, added(str(d), str(-b)), d - b, value)]),
+        "\n".join([*opened, *_steps(a - c, d, -b, d - b, value)]),
         written(wrong),
-        "\n".join([*opened, *_steps(a - c, added(str(d), str(-b)), wrong_d, wrong)]),
+        "\n".join([*opened, *_steps(a - c, d, moved, worth, wrong)]),
     )
 
 
-def _steps(factor: int, difference: str, worth: int, value: Fraction) -> list[str]:
-    found = [f"{term(factor)} = {difference} = {worth}"]
-    return found if factor == 1 else [*found, f"x = {worth} / {factor} = {written(value)}"]
+def _steps(factor: int, right: int, moved: int, worth: int, value: Fraction) -> list[str]:
+    """From ``moved`` on the right side on; its sum is worked in columns, and said to be ``worth``."""
+    lines = [f"{term(factor)} = {added(str(right), str(moved))}", *in_columns([right, moved], worth)]
+    return lines if factor == 1 else [*lines, f"x = {worth} / {factor} = {written(value)}"]
