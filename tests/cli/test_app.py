@@ -21,6 +21,7 @@ VERBS = (
     "serve",
     "keys",
     "replay",
+    "router",
     "runs",
     "info",
     "config",

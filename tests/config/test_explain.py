@@ -75,7 +75,10 @@ def test_a_wrong_value_is_shown_beside_what_would_do(small, problems, line, prob
     assert problems(small(line)) == [f"recipe.yaml:4: {problem}"]
 
 
-TYPES = "reasoning_gym, arithmetic, jsonl, math, code, tools, debate, dialogue, remote"
+TYPES = (
+    "reasoning_gym, arithmetic, jsonl, math, code, tools, debate, dialogue, remote, "
+    "verifiers, gymnasium, openenv, plugin"
+)
 
 
 @pytest.mark.parametrize(

@@ -141,12 +141,12 @@ class Promise:
 
     def settle(self, answer: Any) -> None:
         """Set the answer: a result, or an error."""
-        self._wake()  # first: nobody waits for what is noted of an answer
         if isinstance(answer, BaseException):
             self._answer.set_exception(answer)
             self._answer.exception()  # A caller that never asks has its error here, not on the console.
         else:
             self._answer.set_result(answer)
+        self._wake()  # last: whoever is told of an answer finds what is noted of it
 
     async def _end(self, seconds: float | None) -> None:
         """Return once it is answered or withheld, at the latest after so many seconds."""

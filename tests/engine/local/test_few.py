@@ -110,11 +110,25 @@ def test_what_is_kept_of_a_policy_is_not_drawn_from_once_it_has_moved_on() -> No
 
 
 def test_one_policys_weights_are_let_go_of_with_it() -> None:
-    sampling = decoder_of(language_model(make("qwen3")))
-    sampling.complete(requests(1, max_tokens=2), [Voice(0, owner="a policy")] * len(PROMPTS))
+    model = language_model(make("qwen3"))
+    sampling = decoder_of(model)
+    sampling.complete(requests(1, max_tokens=2), [Voice(0, adapter=adapter(model), owner="a policy")] * len(PROMPTS))
     assert sampling._prepared is not None
     sampling.forget("a policy")
     assert sampling._prepared is None
+
+
+def test_whole_weights_which_change_where_they_are_are_looked_at_anew() -> None:
+    model = language_model(make("qwen3"))
+    sampling, asked = decoder_of(model), requests(1, max_tokens=8)
+    voices = [Voice(0, owner="a policy")] * len(PROMPTS)
+    before = tokens_of(sampling.complete(asked, voices))
+    kept = {name: parameter.detach().clone() for name, parameter in model.module.named_parameters()}
+    with torch.no_grad():
+        for parameter in model.module.parameters():
+            parameter.add_(torch.randn_like(parameter))
+    past = [Voice(0, tensors=kept, owner="a policy")] * len(PROMPTS)
+    assert tokens_of(sampling.complete(asked, past)) == before
 
 
 def test_what_no_one_owns_is_made_anew_for_each_call() -> None:

@@ -313,7 +313,7 @@ async def test_who_asks_and_does_not_listen_is_made_to_wait_and_holds_up_nobody(
     while before != asked or not asked:
         before = asked
         await asyncio.sleep(0.5)
-    assert asked < 20_000
+    assert asked < 150_000
     suite = served.suite()
     environment = suite.environment()
     await environment.reset(suite.training_task(0))

@@ -224,7 +224,8 @@ class Decoder:
         if len(voices) == 1 and few(forward, wanted, self._token_budget):
             with one_thread():
                 known = self._known(voices) or prepared(voices[0], forward)
-                self._prepared = None if known.voice.owner is None else known
+                copied = voices[0].adapter is not None  # whole weights may be changed where they are
+                self._prepared = known if copied and voices[0].owner is not None else None
                 batch = self._ran(wanted, FewPath(prompts, wanted, known.weights))
         else:
             batch = self._ran(wanted, prompts)
