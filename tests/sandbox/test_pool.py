@@ -86,6 +86,19 @@ async def test_a_worker_that_died_between_programs_is_replaced_unseen():
     await one.close()
 
 
+async def test_a_worker_that_dies_just_after_it_was_looked_at_is_replaced_as_well(monkeypatch):
+    one = sandbox(SandboxSettings(workers=1, seconds=6.5))
+    before = set(workers())
+    await one.run("")
+    (mine,) = set(workers()) - before
+    monkeypatch.setattr(Worker, "alive", lambda worker: True)
+    for process in [*mine.children(recursive=True), mine]:
+        process.kill()
+    until(lambda: not mine.is_running() or mine.status() == psutil.STATUS_ZOMBIE)
+    assert (await one.run("print(1)")).stdout == b"1\n"
+    await one.close()
+
+
 async def test_a_worker_that_dies_during_a_program_is_an_error_and_no_outcome():
     one = sandbox(SandboxSettings(workers=1, seconds=7.0))
     before = set(workers())

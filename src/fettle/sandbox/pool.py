@@ -17,7 +17,7 @@ from fettle.errors import ConfigError, SandboxError, ScorerError, ScorerTimeout
 from fettle.sandbox import functions, programs
 from fettle.sandbox.outcome import Isolation, Outcome, Reply
 from fettle.sandbox.selftest import examine
-from fettle.sandbox.worker import RefusedError, UnconfinedError, Worker
+from fettle.sandbox.worker import RefusedError, UnbegunError, UnconfinedError, Worker
 
 _T = TypeVar("_T")
 
@@ -205,7 +205,11 @@ class Sandbox:
             if self._isolation is None:
                 worker = lane.worker(packages=False)
                 self._isolation = Isolation(worker.isolation, worker.walls)
-            return work(lane)
+            try:
+                return work(lane)
+            except UnbegunError:  # it died as it was asked
+                lane.discard()
+                return work(lane)
         except RefusedError as error:
             raise _refusal(error) from error
 

@@ -41,6 +41,10 @@ class RefusedError(Exception):
         self.weaker = weaker
 
 
+class UnbegunError(SandboxError):
+    """The worker was gone before it took a job, of which nothing has happened."""
+
+
 class UnconfinedError(SandboxError):
     """The walls of a job could not be built."""
 
@@ -111,14 +115,18 @@ class Worker:
         """Begin a job, hand it what it is to do, and wait until it is about to: the socket by which it answers.
 
         Raises:
+            UnbegunError: the worker is gone.
             UnconfinedError: its walls could not be built, or it did not come so far.
-            SandboxError: the worker is gone.
         """
         frame = json.dumps(spec).encode()
         ours, theirs = socket.socketpair()
         ours.settimeout(_BEGIN_SECONDS)
         with theirs:
-            self._send({"job": seconds, "with": True}, (theirs.fileno(), *streams))
+            try:
+                self._send({"job": seconds, "with": True}, (theirs.fileno(), *streams))
+            except SandboxError as error:
+                ours.close()
+                raise UnbegunError(error.message) from error
         try:
             ours.sendall(struct.pack(">Q", len(frame)) + frame)
             word = ours.recv(1)
