@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from fettle.environments import ScoringThread, SingleTurn
+from fettle.environments import ScoringThread, SingleTurn, paying
 from fettle.errors import EnvironmentFault
 from fettle.types import Message, Task
 
@@ -35,7 +35,7 @@ async def test_a_fault_is_of_its_own_call_alone():
         return float(reply)
 
     async def stepped(reply: str) -> float:
-        environment = SingleTurn("brittle", reward, thread)
+        environment = SingleTurn(paying("brittle", reward, thread))
         await environment.reset(TASK)
         return (await environment.step(Message("assistant", reply))).reward
 

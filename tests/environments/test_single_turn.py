@@ -3,7 +3,7 @@ import math
 
 import pytest
 
-from fettle.environments import ScoringThread, SingleTurn
+from fettle.environments import ScoringThread, SingleTurn, paying
 from fettle.errors import EnvironmentFault
 from fettle.types import Message, Task
 
@@ -11,7 +11,9 @@ TASK = Task((Message("system", "be brief"), Message("user", "3 + 4 =")), {"answe
 
 
 async def test_the_prompt_is_seen_and_the_reply_is_paid():
-    environment = SingleTurn("mixed", lambda reply, task: {"right": float(reply == task.data["answer"]), "short": 0.5})
+    environment = SingleTurn(
+        paying("mixed", lambda reply, task: {"right": float(reply == task.data["answer"]), "short": 0.5})
+    )
     observation = await environment.reset(TASK)
     result = await environment.step(Message("assistant", "7"))
     assert observation.messages == TASK.prompt
@@ -21,21 +23,21 @@ async def test_the_prompt_is_seen_and_the_reply_is_paid():
 
 
 async def test_a_reward_that_raises_is_a_fault_and_not_a_zero():
-    environment = SingleTurn("brittle", lambda reply, task: float(reply))
+    environment = SingleTurn(paying("brittle", lambda reply, task: float(reply)))
     await environment.reset(TASK)
     with pytest.raises(EnvironmentFault, match=f"reward brittle raised on task {TASK.id}: ValueError"):
         await environment.step(Message("assistant", "seven"))
 
 
 async def test_a_reward_that_is_not_a_number_is_a_fault_and_not_a_zero():
-    environment = SingleTurn("loose", lambda reply, task: math.nan)
+    environment = SingleTurn(paying("loose", lambda reply, task: math.nan))
     await environment.reset(TASK)
     with pytest.raises(EnvironmentFault, match=f"reward loose paid nan on task {TASK.id}"):
         await environment.step(Message("assistant", "7"))
 
 
 async def test_an_environment_plays_one_episode():
-    environment = SingleTurn("free", lambda reply, task: 1.0)
+    environment = SingleTurn(paying("free", lambda reply, task: 1.0))
     with pytest.raises(EnvironmentFault, match="no episode to step"):
         await environment.step(Message("assistant", "7"))
     await environment.reset(TASK)
@@ -47,7 +49,7 @@ async def test_an_environment_plays_one_episode():
 
 
 async def test_closing_twice_is_fine():
-    environment = SingleTurn("free", lambda reply, task: 1.0)
+    environment = SingleTurn(paying("free", lambda reply, task: 1.0))
     assert [await environment.close() for _ in range(2)] == [None, None]
 
 
@@ -58,7 +60,7 @@ async def test_a_reward_that_has_to_wait_leaves_the_loop_to_others(thread):
     async def patient(reply, task):
         return float(await heard.wait())
 
-    environment = SingleTurn("patient", patient, thread)
+    environment = SingleTurn(paying("patient", patient, thread))
     await environment.reset(TASK)
     result, _ = await asyncio.gather(environment.step(Message("assistant", "7")), _set(heard))
     assert result.components == {"patient": 1.0}

@@ -12,7 +12,7 @@ from fettle.chat import Template, load_tokenizer
 from fettle.config import CausalLM, LocalEngine, PolicySpec, PreferenceRun, RewardModelRun
 from fettle.engine import Policy, Sampler
 from fettle.engine.local import LocalBackend
-from fettle.environments import Environment, ScoringThread, SingleTurn
+from fettle.environments import Environment, ScoringThread, SingleTurn, paying
 from fettle.tracking import RunFolder
 from fettle.training import Session, rl
 from fettle.training.timing import Busy, Stopwatch, TimedPolicy, TimedSampler, TimedSuite, parts_within
@@ -146,7 +146,7 @@ class Patient:
         return [Task((Message("user", f"held out {index}"),), {"step": -1}, self.name) for index in range(4)]
 
     def environment(self) -> Environment:
-        return SingleTurn("patience", self._reward, self._thread)
+        return SingleTurn(paying("patience", self._reward, self._thread))
 
     def _reward(self, reply: str, task: Task) -> float:
         event = self._waits.get(int(str(task.data["step"])))

@@ -5,7 +5,7 @@ from random import Random
 
 from fettle.environments.base import Environment
 from fettle.environments.scoring import ScoringThread
-from fettle.environments.single_turn import SingleTurn
+from fettle.environments.single_turn import SingleTurn, paying
 from fettle.errors import ConfigError
 from fettle.randomness import key
 from fettle.rewards import RewardFunction
@@ -88,7 +88,7 @@ class GeneratedSuite:
 
     def environment(self) -> Environment:
         """A new single-turn environment."""
-        return SingleTurn(self._component, self._reward, self._thread)
+        return SingleTurn(paying(self._component, self._reward, self._thread))
 
 
 def distinct(tasks: Iterable[Task], size: int) -> tuple[Task, ...]:

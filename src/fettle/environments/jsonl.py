@@ -10,7 +10,7 @@ from fettle.environments.base import Environment, Suite
 from fettle.environments.generated import distinct, prompt
 from fettle.environments.math_answers import check_readable, symbols
 from fettle.environments.scoring import ScoringThread
-from fettle.environments.single_turn import SingleTurn
+from fettle.environments.single_turn import SingleTurn, paying
 from fettle.errors import DataError, nearest
 from fettle.randomness import key
 from fettle.rewards import REWARDS, RewardFunction, in_tags, is_awaited, mathematics
@@ -75,7 +75,7 @@ class FileSuite:
 
     def environment(self) -> Environment:
         """A new single-turn environment."""
-        return SingleTurn(self._config.reward, self._reward, self._thread)
+        return SingleTurn(paying(self._config.reward, self._reward, self._thread))
 
 
 @lru_cache(maxsize=16)

@@ -7,21 +7,24 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import partial
 from queue import SimpleQueue
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from fettle.errors import EnvironmentFault
 from fettle.rewards import RewardFunction, breakdown, is_awaited, scored
 from fettle.types import Task
 
+T = TypeVar("T")
+
 Score = dict[str, float]
-Call = Callable[[], Score]
+Call = Callable[[], Any]
 
 
 class _Crossing(NamedTuple):
     """The calls of one turn of a loop with who waits for each, and where their answers are put."""
 
-    calls: list[tuple[Call, "asyncio.Future[Score]"]]
-    answers: "Future[list[Score | EnvironmentFault]]"
+    calls: list[tuple[Call, "asyncio.Future[Any]"]]
+    answers: "Future[list[Any]]"
+    """The EnvironmentFault of a call in the place of its answer."""
 
 
 class ScoringThread:
@@ -36,7 +39,7 @@ class ScoringThread:
         self._queue: SimpleQueue[_Crossing | None] = SimpleQueue()
         threading.Thread(target=_work, args=(self._queue,), name="fettle-scoring", daemon=True).start()
         weakref.finalize(self, self._queue.put, None)
-        self._issued: dict[asyncio.AbstractEventLoop, list[tuple[Call, asyncio.Future[Score]]]] = {}
+        self._issued: dict[asyncio.AbstractEventLoop, list[tuple[Call, asyncio.Future[Any]]]] = {}
 
     async def scored(self, name: str, reward: RewardFunction, reply: str, task: Task) -> Score:
         """What ``reward`` pays: one that is a coroutine function is awaited in the loop, another runs on the thread.
@@ -48,13 +51,13 @@ class ScoringThread:
             return await scored(name, reward, reply, task)
         return await self.run(partial(breakdown, name, reward, reply, task))
 
-    async def run(self, call: Call) -> Score:
+    async def run(self, call: Callable[[], T]) -> T:
         """The call's answer, or the EnvironmentFault that it raised."""
         loop = asyncio.get_running_loop()
         if loop not in self._issued:
             self._issued[loop] = []
             loop.call_soon(self._cross, loop)
-        future: asyncio.Future[Score] = loop.create_future()
+        future: asyncio.Future[T] = loop.create_future()
         self._issued[loop].append((call, future))
         return await future
 
@@ -74,21 +77,19 @@ def _work(queue: "SimpleQueue[_Crossing | None]") -> None:
             crossing.answers.set_exception(error)
 
 
-def _answers(calls: Sequence[tuple[Call, "asyncio.Future[Score]"]]) -> list[Score | EnvironmentFault]:
-    # For callers that gave up meanwhile nothing is scored, so that nobody waits for their rewards.
-    return [{} if future.cancelled() else _answer(call) for call, future in calls]
+def _answers(calls: Sequence[tuple[Call, "asyncio.Future[Any]"]]) -> list[Any]:
+    # For callers that gave up meanwhile nothing is called, so that nobody waits for their answers.
+    return [None if future.cancelled() else _answer(call) for call, future in calls]
 
 
-def _answer(call: Call) -> Score | EnvironmentFault:
+def _answer(call: Call) -> Any:
     try:
         return call()
     except EnvironmentFault as fault:  # of this episode: its neighbours have answers of their own
         return fault
 
 
-def _hand_out(
-    done: "asyncio.Future[list[Score | EnvironmentFault]]", futures: Sequence["asyncio.Future[Score]"]
-) -> None:
+def _hand_out(done: "asyncio.Future[list[Any]]", futures: Sequence["asyncio.Future[Any]"]) -> None:
     broken = done.exception()
     answers = [broken] * len(futures) if broken is not None else done.result()
     for future, answer in zip(futures, answers, strict=True):

@@ -1,20 +1,22 @@
 """One question, one reply, one reward."""
 
+from collections.abc import Awaitable, Callable
+
 from fettle.environments.base import Observation, StepResult
 from fettle.environments.scoring import ScoringThread
 from fettle.errors import EnvironmentFault
 from fettle.rewards import RewardFunction, scored
 from fettle.types import Message, Task
 
+Paid = Callable[[Message, Task], Awaitable[StepResult]]
+"""What a reply to a task comes to, which ends the episode; what cannot be paid raises an EnvironmentFault."""
+
 
 class SingleTurn:
-    """Shows a task's prompt, and pays what ``reward`` gives for the reply."""
+    """Shows a task's prompt, and pays for the reply."""
 
-    def __init__(self, name: str, reward: RewardFunction, thread: ScoringThread | None = None) -> None:
-        """``name`` is what the reward is called in components and in faults; without a ``thread`` it is called here."""
-        self._name = name
-        self._reward = reward
-        self._thread = thread
+    def __init__(self, paid: Paid) -> None:
+        self._paid = paid
         self._task: Task | None = None
         self._over = False
 
@@ -28,18 +30,31 @@ class SingleTurn:
         return Observation(task.prompt, one_reply=True)
 
     async def step(self, action: Message) -> StepResult:
-        """The reward of the reply; the episode is then over.
+        """What the reply comes to; the episode is then over.
 
         Raises:
-            EnvironmentFault: the reward raised, or is no finite number; or there is no episode to step.
+            EnvironmentFault: it cannot be paid; or there is no episode to step.
         """
         if self._task is None or self._over:
             raise EnvironmentFault("there is no episode to step: reset a new environment with a task, and step it once")
         self._over = True
-        score = scored if self._thread is None else self._thread.scored
-        components = await score(self._name, self._reward, action.content, self._task)
-        return StepResult((), sum(components.values()), terminated=True, truncated=False, components=components)
+        return await self._paid(action, self._task)
 
     async def close(self) -> None:
         """Nothing is held."""
         self._over = True
+
+
+def paying(name: str, reward: RewardFunction, thread: ScoringThread | None = None) -> Paid:
+    """Pay what ``reward`` gives, which is called ``name`` in components and in faults; without a ``thread``, from here.
+
+    What is returned raises:
+        EnvironmentFault: the reward raised, or is no finite number.
+    """
+    score = scored if thread is None else thread.scored
+
+    async def paid(action: Message, task: Task) -> StepResult:
+        components = await score(name, reward, action.content, task)
+        return StepResult((), sum(components.values()), terminated=True, truncated=False, components=components)
+
+    return paid

@@ -132,18 +132,15 @@ class GymnasiumWorld:
 
     async def _run(self, call: Callable[[], T]) -> T:
         """The call's answer, from the thread; whatever it raises is a fault of the environment."""
-        found: list[T] = []
 
-        def made() -> dict[str, float]:
+        def answered() -> T:
             try:
-                found.append(call())
+                return call()
             except Exception as error:
                 why = f"{type(error).__name__}: {error}"
                 raise EnvironmentFault(f"{self._config.environment} of Gymnasium failed ({why})") from error
-            return {}
 
-        await self._thread.run(made)
-        return found[0]
+        return await self._thread.run(answered)
 
 
 def _made(config: Gymnasium) -> Any:

@@ -3,6 +3,7 @@
 import inspect
 import itertools
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from pydantic import ValidationError
@@ -15,8 +16,9 @@ from fettle.config import Verifiers
 from fettle.config.document import Document
 from fettle.config.explain import sentences
 from fettle.environments.adapters.verifiers_scores import Scores, scores
-from fettle.environments.base import Environment, Observation, StepResult, Suite
+from fettle.environments.base import Environment, StepResult, Suite
 from fettle.environments.jsonl import ListedTasks
+from fettle.environments.single_turn import SingleTurn
 from fettle.errors import ConfigError, DataError, EnvironmentFault, FettleError
 from fettle.sandbox import isolation, sandbox
 from fettle.types import Message, Task
@@ -57,59 +59,35 @@ class VerifiersSuite:
 
     def environment(self) -> Environment:
         """A new environment, for one reply."""
-        return VerifiersEnvironment(self._config)
+        return SingleTurn(partial(_paid, self._config))
 
 
-class VerifiersEnvironment:
-    """Satisfies ``Environment``: shows a task, and pays what its rewards come to."""
+async def _paid(config: Verifiers, action: Message, task: Task) -> StepResult:
+    """What the task's rewards come to.
 
-    def __init__(self, config: Verifiers) -> None:
-        self._config = config
-        self._task: Task | None = None
-        self._over = False
+    Raises:
+        EnvironmentFault: a reward failed or took too long, or there is none.
+    """
+    found = await _scores(config, action, task)
+    rewards = found["rewards"]
+    if not rewards:
+        raise EnvironmentFault(f"no reward of {config.taskset} scored task {task.id}: it needs one")
+    return StepResult((), sum(rewards.values()), True, False, rewards, measured=found["metrics"])
 
-    async def reset(self, task: Task) -> Observation:
-        """The prompt of ``task``."""
-        if self._task is not None:
-            raise EnvironmentFault(
-                f"an environment plays one episode, and this one has begun task {self._task.id}: make another"
-            )
-        self._task = task
-        return Observation(task.prompt, one_reply=True)
 
-    async def step(self, action: Message) -> StepResult:
-        """The rewards of the reply; the episode is then over.
-
-        Raises:
-            EnvironmentFault: a reward failed or took too long; or there is no episode to step.
-        """
-        if self._task is None or self._over:
-            raise EnvironmentFault("there is no episode to step: reset a new environment with a task, and step it once")
-        self._over = True
-        found = await self._scores(self._task, action)
-        if not found["rewards"]:
-            raise EnvironmentFault(f"no reward of {self._config.taskset} scored task {self._task.id}: it needs one")
-        rewards = found["rewards"]
-        return StepResult((), sum(rewards.values()), True, False, rewards, measured=found["metrics"])
-
-    async def close(self) -> None:
-        """Nothing is held."""
-        self._over = True
-
-    async def _scores(self, task: Task, action: Message) -> Scores:
-        config = self._config
-        said = [{"role": message.role, "content": message.content} for message in (*task.prompt, action)]
-        given: tuple[Any, ...] = (config.taskset, dict(config.settings), task.data["task"], said)
-        if config.scoring == "sandbox":
-            packages = (import_taskset(config.taskset).__name__,)
-            found: Any = await sandbox(config.sandbox).trusted(SCORE, *given, packages=packages)
-            checked: Scores = found
-            return checked
-        try:
-            return await scores(*given)
-        except Exception as error:
-            why = f"{type(error).__name__}: {error}"
-            raise EnvironmentFault(f"rewards of {config.taskset} failed on task {task.id} ({why})") from error
+async def _scores(config: Verifiers, action: Message, task: Task) -> Scores:
+    said = [{"role": message.role, "content": message.content} for message in (*task.prompt, action)]
+    given: tuple[Any, ...] = (config.taskset, dict(config.settings), task.data["task"], said)
+    if config.scoring == "sandbox":
+        packages = (import_taskset(config.taskset).__name__,)
+        found: Any = await sandbox(config.sandbox).trusted(SCORE, *given, packages=packages)
+        checked: Scores = found
+        return checked
+    try:
+        return await scores(*given)
+    except Exception as error:
+        why = f"{type(error).__name__}: {error}"
+        raise EnvironmentFault(f"rewards of {config.taskset} failed on task {task.id} ({why})") from error
 
 
 def _loaded(config: Verifiers) -> list[Any]:
