@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import pytest
 
 from fettle.broker.journal import Place
+from fettle.broker.promises import Keeping, Promise
 from fettle.calls import Forward
 from fettle.config import CausalLM
 from fettle.errors import CancelledError, NotFoundError, StorageError
@@ -165,3 +166,17 @@ async def test_one_answer_that_was_given_while_the_clock_was_wrong_ages_no_other
         assert two.broker.promise(promise.id).done
     two.broker._ledger._answers.expire()
     assert two.broker.promise(first.id).done
+
+
+async def test_whoever_asks_in_the_turn_of_the_answer_finds_what_is_noted_of_it():
+    keeping = Keeping(durable=_nothing, cancelled=lambda _: False, acknowledged=lambda _: None)
+    promise = Promise("p.1.1", policy="p", tenant="", kind="load", tokens=0, said="", keeping=keeping)
+    noted: list[str] = []
+    promise.when_done(lambda done: noted.append(done.id))
+    promise.settle(None)
+    await promise.result()
+    assert noted == ["p.1.1"]
+
+
+async def _nothing(_: Promise) -> None:
+    pass

@@ -151,6 +151,7 @@ class Promise:
     async def _end(self, seconds: float | None) -> None:
         """Return once it is answered or withheld, at the latest after so many seconds."""
         if self._over:
+            await asyncio.sleep(0)  # in the very turn of the loop that it was answered in, what is noted comes first
             return
         waiting = self._loop.create_future()
         alarm = None if seconds is None else self._loop.call_later(seconds, _wake, waiting)
