@@ -18,6 +18,7 @@
   + AuthenticationError  no key, or one that is unknown, expired or revoked
   + ForbiddenError     the key is known, and may not do this
   + StateError         the run is paused, completed or otherwise not to be worked on
+  + RefusedError       a gate was asked, and said no
   + BusyError          more work is waiting than the service takes in; ask again later
   + BalanceError       the tenant's balance is used up
   + TooLargeError      a request is larger than the service takes in
@@ -138,6 +139,12 @@ class StateError(FettleError):
     """The run is paused, completed or otherwise not to be worked on."""
 
     code = "state"
+
+
+class RefusedError(FettleError):
+    """A gate was asked, and said no; nothing was changed."""
+
+    code = "refused"
 
 
 class BusyError(FettleError):

@@ -1,5 +1,6 @@
 """``fettle router``: train the routing policy, and hold it to evidence."""
 
+import hashlib
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -94,10 +95,13 @@ def _held_out(settings: "RouterConfig", trained: "Trained", keeper: "RunFolder |
     from fettle.router.artifacts import described
     from fettle.router.evaluation import evaluate as evaluated
     from fettle.router.evaluation import write_evaluation
+    from fettle.router.files import arrays_as_bytes
     from fettle.router.policy import RouterPolicy
 
     asked = settings.rllm.evaluation
-    policy = RouterPolicy(trained.policy, described(settings, config_path="", updates=trained.updates))
+    sha256 = hashlib.sha256(arrays_as_bytes(trained.policy)).hexdigest()
+    metadata = {**described(settings, config_path="", updates=trained.updates), "policy_sha256": sha256}
+    policy = RouterPolicy(trained.policy, metadata)
     found = evaluated(policy, seeds=asked.seeds, episodes=asked.episodes)
     if keeper is not None:
         write_evaluation(found, keeper.path)

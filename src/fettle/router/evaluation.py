@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from fettle.config.router import RouterRewardWeights, SimulatorConfig
 from fettle.randomness import key
 from fettle.router.bandits import LinearThompson, Thompson
 from fettle.router.files import EVALUATION, SCHEMA
-from fettle.router.modes import MODES
+from fettle.router.modes import MODES, CollaborationMode
 from fettle.router.nouns import Choices, Simulator, State
 from fettle.router.policy import RouterPolicy
 from fettle.router.simulators import reward, simulator_of
@@ -27,6 +27,8 @@ BANDIT_EPISODES = 256
 """Episodes that a bandit plays at once."""
 T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
 T_975_REST = 2.131
+EVALUATED = ("policy_sha256", "simulator", "reward_weights", "episode_length")
+"""What an evaluation keeps of the metadata of a policy: which file it was, and the world that it was held to."""
 """Student's t at 97.5 %, by degrees of freedom from 1; beyond the table its last, which is a little too wide."""
 
 
@@ -49,7 +51,11 @@ class Evaluation:
     policy: Standing
     others: tuple[Standing, ...]
     seeds: int
+    episodes: int
+    """On each seed."""
     decisions: int
+    of: Mapping[str, Any]
+    """``EVALUATED`` of the policy; no hash where it was never a file."""
 
     @property
     def best_constant(self) -> Standing:
@@ -77,10 +83,8 @@ def evaluate(policy: RouterPolicy, *, seeds: int, episodes: int) -> Evaluation:
 
     The bandits first learn from as many decisions as the policy did; then all are held to what they know.
     """
-    simulator = simulator_of(TypeAdapter(SimulatorConfig).validate_python(policy.metadata["simulator"]))
-    weights = RouterRewardWeights.model_validate(policy.metadata["reward_weights"])
-    length = int(policy.metadata["episode_length"])
-    table = _Table(simulator, weights, seeds=seeds, episodes=episodes, length=length)
+    table = _table(policy.metadata, seeds=seeds, episodes=episodes)
+    simulator, weights, length = table.simulator, table.weights, table.length
     others = [table.standing(mode, _constant(at)) for at, mode in enumerate(MODES)]
     others.append(table.standing("random", lambda state, rng: rng.integers(0, len(MODES), _count(state))))
     for name, bandit in (("thompson", Thompson()), ("linear thompson", LinearThompson(len(simulator.features)))):
@@ -95,8 +99,19 @@ def evaluate(policy: RouterPolicy, *, seeds: int, episodes: int) -> Evaluation:
         others.append(table.standing(name, _of_bandit(bandit, simulator), learned=True))
     if simulator.expected(simulator.start(1, np.random.default_rng(0))) is not None:
         others.append(table.standing("oracle", _oracle(simulator, weights)))
-    own = table.standing("policy", lambda state, rng: policy.modes(simulator.observations(state)), learned=True)
-    return Evaluation(own, tuple(others), seeds, seeds * episodes * length)
+    own = table.standing("policy", _likeliest(policy, simulator), learned=True)
+    of = {name: policy.metadata.get(name) for name in EVALUATED}
+    return Evaluation(own, tuple(others), seeds, episodes, seeds * episodes * length, of)
+
+
+def seed_means(
+    who: RouterPolicy | CollaborationMode, world: Mapping[str, Any], *, seeds: int, episodes: int
+) -> list[float]:
+    """The mean reward of a decision on each held-out seed, as ``evaluate`` has it, in the ``world`` of a metadata."""
+    table = _table(world, seeds=seeds, episodes=episodes)
+    if isinstance(who, RouterPolicy):
+        return table.means(_likeliest(who, table.simulator))
+    return table.means(_constant(MODES.index(who)))
 
 
 def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
@@ -125,9 +140,12 @@ class _Table:
     length: int
 
     def standing(self, name: str, choose: Choose, *, learned: bool = False) -> Standing:
-        """On every held-out seed."""
-        means = [self._mean(choose, np.random.default_rng(key("held out", "router", at))) for at in range(self.seeds)]
-        return Standing(name, *interval(means), learned=learned)
+        """On all held-out seeds."""
+        return Standing(name, *interval(self.means(choose)), learned=learned)
+
+    def means(self, choose: Choose) -> list[float]:
+        """On each held-out seed."""
+        return [self._mean(choose, np.random.default_rng(key("held out", "router", at))) for at in range(self.seeds)]
 
     def _mean(self, choose: Choose, rng: np.random.Generator) -> float:
         state, total = self.simulator.start(self.episodes, rng), 0.0
@@ -135,6 +153,16 @@ class _Table:
             state, terms = self.simulator.step(state, choose(state, rng), rng)
             total += float(reward(terms, self.weights).mean())
         return total / self.length
+
+
+def _table(world: Mapping[str, Any], *, seeds: int, episodes: int) -> _Table:
+    simulator = simulator_of(TypeAdapter(SimulatorConfig).validate_python(world["simulator"]))
+    weights = RouterRewardWeights.model_validate(world["reward_weights"])
+    return _Table(simulator, weights, seeds=seeds, episodes=episodes, length=int(world["episode_length"]))
+
+
+def _likeliest(policy: RouterPolicy, simulator: Simulator) -> Choose:
+    return lambda state, rng: policy.modes(simulator.observations(state))
 
 
 def _constant(at: int) -> Choose:
