@@ -1,6 +1,7 @@
 """What every class of settings is: frozen, strict, and described by its own docstrings."""
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, get_origin
 
 from pydantic import BaseModel, ConfigDict, model_validator
@@ -41,7 +42,13 @@ class Frozen(BaseModel):
         """Files and wires know no tuples."""
         if not isinstance(given, Mapping):
             return given
-        tuples = {name for name, field in cls.model_fields.items() if get_origin(field.annotation) is tuple}
+        tuples = _tuples(cls)
         return {
             name: tuple(value) if name in tuples and isinstance(value, list) else value for name, value in given.items()
         }
+
+
+@cache
+def _tuples(settings: type[BaseModel]) -> frozenset[str]:
+    """The names of those that are tuples."""
+    return frozenset(name for name, field in settings.model_fields.items() if get_origin(field.annotation) is tuple)

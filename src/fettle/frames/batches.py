@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fettle.errors import DataError, LossInputError
-from fettle.frames.codec import Tree
+from fettle.frames.codec import Tree, bounds
 from fettle.types import Datum
 
 MOST = np.iinfo(np.int32).max
@@ -25,7 +25,7 @@ def batch_tree(data: Sequence[Datum]) -> dict[str, Tree]:
         LossInputError: a token id is beyond what 32 bits hold.
     """
     tree: dict[str, Tree] = {
-        "offsets": np.cumsum([0, *(len(datum.tokens) for datum in data)]),
+        "offsets": bounds(len(datum.tokens) for datum in data),
         "tokens": _ids([datum.tokens for datum in data]),
         "loss_mask": _joined([datum.loss_mask for datum in data]),
         "temperature": np.array([datum.temperature for datum in data], np.float64),

@@ -8,10 +8,11 @@
 In the tree an array is ``{"$": index}``. Numbers keep their type and their bits.
 """
 
+import itertools
 import json
 import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -89,6 +90,11 @@ def plain(tree: Tree) -> Tree:
     return None if isinstance(tree, float) and not math.isfinite(tree) else tree
 
 
+def bounds(lengths: Iterable[int]) -> NDArray[np.int64]:
+    """Where each of so many pieces, end to end, begins; and last, where they end."""
+    return np.array([*itertools.accumulate(lengths, initial=0)], np.int64)
+
+
 def _nullified(values: Tree) -> Tree:
     if isinstance(values, list):
         return [_nullified(value) for value in values]
@@ -97,12 +103,13 @@ def _nullified(values: Tree) -> Tree:
 
 def _without_arrays(tree: Tree, arrays: list[NDArray[Any]]) -> Tree:
     """The tree with references; the arrays it refers to are put to the others."""
-    if type(tree) in _LEAVES:
+    kind = type(tree)
+    if kind in _LEAVES:
         return tree
     if isinstance(tree, np.ndarray):
         arrays.append(_little_endian(tree))
         return {ARRAY: len(arrays) - 1}
-    if isinstance(tree, Mapping):
+    if kind is dict or isinstance(tree, Mapping):
         if ARRAY in tree:
             raise DataError(f"a frame's mapping cannot have the key {ARRAY!r}")
         return {key: _without_arrays(value, arrays) for key, value in tree.items()}

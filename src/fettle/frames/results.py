@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fettle.errors import DataError, FettleError, by_code
-from fettle.frames.codec import Tree
+from fettle.frames.codec import Tree, bounds
 from fettle.types import Checkpoint, Completion, ForwardResult, OptimResult, PromptReading
 
 
@@ -117,7 +117,7 @@ def _fields(kind: type[Any]) -> _Row:
 def _ragged(rows: Sequence[NDArray[Any]], dtype: type[np.generic] | None = None) -> dict[str, Tree]:
     """Rows end to end, and where each begins."""
     joined = np.concatenate(rows) if len(rows) else np.zeros(0, dtype or np.float32)
-    return {"values": joined, "offsets": np.cumsum([0, *map(len, rows)])}
+    return {"values": joined, "offsets": bounds(map(len, rows))}
 
 
 def _rows(tree: Mapping[str, Tree]) -> list[NDArray[Any]]:

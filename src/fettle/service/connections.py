@@ -74,6 +74,40 @@ def server_of(app: FastAPI, settings: ServiceConfig) -> uvicorn.Server:
     )
 
 
+class Joining:
+    """A transport that sends two pieces as one: the head of an answer goes with its body, a turn later at most."""
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._held = b""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Send what is held with this, or hold this for what comes next."""
+        if self._held:
+            held, self._held = self._held, b""
+            self._transport.writelines((held, data))
+        elif data:
+            self._held = data
+            self._loop.call_soon(self._release)
+
+    def get_write_buffer_size(self) -> int:
+        """Bytes that the client has not taken."""
+        return self._transport.get_write_buffer_size() + len(self._held)
+
+    def close(self) -> None:
+        """Send what is held, and end the connection."""
+        self._release()
+        self._transport.close()
+
+    def _release(self) -> None:
+        if self._held:
+            self.write(b"")
+
+
 class _Timely(HttpToolsProtocol):
     """Ends a connection that does not send the whole head of a request in time, or too much of one, or does not read.
 
@@ -95,7 +129,7 @@ class _Timely(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait."""
-        super().connection_made(transport)
+        super().connection_made(Joining(transport, self.loop))  # type: ignore[arg-type]
         if len(self.connections) > self._most:
             self._refuse("503 Service Unavailable", f"there are {self._most} connections: try again in a moment")
         else:

@@ -95,7 +95,7 @@ class Usage:
 
     def add(self, tenant: str, run: str, kind: str, *, seconds: float, tokens: int) -> None:
         """Count work that was done; that it is told once is the matter of whoever tells it."""
-        name = (tenant, run, kind, datetime.now(UTC).strftime("%Y-%m-%d"))
+        name = (tenant, run, kind, datetime.now(UTC).date().isoformat())
         row = self._rows.get(name, UsageRow(*name, operations=0, microseconds=0, tokens=0))
         self._rows[name] = dataclasses.replace(
             row,
