@@ -1,0 +1,109 @@
+"""A log that accounts for what was done: a JSON object a line, only ever added to, on disk before the deed is told.
+
+Each line holds the hash of the line before it, so that one which was changed or taken out later is found.
+"""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from fettle.errors import StorageError
+from fettle.tracking.atomic import lasting, unwritable
+from fettle.tracking.claim import hold
+
+AUDIT = "audit.jsonl"
+PAUSE = 0.01
+"""A line is written in less than this, so whoever writes at the same time waits it out."""
+
+Entry = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """What a log says."""
+
+    entries: tuple[Entry, ...]
+    """Oldest first."""
+    broken: tuple[int, ...]
+    """Numbers of the lines that are no entries, or that do not follow the line before them."""
+
+
+def entry(event: str, *, who: str, why: str, **fields: object) -> Entry:
+    """What happened, who asked for it and why; now."""
+    at = datetime.now(UTC).isoformat(timespec="milliseconds")
+    return {"at": at, "event": event, "who": who, "why": why, **fields, "simulated": True}
+
+
+def append(folder: Path, *entries: Entry) -> None:
+    """Add entries to the folder's log; they are on disk when this returns.
+
+    Raises:
+        StorageError: they could not be written.
+    """
+    path = folder / AUDIT
+    try:
+        with os.fdopen(os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644), "r+b", buffering=0) as file:
+            while not hold(file):
+                time.sleep(PAUSE)
+            text = file.read()
+            # A line that a crash cut short stays as it is, and is a line of its own.
+            torn = b"" if text.endswith(b"\n") or not text else b"\n"
+            last = (text + torn).splitlines(keepends=True)[-1:]
+            _write(file, torn + _chained(last[0] if last else b"", entries))
+            os.fsync(file.fileno())
+        lasting(folder)
+    except OSError as error:
+        raise StorageError(unwritable(path, error)) from error
+
+
+def read_audit(folder: Path) -> Audit:
+    """The folder's log; empty where there is none.
+
+    Raises:
+        StorageError: it is there and cannot be read.
+    """
+    path = folder / AUDIT
+    try:
+        lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    except OSError as error:
+        raise StorageError(f"{path} cannot be read ({error.strerror}): see that it is yours") from error
+    entries, broken, before = [], [], b""
+    for number, line in enumerate(lines, start=1):
+        found = _entry_of(line)
+        if found is None or found.pop("follows", None) != _hash(before):
+            broken.append(number)
+        if found is not None:
+            entries.append(found)
+        before = line
+    return Audit(tuple(entries), tuple(broken))
+
+
+def _chained(before: bytes, entries: tuple[Entry, ...]) -> bytes:
+    lines = []
+    for each in entries:
+        before = json.dumps({**each, "follows": _hash(before)}).encode() + b"\n"
+        lines.append(before)
+    return b"".join(lines)
+
+
+def _entry_of(line: bytes) -> dict[str, Any] | None:
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _hash(line: bytes) -> str:
+    return hashlib.sha256(line).hexdigest()
+
+
+def _write(file: BinaryIO, lines: bytes) -> None:
+    while lines:
+        lines = lines[file.write(lines) :]
