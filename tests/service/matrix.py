@@ -116,6 +116,7 @@ NATIVE: Mapping[str, Row] = MappingProxyType(
         "POST /v1/runs/{run_id}/complete": owned(at=SPARE),
         "GET /v1/futures/{id}": owned(at={"id": "{future}"}, query="?wait=30"),
         "POST /v1/futures/{id}/acknowledge": owned(at={"id": "{future}"}),
+        "POST /v1/acknowledgements": with_key({"ids": ["{future}"]}),
         "DELETE /v1/futures/{id}": owned(at={"id": "{other_future}"}),
         "POST /v1/samplers": with_key({"model": "tiny"}),
         "GET /v1/samplers/{sampler_id}": owned(at=SAMPLER),

@@ -107,7 +107,7 @@ class HTTPEngine:
     async def _opened(self, said: Mapping[str, Tree]) -> HTTPPolicy:
         run_id = f"run_{secrets.token_hex(8)}"
         await self.transport.post("/v1/runs", {"id": run_id, "name": self._name, **said})
-        await outcome(self.transport, f"{run_id}.open")
+        await outcome(self.transport, f"{run_id}.open", shared=True)
         policy = HTTPPolicy(self.transport, run_id, pinned=self._pinned, noted=self._notes.noted)
         self.policies.append(policy)
         return policy

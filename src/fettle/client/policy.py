@@ -64,7 +64,7 @@ class HTTPPolicy:
     async def sampler(self) -> "HTTPSampler":
         """A sampler of the weights after every call issued so far."""
         pin = await self._put(Pin())
-        return await self._pinned(pin, await self._outcome(pin))
+        return await self._pinned(pin, await self._outcome(pin, shared=True))
 
     async def save(self, name: str, *, optimizer: bool = True) -> Checkpoint:
         """Write a checkpoint, which the service keeps."""
@@ -92,9 +92,9 @@ class HTTPPolicy:
         said = {"call": call_tree(call)}
         return self._line.put("operations", lambda run: said)
 
-    async def _outcome(self, promise: str) -> Any:
+    async def _outcome(self, promise: str, *, shared: bool = False) -> Any:
         async with self._waits:
-            return await outcome(self._transport, promise)
+            return await outcome(self._transport, promise, shared=shared)
 
 
 class HTTPSampler:
@@ -161,7 +161,10 @@ class HTTPSampler:
 async def promised(transport: Transport, path: str, said: Mapping[str, Tree], *, wait: float = WAIT) -> Any:
     """What comes of something that the service promises, and answers at once where it is soon done."""
     answer = await transport.request("POST", path, said, wait=wait)
-    return await outcome(transport, answer.tree["id"]) if answer.status == 202 else settled(answer.tree)
+    if answer.status == 202:
+        return await outcome(transport, answer.tree["id"])
+    transport.read.add(answer.tree["id"])
+    return settled(answer.tree)
 
 
 def _request_tree(request: SampleRequest) -> dict[str, Tree]:

@@ -73,7 +73,7 @@ class ServiceClient:
             "/v1/runs",
             {"id": run_id, "base_model": base_model, "name": name, "metadata": {**metadata, **kept}, **said},
         )
-        await outcome(self._transport, f"{run_id}.open")
+        await outcome(self._transport, f"{run_id}.open", shared=True)
         return run_id
 
     def get_training_client(self, run_id: str, *, take_over: bool = True) -> TrainingClient:

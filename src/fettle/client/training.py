@@ -52,7 +52,8 @@ class TrainingClient:
     def __init__(self, transport: Transport, run_id: str, *, take_over: bool = True) -> None:
         self.run_id = run_id
         self._transport = transport
-        self._line = Line(transport, run_id, take_over=take_over, shared=not take_over)
+        self._shared = not take_over
+        self._line = Line(transport, run_id, take_over=take_over, shared=self._shared)
         self._rate: float | None = None
         self._steps = 0
         """Sent from here."""
@@ -95,7 +96,7 @@ class TrainingClient:
             return {"call": call_tree(OptimStep(chosen[0]))}
 
         async def answered(promise: str) -> dict[str, Any]:
-            stepped: OptimResult = await outcome(self._transport, promise)
+            stepped: OptimResult = await self._outcome(promise)
             metrics = {"grad_norm": stepped.grad_norm, "skipped": float(stepped.skipped)}
             told = {"step": stepped.policy_version, "learning_rate": chosen[0].learning_rate}
             return {**told, "grad_norm": stepped.grad_norm, "metrics": metrics}
@@ -128,7 +129,7 @@ class TrainingClient:
         number = next(self._draws)
 
         async def answered(pin: str) -> dict[str, Any]:
-            sampler = HTTPSampler(self._transport, pin, await outcome(self._transport, pin))
+            sampler = HTTPSampler(self._transport, pin, await outcome(self._transport, pin, shared=True))
             client = SamplingClient(self._transport, sampler, self._line.run["base_model"])
             seed = self._line.run["spec"]["seed"]
             seeds = [key(seed, "sample", number, row) for row in range(len(prompts))]
@@ -149,7 +150,7 @@ class TrainingClient:
             return {"call": call_tree(Save(name or f"step-{run['version'] + steps:06d}"))}
 
         async def answered(promise: str) -> dict[str, Any]:
-            saved: Checkpoint = await outcome(self._transport, promise)
+            saved: Checkpoint = await self._outcome(promise)
             told = {"checkpoint_path": saved.path, "name": saved.name, "digest": saved.digest}
             return {**told, "step": saved.policy_version}
 
@@ -159,7 +160,7 @@ class TrainingClient:
         """Take up the weights of a checkpoint of this kind of policy, with its optimizer or without."""
 
         async def answered(promise: str) -> dict[str, Any]:
-            return {"step": await outcome(self._transport, promise)}
+            return {"step": await self._outcome(promise)}
 
         return self._operation(Restore(uri_of(checkpoint), optimizer), answered)
 
@@ -250,6 +251,9 @@ class TrainingClient:
     save_state_async = submitting(save_state)
     load_state_async = submitting(load_state)
 
+    async def _outcome(self, promise: str) -> Any:
+        return await outcome(self._transport, promise, shared=self._shared)
+
     def _operation(self, call: Call, answered: Callable[[str], Awaitable[dict[str, Any]]]) -> Future[dict[str, Any]]:
         said = {"call": call_tree(call)}
         return Future(self._transport, self._line.put("operations", lambda run: said), answered)
@@ -258,7 +262,7 @@ class TrainingClient:
         steps = self._steps
 
         async def answered(promise: str) -> dict[str, Any]:
-            told = _told_loss(await outcome(self._transport, promise))
+            told = _told_loss(await self._outcome(promise))
             return {**told, "step": self._line.run["version"] + steps, "grad_norm": None}
 
         return Future(self._transport, self._line.put(verb, lambda run: said), answered)

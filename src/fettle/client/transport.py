@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from fettle.client.acknowledgements import Acknowledgements
 from fettle.errors import (
     AuthenticationError,
     ConfigError,
@@ -83,6 +84,8 @@ class Transport:
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=KEPT_CONNECTIONS),
             verify=verification(self.url),
         )
+        self.read = Acknowledgements(self)
+        """Answers that the service need not keep."""
 
     async def get(self, path: str, *, wait: float = 0.0, **query: str | int) -> Tree:
         """What is said there; the service may take ``wait`` seconds over it."""
@@ -148,7 +151,8 @@ class Transport:
             raise unreachable(self.url, error) from error
 
     async def close(self) -> None:
-        """End the connections."""
+        """Say what was read last, and end the connections."""
+        await self.read.close()
         await self._http.aclose()
 
 
@@ -164,8 +168,8 @@ async def repeated(ask: Callable[[], Awaitable[httpx.Response]], url: str, *, pa
         raise unreachable(url, error) from error
 
 
-async def outcome(transport: Transport, promise: str) -> Any:
-    """What an operation or a draw came to, once it is done.
+async def outcome(transport: Transport, promise: str, *, shared: bool = False) -> Any:
+    """What an operation or a draw came to, once it is done; one that is ``shared`` is asked for by others as well.
 
     Raises:
         FettleError: what it failed with.
@@ -173,6 +177,8 @@ async def outcome(transport: Transport, promise: str) -> Any:
     while True:
         told = await transport.get(f"/v1/futures/{promise}", wait=WAIT)
         if told["status"] != "pending":
+            if not shared:
+                transport.read.add(promise)
             return settled(told)
 
 

@@ -102,6 +102,13 @@ class Step(Numbered):
     """Whether a step without gradients is one with gradients of zero; otherwise it is refused."""
 
 
+class Acknowledgements(Body):
+    """Answers that were read."""
+
+    ids: Annotated[list[Line], Field(max_length=1000)]
+    """Of their promises."""
+
+
 class SaveState(Numbered):
     """A checkpoint to be saved."""
 

@@ -1,5 +1,6 @@
 """Operations of runs, by number or by verb, and the promises that are given for them."""
 
+from contextlib import suppress
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -11,7 +12,7 @@ from fettle.config import AdamW, LossConfig
 from fettle.config.document import Document
 from fettle.config.explain import sentences
 from fettle.engine.base import SampleRequest
-from fettle.errors import ConfigError, DataError, FettleError
+from fettle.errors import ConfigError, DataError, FettleError, NotFoundError
 from fettle.frames import Tree
 from fettle.losses import LOSSES
 from fettle.service.auth import authenticated
@@ -19,7 +20,16 @@ from fettle.service.callers import Caller
 from fettle.service.core import Service
 from fettle.service.entries import CheckpointKind
 from fettle.service.faces.native.answered import Answered
-from fettle.service.faces.native.bodies import Batch, LoadState, Operation, SamplerOfRun, SampleRun, SaveState, Step
+from fettle.service.faces.native.bodies import (
+    Acknowledgements,
+    Batch,
+    LoadState,
+    Operation,
+    SamplerOfRun,
+    SampleRun,
+    SaveState,
+    Step,
+)
 from fettle.service.faces.native.said import Wait, described, said
 from fettle.service.faces.native.texts import all_tokens
 from fettle.service.wire import answer
@@ -193,6 +203,19 @@ def _add_futures(router: APIRouter, service: Service, answered: Answered) -> Non
     async def acknowledge(request: Request, caller: who, id: str) -> Response:
         answered.found(caller, id)[0].acknowledge()
         return answer(request, {"acknowledged": True})
+
+    @router.post(
+        "/acknowledgements",
+        summary="Say the same of many answers",
+        openapi_extra=described(Acknowledgements, two={"ids": ["run-1.0.0", "run-1.0.1"]}),
+    )
+    async def acknowledged(request: Request, caller: who) -> Response:
+        found = 0
+        for id in (await said(request, Acknowledgements)).ids:
+            with suppress(NotFoundError):  # it has grown old meanwhile
+                answered.found(caller, id)[0].acknowledge()
+                found += 1
+        return answer(request, {"acknowledged": found})
 
     @router.get("/futures/{id:path}", summary="What an operation or a draw came to")
     async def future(request: Request, caller: who, id: str, wait: Wait = 0.0) -> Response:
