@@ -93,7 +93,7 @@ def test_each_switch_is_named():
     assert switched_off(RouterConfig()) == ("rllm.enabled", "rllm.trainer.enabled")
 
 
-@pytest.mark.parametrize("switch", ["rollout_service", "autopilot"])
+@pytest.mark.parametrize("switch", ["autopilot"])
 def test_what_cannot_be_done_is_refused_rather_than_passed_over(small, switch):
     with pytest.raises(ConfigError, match=rf"rllm\.{switch}\.enabled is true, and this release does not do that"):
         train(small(f"rllm.{switch}.enabled=true"))

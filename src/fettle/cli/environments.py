@@ -62,7 +62,8 @@ def serve(
         "client_authorities": client_authorities,
         "reflection": reflection or None,
     }
-    environment_server.run(environment_server.settings_of(names or (), config, given))
+    settings = environment_server.settings_of(names or (), config, given)
+    environment_server.run(settings, routing=environment_server.ROUTING in (names or ()))
 
 
 @environments.command("list")

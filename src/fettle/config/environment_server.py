@@ -16,7 +16,7 @@ OfferedName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._\-]*$", max
 class EnvironmentServerConfig(Frozen):
     """Environments, and perhaps a model, served over gRPC."""
 
-    environments: Annotated[Mapping[OfferedName, EnvironmentConfig], Field(min_length=1)]
+    environments: Mapping[OfferedName, EnvironmentConfig] = {}
     """What is offered, by the name that clients ask for."""
     host: str = "127.0.0.1"
     """Address to listen on. Any but this machine's own needs TLS, and a token or ``client_authorities``."""

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from fettle.config.base import Frozen
+from fettle.config.remote import RemoteTLS, loopback
 
 Count = Annotated[int, Field(ge=1)]
 Weight = Annotated[float, Field(ge=0)]
@@ -13,12 +14,40 @@ Share = Annotated[float, Field(gt=0, le=1)]
 
 
 class RolloutService(Frozen):
-    """Episodes played at a server of environments, in place of this process."""
+    """Episodes played at a server of environments, in place of this process: the same numbers for the same seed."""
 
     enabled: bool = False
     """Play them there."""
-    address: str = "http://localhost:8080"
-    """Where the server is."""
+    address: Annotated[str, Field(pattern=r"^(https?://)?(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):\d{1,5}/?$")] = (
+        "http://localhost:8080"
+    )
+    """Where ``fettle environments serve routing --port 8080`` listens; with ``https`` it is spoken to in TLS."""
+    token_variable: str | None = None
+    """Environment variable that holds the token which the server asks for."""
+    token_file: str | None = None
+    """File that holds the token, in the place of ``token_variable``."""
+    tls: RemoteTLS = RemoteTLS()
+    """How the server is known where the address begins with ``https``."""
+    patience: Positive = 60.0
+    """Seconds for which a server that is away is asked again."""
+
+    @model_validator(mode="after")
+    def _safe(self) -> "RolloutService":
+        if self.token_variable is not None and self.token_file is not None:
+            raise ValueError("token_variable and token_file are two places for one token: set one of them")
+        if not self.encrypted and not loopback(self.place.rpartition(":")[0].strip("[]")):
+            raise ValueError(f"address is {self.address}, another machine's, in the clear: let it begin with https://")
+        return self
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether TLS is spoken."""
+        return self.address.startswith("https://")
+
+    @property
+    def place(self) -> str:
+        """Host and port."""
+        return self.address.rpartition("//")[2].rstrip("/")
 
 
 class RouterTrainer(Frozen):

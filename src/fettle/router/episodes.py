@@ -3,15 +3,17 @@
 Axes: T decisions in a row, E episodes at once, D features.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from fettle.config.router import RouterRewardWeights
 from fettle.router.heads import Parameters, Scale, logits, values
-from fettle.router.nouns import Choices, Doubles, Simulator, State, Terms
+from fettle.router.nouns import Choices, Doubles, Seen, Terms, World
 from fettle.router.simulators import reward
 from fettle.types import Floats
 
@@ -40,69 +42,77 @@ class Rollout:
 
 
 class Episodes:
-    """They begin together, and end together by their length; the next begin where they end."""
+    """Episodes under way. A rollout goes on where the last one ended, and what is cut is never lost."""
 
-    def __init__(self, simulator: Simulator, weights: RouterRewardWeights, *, count: int, length: int) -> None:
-        self._simulator = simulator
+    def __init__(self, world: World, weights: RouterRewardWeights, *, length: int) -> None:
+        self._world = world
         self._weights = weights
-        self._count = count
         self._length = length
-        self._state: State = {}
-        self._at = 0
-        self._earned = np.zeros(count)
+        self._number = 0
+        self._seen: Seen | None = None
+        self._modes: list[Choices] = []
+        """Of the episodes under way: with their number, all that they hang on."""
+        self._earned = np.zeros(world.count)
 
     def play(self, parameters: Parameters, scale: Scale, decisions: int, rng: np.random.Generator) -> Rollout:
         """The next ``decisions`` of every episode, with modes drawn from the policy."""
         steps, ended = [], []
-        if not self._state:
-            self._state = self._simulator.start(self._count, rng)
         for _ in range(decisions):
-            step = self._step(parameters, scale, rng)
-            steps.append(step)
-            self._earned = self._earned + step["rewards"]
-            self._at += 1
-            if self._at == self._length:
+            steps.append(self._step(parameters, scale, rng))
+            if len(self._modes) == self._length:
                 ended.append(self._earned)
-                self._state, self._at = self._simulator.start(self._count, rng), 0
-                self._earned = np.zeros(self._count)
+                self._number, self._seen = self._number + 1, None
         joined = {name: np.stack([step[name] for step in steps]) for name in steps[0]}
         terms = {name.removeprefix("term/"): joined.pop(name) for name in list(joined) if name.startswith("term/")}
         return Rollout(
             **joined,
             terms=terms,
             episode_returns=np.concatenate(ended) if ended else self._earned,
-            episode_length=float(self._length if ended else self._at),
+            episode_length=float(self._length if ended else len(self._modes)),
         )
 
     def _step(self, parameters: Parameters, scale: Scale, rng: np.random.Generator) -> dict[str, Any]:
-        observed = self._simulator.observations(self._state)
-        planning = self._simulator.planning(self._state)
-        modes, logprobs = drawn(parameters, observed, rng)
-        self._state, terms = self._simulator.step(self._state, modes, rng)
-        last = self._at + 1 == self._length
+        before = self._begun()
+        modes, logprobs = drawn(parameters, before.observations, rng)
+        after, terms, rewards = self._decided(modes)
+        last = len(self._modes) == self._length
         return {
-            "observations": observed,
+            "observations": before.observations,
             "modes": modes,
             "logprobs": logprobs,
-            "values": _expected(parameters, scale, observed),
-            "next_values": _expected(parameters, scale, self._simulator.observations(self._state)),
-            "truncated": np.full(self._count, float(last)),
-            "rewards": reward(terms, self._weights),
-            "planning": planning,
+            "values": _expected(parameters, scale, before.observations),
+            "next_values": _expected(parameters, scale, after.observations),
+            "truncated": np.full(self._world.count, float(last)),
+            "rewards": rewards,
+            "planning": before.planning,
             **{f"term/{name}": values for name, values in terms.items()},
         }
 
-    def saved(self) -> dict[str, Doubles]:
-        """What :meth:`restore` goes on from."""
-        kept = {f"state/{name}": values for name, values in self._state.items()}
-        return {**kept, "earned": self._earned, "at": np.array(float(self._at))}
+    def _begun(self) -> Seen:
+        if self._seen is None:
+            self._seen = self._world.begin(self._number)
+            self._modes, self._earned = [], np.zeros(self._world.count)
+        return self._seen
 
-    def restore(self, saved: dict[str, Doubles]) -> None:
-        """Go on from what was saved."""
-        self._state = {
-            name.removeprefix("state/"): values for name, values in saved.items() if name.startswith("state/")
-        }
-        self._earned, self._at = saved["earned"], int(saved["at"])
+    def _decided(self, modes: Choices) -> tuple[Seen, Terms, Doubles]:
+        self._seen, terms = self._world.step(modes)
+        rewards = reward(terms, self._weights)
+        self._modes.append(modes)
+        self._earned = self._earned + rewards
+        return self._seen, terms, rewards
+
+    def saved(self) -> dict[str, NDArray[Any]]:
+        """What :meth:`restore` goes on from."""
+        under_way = self._modes if self._seen is not None else []
+        modes = np.array(under_way, np.int64).reshape(len(under_way), self._world.count)
+        return {"number": np.array(self._number), "modes": modes}
+
+    def restore(self, saved: Mapping[str, NDArray[Any]]) -> None:
+        """Go on from what was saved: the same decisions in the same episodes lead to the same place."""
+        self._number, self._seen = int(saved["number"]), None
+        self._begun()
+        for modes in saved["modes"]:
+            self._decided(modes)
 
 
 def drawn(parameters: Parameters, observations: Floats, rng: np.random.Generator) -> tuple[Choices, Floats]:

@@ -4,6 +4,7 @@ Axes: E episodes played at once, D features of an observation, M modes.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Protocol
 
@@ -60,4 +61,35 @@ class Simulator(Protocol):
 
     def step(self, state: State, modes: Choices, rng: np.random.Generator) -> tuple[State, Terms]:
         """The episodes after these decisions [E], and the terms of the decisions."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What episodes that are played side by side show of themselves before a decision."""
+
+    observations: Floats
+    """[E, D]"""
+    planning: Floats
+    """1 for a decision that begins a task [E]."""
+
+
+class World(Protocol):
+    """Where episodes are played side by side: in this process, or at a server. The same draws wherever that is."""
+
+    features: tuple[str, ...]
+    """What the numbers of an observation are."""
+    count: int
+    """Episodes at once."""
+
+    def begin(self, number: int) -> Seen:
+        """The episodes of that number, the same whenever they are begun; those under way are given up."""
+        ...
+
+    def step(self, modes: Choices) -> tuple[Seen, Terms]:
+        """What follows these decisions [E], and their terms."""
+        ...
+
+    def close(self) -> None:
+        """Give everything back."""
         ...

@@ -1,7 +1,8 @@
 """The loop that trains a routing policy: draw a rollout, learn from it, watch, write down."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,12 +16,29 @@ from fettle.router.episodes import Episodes, Rollout
 from fettle.router.heads import Scale, initial, unscaled
 from fettle.router.learning import Learner, learn, learned, put_back
 from fettle.router.modes import MODES
-from fettle.router.nouns import DOCUMENTED_TERMS
-from fettle.router.simulators import simulator_of
+from fettle.router.nouns import DOCUMENTED_TERMS, World
+from fettle.router.worlds import world_of
 from fettle.types import Floats
 
 Row = Mapping[str, float]
 """What there is to tell of one update."""
+
+Note = Callable[[Row], None]
+"""Adds numbers to a span."""
+
+
+class Spans(Protocol):
+    """Where it is told how long each part of a run took."""
+
+    def __call__(self, name: str, update: int) -> AbstractContextManager[Note]:
+        """A span of that name, open while the block runs."""
+        ...
+
+
+@contextmanager
+def untraced(name: str, update: int) -> Iterator[Note]:
+    """Satisfies ``Spans``, and tells nobody."""
+    yield lambda numbers: None
 
 
 class Keeper(Protocol):
@@ -53,16 +71,16 @@ class Trained:
 class Run:
     """A run in progress: who learns, the episodes, and how far it has come."""
 
-    def __init__(self, config: RouterConfig) -> None:
+    def __init__(self, config: RouterConfig, world: World, spans: Spans = untraced) -> None:
         rllm = config.rllm
-        simulator = simulator_of(rllm.simulator)
         rng = np.random.default_rng(key(rllm.trainer.seed, "router", "initial"))
-        parameters = initial(rllm.policy, len(simulator.features), rng)
+        parameters = initial(rllm.policy, len(world.features), rng)
         self.config = config
-        self.features = simulator.features
+        self.features = world.features
+        self.count = world.count
+        self.spans = spans
         self.learner = Learner.of(parameters, learning_rate=rllm.ppo.learning_rate)
-        self.count = parallel(rllm)
-        self.episodes = Episodes(simulator, rllm.reward_weights, count=self.count, length=rllm.trainer.episode_length)
+        self.episodes = Episodes(world, rllm.reward_weights, length=rllm.trainer.episode_length)
         self.update = 0
         self.best_reward = -math.inf
 
@@ -89,29 +107,36 @@ class Run:
         self.update, self.best_reward = int(saved["update"]), float(saved["best_reward"])
 
 
-def train(config: RouterConfig, keeper: Keeper | None = None, told: Callable[[Row], None] | None = None) -> Trained:
+def train(
+    config: RouterConfig,
+    keeper: Keeper | None = None,
+    told: Callable[[Row], None] | None = None,
+    spans: Spans = untraced,
+) -> Trained:
     """Train for ``trainer.updates``, counted from the beginning, or until a breaker ends it.
 
     Raises:
-        ConfigError: training is not switched on, or something is that this release does not do.
+        ConfigError: training is not switched on.
+        FettleError: the rollout service is away, or ends while it is needed.
     """
     check(config)
-    run = Run(config)
-    saved = keeper.resumed() if keeper is not None else None
-    if saved is not None:
-        run.restore(saved)
-    stopped = None
-    proven = learned(run.learner), run.learner.scale
-    while run.update < config.rllm.trainer.updates and stopped is None:
-        row, stopped, proven = _updated(run, proven)
-        if stopped is None:
-            if told is not None:
-                told(row)
-            if keeper is not None:
-                keeper.row(row, run)
-    trained = Trained(run.policy(), run.update, stopped)
-    if keeper is not None:
-        keeper.end(trained, run)
+    with closing(world_of(config.rllm, count=parallel(config.rllm))) as world:
+        run = Run(config, world, spans)
+        saved = keeper.resumed() if keeper is not None else None
+        if saved is not None:
+            run.restore(saved)
+        stopped = None
+        proven = learned(run.learner), run.learner.scale
+        while run.update < config.rllm.trainer.updates and stopped is None:
+            row, stopped, proven = _updated(run, proven)
+            if stopped is None:
+                if told is not None:
+                    told(row)
+                if keeper is not None:
+                    keeper.row(row, run)
+        trained = Trained(run.policy(), run.update, stopped)
+        if keeper is not None:
+            keeper.end(trained, run)
     return trained
 
 
@@ -124,11 +149,9 @@ def check(config: RouterConfig) -> None:
     off = switched_off(config)
     if off:
         raise ConfigError(f"training is switched off by {' and '.join(off)}: set them to true")
-    rllm = config.rllm
-    told = rllm.observability
+    told = config.rllm.observability
     undone = {
-        "rllm.rollout_service.enabled": rllm.rollout_service.enabled,
-        "rllm.autopilot.enabled": rllm.autopilot.enabled,
+        "rllm.autopilot.enabled": config.rllm.autopilot.enabled,
         "rllm.observability.metrics.enabled": told.enabled and told.metrics.enabled,
         "rllm.observability.tracing.enabled": told.enabled and told.tracing.enabled,
     }
@@ -149,31 +172,41 @@ Proven = tuple[dict[str, NDArray[Any]], Scale]
 
 def _updated(run: Run, proven: Proven) -> tuple[Row, str | None, Proven]:
     """One update; where a breaker breaks, the learner is as it was when it was last good."""
-    rllm, breakers, number = run.config.rllm, run.config.rllm.breakers, run.update + 1
-    seed = rllm.trainer.seed
-    rollout = run.episodes.play(
-        run.learner.parameters,
-        run.learner.scale,
-        rllm.ppo.rollout_length // run.count,
-        np.random.default_rng(key(seed, "router", "rollout", number)),
-    )
-    mean = float(rollout.rewards.mean())
+    breakers, number = run.config.rllm.breakers, run.update + 1
+    with run.spans("rollout", number) as note:
+        rollout = _drawn(run, number)
+        mean = float(rollout.rewards.mean())
+        note({"mean_reward": mean, "decisions": float(rollout.rewards.size)})
     reason = _collapse(rollout, run.best_reward, breakers)
     metrics: dict[str, float] = {}
     if reason is None:
         proven = learned(run.learner), run.learner.scale
-        order = np.random.default_rng(key(seed, "router", "order", number))
-        try:
-            metrics = learn(run.learner, rollout, rllm, order)
-            reason = _astray(metrics, breakers)
-        except LossInputError as error:
-            reason = error.message
+        with run.spans("update", number) as note:
+            metrics, reason = _learned(run, rollout, number)
+            note(metrics)
     if reason is not None:
         put_back(run.learner, proven[0])
         run.learner.scale = proven[1]
         return {}, f"update {number} was undone: {reason}", proven
     run.update, run.best_reward = number, max(run.best_reward, mean)
     return _row(number, rollout, metrics), None, proven
+
+
+def _drawn(run: Run, number: int) -> Rollout:
+    rllm = run.config.rllm
+    rng = np.random.default_rng(key(rllm.trainer.seed, "router", "rollout", number))
+    return run.episodes.play(run.learner.parameters, run.learner.scale, rllm.ppo.rollout_length // run.count, rng)
+
+
+def _learned(run: Run, rollout: Rollout, number: int) -> tuple[dict[str, float], str | None]:
+    """What there is to tell of having learned from a rollout, and what is wrong with it."""
+    rllm = run.config.rllm
+    order = np.random.default_rng(key(rllm.trainer.seed, "router", "order", number))
+    try:
+        metrics = learn(run.learner, rollout, rllm, order)
+    except LossInputError as error:
+        return {}, error.message
+    return metrics, _astray(metrics, rllm.breakers)
 
 
 def _collapse(rollout: Rollout, best: float, breakers: CircuitBreakers) -> str | None:

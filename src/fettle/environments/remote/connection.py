@@ -13,6 +13,7 @@ from google.protobuf.message import Message as Proto
 from fettle.config import Remote
 from fettle.environments.remote import environment_pb2 as pb
 from fettle.environments.remote import wire
+from fettle.environments.remote.company import Companies
 from fettle.environments.remote.gate import Gate
 from fettle.environments.remote.line import Broken, Frame, Line
 from fettle.environments.remote.refusals import refusal
@@ -54,6 +55,7 @@ class Connection:
         self._tls = channel_credentials(settings)
         self._metadata = tuple(credentials(settings))
         self._gate = Gate(OPENS)
+        self._companies = Companies()
         self._lock = threading.Lock()
         self.lines: list[Line] = []
         self._playing: dict[str, Line] = {}
@@ -62,11 +64,11 @@ class Connection:
         self._renewing = False
         weakref.finalize(self, _end, self._over, self.lines, self._asking)
 
-    def ask(self, method: str, request: Proto, answer: type[Response]) -> Response:
-        """A call of its own, for which this thread waits."""
+    def ask(self, method: str, request: Proto, answer: type[Response], *, patience: float | None = None) -> Response:
+        """A call of its own, for which this thread waits; ``patience`` stands in for that of the settings."""
         path = f"/{wire.ENVIRONMENTS}/{method}"
         call = self._asking.unary_unary(path, type(request).SerializeToString, answer.FromString)
-        again = Again(self._patience)
+        again = Again(self._patience if patience is None else patience)
         while True:
             try:
                 found: Response = call(request, timeout=self._seconds, metadata=self._metadata)
@@ -85,7 +87,7 @@ class Connection:
         while True:
             try:
                 async with self._gate.passed():
-                    response = (await self._once(line, Frame(reset=request))).reset
+                    response = (await self._companies.answer(self._once(line, Frame(reset=request)))).reset
             except Trouble as trouble:
                 await asyncio.sleep(again.after(trouble))
             else:
@@ -100,7 +102,7 @@ class Connection:
         again = Again(self._patience)
         while True:
             try:
-                return (await self._once(line, Frame(step=request))).step
+                return (await self._companies.answer(self._once(line, Frame(step=request)))).step
             except Trouble as trouble:
                 await asyncio.sleep(again.after(trouble))
 
