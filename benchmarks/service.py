@@ -3,7 +3,8 @@
 The overhead of an operation is what passes on the server from its request coming in to its answer going out, less the
 seconds in which the backend computed meanwhile: reading the body, checking it, the journal (which is on the disk before
 the answer goes out), the queue, and writing the answer. One operation at a time, asked for with ``?wait``, so that one
-request is all there is; ``benchmarks.timed_server`` says how it is measured. What a client sees is told beside it.
+request is all there is, and each request in one piece, so that nobody waits for the rest of it;
+``benchmarks.timed_server`` says how it is measured. What a client sees is told beside it.
 
 A rush: 512 draws at once, no two of which are of as many completions of the same length, so that a mixed-up answer
 shows; and 208 requests of 3.3 MB in JSON at once, written beforehand, on a model so small that reading them is most of
@@ -12,6 +13,7 @@ the work.
 
 import asyncio
 import json
+import socket
 import sys
 import tempfile
 import time
@@ -19,9 +21,12 @@ import zlib
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from http import HTTPStatus
+from http.client import HTTPResponse
 from pathlib import Path
 from random import Random
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import numpy as np
@@ -36,7 +41,7 @@ from benchmarks.timed_server import ADDRESS
 from fettle.calls import Forward, ForwardBackward, OptimStep, call_tree
 from fettle.config import PPO, AdamW, CausalLM, TinyModel
 from fettle.engine.local import make_tiny_model
-from fettle.frames import MEDIA_TYPE, packed, plain, result_of, unpacked
+from fettle.frames import MEDIA_TYPE, packed, plain, result_of
 from fettle.types import Datum, datum
 
 ROW = Row(
@@ -61,7 +66,7 @@ PIPELINED = 64
 
 @dataclass(frozen=True, slots=True)
 class Wire:
-    """How bodies are written."""
+    """How bodies are written, and sent."""
 
     name: str
     headers: dict[str, str]
@@ -75,6 +80,17 @@ class Wire:
         if not answer.is_success:
             raise SystemExit(f"{answer.request.url} was answered {answer.status_code}: {answer.text[:500]}")
         return unpacked(answer.content) if self.name == "binary" else answer.json()
+
+    def asks(self, line: socket.socket, key: str, path: str, body: bytes) -> None:
+        """Send a request, head and body in one piece, and read its answer."""
+        told = {"Host": "localhost", "Authorization": f"Bearer {key}", "Content-Length": len(body), **self.headers}
+        head = "".join(f"{name}: {value}\r\n" for name, value in told.items())
+        line.sendall(f"POST {path} HTTP/1.1\r\n{head}\r\n".encode() + body)
+        answer = HTTPResponse(line)
+        answer.begin()
+        content = answer.read()
+        if answer.status != HTTPStatus.OK:
+            raise SystemExit(f"{path} was answered {answer.status}: {content[:500]!r}")
 
 
 BINARY = Wire("binary", {"Content-Type": MEDIA_TYPE, "Accept": MEDIA_TYPE})
@@ -121,15 +137,14 @@ def overhead(service: Service, wire: Wire, repetitions: int) -> dict[str, Any]:
         "forward_backward": wire.body({"data": call_tree(gradient(0))["data"], "loss": {"type": "ppo"}}),
         "optim_step": wire.body({"optimizer": AdamW(learning_rate=1e-4).model_dump(mode="json")}),
     }
-    headers = {**wire.headers, "Authorization": f"Bearer {tenant.key}"}
-    with httpx.Client(base_url=service.url, headers=headers, timeout=60) as http:
+    with socket.create_connection((urlsplit(service.url).hostname, urlsplit(service.url).port), timeout=60) as line:
         seen: dict[str, list[float]] = {verb: [] for verb in bodies}
         for _ in range(repetitions):
             for verb, body in bodies.items():
                 started = time.perf_counter()
-                wire.read(http.post(f"/v1/runs/{run}/{verb}", content=body, params={"wait": "30"}))
+                wire.asks(line, tenant.key, f"/v1/runs/{run}/{verb}?wait=30", body)
                 seen[verb].append(time.perf_counter() - started)
-        told = [one for one in http.get(ADDRESS).json() if one["path"].startswith(f"/v1/runs/{run}/")]
+    told = [one for one in tenant.asks("GET", ADDRESS) if one["path"].startswith(f"/v1/runs/{run}/")]
     for verb, body in bodies.items():
         own = [one for one in told if one["path"].endswith(f"/{verb}")][repetitions // 10 :]  # the first warm it up
         found[verb] = {
