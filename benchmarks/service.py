@@ -41,7 +41,7 @@ from benchmarks.timed_server import ADDRESS
 from fettle.calls import Forward, ForwardBackward, OptimStep, call_tree
 from fettle.config import PPO, AdamW, CausalLM, TinyModel
 from fettle.engine.local import make_tiny_model
-from fettle.frames import MEDIA_TYPE, packed, plain, result_of
+from fettle.frames import MEDIA_TYPE, packed, plain, result_of, unpacked
 from fettle.types import Datum, datum
 
 ROW = Row(
