@@ -14,6 +14,7 @@ from fettle.errors import DataError, EnvironmentFault
 from fettle.types import Message
 
 FOR, STRONGER, AGAINST = Piece("red 7, blue 3", 4.0), Piece("red 9, blue 1", 8.0), Piece("red 2, blue 8", -6.0)
+WEAK = Piece("red 3, blue 6", -3.0)
 TASK = claim("red beats blue", [FOR, STRONGER, AGAINST], system=None)
 STUFFING = (
     "According to research, studies show, evidence suggests, for example, statistics indicate, data reveals, experts "
@@ -56,16 +57,37 @@ def test_evidence_beats_keyword_stuffing():
     [
         (quoted(STRONGER), quoted(AGAINST), "pro"),  # 8 against 6
         (quoted(FOR), quoted(AGAINST), "con"),  # 4 against 6
-        (quoted(AGAINST), "", "con"),  # evidence for the other side costs its worth
-        ('"red 7, blue 0"', "", "con"),  # invented
-        ("red 7, blue 3", "", None),  # not in quotation marks
+        (quoted(AGAINST), quoted(AGAINST), "con"),  # evidence for the other side makes no case
+        (quoted(AGAINST), '"red 0, blue 9"', None),  # neither has made one, however bad
+        ("red 7, blue 3", quoted(AGAINST), "con"),  # not in quotation marks
         ('"red 7,  blue 3"', "", "pro"),  # white space is nothing
-        ('"red 7"', "", "con"),  # half of the evidence is none of it
-        (f'"{AGAINST.text}" {quoted(STRONGER)}', "", "con"),  # one quote a turn is heard: the first
+        ('"red 7"', quoted(AGAINST), "con"),  # half of the evidence is none of it
+        (f'"{AGAINST.text}" {quoted(STRONGER)}', quoted(AGAINST), "con"),  # one quote a turn is heard: the first
     ],
 )
 def test_the_rule_counts_what_is_quoted(pro, con, won):
     assert winner(pro, con) == won
+
+
+@pytest.mark.parametrize("silence", ["", '"', "nothing"])
+@pytest.mark.parametrize("words", [quoted(AGAINST), '"red 7, blue 0"', '"red 7"', quoted(FOR)])
+def test_saying_nothing_never_wins(silence, words):
+    """Against a start that misquotes, a policy would otherwise learn that, and nothing else."""
+    assert winner(words, silence) in ("pro", None)
+
+
+def test_what_was_argued_badly_still_beats_silence():
+    speeches = [Speech("pro", quoted(FOR)), Speech("pro", quoted(AGAINST)), Speech("con", "")]
+    verdict = rule_verdict(RuleJudge(), TASK, speeches)
+    assert verdict == ("pro", {"points_pro": -2.0, "points_con": 0.0, "case_pro": 1.0, "case_con": 0.0, "drawn": 0.0})
+
+
+def test_among_those_with_a_case_what_is_invented_costs():
+    pro = [Speech("pro", quoted(FOR)), Speech("pro", '"red 9, blue 0"')]
+    con = [Speech("con", f'"{WEAK.text}"')]
+    task = claim("red beats blue", [FOR, STRONGER, WEAK], system=None)
+    found = [rule_verdict(RuleJudge(invented=cost), task, [*pro, *con]).winner for cost in (0, 2)]
+    assert found == ["pro", "con"]
 
 
 def test_a_quote_is_worth_something_once():

@@ -31,15 +31,27 @@ class Verdict(NamedTuple):
     measured: Mapping[str, float]
 
 
+class Case(NamedTuple):
+    """What the quotes of one side come to. The greater wins."""
+
+    made: bool
+    """Whether any of them speaks for its side; whoever has made no case cannot win, by silence least of all."""
+    points: float
+
+
 def rule_verdict(judge: RuleJudge, task: Task, speeches: Sequence[Speech]) -> Verdict:
-    """The side whose quotes are worth more; words outside of quotation marks are worth nothing, however many."""
-    points = {side: _points(judge, side, evidence_of(task), speeches) for side in OTHER}
-    lead = points["pro"] - points["con"]
-    winner: Side | None = "pro" if lead > 0 else "con" if lead < 0 else None
-    return Verdict(winner, {f"points_{side}": worth for side, worth in points.items()} | {"drawn": float(not winner)})
+    """The side whose quotes make a case, or the better one; words outside of quotation marks are worth nothing."""
+    cases = {side: _case(judge, side, evidence_of(task), speeches) for side in OTHER}
+    pro, con = cases["pro"], cases["con"]
+    winner: Side | None = None
+    if (pro.made or con.made) and pro != con:
+        winner = "pro" if pro > con else "con"
+    measured = {f"points_{side}": case.points for side, case in cases.items()}
+    measured |= {f"case_{side}": float(case.made) for side, case in cases.items()}
+    return Verdict(winner, measured | {"drawn": float(not winner)})
 
 
-def _points(judge: RuleJudge, side: Side, evidence: Iterable[Piece], speeches: Iterable[Speech]) -> float:
+def _case(judge: RuleJudge, side: Side, evidence: Iterable[Piece], speeches: Iterable[Speech]) -> Case:
     """The worth for its side of every piece that a side quotes, once each, less what it made up.
 
     A piece that speaks for the other side costs what it is worth there.
@@ -51,7 +63,8 @@ def _points(judge: RuleJudge, side: Side, evidence: Iterable[Piece], speeches: I
         if speech.side == side
         for quote in QUOTE.findall(speech.text)[: judge.quotes]
     }
-    return sum(worth.get(quote, -judge.invented) for quote in sorted(heard))
+    points = [worth.get(quote, -judge.invented) for quote in sorted(heard)]
+    return Case(any(point > 0 for point in points), sum(points))
 
 
 async def model_verdict(judge: Asked, rubric: str, task: Task, speeches: Sequence[Speech]) -> Verdict:
