@@ -4,6 +4,10 @@ import pytest
 
 from fettle.config import load_as
 from fettle.config.router import RouterConfig
+from fettle.router.artifacts import RunFolder
+from fettle.router.evaluation import evaluate, write_evaluation
+from fettle.router.policy import load_policy
+from fettle.router.training import train
 
 SWITCHED_ON = ("rllm.enabled=true", "rllm.trainer.enabled=true")
 SMALL = (
@@ -25,3 +29,29 @@ def small():
         return load_as(RouterConfig, None, [*SMALL, *overrides])
 
     return settings
+
+
+LEARNED = (
+    "rllm.enabled=true",
+    "rllm.trainer.enabled=true",
+    "rllm.experiment.enabled=true",
+    "rllm.ppo.rollout_length=1024",
+    "rllm.ppo.gamma=0.1",
+    "rllm.ppo.gae_lambda=0",
+    "rllm.trainer.parallel=256",
+    "rllm.trainer.target_kl=null",
+    "rllm.trainer.episode_length=8",
+)
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory):
+    """Folders of three policies, the first of which learned nothing worth the name, each with its evaluation."""
+    base = tmp_path_factory.mktemp("runs")
+    for name, updates, rate in (("first", 1, 1e-6), ("better", 2, 0.03), ("best", 60, 0.03)):
+        folder = base / name
+        own = (f"trainer.updates={updates}", f"ppo.learning_rate={rate}", f"experiment.output_dir={folder}")
+        config = load_as(RouterConfig, None, [*LEARNED, *(f"rllm.{each}" for each in own)])
+        train(config, RunFolder(config, None))
+        write_evaluation(evaluate(load_policy(folder), seeds=4, episodes=128), folder)
+    return base

@@ -2,6 +2,7 @@
 
 import hashlib
 import shlex
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -59,16 +60,15 @@ def _train(settings: "RouterConfig", path: Path) -> None:
     import torch
 
     from fettle.router.artifacts import RunFolder
-    from fettle.router.logs import logged_to
+    from fettle.router.observability import observed
     from fettle.router.training import Row, check
     from fettle.router.training import train as trained_by
 
     torch.set_num_threads(1)  # the tensors are too small to share out, and so the numbers hang on no machine's count
     check(settings)
-    experiment, told = settings.rllm.experiment, settings.rllm.observability
-    keeper = RunFolder(settings, path) if experiment.enabled else None
-    log = told.logging if told.enabled and told.logging.enabled else None
-    with logged_to(log) as write:
+    began = time.perf_counter()
+    keeper = RunFolder(settings, path) if settings.rllm.experiment.enabled else None
+    with observed(settings) as told:
 
         def tell(row: Row) -> None:
             print(
@@ -76,11 +76,12 @@ def _train(settings: "RouterConfig", path: Path) -> None:
                 f"value_loss={row['value_loss']:.4f} entropy={row['entropy']:.4f}",
                 flush=True,
             )
-            write("info", "update", **row)
+            told.row(row)
 
-        trained = trained_by(settings, keeper, tell)
+        trained = trained_by(settings, keeper, tell, told.spans)
         if trained.stopped is not None:
-            write("error", "stopped", reason=trained.stopped)
+            told.stopped(trained.stopped)
+    print(f"{trained.updates} updates in {time.perf_counter() - began:.1f} s")
     if keeper is not None:
         print(f"what it left: {keeper.path} (simulated: every reward comes from a simulator)")
     if trained.stopped is not None:
@@ -147,13 +148,13 @@ def replay(
 ) -> None:
     """Estimate from logged decisions what a trained policy would have earned in their place, were it to draw modes."""
     from fettle.router.policy import load_policy
-    from fettle.router.replay import effective_sample_size, estimates, read_log
+    from fettle.router.replay import effective_sample_size, estimates, read_log, within_reach
 
     policy = load_policy(run)
     logged = read_log(log, features=len(policy.metadata["features"]))
     for number, why in logged.malformed:
         typer.echo(f"fettle: {log}:{number}: {why}: not counted", err=True)
-    probabilities = policy.probabilities(logged.observations)
+    probabilities = within_reach(logged, policy.probabilities(logged.observations))
     worth = effective_sample_size(logged, probabilities)
     print(f"{len(logged.rewards)} decisions, worth {worth:.0f} to this policy; {len(logged.malformed)} lines were none")
     print(f"  {'logged':<16}{logged.rewards.mean():8.4f}")

@@ -36,6 +36,8 @@ class Log:
     rewards: Doubles
     malformed: tuple[tuple[int, str], ...]
     """The number of each line that is no decision, and why; none of them counts."""
+    allowed: Doubles | None = None
+    """1 for the modes that were to be had [N, M]; None where all were."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,8 @@ class Estimate:
 
 def read_log(path: Path, *, features: int) -> Log:
     """The decisions in a JSONL file: ``observation``, ``mode``, ``propensity`` and ``reward`` on each line.
+
+    A line may have ``allowed``, the modes that were to be had, where not all were.
 
     Raises:
         DataError: the file cannot be read, or holds no decision.
@@ -73,6 +77,7 @@ def read_log(path: Path, *, features: int) -> Log:
         np.array([row["propensity"] for row in rows], np.float64),
         np.array([row["reward"] for row in rows], np.float64),
         tuple(malformed),
+        np.array([[float(mode in row.get("allowed", MODES)) for mode in MODES] for row in rows]),
     )
 
 
@@ -86,6 +91,9 @@ def _decision(line: str, features: int) -> Mapping[str, Any]:
         raise ValueError(f"observation is not {features} numbers")
     if row["mode"] not in MODES:
         raise ValueError(f"mode is none of {', '.join(MODES)}")
+    allowed = row.get("allowed", list(MODES))
+    if not isinstance(allowed, list) or row["mode"] not in allowed:
+        raise ValueError("mode is not among those allowed")
     if not _number(row["propensity"]) or not 0 < row["propensity"] <= 1:
         raise ValueError("propensity is not above 0 and at most 1")
     if not _number(row["reward"]):
@@ -95,6 +103,14 @@ def _decision(line: str, features: int) -> Mapping[str, Any]:
 
 def _number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def within_reach(log: Log, probabilities: Doubles) -> Doubles:
+    """The probabilities [N, M] of a policy that takes its mode among those that were to be had."""
+    if log.allowed is None:
+        return probabilities
+    kept = np.maximum(probabilities, np.finfo(np.float64).tiny) * log.allowed
+    return np.asarray(kept / kept.sum(-1, keepdims=True))
 
 
 def estimates(log: Log, probabilities: Doubles) -> Mapping[str, Estimate]:

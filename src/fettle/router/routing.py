@@ -1,0 +1,184 @@
+"""A router in use: for every request a mode, the agents of it, and why. It never raises and never waits long.
+
+Caps come first, and are never exceeded; then the preferences; then the stage says whether the policy is followed. What
+the policy says comes from a simulator that it was trained in.
+"""
+
+import threading
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from fettle.config.routing import CollaborationPreferences, RoutingConfig
+from fettle.randomness import key
+from fettle.router.decisions import Decision, DecisionLog, Source
+from fettle.router.guard import Guard, UnansweredError
+from fettle.router.loading import Adviser
+from fettle.router.modes import CollaborationMode
+from fettle.router.opinions import Opinion
+from fettle.router.teams import Agent, Teams, nearest, teams
+
+FIRST_LOAD_S = 5.0
+"""How long a router may take to begin; a policy that is not there by then is tried again later."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """A mode, and how it came about."""
+
+    mode: CollaborationMode
+    source: Source
+    why: str
+    propensity: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Advice:
+    """What the policy says, or why it says nothing."""
+
+    opinion: Opinion | None = None
+    silence: str | None = None
+    failed: bool = False
+
+
+class Router:
+    """Holds nothing but a policy and a thread that asks it; at stage ``fixed`` neither."""
+
+    def __init__(self, config: RoutingConfig | None = None) -> None:
+        """A policy that cannot be loaded is told in the log, and the fixed mode is taken."""
+        self._config = config or RoutingConfig()
+        self._log = DecisionLog(self._config.log)
+        self._turn = threading.Lock()
+        self._sources: Counter[Source] = Counter()
+        self._guard = Guard(Adviser(self._config), time_limit_s=self._config.time_limit_s, retry_s=self._config.retry_s)
+        if self._config.stage != "fixed":
+            self._advised(None, FIRST_LOAD_S)
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """Decisions by who took them, alerts, and lines of the log that were lost."""
+        return MappingProxyType({**self._sources, "alerts": self._guard.alerts, "lost": self._log.lost})
+
+    def route(
+        self,
+        task: Mapping[str, float],
+        agents: Sequence[Agent],
+        *,
+        request: str,
+        preferences: CollaborationPreferences | None = None,
+        confidence: float | None = None,
+    ) -> Decision:
+        """How the agents are to work on a task with these features; the first of them answers.
+
+        The same ``request`` is always on the same side of a canary. ``confidence`` is the first agent's in its own
+        answer, where it has one.
+        """
+        wanted = preferences or self._config.preferences
+        possible = teams(agents, wanted)
+        advice = self._advice(task, wanted)
+        choice = _by_preference(possible, wanted, confidence) or self._by_stage(possible, wanted, advice, request)
+        decision = self._decision(request, possible, choice, advice.opinion)
+        with self._turn:
+            self._sources[decision.source] += 1
+        self._log.decided(decision)
+        return decision
+
+    def record(self, decision: Decision, *, reward: float) -> None:
+        """Write down what a decision came to earn, so that ``fettle router replay`` can read it."""
+        self._log.earned(decision, reward)
+
+    def close(self) -> None:
+        """Let go of the thread and the files."""
+        self._guard.close()
+        self._log.close()
+
+    def _advice(self, task: Mapping[str, float], wanted: CollaborationPreferences) -> _Advice:
+        if self._config.stage == "fixed":
+            return _Advice(silence="stage is fixed")
+        budget = min(1.0, wanted.budget_usd / self._config.full_budget_usd)
+        deadline = min(1.0, wanted.p95_latency_s / self._config.full_deadline_s)
+        return self._advised({"budget": budget, "deadline": deadline, **task}, self._config.time_limit_s)
+
+    def _advised(self, task: Mapping[str, float] | None, within_s: float) -> _Advice:
+        try:
+            found = self._guard.ask(task, within_s=within_s)
+        except UnansweredError as error:
+            return _Advice(silence=str(error), failed=True)
+        return _Advice(found, None if found else "no policy is in use")
+
+    def _by_stage(
+        self, possible: Teams, wanted: CollaborationPreferences, advice: _Advice, request: str
+    ) -> _Choice | None:
+        """The fixed mode, the policy's, or any, as the stage and the request's side of the canary have it."""
+        fixed = nearest(CollaborationMode(wanted.mode), possible.allowed)
+        if fixed is None:
+            return None
+        if advice.opinion is None:
+            return _Choice(fixed, "fallback" if advice.failed else "fixed", advice.silence or "")
+        liked = max(possible.allowed, key=advice.opinion.probabilities.__getitem__)
+        share = {"shadow": 0.0, "canary": self._config.canary_share}.get(self._config.stage, 1.0)
+        follows = _lot("canary", request) < share
+        mode, source = (liked, "policy") if follows else (fixed, "fixed")
+        explored = _explored(possible, self._config.exploration, request)
+        chosen = explored or mode
+        odds = share * (chosen is liked) + (1 - share) * (chosen is fixed)
+        exploration = self._config.exploration
+        propensity = (1 - exploration) * odds + exploration / len(possible.allowed)
+        if explored is not None:
+            return _Choice(explored, "exploration", f"one of {exploration:g} of the requests that try any", propensity)
+        return _Choice(mode, "policy" if source == "policy" else "fixed", self._why(follows, liked), propensity)
+
+    def _why(self, follows: bool, liked: CollaborationMode) -> str:
+        stage = self._config.stage
+        if stage == "full":
+            return f"the policy's likeliest mode that fits is {liked}"
+        if stage == "shadow":
+            return f"stage is shadow, and the policy would take {liked}"
+        side = "in" if follows else "outside of"
+        return f"the request is {side} the canary of {self._config.canary_share:g}, and the policy would take {liked}"
+
+    def _decision(self, request: str, possible: Teams, choice: _Choice | None, said: Opinion | None) -> Decision:
+        stage = self._config.stage
+        if choice is None:
+            why = "no mode fits: " + "; ".join(f"{mode}: {reason}" for mode, reason in possible.ruled_out.items())
+            return Decision(request, None, (), 0, 0.0, 0.0, "nothing", why, 1.0, possible.ruled_out, stage, said)
+        team = possible.allowed[choice.mode]
+        return Decision(
+            request,
+            choice.mode,
+            team.agents,
+            team.rounds,
+            team.usd,
+            team.p95_s,
+            choice.source,
+            choice.why,
+            choice.propensity,
+            possible.ruled_out,
+            stage,
+            said,
+        )
+
+
+def _by_preference(possible: Teams, wanted: CollaborationPreferences, confidence: float | None) -> _Choice | None:
+    """What the preferences leave no choice about."""
+    solo = CollaborationMode.SOLO
+    confident = confidence is not None and confidence >= wanted.confidence_threshold
+    if confident and wanted.answer_strategy == "self_if_confident" and solo in possible.allowed:
+        return _Choice(solo, "preference", f"confidence is {confidence:g}, from {wanted.confidence_threshold:g} on")
+    if not wanted.auto and (mode := nearest(CollaborationMode(wanted.mode), possible.allowed)) is not None:
+        return _Choice(mode, "preference", f"preferences.auto is false, and preferences.mode is {wanted.mode}")
+    return None
+
+
+def _explored(possible: Teams, exploration: float, request: str) -> CollaborationMode | None:
+    """Any mode that fits, for the share of the requests that try one."""
+    if _lot("exploration", request) >= exploration:
+        return None
+    modes = list(possible.allowed)
+    return modes[int(_lot("explored", request) * len(modes))]
+
+
+def _lot(purpose: str, request: str) -> float:
+    """A number in [0, 1) that is the request's own for this purpose."""
+    return key("router", purpose, request) / 2**63
