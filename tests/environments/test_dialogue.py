@@ -106,13 +106,14 @@ async def test_nobody_speaks_out_of_turn(dialogues):
         ({"assistant": "Ask.", "user": "Answer."}, "the answer is missing"),
         ({"assistant": "Ask.", "answer": 1}, "user is missing"),
         ({"user": "Answer.", "answer": 1}, "assistant is missing"),
+        ({"assistant": "Ask.", "user": "Answer.", "answer": "x^"}, "the answer 'x\\^' cannot be read"),
     ],
 )
 def test_a_row_that_lacks_something_is_refused_with_its_line(tmp_path, row, words):
     path = tmp_path / "numbers.jsonl"
     path.write_text(json.dumps(row))
     with pytest.raises(DataError, match=rf"numbers\.jsonl:1: {words}"):
-        suite(Dialogue(path=str(path)))
+        suite(Dialogue(path=str(path), reward="math"))
 
 
 def test_a_judge_is_named_where_it_is_asked_and_nowhere_else():

@@ -6,7 +6,7 @@ from pathlib import Path
 from fettle.config import Dialogue
 from fettle.environments.base import Game, GameStep, Observation
 from fettle.environments.generated import prompt
-from fettle.environments.jsonl import ListedTasks
+from fettle.environments.jsonl import ListedTasks, check_answers
 from fettle.environments.scoring import ScoringThread
 from fettle.errors import DataError, EnvironmentFault
 from fettle.rewards import RewardFunction, in_tags, tagged_answer
@@ -23,8 +23,10 @@ def suite(config: Dialogue) -> "Dialogues":
     """The dialogues of ``config.path``.
 
     Raises:
-        ConfigError: there is no such reward, or its judge's key is not where it should be.
-        DataError: a line is malformed, or there are too few to hold some out.
+        ConfigError: there is no such reward, its judge's key is not where it should be, or expressions have to be
+            compared and cannot be.
+        DataError: a line is malformed, or holds an answer that the reward itself would not pay; or there are too few
+            to hold some out.
     """
     return Dialogues(config)
 
@@ -40,8 +42,9 @@ class Dialogues:
         reward = named_reward(config.reward, config.judge)
         self._reward = in_tags(reward) if config.answer_in == "tags" and config.judge is None else reward
         self._thread = ScoringThread()
-        tasks = [_task(row, self.name) for row in rows(config.path)]
-        self._tasks = ListedTasks(config.path, tasks, seed=config.seed, heldout=config.heldout)
+        tasks = {row.place: _task(row, self.name) for row in rows(config.path)}
+        check_answers(tasks, reward, config.reward)
+        self._tasks = ListedTasks(config.path, [*tasks.values()], seed=config.seed, heldout=config.heldout)
 
     def training_task(self, index: int) -> Task:
         """Each row once in as many indices as there are rows."""

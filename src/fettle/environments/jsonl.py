@@ -95,7 +95,7 @@ def suite(config: JSONL) -> Suite:
     scored = named_reward(config.reward, config.judge)
     name = Path(config.path).stem
     tasks = {row.place: Task(_prompt(row, config.system), _data(row), name) for row in rows(config.path)}
-    _check_earn(tasks, scored, config)
+    check_answers(tasks, scored, config.reward)
     return FileSuite(name, [*tasks.values()], in_tags(scored) if config.answer_in == "tags" else scored, config)
 
 
@@ -128,18 +128,22 @@ def _renamed(row: Row, name: str) -> str:
     return f" (rename {meant} to {name}?)" if meant else ""
 
 
-def _check_earn(tasks: Mapping[str, Task], scored: RewardFunction, config: JSONL) -> None:
-    """A task whose own answer earns nothing could never be solved, so it is refused before the run begins."""
+def check_answers(tasks: Mapping[str, Task], scored: RewardFunction, reward: str) -> None:
+    """Refuses a task whose own answer earns nothing, for it could never be solved. ``tasks`` are named by their places.
+
+    Raises:
+        DataError: there is one, or its answer cannot be read.
+        ConfigError: expressions have to be compared and cannot be.
+    """
     if scored is mathematics.math:
         check_readable(tasks)
         symbols(tasks, mathematics.SETTINGS)
-    elif config.reward in REWARDS and not is_awaited(scored):
+    elif reward in REWARDS and not is_awaited(scored):
         for place, task in tasks.items():
-            _check_earns(task, scored, place, config.reward)
+            _check_earns(task, scored, place, reward)
 
 
 def _check_earns(task: Task, scored: RewardFunction, place: str, name: str) -> None:
-    """A task whose own answer earns nothing could never be solved, so it is refused before the run begins."""
     try:
         paid = scored(str(task.data["answer"]), task)
     except DataError as error:
