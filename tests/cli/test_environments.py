@@ -36,7 +36,11 @@ def test_what_a_server_offers_is_listed_and_tried(fettle, address):
 def test_a_type_is_tried_here(fettle):
     tried = fettle("environments", "check", "arithmetic", "digits=2", "--reply", "<answer>9</answer>")
     assert "8 episodes, 8 steps" in tried.out
-    assert "needs fettle[remote]" in fettle("environments", "list").out
+    listed = fettle("environments", "list").out.splitlines()
+    for kind, extra, says in [("remote", "remote", "An environment that"), ("verifiers", "adapters", "Tasks of an")]:
+        [line] = [line for line in listed if line.startswith(f"{kind} ")]
+        assert line.split(maxsplit=3)[:3] == [kind, "needs", f"fettle[{extra}]"]
+        assert line.split(maxsplit=3)[3].startswith(says)
 
 
 @pytest.mark.parametrize(

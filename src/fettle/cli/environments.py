@@ -21,7 +21,7 @@ TokenFile = Annotated[Path | None, typer.Option(help="File that holds the token.
 Authorities = Annotated[
     Path | None, typer.Option("--tls", help="Speak TLS, with a server whose certificate one of these has signed; PEM.")
 ]
-LINE = "{:<24}{:<22}{}"
+LINE = "{:<24} {:<22} {}"
 REPLY = "<answer>0</answer>"
 PATIENCE = 5.0
 """Seconds for which somebody at a terminal waits for a server that is away."""
