@@ -12,6 +12,7 @@ from fettle.environments.scoring import ScoringThread
 from fettle.errors import ConfigError, EnvironmentFault
 from fettle.rewards import parts
 from fettle.types import Message, Task
+from tests.rewards.endpoints import endpoint, said
 
 
 def shortness(reply, task):
@@ -45,6 +46,22 @@ async def result(made, reply: str) -> StepResult:
 
 def own_of(made) -> str:
     return f"<answer>{made.training_task(0).data['answer']}</answer>"
+
+
+async def test_a_judge_may_be_a_part():
+    with endpoint(lambda _: said("Well put. <score>4</score>")) as served:
+        judge = {"judge": {"url": served.url, "model": "arbiter"}, "rubric": "Is it polite?"}
+        part = {"reward": "judge", "judge": judge, "name": "politeness", "scale": 0.5}
+        made = suite(Arithmetic(heldout=5, rewards=({"reward": "environment"}, part)))
+        found = await result(made, own_of(made))
+        [asked] = served.asked
+    assert found.components == {"environment": 1.0, "politeness": pytest.approx(0.5 * 0.75)}
+    assert "Is it polite?" in asked["messages"][0]["content"]
+
+
+def test_a_part_of_a_judge_says_whom_it_asks():
+    with pytest.raises(ValidationError, match="nothing says who is asked: set judge"):
+        Arithmetic(rewards=({"reward": "judge"},))
 
 
 async def test_the_parts_sum_and_are_told_one_by_one():

@@ -5,6 +5,7 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from fettle.config.base import Frozen
+from fettle.config.judge import JudgedReward, check_judge
 
 ENVIRONMENT = "environment"
 """The part that stands for what an environment itself pays."""
@@ -14,7 +15,10 @@ class RewardPart(Frozen):
     """One part of a reward: ``clip(scale · value) + bias``."""
 
     reward: str
-    """A reward by name, ``package.module:function``, or ``environment`` for what the environment itself pays."""
+    """A reward by name, ``judge``, ``package.module:function``, or ``environment`` for what the environment itself
+    pays."""
+    judge: JudgedReward | None = None
+    """Who is asked where ``reward`` is ``judge``."""
     name: str | None = None
     """What the part is called; null is its reward's own name."""
     scale: float = 1.0
@@ -23,6 +27,11 @@ class RewardPart(Frozen):
     """The scaled value is held within ±clip; null leaves it."""
     bias: float = 0.0
     """Added once an episode, after the clip."""
+
+    @model_validator(mode="after")
+    def _a_judge_is_asked(self) -> "RewardPart":
+        check_judge(self.reward, self.judge)
+        return self
 
 
 class Rewarded(Frozen):

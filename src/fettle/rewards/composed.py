@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fettle.config.rewards import ENVIRONMENT, RewardPart
-from fettle.rewards.base import RewardFunction, reward
+from fettle.rewards.base import RewardFunction
+from fettle.rewards.judge import named_reward
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +26,11 @@ def parts(settings: Sequence[RewardPart]) -> tuple[Part, ...]:
     """The parts that are set, each with its reward.
 
     Raises:
-        ConfigError: there is no reward of that name.
+        ConfigError: there is no reward of that name, or its judge's key is not where it should be.
     """
-    return tuple(Part(each, None if each.reward == ENVIRONMENT else reward(each.reward)) for each in settings)
+    return tuple(
+        Part(each, None if each.reward == ENVIRONMENT else named_reward(each.reward, each.judge)) for each in settings
+    )
 
 
 def weighed(value: float, part: RewardPart, *, ends: bool = True) -> float:
