@@ -11,6 +11,7 @@ from fettle.types import Task
 
 NAME = "debate"
 COLOURS = ("red", "blue", "green", "gold", "black", "white")
+LARGEST_LEAD = 10
 
 
 class Piece(NamedTuple):
@@ -34,11 +35,14 @@ def evidence_of(task: Task) -> list[Piece]:
 
 
 def drawn_claim(rng: Random, *, pieces: int, system: str | None) -> Task:
-    """That one colour beats another, with the scores of matches, of which each side has won one at least."""
+    """That one colour beats another, and by how much either won in matches, of which each has won one at least."""
     first, second = rng.sample(COLOURS, 2)
-    scores = [(a, b) for a in range(10) for b in range(10) if a != b]
+    ends = [(winner, lead) for winner in (first, second) for lead in range(1, LARGEST_LEAD + 1)]
     while True:
-        drawn = [Piece(f"{first} {a}, {second} {b}", float(a - b)) for a, b in rng.sample(scores, pieces)]
+        drawn = [
+            Piece(f"{winner} won by {lead}", float(lead if winner == first else -lead))
+            for winner, lead in rng.sample(ends, pieces)
+        ]
         if len({piece.worth > 0 for piece in drawn}) == 2:
             return claim(f"{first} beats {second}", drawn, system=system)
 

@@ -191,7 +191,7 @@ CONSUMERS: Mapping[type[Frozen], Mapping[str, str]] = {
         **dict.fromkeys(("concurrency", "seconds", "attempts"), "rewards.judge"),
         "key_env": "config.judge",
     },
-    c.WorkedDebates: dict.fromkeys(("tasks", "size", "seed"), SOURCES),
+    c.WorkedDebates: dict.fromkeys(("tasks", "careless", "size", "seed"), SOURCES),
     c.Code: {
         **dict.fromkeys(
             ("problems", "credit", "attempts", "tolerance", "sandbox", "system", "seed", "heldout"),
@@ -224,7 +224,7 @@ CONSUMERS: Mapping[type[Frozen], Mapping[str, str]] = {
     },
     c.WorkedCalls: dict.fromkeys(("tasks", "guesses", "size", "seed"), SOURCES),
     c.Rewarded: {"rewards": "environments.table"},
-    c.RewardPart: dict.fromkeys(("reward", "name", "scale", "clip", "bias"), "rewards.composed"),
+    c.RewardPart: dict.fromkeys(("reward", "judge", "name", "scale", "clip", "bias"), "rewards.composed"),
     c.SandboxSettings: {
         **dict.fromkeys(("isolation", "workers", "seconds", "output_kib"), "sandbox.pool"),
         **dict.fromkeys(("memory_mib", "processes", "disk_mib"), "sandbox.worker"),
