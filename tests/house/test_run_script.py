@@ -72,7 +72,12 @@ OPENENV = (
     "--upgrade --no-deps --target {clone}/.venv/openenv openenv-core==0.3.0 fastmcp-slim==4.1.2 py-key-value-aio==0.4.4"
     " authlib==1.9.9 joserfc==1.8.0 cachetools==8.0.1 exceptiongroup==1.3.1"
 )
-TOOLS = ["-e .[server,s3,otel,math,remote,adapters,tools,view] --group dev", "-e .[peers]", OPENENV]
+TOOLS = [
+    "-e .[server,s3,otel,math,remote,adapters,tools,view] --group dev",
+    "-e .[mlflow,tensorboard,wandb]",
+    "-e .[peers]",
+    OPENENV,
+]
 EVERYTHING = FOR_A_RUN + TOOLS
 
 

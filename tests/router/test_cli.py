@@ -1,6 +1,7 @@
 """The verbs, by what they print and leave and how they end."""
 
 import json
+import re
 
 import pytest
 
@@ -38,7 +39,8 @@ def test_switched_on_it_prints_a_line_an_update_and_leaves_artifacts(fettle, tmp
     )
     assert code == 0
     assert out.splitlines()[0].startswith("Update 1 | reward=")
-    assert len(out.splitlines()) == 3
+    assert re.fullmatch(r"2 updates in \d+\.\d s", out.splitlines()[2])
+    assert len(out.splitlines()) == 4
     metadata = json.loads((tmp_path / "outputs" / "rllm" / "metadata.json").read_text())
     assert (metadata["updates"], metadata["seed"], metadata["episode_length"]) == (2, 7, 5)
 

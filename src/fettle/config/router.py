@@ -180,29 +180,31 @@ class LogFile(Frozen):
 
 
 class MetricsExport(Frozen):
-    """Curves sent elsewhere."""
+    """Curves sent elsewhere, under the experiment's name, description and tags."""
 
     enabled: bool = False
     """Send them."""
-    backend: str = "wandb"
-    """Where to."""
-    project: str = "naestro"
-    """Under which name."""
+    backend: Literal["wandb", "mlflow", "tensorboard", "prometheus"] = "wandb"
+    """Where to. Each needs the extra of that name; ``prometheus`` needs ``server``."""
+    destination: str = ""
+    """A server of W&B, a tracking address of MLflow, a folder, or the host and port of a page; empty: its own place."""
+    project: Annotated[str, Field(min_length=1)] = "naestro"
+    """Under which name; an experiment of MLflow."""
     entity: str = ""
     """Whose it is."""
     tags: tuple[str, ...] = ()
-    """Words to find it by."""
+    """Words to find it by, beside those of the experiment."""
 
 
 class TracingExport(Frozen):
-    """Spans sent elsewhere."""
+    """Spans sent elsewhere: one a run, and in it one for each rollout and each update."""
 
     enabled: bool = False
     """Send them."""
-    exporter: str = "otlp"
-    """How."""
+    exporter: Literal["otlp", "otlp_http"] = "otlp"
+    """OTLP over gRPC, or over HTTP. Both need the extra ``otel``."""
     endpoint: str = "http://localhost:4317"
-    """Where to."""
+    """Where the collector is; over HTTP with its path, as http://localhost:4318/v1/traces."""
 
 
 class RouterObservability(Frozen):

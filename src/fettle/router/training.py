@@ -141,7 +141,7 @@ def train(
 
 
 def check(config: RouterConfig) -> None:
-    """Refuse to train where that is not switched on, or where something is that cannot be done.
+    """Refuse to train where that is not switched on.
 
     Raises:
         ConfigError: see above.
@@ -149,15 +149,6 @@ def check(config: RouterConfig) -> None:
     off = switched_off(config)
     if off:
         raise ConfigError(f"training is switched off by {' and '.join(off)}: set them to true")
-    told = config.rllm.observability
-    undone = {
-        "rllm.autopilot.enabled": config.rllm.autopilot.enabled,
-        "rllm.observability.metrics.enabled": told.enabled and told.metrics.enabled,
-        "rllm.observability.tracing.enabled": told.enabled and told.tracing.enabled,
-    }
-    for name, on in undone.items():
-        if on:
-            raise ConfigError(f"{name} is true, and this release does not do that: set it to false")
 
 
 def parallel(rllm: RLLM) -> int:

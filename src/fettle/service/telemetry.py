@@ -1,10 +1,6 @@
 """Traces over OTLP: a span a request, and under it one for each operation or draw, until it is done."""
 
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.propagate import extract
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import SpanKind, Status, StatusCode
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -12,18 +8,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from fettle.broker import Promise
 from fettle.errors import FettleError
 from fettle.service.logs import REQUEST
-
-EXPORT_TIMEOUT_S = 2
-LAST_SPANS_MS = 3000
+from fettle.tracking.otel import end, spans_to
 
 
 class Traces:
     """Where spans go. A caller's ``traceparent`` is gone on from."""
 
     def __init__(self, endpoint: str) -> None:
-        self._provider = TracerProvider(resource=Resource.create({"service.name": "fettle"}), shutdown_on_exit=False)
-        exporter = OTLPSpanExporter(endpoint=endpoint, timeout=EXPORT_TIMEOUT_S)
-        self._provider.add_span_processor(BatchSpanProcessor(exporter))
+        self._provider = spans_to(endpoint, grpc=False)
         self._tracer = self._provider.get_tracer("fettle.service")
 
     def submitted(self, promise: Promise) -> None:
@@ -56,8 +48,7 @@ class Traces:
 
     def close(self) -> None:
         """Send what is left."""
-        self._provider.force_flush(LAST_SPANS_MS)
-        self._provider.shutdown()
+        end(self._provider)
 
 
 class Traced:

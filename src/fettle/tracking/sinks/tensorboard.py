@@ -1,0 +1,43 @@
+"""TensorBoard: files of events, in a folder for each run."""
+
+import importlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fettle.tracking.sinks.base import Described, Sink
+
+FOLDER = "tensorboard"
+"""Where they are written by themselves, from where the command is given."""
+
+
+def opened(destination: str, run: Described) -> Sink:
+    """A folder named for the run, in that of its project; what is told of it stands under Text."""
+    folder = Path(destination or FOLDER) / run.project / run.name
+    importlib.import_module("tensorboard")  # by whose name it is told of where it is missing
+    writer = importlib.import_module("torch.utils.tensorboard").SummaryWriter(str(folder))
+    about = {"entity": run.entity, "tags": ", ".join(run.tags), "simulated": str(run.simulated).lower()}
+    texts = {"description": run.description, **about, "settings": json.dumps(run.settings, indent=2, default=str)}
+    for name, text in texts.items():
+        if text:
+            writer.add_text(name, text)
+    return TensorBoard(writer)
+
+
+class TensorBoard:
+    """Satisfies ``Sink``."""
+
+    def __init__(self, writer: Any) -> None:
+        self._writer = writer
+
+    def log(self, step: int, row: Mapping[str, float]) -> None:
+        """A point of each curve."""
+        for name, value in row.items():
+            self._writer.add_scalar(name, value, step)
+        self._writer.flush()
+
+    def close(self, *, failed: bool) -> None:
+        """Close the file."""
+        self._writer.add_text("outcome", "failed" if failed else "finished")
+        self._writer.close()

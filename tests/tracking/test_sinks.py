@@ -1,0 +1,152 @@
+"""Sinks of numbers, each by its real package: what was logged is read back by that package's own means."""
+
+import json
+import socket
+import struct
+import sys
+import urllib.request
+
+import pytest
+
+from fettle.errors import ConfigError, StorageError
+from fettle.tracking.sinks import EXTRAS, Described, open_sink
+
+RUN = Described(
+    name="seven",
+    description="what it is for",
+    tags=("a", "b"),
+    project="routers",
+    entity="us",
+    settings={"rllm.ppo.gamma": 0.9},
+    simulated=True,
+)
+ROWS = [{"router/mean_reward": 0.25, "router/entropy": 1.5}, {"router/mean_reward": 0.5, "router/entropy": 1.0}]
+
+
+def logged(kind, destination, *, failed=False):
+    sink = open_sink(kind, str(destination), RUN)
+    for step, row in enumerate(ROWS, start=1):
+        sink.log(step, row)
+    sink.close(failed=failed)
+
+
+@pytest.mark.parametrize(("failed", "status"), [(False, "FINISHED"), (True, "FAILED")])
+def test_mlflow_has_the_numbers_the_settings_and_what_the_run_is(tmp_path, failed, status):
+    client_to = pytest.importorskip("mlflow.tracking").MlflowClient
+    place = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    logged("mlflow", place, failed=failed)
+    client = client_to(tracking_uri=place)
+    [run] = client.search_runs([client.get_experiment_by_name("routers").experiment_id])
+    assert (run.info.run_name, run.info.status) == ("seven", status)
+    assert run.data.params == {"rllm.ppo.gamma": "0.9"}
+    told = {name: run.data.tags[name] for name in ("a", "b", "entity", "simulated", "mlflow.note.content")}
+    assert told == {
+        "a": "true",
+        "b": "true",
+        "entity": "us",
+        "simulated": "true",
+        "mlflow.note.content": "what it is for",
+    }
+    for name in ROWS[0]:
+        points = [(each.step, each.value) for each in client.get_metric_history(run.info.run_id, name)]
+        assert points == [(1, ROWS[0][name]), (2, ROWS[1][name])]
+
+
+def test_tensorboard_has_the_numbers_and_what_the_run_is(tmp_path):
+    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    logged("tensorboard", tmp_path)
+    events = reader.EventAccumulator(str(tmp_path / "routers" / "seven")).Reload()
+    for name in ROWS[0]:
+        assert [(each.step, each.value) for each in events.Scalars(name)] == [(1, ROWS[0][name]), (2, ROWS[1][name])]
+    [text] = events.Tensors("description/text_summary")
+    assert text.tensor_proto.string_val == [b"what it is for"]
+    assert events.Tensors("simulated/text_summary")[0].tensor_proto.string_val == [b"true"]
+    assert events.Tensors("tags/text_summary")[0].tensor_proto.string_val == [b"a, b"]
+
+
+def test_wandb_has_the_numbers_and_what_the_run_is_with_no_network(tmp_path, monkeypatch):
+    record = pytest.importorskip("wandb.proto.wandb_internal_pb2").Record
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    logged("wandb", "")
+    [file] = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
+    records = [record.FromString(each) for each in wandb_records(file.read_bytes())]
+    rows = [{i.key or i.nested_key[0]: json.loads(i.value_json) for i in r.history.item} for r in records]
+    assert [{name: row[name] for name in ROWS[0]} for row in rows if ROWS[0].keys() <= row.keys()] == ROWS
+    [run] = [record.run for record in records if record.run.run_id][:1]
+    assert (run.project, run.entity, run.display_name, run.notes) == ("routers", "us", "seven", "what it is for")
+    assert list(run.tags) == ["a", "b"]
+    config = {each.key: json.loads(each.value_json) for each in run.config.update}
+    assert (config["rllm.ppo.gamma"], config["simulated"]) == (0.9, True)
+
+
+def wandb_records(contents: bytes):
+    """The records of a ``.wandb`` file: after 7 bytes, blocks of 32 KiB, of pieces with a checksum, length and kind."""
+    at, whole = 7, b""
+    while at + 7 <= len(contents):
+        if 32768 - at % 32768 < 7:
+            at += 32768 - at % 32768
+            continue
+        _, length, kind = struct.unpack_from("<IHB", contents, at)
+        whole += contents[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind in (1, 4):  # a piece that is all of a record, or its last
+            yield whole
+            whole = b""
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        return door.getsockname()[1]
+
+
+def test_prometheus_reads_the_newest_numbers_from_a_page_that_goes_with_the_run():
+    port = free_port()
+    sink = open_sink("prometheus", f"127.0.0.1:{port}", RUN)
+    for step, row in enumerate(ROWS, start=1):
+        sink.log(step, row)
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        page = answer.read().decode()
+    sink.close(failed=False)
+    assert 'fettle_router_mean_reward{name="seven"} 0.5' in page
+    assert 'fettle_step{name="seven"} 2.0' in page
+    assert 'description="what it is for",entity="us",name="seven",project="routers",simulated="true",tags="a,b"' in page
+    with socket.socket() as caller, pytest.raises(ConnectionRefusedError):
+        caller.connect(("127.0.0.1", port))
+
+
+def test_a_port_that_is_taken_is_one_sentence():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        place = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(StorageError, match=f"prometheus cannot be opened at {place}") as caught:
+            open_sink("prometheus", place, RUN)
+    assert "\n" not in caught.value.message
+
+
+@pytest.mark.parametrize("place", ["9464", "here", "127.0.0.1:http"])
+def test_an_address_that_is_none_is_one_sentence(place):
+    with pytest.raises(ConfigError, match="is no host and port"):
+        open_sink("prometheus", place, RUN)
+
+
+@pytest.mark.parametrize(
+    ("kind", "package"),
+    [("wandb", "wandb"), ("mlflow", "mlflow"), ("tensorboard", "tensorboard"), ("prometheus", "prometheus_client")],
+)
+def test_a_package_that_is_not_installed_is_one_sentence_with_its_extra(kind, package, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.delitem(sys.modules, f"fettle.tracking.sinks.{kind}", raising=False)
+    with pytest.raises(ConfigError, match=rf"{kind} needs .*pip install 'fettle\[{EXTRAS[kind]}\]'") as caught:
+        open_sink(kind, "", RUN)
+    assert "\n" not in caught.value.message
+
+
+def test_a_sink_that_fails_later_ends_itself_and_not_the_run(caplog):
+    port = free_port()
+    sink = open_sink("prometheus", f"127.0.0.1:{port}", RUN)
+    sink.log(1, {"router/one": 1.0, "router_one": 2.0})  # two names that Prometheus cannot tell apart
+    sink.log(2, {"router/two": 2.0})
+    assert "prometheus takes no more of the run's numbers: DuplicateTimeseries" in caplog.text
+    sink.close(failed=True)
+    with socket.socket() as caller, pytest.raises(ConnectionRefusedError):
+        caller.connect(("127.0.0.1", port))
