@@ -66,7 +66,9 @@ def test_named_components_are_kept():
     }
 
 
-@pytest.mark.parametrize("paid", [math.nan, math.inf, None, "1", [1.0], 1j, {"right": math.nan}, {"right": None}, {}])
+@pytest.mark.parametrize(
+    "paid", [math.nan, math.inf, 10**400, None, "1", [1.0], 1j, {"right": math.nan}, {"right": 10**400}, {}]
+)
 def test_what_is_no_finite_number_is_a_fault(paid):
     with pytest.raises(EnvironmentFault, match=f"reward short paid .* on task {TASK.id}"):
         breakdown("short", lambda reply, task: paid, "7", TASK)

@@ -1,8 +1,9 @@
 """Suites whose reward is put together from parts: what they pay themselves, and rewards by name."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from fettle.config import RewardPart
+from fettle.environments.answers import paid
 from fettle.environments.base import Environment, Observation, StepResult, Suite
 from fettle.environments.scoring import ScoringThread
 from fettle.errors import EnvironmentFault
@@ -63,13 +64,14 @@ class RewardedEnvironment:
         result = await self._environment.step(action)
         if self._task is None:
             raise EnvironmentFault("there is no episode to step: reset a new environment with a task")
+        own = paid(result)
         ends = result.terminated or result.truncated
         components = {
-            part.name: weighed(await self._value(part, action, result, self._task), part.settings, ends=ends)
+            part.name: weighed(await self._value(part, action, own, self._task), part.settings, ends=ends)
             for part in self._parts
             if ends or part.function is None
         }
-        measured = {**result.measured, **{f"environment/{name}": value for name, value in result.components.items()}}
+        measured = {**result.measured, **{f"environment/{name}": value for name, value in own.items()}}
         return StepResult(
             messages=result.messages,
             reward=sum(components.values()),
@@ -83,7 +85,7 @@ class RewardedEnvironment:
         """As of the environment."""
         await self._environment.close()
 
-    async def _value(self, part: Part, action: Message, result: StepResult, task: Task) -> float:
+    async def _value(self, part: Part, action: Message, own: Mapping[str, float], task: Task) -> float:
         if part.function is None:
-            return result.reward
+            return sum(own.values())
         return sum((await self._thread.scored(part.name, part.function, action.content, task)).values())

@@ -1,7 +1,7 @@
 """Answers to scores."""
 
 from fettle.rewards.answer import in_tags
-from fettle.rewards.base import REWARDS, Paid, RewardFunction, breakdown, is_awaited, reward, scored
+from fettle.rewards.base import REWARDS, Paid, RewardFunction, breakdown, finite_number, is_awaited, reward, scored
 from fettle.rewards.composed import Part, parts, weighed
 from fettle.rewards.matching import exact_match, number
 from fettle.rewards.tags import tagged_answer
@@ -13,6 +13,7 @@ __all__ = [
     "RewardFunction",
     "breakdown",
     "exact_match",
+    "finite_number",
     "in_tags",
     "is_awaited",
     "number",

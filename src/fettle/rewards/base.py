@@ -30,6 +30,8 @@ REWARDS: Mapping[str, RewardFunction] = MappingProxyType(
 )
 """The rewards that a recipe may name."""
 
+SHOWN = 200  # characters of what was paid, where it is no number
+
 
 def reward(name: str) -> RewardFunction:
     """A row of ``REWARDS``, or a function of your own as ``package.module:function``.
@@ -103,8 +105,28 @@ def _components(name: str, paid: object, task: Task) -> dict[str, float]:
     components: Mapping[str, Any] = paid if isinstance(paid, Mapping) else {name: paid}
     if not components:
         raise EnvironmentFault(f"reward {name} paid no component on task {task.id}: it must pay at least one")
+    found = {}
     for part, value in components.items():
-        if not isinstance(value, Real) or not math.isfinite(value):
-            what = repr(value) if part == name else f"{value!r} as {part}"
-            raise EnvironmentFault(f"reward {name} paid {what} on task {task.id}: it must be a finite number")
-    return {str(part): float(value) for part, value in components.items()}
+        try:
+            found[str(part)] = finite_number(value)
+        except ValueError as error:
+            what = str(error) if part == name else f"{error} as {part}"
+            raise EnvironmentFault(
+                f"reward {name} paid {what} on task {task.id}: it must be a finite number"
+            ) from error
+    return found
+
+
+def finite_number(value: object) -> float:
+    """``value`` as a floating-point number.
+
+    Raises:
+        ValueError: it is no finite one; its text says what it is.
+    """
+    try:
+        number = float(value) if isinstance(value, Real) else math.nan
+    except OverflowError as error:
+        raise ValueError("a number that is too large") from error
+    if not math.isfinite(number):
+        raise ValueError(f"{value!r}"[:SHOWN])
+    return number
