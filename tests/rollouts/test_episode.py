@@ -1,5 +1,7 @@
 """Episodes: token-in and token-out, faults apart from zeros, every draw with a seed of its own."""
 
+import asyncio
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -170,3 +172,24 @@ async def test_nothing_is_compared_that_began_with_another_prompt(template):
     [failed] = found.failures
     assert failed.group == "g"
     assert failed.reason.startswith("the episode began with another prompt than the first of its group")
+
+
+async def test_where_the_engine_fails_in_one_episode_those_beside_it_end_and_are_closed(template):
+    """Nobody would take what they draw."""
+    made = []
+
+    class Talks:
+        def environment(self):
+            made.append(Talk())
+            return made[-1]
+
+    class Failing(Scripted):
+        async def sample(self, prompt, n, params):
+            self.prompts.append(prompt)
+            if len(self.prompts) < 4:
+                await asyncio.sleep(600)
+            raise ModelError("the engine is gone")
+
+    with pytest.raises(ModelError, match="the engine is gone"):
+        await group(TASK, Talks(), size=4, sampler=Failing([20]), template=template, params=PARAMS, name="g")
+    assert [talk.closed for talk in made] == [1, 1, 1, 1]

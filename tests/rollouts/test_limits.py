@@ -7,9 +7,9 @@ import pytest
 
 from fettle.config import Limits, SamplingParams
 from fettle.environments import Observation, StepResult
-from fettle.errors import ContextError, ModelError
+from fettle.errors import ContextError, DataError, ModelError
 from fettle.rollouts import episode, to_datum
-from fettle.types import Failed, Message, Task
+from fettle.types import Failed, Message, Task, ToolSpec
 
 from .conftest import Scripted
 
@@ -95,6 +95,10 @@ async def raising():
     raise KeyError("board")
 
 
+async def away():
+    raise TimeoutError("the board is away")
+
+
 async def hanging():
     await asyncio.sleep(60)
 
@@ -108,6 +112,16 @@ async def hanging():
         (StepResult((), math.nan, True, False, {"a": math.nan}), "paid nan as reward"),
         (StepResult((), 1.0, True, False, {"a": True}), "paid True as a"),
         (StepResult((), 1.0, True, False, {"a": 0.5}), "paid 1, and its components sum to 0.5"),
+        (StepResult((), 10**400, True, False, {"a": 10**400}), "paid a number that is too large as reward"),
+        (StepResult((), "1", True, False, {}), "paid '1' as reward"),
+        (StepResult((), 1.0, True, False, ["a"]), "paid a list of str, and not numbers by name"),
+        (StepResult((), 1.0, True, False, {"a": 1.0}, {"moves": "many"}), "measured 'many' as moves"),
+        (StepResult((), 1.0, True, False, {"a": 1.0}, [1]), "measured a list of int, and not numbers by name"),
+        (StepResult(None, 0.0, False, False, {}), "messages are a NoneType"),
+        (StepResult(("Go on.",), 0.0, False, False, {}), "messages are a tuple of str, and must be"),
+        (StepResult((Message("user", None),), 0.0, False, False, {}), "a message whose content is a NoneType"),
+        (StepResult((Message("alien", "Go on."),), 0.0, False, False, {}), "a message of 'alien'"),
+        (away, "raised TimeoutError: the board is away"),
     ],
 )
 async def test_what_an_environment_does_wrong_fails_its_episode(template, answer, reason):
@@ -116,3 +130,68 @@ async def test_what_an_environment_does_wrong_fails_its_episode(template, answer
     assert isinstance(found, Failed)
     assert reason in found.reason
     assert environment.closed
+
+
+@pytest.mark.parametrize(
+    ("first", "reason"),
+    [
+        (Observation(()), "a player is to speak that was told nothing"),
+        (Observation(({"role": "user", "content": "Go."},)), "messages are a tuple of dict"),
+        (Observation(TASK.prompt, tools=("calculator",)), "tools are a tuple of str"),
+        (Observation(TASK.prompt, tools=(ToolSpec("add", "Adds.", "{"),)), "tool add has a schema that is no JSON"),
+        (None, "answered with NoneType, and not with Observation"),
+    ],
+)
+async def test_a_beginning_that_is_none_fails_its_episode(template, first, reason):
+    class Strange(Endless):
+        async def reset(self, task):
+            return first
+
+    found = await played(template, environment=Strange())
+    assert isinstance(found, Failed)
+    assert reason in found.reason
+
+
+@pytest.mark.parametrize("close", [raising, hanging])
+async def test_an_environment_that_cannot_be_closed_has_failed(template, close):
+    class Open(Endless):
+        async def close(self):
+            await close()
+
+    found = await played(template, Limits(turns=1, step_seconds=0.05), Open())
+    assert isinstance(found, Failed)
+    assert found.reason.startswith("when it was closed, the environment ")
+
+
+async def test_what_ended_an_episode_is_told_and_not_how_its_environment_was_closed(template):
+    class Lost(Wrong):
+        async def close(self):
+            raise KeyError("door")
+
+    found = await played(template, environment=Lost(raising))
+    assert isinstance(found, Failed)
+    assert found.reason == "the environment raised KeyError: 'board'"
+    full = Full([20])
+    full.prompts += [[], []]
+    with pytest.raises(ModelError, match="leaves no room"):
+        await played(template, environment=Lost(raising), sampler=full)
+
+
+async def test_a_reply_that_the_context_cut_is_told_apart_from_one_that_reached_its_own_limit(template):
+    once = Wrong(StepResult((), 1.0, True, False, {"a": 1.0}))
+    for drawn, ending in ((3, "context"), (PARAMS.max_tokens, "tokens")):
+        found = await played(template, environment=once, sampler=Scripted([20] * drawn, stop_reason="length"))
+        assert (found.ending, found.truncated, found.reward) == (ending, True, 1.0)
+
+
+async def test_what_a_template_refuses_fails_the_episode_in_which_it_is_said(template):
+    class Choosy:
+        def __getattr__(self, name):
+            return getattr(template, name)
+
+        def continuation(self, sampled, new):
+            raise DataError("the chat template of this model refuses a conversation of user, assistant, system")
+
+    found = await played(Choosy())
+    assert isinstance(found, Failed)
+    assert "refuses a conversation of user, assistant, system" in found.reason

@@ -1,6 +1,8 @@
 """Games: every player has a conversation, a seed and a reward of its own."""
 
+import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 
@@ -130,3 +132,70 @@ async def test_of_every_player_there_is_a_group_and_a_seed_for_every_game(templa
     assert {player: len(group.trajectories) for player, group in found.items()} == {"pro": 3, "con": 3}
     assert {t.group for t in found["con"].trajectories} == {"argument/0/con"}
     assert len({params.seed for params in pro.params}) == 6
+
+
+async def test_who_acts_later_need_not_be_told_anything_at_first(template):
+    class Late(Argument):
+        async def reset(self, task):
+            return {"pro": Observation(task.prompt), "con": Observation(())}, ("pro",)
+
+    found = await match(TASK, Late(), seats=seats(template, pro=Scripted([20]), con=Scripted([30])), limits=Limits())
+    assert found["con"].messages[0] == Message("user", found["pro"].messages[1].content)
+    assert found["con"].turns[0].observation == template.prompt(found["con"].messages[:1])
+
+
+async def test_what_is_paid_before_a_player_spoke_is_not_lost(template):
+    """The parts of a reward sum to it, whenever they were paid."""
+
+    class Handicap(Argument):
+        async def step(self, actions):
+            step = await super().step(actions)
+            return step if self.left < 3 else replace(step, components={"con": {"handicap": -0.25}})
+
+    found = await match(
+        TASK, Handicap(), seats=seats(template, pro=Scripted([20]), con=Scripted([30])), limits=Limits()
+    )
+    assert found["con"].components == {"handicap": -0.25, "won": -1.0}
+    assert [turn.reward for turn in found["con"].turns] == [-0.25, -1.0]
+
+
+@pytest.mark.parametrize(
+    ("step", "words"),
+    [
+        (GameStep([Message("user", "Hm.")], ("con",)), "heard are a list of Message, and not by player"),
+        (GameStep({"con": ("Hm.",)}, ("con",)), "messages are a tuple of str"),
+        (GameStep({}, ("con",), {"pro": 1.0}), "paid a float, and not numbers by name"),
+        (GameStep({}, ("con",), {}, {"moves": "many"}), "measured 'many' as moves"),
+        (GameStep({}, (7,)), "players whose turn it is are a tuple of int"),
+        (GameStep({}, (), {"pro": {"won": 10**400}}), "paid a number that is too large as won"),
+    ],
+)
+async def test_a_step_that_is_none_fails_the_game(template, step, words):
+    class Strange(Argument):
+        async def step(self, actions):
+            return step
+
+    found = await match(TASK, Strange(), seats=seats(template, pro=Scripted([20]), con=Scripted([30])), limits=Limits())
+    assert isinstance(found, Failed)
+    assert words in found.reason
+
+
+async def test_where_one_of_two_who_speak_at_once_breaks_off_the_other_does_not_go_on(template):
+    class Waiting(Scripted):
+        ended = False
+
+        async def sample(self, prompt, n, params):
+            try:
+                await asyncio.sleep(600)
+            finally:
+                self.ended = True
+
+    class Together(Argument):
+        async def reset(self, task):
+            first, _ = await super().reset(task)
+            return first, ("pro", "con")
+
+    game, waiting = Together(), Waiting([20])
+    with pytest.raises(ContextError):
+        await match(TASK, game, seats=seats(template, pro=waiting, con=Full([30])), limits=Limits())
+    assert (waiting.ended, game.closed) == (True, 1)

@@ -90,12 +90,16 @@ class ChatEndpoint:
         return found.message
 
     def told(self, trajectory: Trajectory) -> Trajectory:
-        """The trajectory without tokens, of which an endpoint tells none."""
+        """The trajectory without tokens, of which an endpoint tells none.
+
+        Nor does it tell by what a reply was cut: that is taken to be the limit that it was asked to keep.
+        """
         turns = tuple(
             Turn([], Completion([], [], turn.completion.stop_reason, self.policy_version), turn.reward)
             for turn in trajectory.turns
         )
-        return replace(trajectory, turns=turns)
+        cut = trajectory.ending == "context" and turns[-1].completion.stop_reason == "length"
+        return replace(trajectory, turns=turns, ending="tokens" if cut else trajectory.ending)
 
     # --- as a sampler -----------------------------------------------------------------------------
 

@@ -1,13 +1,13 @@
 """One player's side of an episode, token-in and token-out: what was sampled is what will be trained on."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from fettle.chat import Template
 from fettle.config import Limits, SamplingParams
 from fettle.engine import Sampler
 from fettle.environments import Observation
-from fettle.errors import ContextError, ModelError
+from fettle.errors import ContextError, DataError, EnvironmentFault, ModelError
 from fettle.randomness import key
 from fettle.types import Ending, Message, Task, Trajectory, Turn
 
@@ -36,9 +36,13 @@ class Conversation:
         self._one_reply = first.one_reply
         self._began = time.monotonic()
         self._history: list[int] = []
-        self._new = template.prompt(self.messages, self._tools)
+        self._new: list[int] = []
+        if self.messages:  # who acts later may be told something first
+            self._new = _written(lambda: template.prompt(self.messages, self._tools))
         self._turns: list[Turn] = []
         self._heard = False
+        self._filled = False
+        self._early = 0.0
         self._components: dict[str, float] = {}
 
     @property
@@ -73,23 +77,30 @@ class Conversation:
         Raises:
             ModelError: the sampler failed, or the task alone fills the context.
         """
+        if not self._new and not self._turns:
+            raise EnvironmentFault("a player is to speak that was told nothing: let it see a message first")
         self._history += self._new
+        drawing = self._drawing()
         try:
-            completion = (await self._sampler.sample(self._history, 1, self._drawing()))[0]
+            completion = (await self._sampler.sample(self._history, 1, drawing))[0]
         except ContextError as error:
             if self._turns or self._heard:
                 return None
             raise self._named(error) from error
         except ModelError as error:
             raise self._named(error) from error
-        self._turns.append(Turn(self._new, completion, 0.0))
+        self._filled = completion.stop_reason == "length" and len(completion.tokens) < drawing.max_tokens
+        self._turns.append(Turn(self._new, completion, self._early))
+        self._early = 0.0
         said = self._template.reply(completion.tokens, self._tools, turn=len(self._turns) - 1)
         self.messages.append(said)
         return said
 
     def earned(self, components: Mapping[str, float]) -> None:
-        """The last turn was paid, part by part."""
-        if self._turns and components:
+        """The last turn was paid, part by part; what is paid before the first one is the first one's."""
+        if not self._turns:
+            self._early += sum(components.values())
+        elif components:
             last = self._turns[-1]
             self._turns[-1] = Turn(last.observation, last.completion, last.reward + sum(components.values()))
         for name, value in components.items():
@@ -100,15 +111,17 @@ class Conversation:
         self.messages += messages
         self._heard = True
         if not self._turns:
-            self._new = self._template.prompt(self.messages, self._tools)
+            self._new = _written(lambda: self._template.prompt(self.messages, self._tools))
             return
         said = self._turns[-1].completion.tokens
-        self._new = self._template.continuation(said, messages)
+        self._new = _written(lambda: self._template.continuation(said, messages))
         self._history += said
 
     def trajectory(self, *, group: str, ending: Ending, player: str = "") -> Trajectory:
-        """The episode as it stands, cut short by ``ending`` or by the token limit of its last reply."""
-        cut = ending or ("tokens" if self._turns[-1].completion.stop_reason == "length" else "")
+        """The episode as it stands, cut short by ``ending``, or by the limit at which its last reply was cut."""
+        cut = ending
+        if not cut and self._turns[-1].completion.stop_reason == "length":
+            cut = "context" if self._filled else "tokens"
         return Trajectory(
             task=self._task,
             turns=tuple(self._turns),
@@ -134,3 +147,15 @@ class Conversation:
         task = self._task
         begins = task.prompt[-1].content[:60] if task.prompt else ""
         return type(error)(f"task {task.id} of {task.source}, which begins {begins!r}: {error.message}")
+
+
+def _written(write: Callable[[], list[int]]) -> list[int]:
+    """What a template writes of what was said.
+
+    Raises:
+        EnvironmentFault: it refuses that.
+    """
+    try:
+        return write()
+    except DataError as error:
+        raise EnvironmentFault(error.message) from error

@@ -1,6 +1,5 @@
 """A group: several episodes of one task, whose rewards are compared with each other."""
 
-import asyncio
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ from fettle.environments import GameSuite, Suite
 from fettle.randomness import key
 from fettle.rollouts.episode import episode
 from fettle.rollouts.match import Seat, match
+from fettle.rollouts.together import together
 from fettle.types import Failed, Task, Trajectory
 
 OTHER_PROMPT = (
@@ -63,7 +63,7 @@ async def group(
         )
         for member in range(size)
     )
-    outcomes = _of_one_prompt(await asyncio.gather(*episodes))
+    outcomes = _of_one_prompt(await together(episodes))
     trajectories = tuple(outcome for outcome in outcomes if isinstance(outcome, Trajectory))
     failures = tuple(outcome for outcome in outcomes if isinstance(outcome, Failed))
     return Group(task, trajectories, failures)
@@ -100,8 +100,8 @@ async def games(
 
     A game that failed is a failure of every player's; a player that never spoke has no trajectory of that game.
     """
-    outcomes = await asyncio.gather(
-        *(match(task, suite.game(), seats=_seeded(seats, member), limits=limits, group=name) for member in range(size))
+    outcomes = await together(
+        match(task, suite.game(), seats=_seeded(seats, member), limits=limits, group=name) for member in range(size)
     )
     failures = [outcome for outcome in outcomes if isinstance(outcome, Failed)]
     played = [outcome for outcome in outcomes if not isinstance(outcome, Failed)]

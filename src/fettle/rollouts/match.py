@@ -1,6 +1,5 @@
 """One game: several players, each with a conversation, a sampler and a trajectory of its own."""
 
-import asyncio
 import math
 import statistics
 from collections.abc import Collection, Mapping, Sequence
@@ -10,10 +9,12 @@ from fettle.chat import Template
 from fettle.config import Limits, SamplingParams
 from fettle.engine import Sampler
 from fettle.environments import Game, GameStep, Observation
+from fettle.environments.answers import check_game_step, check_observation, finite
 from fettle.errors import EnvironmentFault
 from fettle.randomness import key
 from fettle.rollouts.conversation import Conversation
-from fettle.rollouts.episode import answered, finite
+from fettle.rollouts.episode import answered, outcome
+from fettle.rollouts.together import together
 from fettle.types import Ending, Failed, Message, Task, Trajectory
 
 WON = "won"
@@ -38,12 +39,7 @@ async def match(
     A player that reaches a limit ends the game for all. A fault of the game makes it ``Failed``; one of an engine is
     raised.
     """
-    try:
-        return await _Match(task, game, seats, limits, group).played()
-    except EnvironmentFault as fault:
-        return Failed(task, fault.message, group)
-    finally:
-        await game.close()
+    return await outcome(task, _Match(task, game, seats, limits, group).played(), game.close, limits, group)
 
 
 class _Match:
@@ -57,6 +53,7 @@ class _Match:
         _check_known(first, self._seats)
         _check_known(turn, first)
         for player, observation in first.items():
+            check_observation(observation)
             seat = self._seats[player]
             self._sides[player] = Conversation(
                 self._task,
@@ -67,11 +64,12 @@ class _Match:
                 limits=self._limits,
             )
         while True:
-            said = await asyncio.gather(*(self._spoken(player) for player in turn))
+            said = await together(self._spoken(player) for player in turn)
             actions = {player: action for player, action in zip(turn, said, strict=True) if action is not None}
             if len(actions) < len(turn):
                 return self._told("context")
             step = await answered(self._game.step(actions), GameStep, self._limits)
+            check_game_step(step)
             self._taken(step)
             ending = self._ending(step)
             if ending or not step.turn:
@@ -112,7 +110,7 @@ class _Match:
 
 def _joined(side: Conversation, new: Sequence[Message]) -> Sequence[Message]:
     """What is new to a player: one message with what it was told first, as many templates know no two in a row."""
-    if side.spoke or side.messages[-1].role != "user" or new[0].role != "user":
+    if side.spoke or not side.messages or side.messages[-1].role != "user" or new[0].role != "user":
         return new
     begun = side.messages.pop()
     return [replace(begun, content=f"{begun.content}\n{new[0].content}"), *new[1:]]

@@ -1,6 +1,5 @@
 """The batch that one step learns from: groups drawn from the policy, in rounds if some of them cannot teach."""
 
-import asyncio
 import random
 import time
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from fettle.environments import GameSuite, Suite
 from fettle.errors import EnvironmentFault
 from fettle.randomness import key
 from fettle.rollouts import Group, Seat, games, group
+from fettle.rollouts.together import together
 from fettle.training.learned import Scorer
 from fettle.training.players import POLICY, Players, player_row
 from fettle.training.timing import Busy, TimedGames, TimedSuite
@@ -114,7 +114,7 @@ class Drawer:
         drawn: list[Played] = []
         for number in range(rounds):
             first = (step * rounds + number) * wanted
-            drawn += await asyncio.gather(*(self._played(seats, index, busy) for index in range(first, first + wanted)))
+            drawn += await together(self._played(seats, index, busy) for index in range(first, first + wanted))
             if sum(any(map(_informative, self._learned(played, POLICY))) for played in drawn) >= wanted:
                 break
         return drawn

@@ -1,6 +1,5 @@
 """Scoring a sampler on held-out tasks, with an interval."""
 
-import asyncio
 import math
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,6 +13,7 @@ from fettle.environments import GameSuite, Suite
 from fettle.errors import EnvironmentFault
 from fettle.randomness import key
 from fettle.rollouts import WON, Seat, episode, match
+from fettle.rollouts.together import together
 from fettle.training.measures import distinct_n, pass_at_k
 from fettle.types import Failed, Task, Trajectory
 
@@ -141,7 +141,7 @@ async def evaluate(
         )
 
     asked = list(_asked(suites, tasks, samples, sides))
-    outcomes = await asyncio.gather(*map(played, asked))
+    outcomes = await together(map(played, asked))
     trajectories = tuple(outcome for outcome in outcomes if isinstance(outcome, Trajectory))
     failures = tuple(outcome for outcome in outcomes if isinstance(outcome, Failed))
     if not trajectories:
