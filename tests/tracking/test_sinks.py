@@ -4,6 +4,7 @@ import json
 import socket
 import struct
 import sys
+import time
 import urllib.request
 
 import pytest
@@ -70,7 +71,10 @@ def test_wandb_has_the_numbers_and_what_the_run_is_with_no_network(tmp_path, mon
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))
     logged("wandb", "")
     [file] = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
-    records = [record.FromString(each) for each in wandb_records(file.read_bytes())]
+    records, until = [], time.monotonic() + 60
+    while "exit" not in [each.WhichOneof("record_type") for each in records]:  # it is written by another process
+        assert time.monotonic() < until
+        records = [record.FromString(each) for each in wandb_records(file.read_bytes())]
     rows = [{i.key or i.nested_key[0]: json.loads(i.value_json) for i in r.history.item} for r in records]
     assert [{name: row[name] for name in ROWS[0]} for row in rows if ROWS[0].keys() <= row.keys()] == ROWS
     [run] = [record.run for record in records if record.run.run_id][:1]
