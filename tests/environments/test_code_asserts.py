@@ -21,7 +21,38 @@ CONVERTED = [
     ("assert math.fabs(2 - f(1)) <= 0.001", "f(1)", 2, 0.001),
     ("assert math.isclose(f(1), 0.25, rel_tol=0.01)", "f(1)", 0.25, 0.01),
     ("assert math.isclose(0.25, f(1))", "f(1)", 0.25, 1e-9),
+    ("assert (f(1), 3) == (2, 3)", "(f(1), 3)", (2, 3), 0.0),
+    ("assert f(1)[0].size() == 2", "f(1)[0].size()", 2, 0.0),
+    ("assert f(1)(2) == 3", "f(1)(2)", 3, 0.0),
+    ("assert -f(1) == 3", "-f(1)", 3, 0.0),
+    ("assert f(1) + f(2) == 3", "f(1) + f(2)", 3, 0.0),
+    ("assert round(f(1), 2) == 0.25", "round(f(1), 2)", 0.25, 0.0),
+    ("assert ', '.join(f(1)) == 'a, b'", "', '.join(f(1))", "a, b", 0.0),
+    ("assert math.floor(f(1)) == 2", "math.floor(f(1))", 2, 0.0),
+    ("assert [round(x, 2) for x in f(1)] == [0.5]", "[round(x, 2) for x in f(1)]", [0.5], 0.0),
 ]
+
+MET = [
+    "assert f(1) - 2 == 0",
+    "assert f(1) + 1 == 3",
+    "assert 'a' + f(1) == 'ab'",
+    "assert f(1) * 0 == 0",
+    "assert f(1).__eq__(2)",
+    "assert f(1).startswith('ab')",
+    "assert f(1).union({1, 2}) == {1, 2}",
+    "assert set(f(1)) - {1, 2} == set()",
+    "assert max(f(1), 2) == 2",
+    "assert 'ab'.startswith(f(1)) == True",
+    "assert {**f(1), 'a': 1} == {'a': 1}",
+    "assert dict(f(1), a=1) == {'a': 1}",
+    "assert math.isclose(f(1) - 2, 0)",
+    "assert abs(f(1) - 2 - 0) < 0.1",
+    "assert (lambda x: 2)(f(1)) == 2",
+    "assert [x - 2 for x in f(1)] == [0]",
+    "assert f'{f(1)} is 2' == '2 is 2'",
+]
+"""What an answer returns would meet what is expected, and could say of it whatever it likes: an object whose
+difference to anything is 0 would be right each time."""
 
 LEFT = [
     "assert f(1) == f(2)",
@@ -56,7 +87,7 @@ def test_what_compares_with_something_known_is_converted(statement, expression, 
     assert not test.truth
 
 
-@pytest.mark.parametrize("statement", LEFT)
+@pytest.mark.parametrize("statement", [*LEFT, *MET])
 def test_what_does_not_is_left(statement):
     found = converted(ast.parse(statement).body, ["f"])
     assert found.tests == ()

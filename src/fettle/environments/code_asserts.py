@@ -84,7 +84,7 @@ def _test(claim: ast.expr, names: Collection[str]) -> CallTest | None:
 def _equality(one: ast.expr, other: ast.expr, names: Collection[str], tolerance: float = 0.0) -> CallTest | None:
     """The side that calls is run inside, and the other is worked out here; None where that cannot be."""
     inside, known = (one, other) if _mentions(one, names) else (other, one)
-    if not _mentions(inside, names) or _mentions(known, names) or _compares(inside):
+    if not _asks(inside, names) or _mentions(known, names) or _compares(inside):
         return None
     try:
         expected = encoded(_constant(known))
@@ -94,7 +94,9 @@ def _equality(one: ast.expr, other: ast.expr, names: Collection[str], tolerance:
 
 
 def _truth(claim: ast.expr, names: Collection[str], *, expected: bool) -> CallTest | None:
-    if not isinstance(claim, ast.Call) or not _mentions(claim.func, names) or _compares(claim):
+    if not isinstance(claim, ast.Call) or not _mentions(claim.func, names):
+        return None
+    if not _asks(claim, names) or _compares(claim):
         return None
     return CallTest(expression=ast.unparse(claim), expected=expected, truth=True)
 
@@ -129,6 +131,45 @@ def _number(node: ast.expr) -> float | None:
 
 def _mentions(node: ast.expr, names: Collection[str]) -> bool:
     return any(isinstance(each, ast.Name) and each.id in names for each in ast.walk(node))
+
+
+def _asks(node: ast.expr, names: Collection[str]) -> bool:
+    """Whether what ``names`` return is told as it is, and meets nothing that the test knows but what it was given.
+
+    Else what is expected would enter, and an object whose difference to anything is 0 would be right each time.
+    """
+    match node:
+        case ast.Name(name):
+            return name in names
+        case ast.Attribute(made) | ast.Subscript(made) | ast.Starred(made) | ast.UnaryOp(_, made):
+            return _asks(made, names)
+        case ast.BinOp(left, _, right):
+            return _asks(left, names) and _asks(right, names)
+        case ast.Tuple(items) | ast.List(items) | ast.Set(items):
+            return any(_asks(item, names) for item in items) and all(
+                _asks(item, names) or isinstance(item, ast.Constant) for item in items
+            )
+        case ast.ListComp(told, [ast.comprehension(ast.Name(each), made, [])]):
+            return _asks(made, names) and _asks(told, {*names, each})
+        case ast.Call():
+            return _calls(node, names)
+    return False
+
+
+def _calls(node: ast.Call, names: Collection[str]) -> bool:
+    """The same of a call: of what was asked for, of a method without arguments, or of another function of it alone."""
+    match node:
+        case ast.Call(ast.Name() | ast.Call() as made) if _asks(made, names):
+            return True  # what stands in its brackets is what it is given
+        case ast.Call(ast.Attribute(made), [], []) if _asks(made, names):
+            return True
+        case ast.Call(ast.Name("round"), [made, ast.Constant()], []):
+            return _asks(made, names)
+        case ast.Call(ast.Attribute(ast.Constant(), "join"), [made], []):
+            return _asks(made, names)
+        case ast.Call(ast.Name() | ast.Attribute(ast.Name()) as other, [made], []):
+            return not _mentions(other, names) and _asks(made, names)
+    return False
 
 
 def _compares(node: ast.expr) -> bool:
