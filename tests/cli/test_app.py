@@ -51,7 +51,7 @@ for verb in sys.argv[1:]:
     assert done.exit_code == 0 and "Usage:" in done.output, verb
 print(sorted({"torch", "transformers", "matplotlib"} & sys.modules.keys()))
 """
-    verbs = [*VERBS, "config show", "config schema"]
+    verbs = [*VERBS, "config show", "config schema", "router route", "router promote", "router status"]
     done = subprocess.run([sys.executable, "-c", code, *verbs], capture_output=True, text=True, cwd=tmp_path)
     assert (done.stdout, done.stderr) == ("[]\n", "")
 

@@ -41,7 +41,7 @@ def test_a_policy_with_a_hidden_layer_gives_no_reasons():
 
 
 def test_what_is_wrong_with_a_request_is_told_apart_from_what_is_wrong_with_a_policy():
-    with pytest.raises(DataError, match="the request has no feature difficulty; did you mean dificulty"):
+    with pytest.raises(DataError, match="has no feature difficulty, which the policy reads; did you mean dificulty"):
         opinion(policy(LINEAR), {"stakes": 0.5, "dificulty": 2}, 1)
     with pytest.raises(CheckpointError, match="not finite"):
         opinion(policy({**LINEAR, "value_b": np.float32([np.inf])}), {"stakes": 0.5, "difficulty": 2}, 1)

@@ -167,6 +167,12 @@ def test_going_back_goes_through_what_was_in_use_before_down_to_nothing(runs, re
     assert events(registry).count("refused") == 2
 
 
+def test_a_registry_that_is_not_there_is_not_made_by_going_back(registry):
+    with pytest.raises(RefusedError, match=r"there is no .*registry: name a folder"):
+        rollback(registry, who="me")
+    assert not registry.exists()
+
+
 def test_what_was_altered_after_its_promotion_is_not_used_and_can_be_left(runs, registry):
     promoted(runs / "better", registry)
     promoted(runs / "best", registry)
@@ -181,7 +187,7 @@ def test_what_was_altered_after_its_promotion_is_not_used_and_can_be_left(runs, 
     assert [bool(each.damage) for each in seen.versions] == [False, True]
     with pytest.raises(RefusedError, match="is not the file that was promoted"):
         promoted(runs / "best", registry)
-    assert rollback(registry, who="me", to=1) == 1
+    assert rollback(registry, who="me") == 1
     with pytest.raises(RefusedError, match="is not the file that was promoted"):
         rollback(registry, who="me", to=2)
 

@@ -339,7 +339,7 @@ def test_a_request_without_a_feature_is_its_own_fault_and_not_the_policys(router
     full = router()
     missing = {name: value for name, value in HARD.items() if name != "stakes"}
     wrong = routed(full, missing)
-    assert (wrong.source, wrong.why) == ("fallback", "the request has no feature stakes: the policy reads it")
+    assert (wrong.source, wrong.why) == ("fallback", "the request has no feature stakes, which the policy reads")
     for value in (float("nan"), float("inf"), 3e38, True, "high"):
         assert "feature stakes is" in routed(full, {**HARD, "stakes": value}).why
     assert routed(full, HARD).source == "policy"

@@ -9,8 +9,9 @@ from fettle.cli.collect import collect
 from fettle.cli.demo import demo
 from fettle.cli.environments import environments
 from fettle.cli.evaluate import evaluate, sample
-from fettle.cli.exits import BAD_USAGE, FAILED
+from fettle.cli.exits import BAD_USAGE, FAILED, REFUSED
 from fettle.cli.inspect import config, info, plan, runs
+from fettle.cli.issues import issues
 from fettle.cli.keys import keys
 from fettle.cli.pipeline import pipeline
 from fettle.cli.replay import replay
@@ -18,7 +19,7 @@ from fettle.cli.router import router
 from fettle.cli.serve import serve
 from fettle.cli.train import train
 from fettle.cli.view import view
-from fettle.errors import ConfigError, FettleError
+from fettle.errors import ConfigError, FettleError, RefusedError
 
 app = typer.Typer(
     name="fettle",
@@ -43,16 +44,19 @@ app.command("info")(info)
 app.add_typer(config, name="config")
 app.add_typer(keys, name="keys")
 app.add_typer(environments, name="environments")
+app.add_typer(issues, name="issues")
 app.add_typer(router, name="router")
 
 
 def main() -> None:
-    """Run a command. Exit codes: 0 done, 1 failed, 2 bad usage or config, 3 switched off, 130 interrupted."""
+    """Run a command; it ends with 0 where it was done, or as ``exits`` says."""
     sys.path.insert(0, str(Path.cwd()))  # rewards and the like are found as package.module:function beside the recipe
     try:
         app()
     except ConfigError as error:
         _end(error.message, BAD_USAGE)
+    except RefusedError as error:
+        _end(error.message, REFUSED)
     except FettleError as error:
         _end(error.message, FAILED)
     except OSError as error:

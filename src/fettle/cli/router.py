@@ -11,6 +11,7 @@ import typer
 from fettle.cli.exits import FAILED, SWITCHED_OFF
 from fettle.cli.invoked import FETTLE
 from fettle.cli.recipes import shipped
+from fettle.cli.routing import promote, rollback, route, status
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from fettle.router.evaluation import Evaluation
     from fettle.router.training import Trained
 
-router = typer.Typer(help="Train the policy that chooses how agents work together.", no_args_is_help=True)
+router = typer.Typer(help="Train and use the policy that chooses how agents work together.", no_args_is_help=True)
 
 Config = Annotated[Path | None, typer.Option("--config", help="Settings; the shipped ones, which are off, otherwise.")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="Settings laid over the file, as a.b=value.")]
@@ -160,6 +161,12 @@ def replay(
     print(f"  {'logged':<16}{logged.rewards.mean():8.4f}")
     for name, found in estimates(logged, probabilities).items():
         print(f"  {name:<16}{found.mean:8.4f}   95 % [{found.low:.4f}, {found.high:.4f}]")
+
+
+router.command("promote")(promote)
+router.command("rollback")(rollback)
+router.command("status")(status)
+router.command("route")(route)
 
 
 def _print(names: "Sequence[str]", evaluations: "Sequence[Evaluation]") -> None:

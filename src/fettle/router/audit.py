@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeGuard
 
 from fettle.errors import StorageError
 from fettle.tracking.atomic import lasting, unwritable
@@ -84,6 +84,11 @@ def read_audit(folder: Path) -> Audit:
     return Audit(tuple(entries), tuple(broken))
 
 
+def is_entry(tree: object) -> TypeGuard[dict[str, Any]]:
+    """Whether it says when, what, who and why."""
+    return isinstance(tree, dict) and all(isinstance(tree.get(name), str) for name in ("at", "event", "who", "why"))
+
+
 def _chained(before: bytes, entries: tuple[Entry, ...]) -> bytes:
     lines = []
     for each in entries:
@@ -97,7 +102,7 @@ def _entry_of(line: bytes) -> dict[str, Any] | None:
         found = json.loads(line)
     except ValueError:
         return None
-    return found if isinstance(found, dict) else None
+    return found if is_entry(found) else None
 
 
 def _hash(line: bytes) -> str:

@@ -47,7 +47,7 @@ class Decision:
     """What the policy says, whether or not it was followed; None where it was not asked, or had no answer."""
 
     def as_json(self) -> dict[str, Any]:
-        """For a line of the log."""
+        """For a line of the log. What the policy says was learned in a simulator, and says so."""
         said = self.opinion
         return {
             "request": self.request,
@@ -65,7 +65,13 @@ class Decision:
             "probabilities": None if said is None else dict(said.probabilities),
             "value": None if said is None else said.value,
             "observed": None if said is None else dict(said.observation),
+            "contributions": None if said is None or said.contributions is None else _plain(said.contributions),
+            "simulated": True,
         }
+
+
+def _plain(contributions: Mapping[str, Mapping[CollaborationMode, float]]) -> dict[str, dict[str, float]]:
+    return {feature: {str(mode): added for mode, added in row.items()} for feature, row in contributions.items()}
 
 
 class DecisionLog:

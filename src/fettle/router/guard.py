@@ -93,7 +93,7 @@ class Guard(Generic[Question, Answer]):
         with self._turn:
             if reason != self._reason:
                 self.alerts += 1
-                logger.error("the routing policy is not used: %s; the fixed mode is", reason)
+                logger.error("the routing policy is not used, and the fixed mode is taken: %s", reason)
             self._reason, self._late = reason, late or self._late
             self._retry_at = time.monotonic() + self._retry_s
         return reason

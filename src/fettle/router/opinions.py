@@ -53,7 +53,7 @@ def opinion(policy: RouterPolicy, task: Mapping[str, float], version: int | None
         raise CheckpointError("the policy says numbers that are not finite: roll back to another")
     return Opinion(
         version,
-        MappingProxyType(dict(zip(names, observed.tolist(), strict=True))),
+        MappingProxyType({name: float(task[name]) for name in names}),
         _by_mode(probabilities.tolist()),
         value,
         _contributions(policy, names, observed),
@@ -64,7 +64,7 @@ def _observed(names: tuple[str, ...], task: Mapping[str, float]) -> Floats:
     for name in names:
         value = task.get(name)
         if value is None:
-            raise DataError(f"the request has no feature {name}{did_you_mean(name, task)}: the policy reads it")
+            raise DataError(f"the request has no feature {name}, which the policy reads{did_you_mean(name, task)}")
         if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= LARGEST:
             raise DataError(f"the request's feature {name} is {value!r}: it must be a number of at most {LARGEST:g}")
     return np.array([task[name] for name in names], np.float32)

@@ -115,10 +115,12 @@ def rollback(registry: Path, *, who: str, why: str = "", to: int | None = None) 
     Returns what is then in use: ``NOTHING`` where nothing was.
 
     Raises:
-        RefusedError: there is no such version, or it is damaged.
+        RefusedError: there is no such registry or version, or it is damaged.
         BusyError: another promotion or rollback is under way.
         StorageError: the registry could not be written.
     """
+    if not registry.is_dir():
+        raise RefusedError(f"there is no {registry}: name a folder that policies were promoted in")
 
     def gone_back() -> int:
         current, version = _current(registry, to)
@@ -167,7 +169,7 @@ def _current(registry: Path, to: int | None) -> tuple[int | None, int]:
     now = NOTHING if current is None else current.version
     if to == now or (to is None and now == NOTHING):
         raise RefusedError(f"{registry} has {f'version {now}' if now else 'nothing'} in use already: name another")
-    return now, whole(registry, now).before if to is None else to
+    return now, to if to is not None else NOTHING if current is None else current.before
 
 
 def _use(registry: Path, event: Entry, kept: Kept | None) -> None:

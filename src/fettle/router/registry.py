@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fettle.errors import BusyError, CheckpointError, StorageError
-from fettle.router.audit import Entry
+from fettle.router.audit import Entry, is_entry
 from fettle.router.files import SCHEMA
 from fettle.router.policy import RouterPolicy, load_policy
 from fettle.tracking import lasting, write_atomically
@@ -32,6 +32,8 @@ class Pointer:
 
     version: int
     """``NOTHING`` where that is so."""
+    before: int
+    """What was in use when that version was promoted."""
     manifest_sha256: str
     entry: Entry
     """What the audit log says, or will say, of how it came to be in use."""
@@ -82,9 +84,11 @@ def pointer(registry: Path) -> Pointer | None:
         raise CheckpointError(f"{path} cannot be read ({error.strerror}): see that it is yours") from error
     try:
         found = json.loads(text)
-        kept = Pointer(int(found["version"]), str(found["manifest_sha256"]), dict(found["entry"]))
+        kept = Pointer(int(found["version"]), int(found["before"]), str(found["manifest_sha256"]), dict(found["entry"]))
         if found["schema_version"] != SCHEMA or kept.version < NOTHING:
             raise ValueError(f"it is not of schema {SCHEMA}")
+        if not is_entry(found["entry"]):
+            raise ValueError("its entry does not say who put it to use")
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path} is damaged ({error}): roll back to a version by its number") from error
     return kept
@@ -96,8 +100,11 @@ def point(registry: Path, entry: Entry, kept: Kept | None) -> None:
     Raises:
         StorageError: it could not be; what was in use still is.
     """
-    version, sha256 = (NOTHING, "") if kept is None else (kept.version, kept.manifest_sha256)
-    tree = {"schema_version": SCHEMA, "version": version, "manifest_sha256": sha256, "entry": dict(entry)}
+    version, before, sha256 = (
+        (NOTHING, NOTHING, "") if kept is None else (kept.version, kept.before, kept.manifest_sha256)
+    )
+    tree = {"version": version, "before": before, "manifest_sha256": sha256, "entry": dict(entry)}
+    tree = {"schema_version": SCHEMA, "simulated": True, **tree}
     write_atomically(registry / IN_USE, json.dumps(tree, indent=2) + "\n")
 
 

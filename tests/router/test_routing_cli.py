@@ -1,0 +1,142 @@
+"""The verbs of a router in use, by what they print and leave and how they end."""
+
+import json
+import shutil
+
+import pytest
+
+from fettle.cli import main
+
+AGENTS = ("--agent", "local:0:1", "--agent", "helper:0.02:4", "--agent", "reviewer:0.03:5")
+TASK = [
+    option
+    for feature in ("difficulty=0.9", "stakes=0.9", "skill=0.4", "price=0.3", "traffic=0.2")
+    for option in ("--feature", feature)
+]
+SEEDS = ("--min-seeds", 4)
+
+
+@pytest.fixture
+def fettle(monkeypatch, capsys, tmp_path, runs):
+    """``fettle("promote", "best")``: its exit code, and what it printed; beside copies of the runs."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("first", "better", "best"):
+        shutil.copytree(runs / name, tmp_path / name)
+
+    def run(*arguments):
+        monkeypatch.setattr("sys.argv", ["fettle", "router", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        out, err = capsys.readouterr()
+        return end.value.code, out, err
+
+    return run
+
+
+def test_a_policy_is_promoted_told_of_and_gone_back_from(fettle, tmp_path):
+    code, out, _ = fettle("promote", "better", *SEEDS, "--why", "a first one")
+    assert (code, out.splitlines()[0]) == (0, "version 1 is in use in outputs/router-registry; before: nothing")
+    assert " alone, 95 % [" in out
+    assert "4 held-out seeds (simulated)" in out
+    fettle("promote", "best", *SEEDS)
+    code, out, err = fettle("status")
+    assert (code, err) == (0, "")
+    assert "version 2 is in use, promoted 20" in out
+    assert [line[:6].strip() for line in out.splitlines()[1:3]] == ["> 2", "1"]
+    code, out, _ = fettle("rollback", "--why", "complaints")
+    assert (code, out) == (0, "version 1 is in use in outputs/router-registry\n")
+    assert "version 1 is in use, gone back to 20" in fettle("status")[1]
+    assert fettle("rollback")[1].endswith("routers take the fixed mode\n")
+    lines = (tmp_path / "outputs" / "router-registry" / "audit.jsonl").read_text().splitlines()
+    assert [json.loads(line)["why"] for line in lines] == ["a first one", "", "complaints", ""]
+
+
+def test_what_is_refused_is_one_sentence_and_ends_with_4(fettle):
+    for arguments, sentence in (
+        (("promote", "first", *SEEDS), "that is not above 0: train it for longer"),
+        (("promote", "best"), "has 4 held-out seeds, and 10 are asked for"),
+        (("promote", "nowhere"), "there is no nowhere/policy_state.npz"),
+        (("rollback",), "has nothing in use already"),
+        (("rollback", "--to", 3), "has no version 3: there is none"),
+        (("promote", "first", *SEEDS, "--dry-run"), "would be refused: first earns"),
+    ):
+        code, out, err = fettle(*arguments)
+        assert (code, out) == (4, "")
+        assert sentence in err
+        assert len(err.splitlines()) == 1
+    code, out, _ = fettle("status")
+    assert code == 0
+    assert "nothing was ever promoted" in out
+    assert "5 entries in the audit log, 5 of them refusals" in out
+
+
+def test_a_dry_run_writes_nothing(fettle, tmp_path):
+    code, out, _ = fettle("promote", "best", *SEEDS, "--dry-run")
+    assert code == 0
+    assert out.startswith("best would be promoted: it earns +0.")
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_a_registry_that_is_damaged_is_told_and_ends_with_1(fettle, tmp_path):
+    fettle("promote", "best", *SEEDS)
+    registry = tmp_path / "outputs" / "router-registry"
+    (registry / "versions" / "000001" / "metadata.json").unlink()
+    with (registry / "audit.jsonl").open("a") as file:
+        file.write("{}\n")
+    code, out, err = fettle("status")
+    assert code == 1
+    assert "> 1   damaged: " in out
+    assert "line 2 of the audit log was cut short, altered" in err
+    assert "what is in use cannot be used: " in err
+
+
+def test_one_decision_is_explained(fettle):
+    code, out, _ = fettle("route", *AGENTS)
+    assert (code, out.splitlines()[0]) == (0, "consult: local, helper; 1 round, 0.02 USD, 4 s at the 95th percentile")
+    fettle("promote", "best", *SEEDS)
+    code, out, _ = fettle("route", *AGENTS, *TASK, "stage=full", "time_limit_s=60", "preferences.budget_usd=0.1")
+    assert code == 0
+    assert "by policy, at stage full: the policy's likeliest mode that fits is " in out
+    assert "not swarm: it costs at least 0.15 USD, over preferences.budget_usd, 0.1" in out
+    assert "version 1 says (learned in a simulator)" in out
+    assert "difficulty +" in out
+    code, out, _ = fettle("route", *AGENTS, *TASK, "stage=full", "time_limit_s=60", "--json")
+    tree = json.loads(out)
+    assert tree["mode"] == max(tree["probabilities"], key=tree["probabilities"].get)
+    assert tree["contributions"]["difficulty"].keys() == tree["probabilities"].keys()
+    assert tree["simulated"] is True
+    code, out, _ = fettle("route", *AGENTS, *TASK, "stage=full", "time_limit_s=60", "--confidence", 0.9)
+    assert out.startswith("solo: local; ")
+
+
+def test_where_no_mode_keeps_within_the_caps_it_ends_with_4(fettle):
+    code, out, _ = fettle("route", "--agent", "local:2:1")
+    assert code == 4
+    assert out.startswith("nobody is to be asked: no mode fits: solo: it costs at least 2 USD")
+
+
+def test_what_a_router_logged_is_replayed(fettle, tmp_path):
+    fettle("promote", "best", *SEEDS)
+    lines = [{"observation": [0.5] * 7, "mode": "solo", "propensity": 0.5, "reward": 1.0, "allowed": ["solo", "swarm"]}]
+    (tmp_path / "o.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines * 10))
+    code, out, _ = fettle("replay", "o.jsonl", "outputs/router-registry/versions/000001")
+    assert code == 0
+    assert out.startswith("10 decisions, worth 10 to this policy; 0 lines were none")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("route", "--agent", "a:b"), "a:b is not of the form NAME:USD:SECONDS"),
+        (("route", "--agent", "a:1:2:3"), "a:1:2:3 is not of the form NAME:USD:SECONDS"),
+        (("route", "--agent", "a:-1"), "agent a costs -1.0"),
+        (("route", "--agent", "a", "--feature", "x"), "x is not of the form NAME=NUMBER"),
+        (("route", "--agent", "a", "stage=ful"), "did you mean full"),
+        (("route", "--agent", "a", "stage=full", "policy=x"), "which no gate has passed"),
+    ],
+)
+def test_what_is_asked_wrongly_is_one_sentence_and_ends_with_2(fettle, arguments, sentence):
+    code, _, err = fettle(*arguments)
+    assert code == 2
+    assert sentence in err
+    assert len(err.splitlines()) == 1
