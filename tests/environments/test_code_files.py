@@ -165,6 +165,8 @@ WRONG = [
     ("mbpp", {**MBPP, "test_list": "assert"}, "test_list must be a list of texts"),
     ("apps", {**APPS, "input_output": "{"}, "input_output is not JSON"),
     ("apps", {**APPS, "input_output": {"inputs": [1], "outputs": []}}, "as many of the one"),
+    ("apps", {**APPS_CALLED, "input_output": {**APPS_CALLED["input_output"], "fn_name": 7}}, "the name of a function"),
+    ("humaneval", {**HUMANEVAL, "canonical_solution": "    return '\ud800'"}, "half a surrogate pair"),
 ]
 
 

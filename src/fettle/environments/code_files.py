@@ -8,6 +8,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from pydantic_core import PydanticSerializationError
+
 from fettle.config import ListedProblems
 from fettle.environments.code_asserts import Converted, called, converted
 from fettle.errors import DataError
@@ -159,10 +161,12 @@ def _split(row: Row, config: ListedProblems, question: str, tests: Sequence[Any]
     shown = tuple(test for test in tests[: config.shown] if not isinstance(test, CheckTest))
     hidden = tuple(tests[len(shown) :])
     told = "".join(f"\n{example(test)}" for test in shown)
-    return Asked(
-        question + (f"\n\nFor example:{told}" if told else ""),
-        Problem.model_validate({**about, "shown": shown, "hidden": hidden}),
-    )
+    problem = Problem.model_validate({**about, "shown": shown, "hidden": hidden})
+    try:
+        problem.model_dump_json()
+    except PydanticSerializationError as error:
+        raise DataError(f"{row.place}: its code holds half a surrogate pair: remove it") from error
+    return Asked(question + (f"\n\nFor example:{told}" if told else ""), problem)
 
 
 def example(test: CallTest | StreamTest) -> str:
@@ -184,8 +188,8 @@ def _own_test(test: Any, name: str | None, place: str) -> CallTest | StreamTest:
     raise DataError(f"{place}: it must have {wanted}, and nothing else")
 
 
-def _call(name: str, arguments: Any, expected: Any, place: str) -> CallTest:
-    if not name.isidentifier() or not isinstance(arguments, list):
+def _call(name: object, arguments: Any, expected: Any, place: str) -> CallTest:
+    if not isinstance(name, str) or not name.isidentifier() or not isinstance(arguments, list):
         raise DataError(f"{place}: a call needs the name of a function and a list of arguments")
     return CallTest(expression=f"{name}({', '.join(map(repr, arguments))})", expected=encoded(expected))
 
