@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from fettle.compat.naestro import (
+    DEFAULT_COLLAB_PREFS,
     CollaborationMode,
     CollaborationPolicy,
     PPOParams,
@@ -11,9 +12,12 @@ from fettle.compat.naestro import (
     Router,
     RouterEnv,
     RouterPPOAdapter,
+    build_hicra_from_dict,
+    clamp_prefs,
     compute_reward,
     ppo_train,
 )
+from fettle.config import CollaborationPreferences
 from fettle.errors import ConfigError
 
 
@@ -85,3 +89,75 @@ def test_a_missing_term_counts_as_nothing_and_a_violation_has_two_names():
     weights = RewardWeights()
     assert compute_reward({"throughput": 2.0}, weights) == 2.0
     assert compute_reward({"violation_penalty": 0.5}, weights) == compute_reward({"violation": 0.5}, weights) == -0.5
+
+
+def test_the_preferences_have_the_documented_names_and_defaults():
+    assert dict(DEFAULT_COLLAB_PREFS) == {
+        "mode": "consult",
+        "depth": 1,
+        "auto": True,
+        "ask_online": True,
+        "budget_usd": 0.50,
+        "p95_latency_s": 20,
+        "answer_strategy": "self_if_confident",
+        "confidence_threshold": 0.70,
+    }
+    assert clamp_prefs() == clamp_prefs({}) == DEFAULT_COLLAB_PREFS
+
+
+def test_preferences_are_brought_to_the_nearest_that_can_be_and_a_router_takes_them():
+    clamped = clamp_prefs({"depth": 9, "budget_usd": -1.0, "confidence_threshold": 2, "mode": "swarm"})
+    assert (clamped["depth"], clamped["budget_usd"], clamped["confidence_threshold"]) == (3, 0, 1)
+    assert CollaborationPreferences(**clamped).mode == "swarm"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"dept": 1}, "did you mean 'depth'"),
+        ({"mode": "swram"}, "did you mean swarm"),
+        ({"auto": 1}, "'auto'"),
+        ({"budget_usd": float("nan")}, "budget_usd"),
+    ],
+)
+def test_preferences_that_cannot_be_are_one_sentence(wrong, sentence):
+    with pytest.raises(ConfigError, match=sentence) as told:
+        clamp_prefs(wrong)
+    assert "\n" not in told.value.message
+
+
+def test_planning_steps_get_more_credit_and_the_others_what_they_had():
+    rewards, planning = np.array([[1.0, -1.0, 2.0], [0.5, 0.0, -2.0]]), np.array([[1, 1, 0], [0, 0, 1]])
+    credit = build_hicra_from_dict({"hicra": {"multiplier": 1.2}})
+    np.testing.assert_allclose(credit(rewards, planning), [[1.2, -0.8, 2.0], [0.5, 0.0, -1.6]], rtol=1e-6)
+    np.testing.assert_allclose(credit(rewards), rewards)
+    np.testing.assert_allclose(build_hicra_from_dict({})(rewards, planning), rewards)  # the documented weight is 1
+
+
+def test_switched_off_the_rewards_are_what_they_were():
+    rewards = [[1.0, -1.0]]
+    assert build_hicra_from_dict({"enabled": False, "planner_weight": 9})(rewards, [[1, 1]]) is rewards
+
+
+def test_normalizing_keeps_a_good_trajectory_apart_from_a_bad_one():
+    rewards = np.array([[1.0, 1.0], [0.0, 0.0]])
+    np.testing.assert_allclose(build_hicra_from_dict({"normalize": True})(rewards), [[1, 1], [-1, -1]], rtol=1e-6)
+    much = build_hicra_from_dict({"normalize": True, "epsilon": 0.75})(rewards)
+    np.testing.assert_allclose(much, [[0.5, 0.5], [-0.5, -0.5]], rtol=1e-6)
+    np.testing.assert_allclose(build_hicra_from_dict({"normalize": True})(np.ones((2, 2))), np.zeros((2, 2)))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"planer_weight": 1}, "did you mean planner_weight"),
+        ({"planner_weight": -1}, "hicra.planner_weight is -1: it is a number from 0 on"),
+        ({"enabled": 1}, "hicra.enabled is 1: it is true or false"),
+        ({"eps": float("inf")}, "hicra.eps is inf"),
+    ],
+)
+def test_settings_of_credit_that_cannot_be_are_one_sentence(wrong, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        build_hicra_from_dict(wrong)
+    with pytest.raises(ConfigError, match="mark each step"):
+        build_hicra_from_dict({})([1.0, 2.0], [1])

@@ -1,12 +1,16 @@
 """The documented entrance to the routing policy: its names and signatures, over ``fettle.router``."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from fettle.config import load_as
+from fettle.advantages import batch_normalized, planning_credit
+from fettle.config import CollaborationPreferences, load_as
 from fettle.config.router import (
     RLLM,
     CircuitBreakers,
@@ -202,7 +206,83 @@ class Router:
         return agents
 
 
+DEFAULT_COLLAB_PREFS: Mapping[str, Any] = MappingProxyType(CollaborationPreferences().model_dump())
+"""The eight preferences with their documented defaults. ``fettle.router.routing.Router`` holds a request to them."""
+
+
+def clamp_prefs(prefs: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """All eight preferences: what is missing as by default, and numbers brought to the nearest that can be.
+
+    ``CollaborationPreferences(**clamp_prefs(...))`` is what a router takes.
+
+    Raises:
+        ConfigError: a name or a choice is not known, or a value is of another type.
+    """
+    forms = CollaborationPreferences.model_json_schema()["properties"]
+    clamped = {name: _clamped(value, forms.get(name, {})) for name, value in (prefs or {}).items()}
+    given = [f"{name}={value!r}" for name, value in clamped.items()]
+    return load_as(CollaborationPreferences, None, given).model_dump()
+
+
+def _clamped(value: Any, form: Mapping[str, Any]) -> Any:
+    if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
+        return value
+    raised = max(value, form.get("minimum", value))
+    return min(raised, form.get("maximum", raised))
+
+
+HICRA_DEFAULTS: Mapping[str, Any] = MappingProxyType(
+    {"enabled": True, "planner_weight": 1.0, "normalize": False, "eps": 1e-8}
+)
+HICRA_ALIASES: Mapping[str, str] = MappingProxyType(
+    {"multiplier": "planner_weight", "epsilon": "eps", "normalization_eps": "eps"}
+)
+Credit = Callable[..., Any]
+"""``(rewards [..., T], mask=None)``: the credits, of the same shape."""
+
+
+def build_hicra_from_dict(config: Mapping[str, Any]) -> Credit:
+    """More credit to the steps that ``mask`` marks as planning: ``A + (planner_weight - 1) |A|`` (arXiv:2509.03646).
+
+    Without a mask no step is, and switched off everything is as it was. ``normalize`` brings all rewards together to
+    mean 0 and deviation 1, so that a good trajectory is still told from a bad one.
+
+    Raises:
+        ConfigError: a name is not known, or a value cannot be.
+    """
+    given = config.get("hicra", config)
+    settings = dict(HICRA_DEFAULTS)
+    for name, value in given.items():
+        known = HICRA_ALIASES.get(name, name)
+        if known not in settings:
+            raise ConfigError(f"hicra has no {name!r}, only {', '.join(settings)}{did_you_mean(name, settings)}")
+        switch = isinstance(settings[known], bool)
+        if switch != isinstance(value, bool) or not (
+            switch or (isinstance(value, int | float) and 0 <= value < math.inf)
+        ):
+            raise ConfigError(f"hicra.{name} is {value!r}: it is {'true or false' if switch else 'a number from 0 on'}")
+        settings[known] = value
+    return _credit(settings) if settings["enabled"] else lambda rewards, mask=None: rewards
+
+
+def _credit(settings: Mapping[str, Any]) -> Credit:
+    def credit(rewards: ArrayLike, mask: ArrayLike | None = None) -> Floats:
+        values = np.asarray(rewards, np.float64)
+        planning = np.zeros(values.shape) if mask is None else np.asarray(mask, np.float64)
+        if planning.shape != values.shape:
+            raise ConfigError(f"mask has shape {planning.shape} beside rewards of shape {values.shape}: mark each step")
+        flat = values.ravel()
+        if settings["normalize"] and flat.size:
+            [normal] = batch_normalized([flat], [np.ones(flat.size, np.float32)])
+            flat = normal * math.sqrt(flat.var() / (flat.var() + settings["eps"])) if flat.var() else normal
+        marked = planning.ravel().astype(np.float32)
+        return planning_credit(flat, marked, alpha=settings["planner_weight"] - 1).reshape(values.shape)
+
+    return credit
+
+
 __all__ = [
+    "DEFAULT_COLLAB_PREFS",
     "CollaborationMode",
     "CollaborationPolicy",
     "PPOParams",
@@ -210,6 +290,8 @@ __all__ = [
     "Router",
     "RouterEnv",
     "RouterPPOAdapter",
+    "build_hicra_from_dict",
+    "clamp_prefs",
     "compute_reward",
     "ppo_train",
 ]
