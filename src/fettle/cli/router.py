@@ -11,6 +11,7 @@ import typer
 from fettle.cli.exits import FAILED, SWITCHED_OFF
 from fettle.cli.invoked import FETTLE
 from fettle.cli.recipes import shipped
+from fettle.cli.router_autopilot import autopilot
 from fettle.cli.routing import promote, rollback, route, status
 
 if TYPE_CHECKING:
@@ -167,6 +168,7 @@ router.command("promote")(promote)
 router.command("rollback")(rollback)
 router.command("status")(status)
 router.command("route")(route)
+router.command("autopilot")(autopilot)
 
 
 def _print(names: "Sequence[str]", evaluations: "Sequence[Evaluation]") -> None:

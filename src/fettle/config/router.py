@@ -83,10 +83,14 @@ class RouterEvaluation(Frozen):
 
 
 class Autopilot(Frozen):
-    """Retraining, evaluation and promotion without a person."""
+    """Retraining, evaluation, promotion and rollback without a person, by ``fettle router autopilot``."""
 
     enabled: bool = False
     """Switch it on."""
+    dry_run: bool = True
+    """Train and evaluate, and write down what would be promoted or rolled back, without doing either."""
+    registry: str = "outputs/router-registry"
+    """The folder of promoted policies, and of the log of what was done."""
 
 
 class RouterPPO(Frozen):

@@ -105,10 +105,10 @@ def evaluate(policy: RouterPolicy, *, seeds: int, episodes: int) -> Evaluation:
 
 
 def seed_means(
-    who: RouterPolicy | CollaborationMode, world: Mapping[str, Any], *, seeds: int, episodes: int
+    who: RouterPolicy | CollaborationMode, world: Mapping[str, Any], *, seeds: int, episodes: int, first: int = 0
 ) -> list[float]:
-    """The mean reward of a decision on each held-out seed, as ``evaluate`` has it, in the ``world`` of a metadata."""
-    table = _table(world, seeds=seeds, episodes=episodes)
+    """The mean reward of a decision on each held-out seed from ``first`` on, in the ``world`` of a metadata."""
+    table = _table(world, seeds=seeds, episodes=episodes, first=first)
     if isinstance(who, RouterPolicy):
         return table.means(_likeliest(who, table.simulator))
     return table.means(_constant(MODES.index(who)))
@@ -138,6 +138,7 @@ class _Table:
     seeds: int
     episodes: int
     length: int
+    first: int
 
     def standing(self, name: str, choose: Choose, *, learned: bool = False) -> Standing:
         """On all held-out seeds."""
@@ -145,7 +146,8 @@ class _Table:
 
     def means(self, choose: Choose) -> list[float]:
         """On each held-out seed."""
-        return [self._mean(choose, np.random.default_rng(key("held out", "router", at))) for at in range(self.seeds)]
+        numbers = range(self.first, self.first + self.seeds)
+        return [self._mean(choose, np.random.default_rng(key("held out", "router", at))) for at in numbers]
 
     def _mean(self, choose: Choose, rng: np.random.Generator) -> float:
         state, total = self.simulator.start(self.episodes, rng), 0.0
@@ -155,10 +157,10 @@ class _Table:
         return total / self.length
 
 
-def _table(world: Mapping[str, Any], *, seeds: int, episodes: int) -> _Table:
+def _table(world: Mapping[str, Any], *, seeds: int, episodes: int, first: int = 0) -> _Table:
     simulator = simulator_of(TypeAdapter(SimulatorConfig).validate_python(world["simulator"]))
     weights = RouterRewardWeights.model_validate(world["reward_weights"])
-    return _Table(simulator, weights, seeds=seeds, episodes=episodes, length=int(world["episode_length"]))
+    return _Table(simulator, weights, seeds=seeds, episodes=episodes, length=int(world["episode_length"]), first=first)
 
 
 def _likeliest(policy: RouterPolicy, simulator: Simulator) -> Choose:

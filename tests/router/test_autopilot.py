@@ -1,0 +1,131 @@
+"""A round without a person: what the gate lets through comes into use, what does worse later goes, all is told."""
+
+import json
+
+import pytest
+
+from fettle.cli import main
+from fettle.config.router import RouterConfig
+from fettle.errors import ConfigError
+from fettle.router.audit import read_audit
+from fettle.router.autopilot import autopilot, switches_of
+from fettle.router.registry import in_use
+
+LEARNING = (
+    "rllm.autopilot.enabled=true",
+    "rllm.experiment.enabled=true",
+    "rllm.ppo.rollout_length=1024",
+    "rllm.ppo.mini_batch_size=256",
+    "rllm.ppo.gamma=0.1",
+    "rllm.ppo.gae_lambda=0",
+    "rllm.ppo.learning_rate=0.03",
+    "rllm.trainer.parallel=256",
+    "rllm.trainer.target_kl=null",
+    "rllm.trainer.updates=24",
+    "rllm.evaluation.episodes=64",
+)
+FOR_REAL = "rllm.autopilot.dry_run=false"
+HURRIED = "rllm.reward_weights.latency=20"
+"""A world in which working alone is best, whatever was learned in the other."""
+
+
+@pytest.fixture
+def flown(small, tmp_path):
+    """``flown("rllm...")``: what a round did, and what the audit log then says."""
+    registry = tmp_path / "registry"
+
+    def round_(*overrides):
+        places = (f"rllm.autopilot.registry={registry}", f"rllm.experiment.output_dir={tmp_path / 'rounds'}")
+        steps = autopilot(small(*LEARNING, *places, *overrides))
+        audit = read_audit(registry)
+        assert audit.broken == ()
+        assert all(each["simulated"] for each in audit.entries)
+        return [step.what for step in steps], audit.entries, in_use(registry)
+
+    return round_
+
+
+def test_by_default_it_says_what_it_would_do_and_does_nothing(flown, tmp_path):
+    steps, entries, used = flown()
+    assert steps == ["retrained", "would_promote"]
+    assert [(each["event"], each["who"], each["dry_run"]) for each in entries] == [
+        ("retrained", "autopilot", True),
+        ("would_promote", "autopilot", True),
+    ]
+    assert used is None
+    assert json.loads((tmp_path / "rounds" / "round-0001" / "evaluation.json").read_text())["simulated"] is True
+
+
+def test_a_policy_that_beats_what_is_in_use_is_promoted_and_looked_at_again_and_one_that_does_not_is_not(flown):
+    steps, _, used = flown(FOR_REAL)
+    assert steps == ["retrained", "promoted"]
+    assert used[0] == 1
+    steps, entries, used = flown(FOR_REAL, "rllm.trainer.updates=1")
+    assert steps == ["reviewed", "retrained", "not_promoted"]
+    assert used[0] == 1
+    [review] = [each for each in entries if each["event"] == "reviewed"]
+    assert review["comparison"]["low"] > 0
+    assert "that is not above 0" in entries[-1]["why"]
+
+
+def test_what_does_worse_on_a_later_evaluation_goes(flown):
+    flown(FOR_REAL)
+    steps, _, used = flown(HURRIED, "rllm.trainer.updates=1")
+    assert steps[0] == "would_roll_back"
+    assert used[0] == 1
+    steps, entries, used = flown(FOR_REAL, HURRIED, "rllm.trainer.updates=1")
+    assert steps == ["rolled_back", "retrained", "not_promoted"]
+    assert used is None
+    [back] = [each for each in entries if each["event"] == "rolled_back"]
+    assert back["who"] == "autopilot"
+    assert "over solo alone" in back["why"]
+
+
+def test_no_two_rounds_are_alike(flown, tmp_path):
+    flown("rllm.trainer.updates=1")
+    flown("rllm.trainer.updates=1")
+    first, second = ((tmp_path / "rounds" / f"round-{n:04}" / "policy_state.npz").read_bytes() for n in (1, 2))
+    assert first != second
+
+
+def test_a_run_that_a_breaker_ends_is_not_promoted(flown):
+    steps, entries, used = flown(FOR_REAL, "rllm.breakers.min_entropy=1.7")
+    assert steps == ["not_promoted"]
+    assert "entropy fell" in entries[-1]["why"]
+    assert used is None
+
+
+def test_a_policy_of_other_features_is_left_alone(flown):
+    flown(FOR_REAL)
+    steps, entries, used = flown("rllm.simulator.type=legacy", "rllm.trainer.updates=1")
+    assert steps[0] == "not_reviewed"
+    assert "other features" in entries[-3]["why"]
+    assert used[0] == 1
+
+
+@pytest.mark.parametrize("switch", ["enabled", "trainer.enabled", "autopilot.enabled", "experiment.enabled"])
+def test_it_takes_four_switches(small, switch):
+    with pytest.raises(ConfigError, match=rf"the autopilot is switched off by rllm\.{switch}: set them to true"):
+        autopilot(small(*LEARNING, f"rllm.{switch}=false"))
+
+
+def test_the_verb_says_what_keeps_it_off_and_leaves_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["fettle", "router", "autopilot"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 3
+    assert all(switch in capsys.readouterr().err for switch in switches_of(RouterConfig())[:1])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_verb_flies_a_round(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    on = ["rllm.enabled=true", "rllm.trainer.enabled=true", *LEARNING, "rllm.trainer.updates=2"]
+    monkeypatch.setattr("sys.argv", ["fettle", "router", "autopilot", *on])
+    with pytest.raises(SystemExit) as end:
+        main()
+    out = capsys.readouterr().out
+    assert end.value.code == 0
+    assert out.startswith("retrained: ")
+    assert "a dry run: nothing was promoted or rolled back" in out
