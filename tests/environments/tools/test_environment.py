@@ -161,6 +161,17 @@ async def test_a_tool_that_hangs_is_a_fault():
         await environment.step(calling(call("slow", number=1)))
 
 
+def away(number: int) -> str:
+    """Asks somebody who does not answer."""
+    raise TimeoutError("the shop is closed")
+
+
+async def test_a_time_out_of_the_tool_s_own_is_not_told_as_one_of_ours():
+    environment, _ = await begun(CONFIG.model_copy(update={"tools": (f"{__name__}:away",)}))
+    with pytest.raises(TimeoutError, match="the shop is closed"):
+        await environment.step(calling(call("away", number=1)))
+
+
 async def test_a_tool_that_breaks_is_a_fault_and_no_feedback():
     environment, _ = await begun(CONFIG.model_copy(update={"tools": (f"{__name__}:bad",)}))
     with pytest.raises(ValueError, match="too much"):
@@ -208,6 +219,46 @@ async def test_files_are_read_and_what_must_be_written_is_checked():
         if text is not None:
             await environment.step(calling(call("write_file", path="result.txt", text=text)))
         assert (await environment.step(answering(writing))).reward == reward
+
+
+def harsh(answer: str, task: Task) -> float:
+    return 1.0 if answer == task.data["answer"] else -1.0
+
+
+async def test_what_must_be_written_is_found_however_its_path_is_spelt(tmp_path):
+    rows = [{"prompt": f"Write {n}.", "answer": str(n), "written": {"./a.txt": f"{n}\n"}} for n in range(9)]
+    (tmp_path / "q.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    config = Tools(tasks=Questions(path=str(tmp_path / "q.jsonl")), tools=("files",), heldout=2, system=None)
+    environment, task = await begun(config)
+    await environment.step(calling(call("write_file", path="a.txt", text=task.data["answer"])))
+    assert (await environment.step(answering(task))).reward == 1.0
+
+
+async def test_who_leaves_unwritten_what_must_be_written_never_earns_more_by_it(tmp_path):
+    """A wrong answer costs something here, and leaving the file out is no way round that."""
+    rows = [{"prompt": f"Write {n}.", "answer": str(n), "written": {"a.txt": str(n)}} for n in range(9)]
+    (tmp_path / "q.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    asked = Questions(path=str(tmp_path / "q.jsonl"), reward=f"{__name__}:harsh")
+    for answer, earned in ((None, 0.0), ("wrong", -1.0)):
+        environment, task = await begun(Tools(tasks=asked, tools=("files",), heldout=2, system=None))
+        assert (await environment.step(answering(task, answer))).components == {asked.reward: earned}
+
+
+@pytest.mark.parametrize(
+    ("row", "why"),
+    [
+        ({"files": ["a.txt"]}, "files must be an object of texts by path"),
+        ({"files": {"a.txt": 7}}, "files must be an object of texts by path"),
+        ({"files": {"../a.txt": "7"}}, r"files: '\.\./a\.txt' leads out of the workspace"),
+        ({"written": "2024-05-01"}, "written must be an object of texts by path"),
+        ({"written": {"": "7"}}, "written: '' is no path"),
+    ],
+)
+def test_files_of_a_row_that_cannot_be_are_refused_by_its_line(tmp_path, row, why):
+    rows = [{"prompt": f"What is {n}?", "answer": str(n), **(row if n == 3 else {})} for n in range(9)]
+    (tmp_path / "q.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(DataError, match=rf"q\.jsonl:4: {why}"):
+        suite(Tools(tasks=Questions(path=str(tmp_path / "q.jsonl")), tools=("files",), heldout=2))
 
 
 async def test_each_episode_has_files_of_its_own():

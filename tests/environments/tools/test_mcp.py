@@ -96,6 +96,25 @@ async def test_a_server_that_takes_too_long_is_a_fault():
     await environment.close()
 
 
+async def test_a_shared_server_that_hangs_is_ended_once_another_takes_its_place():
+    before = set(children())
+    made = suite(config(PROCESS.model_copy(update={"shared": True})))
+    environment = made.environment()
+    await environment.reset(made.training_task(0))
+    environment._tools["sleep"].run.func.__self__._config = PROCESS.model_copy(update={"seconds": 0.3})
+    with pytest.raises(EnvironmentFault, match="did not send the answer of sleep"):
+        await environment.step(calling("sleep", seconds=600))
+    [hanging] = set(children()) - before
+    another = made.environment()
+    await another.reset(made.training_task(0))
+    assert await told(another, "add", a=1, b=1) == "2"
+    end = time.monotonic() + PATIENCE
+    while hanging in children():
+        assert time.monotonic() < end, "the server that hangs is still there"
+        await asyncio.sleep(0.1)
+    assert len(set(children()) - before) == 1
+
+
 @pytest.mark.parametrize(
     ("command", "seconds", "why"),
     [

@@ -89,8 +89,9 @@ class ToolEnvironment:
     async def _answered(self, reply: str, task: Task) -> StepResult:
         self._over = True
         components = await self._scored(reply, task)
-        if any(self._workspace.files.get(name, "").strip() != text for name, text in _written(task).items()):
-            components = dict.fromkeys(components, 0.0)
+        written = Workspace(task.data.get("written")).files
+        if any(self._workspace.files.get(name, "").strip() != text.strip() for name, text in written.items()):
+            components = {name: min(value, 0.0) for name, value in components.items()}
         return StepResult((), sum(components.values()), True, False, components, measured=self._measured())
 
     async def _result(self, call: ToolCall) -> str:
@@ -116,19 +117,16 @@ class ToolEnvironment:
             raise ToolMistake(f"the arguments of {call.name} are no JSON") from error
         if not isinstance(arguments, dict):
             raise ToolMistake(f"the arguments of {call.name} are no object: give each by its name")
+        time = asyncio.timeout(self._call_seconds)
         try:
-            async with asyncio.timeout(self._call_seconds):
+            async with time:
                 return await self._tools[call.name].run(arguments)
         except TimeoutError as error:
+            if not time.expired():  # it is the tool's own
+                raise
             raise EnvironmentFault(
                 f"the tool {call.name} did not answer within {self._call_seconds:g} s: raise call_seconds, or mend it"
             ) from error
 
     def _measured(self) -> dict[str, float]:
         return {"tools/calls": float(self._calls), "tools/mistakes": float(self._mistakes)}
-
-
-def _written(task: Task) -> dict[str, str]:
-    """What files must hold in the end."""
-    written: dict[str, str] = task.data.get("written", {})
-    return written

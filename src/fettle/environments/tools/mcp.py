@@ -140,17 +140,17 @@ class Server:
         Raises:
             EnvironmentFault: it did not, or broke.
         """
+        time = asyncio.timeout(self._config.seconds)
         try:
-            async with asyncio.timeout(self._config.seconds):
+            async with time:
                 return await call
         except EnvironmentFault:
             self.broken = True
             raise
-        except TimeoutError as error:
-            self.broken = True
-            raise self._fault(f"did not send {what} within {self._config.seconds:g} s") from error
         except Exception as error:
             self.broken = not _is_mistake(error)
+            if time.expired():
+                raise self._fault(f"did not send {what} within {self._config.seconds:g} s") from error
             raise self._fault(f"broke off before {what}: {_first(error)}") from error
 
     def _fault(self, what: str) -> EnvironmentFault:

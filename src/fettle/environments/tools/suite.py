@@ -17,10 +17,11 @@ from fettle.environments.tools.corpus import Corpus, read_corpus
 from fettle.environments.tools.environment import ToolEnvironment
 from fettle.environments.tools.python import python
 from fettle.environments.tools.tasks import NAME, Gazetteer, calculations, file_tasks, lookups
-from fettle.environments.tools.tool import Tool, tool, tools_of
+from fettle.environments.tools.tool import Tool, ToolMistake, tool, tools_of
 from fettle.environments.tools.workspace import Workspace
-from fettle.errors import ConfigError, did_you_mean
+from fettle.errors import ConfigError, DataError, did_you_mean
 from fettle.rewards import in_tags, number, reward
+from fettle.rows import Row, rows
 from fettle.sandbox import isolation, sandbox
 from fettle.types import Task
 
@@ -112,10 +113,15 @@ class _Shared:
     def __init__(self, make: Callable[[], _Server]) -> None:
         self._make = make
         self._kept: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Server] = weakref.WeakKeyDictionary()
+        self._ending: set[asyncio.Task[None]] = set()
 
     def __call__(self) -> _Server:
         loop = asyncio.get_running_loop()
         kept = self._kept.get(loop)
+        if kept is not None and kept.broken:
+            ending = loop.create_task(kept.close())
+            self._ending.add(ending)
+            ending.add_done_callback(self._ending.discard)
         if kept is None or kept.broken:
             kept = self._kept[loop] = self._make()
         return kept
@@ -145,11 +151,25 @@ def _tasks(config: Tools) -> tuple[_Tasks, Corpus | None]:
         case FileTasks():
             draw = file_tasks(asked, config.system)
         case Questions():
-            rows = JSONL(
+            file = JSONL(
                 path=asked.path, reward=asked.reward, system=config.system, seed=config.seed, heldout=config.heldout
             )
-            return _Named(file_suite(rows)), corpus
+            for row in rows(asked.path):
+                _check_files(row)
+            return _Named(file_suite(file)), corpus
     return GeneratedTasks(NAME, draw, seed=config.seed, heldout=config.heldout), corpus
+
+
+def _check_files(row: Row) -> None:
+    """Refuses files that a workspace could not begin with or, written, not end with."""
+    for name in ("files", "written"):
+        given = row.fields.get(name, {})
+        if not isinstance(given, dict) or not all(isinstance(text, str) for text in given.values()):
+            raise DataError(f"{row.place}: {name} must be an object of texts by path")
+        try:
+            Workspace(given)
+        except ToolMistake as mistake:
+            raise DataError(f"{row.place}: {name}: {mistake}") from mistake
 
 
 class _Named:
