@@ -110,6 +110,7 @@ def test_each_switch_is_named():
         ("rllm.rward_weights.latency=1", r"unknown key 'rllm\.rward_weights'; did you mean 'rllm\.reward_weights'\?"),
         ("rllm.trainer.backend=tlrx", "is none of trlx, ppo"),
         ("rllm.ppo.gamma=high", "'rllm.ppo.gamma'"),
+        ("rllm.simulator.type=replay", "does not say what the modes that were not taken would have earned: train in"),
         ("rllm.enabled=yes", "takes true or false"),
     ],
 )

@@ -5,6 +5,8 @@ import pytest
 
 from fettle.config import PPO, Value
 from fettle.router.learning import settings
+from fettle.router.modes import MODES
+from fettle.router.nouns import DOCUMENTED_TERMS
 from fettle.router.training import parallel, train
 
 
@@ -88,12 +90,27 @@ def test_it_learns(small, policy):
     assert late > np.mean([row["mean_reward"] for row in rows[:3]]) + 0.1
 
 
-def test_more_weight_on_latency_moves_decisions_to_faster_modes(small):
-    def slow_modes(weight):
-        rows, _ = rows_of(small(*LEARNING, f"rllm.reward_weights.latency={weight}"))
-        return rows[-1]["share_consensus"] + rows[-1]["share_swarm"]
+@pytest.mark.parametrize(
+    ("weight", "own_term", "agents"),
+    [
+        ("throughput", +1, -1),  # who asks fewer agents is done sooner
+        ("reliability", +1, +1),  # more agents are right more often
+        ("latency", -1, -1),
+        ("collaboration_cost", -1, -1),
+        ("violation", -1, +1),  # what is demanded is met more often by more agents
+    ],
+)
+def test_more_weight_on_a_term_alone_moves_decisions_the_right_way(small, weight, own_term, agents):
+    """Its own term rises or falls as its sign says, and so does the number of agents that are asked."""
 
-    assert slow_modes(4) < slow_modes(0) - 0.2
+    def late(value):
+        rows = rows_of(small(*LEARNING, f"rllm.reward_weights.{weight}={value}"))[0][-5:]
+        levels = [sum(at * row[f"share_{mode}"] for at, mode in enumerate(MODES)) for row in rows]
+        return np.mean([row[DOCUMENTED_TERMS[weight]] for row in rows]), np.mean(levels)
+
+    (term_without, level_without), (term_with, level_with) = late(0), late(4)
+    assert own_term * (term_with - term_without) > 0.02
+    assert agents * (level_with - level_without) > 0.2
 
 
 def test_far_from_the_sampler_an_update_ends_early(small):

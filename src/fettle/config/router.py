@@ -1,6 +1,6 @@
 """The settings of the routing policy: ``configs/policy/rllm.yaml``. Everything in it is off until it is switched on."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -311,6 +311,17 @@ class RLLM(Frozen):
     """More of the credit to decisions that begin a task."""
     breakers: CircuitBreakers = CircuitBreakers()
     """What ends a run that goes wrong."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _a_log_is_no_simulator(cls, given: Any) -> Any:
+        simulator = given.get("simulator") if isinstance(given, dict) else None
+        if isinstance(simulator, dict) and simulator.get("type") == "replay":
+            raise ValueError(
+                "simulator.type is replay, and a log does not say what the modes that were not taken would have "
+                "earned: train in tasks, and estimate from the log by fettle router replay LOG RUN"
+            )
+        return given
 
 
 class RouterConfig(Frozen):
