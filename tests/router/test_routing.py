@@ -56,11 +56,11 @@ def registry(registries, tmp_path):
 
 @pytest.fixture
 def router(registry):
-    """``router(stage="full")``: over the registry; closed at the end."""
+    """``router(exposure="full")``: over the registry; closed at the end."""
     made = []
 
     def make(**settings):
-        config = RoutingConfig(**{"registry": str(registry), "stage": "full", **PATIENT, **settings})
+        config = RoutingConfig(**{"registry": str(registry), "exposure": "full", **PATIENT, **settings})
         made.append(Router(config))
         return made[-1]
 
@@ -82,7 +82,7 @@ def test_as_it_stands_no_policy_is_loaded_and_nothing_is_begun_or_written(tmp_pa
     before = threading.active_count()
     monkeypatch.setattr(socket, "socket", None)
     decision = Router().route(HARD, AGENTS, request="one")
-    assert (decision.mode, decision.source, decision.why) == ("consult", "fixed", "stage is fixed")
+    assert (decision.mode, decision.source, decision.why) == ("consult", "fixed", "exposure is fixed")
     assert (decision.opinion, decision.propensity) == (None, 1.0)
     assert [agent.name for agent in decision.agents] == ["local", "a"]
     assert threading.active_count() == before
@@ -108,21 +108,21 @@ def test_the_contributions_of_a_linear_policy_make_up_its_probabilities(router):
 
 
 def test_a_shadow_takes_the_fixed_mode_and_says_what_the_policy_would_take(router):
-    decision = routed(router(stage="shadow"), HARD)
+    decision = routed(router(exposure="shadow"), HARD)
     liked = max(decision.opinion.probabilities, key=decision.opinion.probabilities.get)
     assert (decision.mode, decision.source) == ("consult", "fixed")
     assert liked != "consult"
-    assert decision.why == f"stage is shadow, and the policy would take {liked}"
+    assert decision.why == f"exposure is shadow, and the policy would take {liked}"
 
 
 def test_a_canary_follows_the_policy_for_its_share_and_a_request_always_on_one_side(router):
-    canary = router(stage="canary", canary_share=0.2)
+    canary = router(exposure="canary", canary_share=0.2)
     sources = {f"r{at}": routed(canary, HARD, f"r{at}").source for at in range(2000)}
     share = Counter(sources.values())["policy"] / len(sources)
     assert 0.16 < share < 0.24
     again = {request: routed(canary, EASY, request).source for request in list(sources)[:50]}
     assert again == dict(list(sources.items())[:50])
-    more = router(stage="canary", canary_share=0.4)
+    more = router(exposure="canary", canary_share=0.4)
     assert all(routed(more, HARD, name).source == "policy" for name, source in sources.items() if source == "policy")
 
 
@@ -140,7 +140,7 @@ amounts = st.one_of(st.just(0.0), st.floats(0, 100), st.sampled_from([0.1, 0.2, 
         budget_usd=amounts,
         p95_latency_s=amounts,
     ),
-    stage=st.sampled_from(["fixed", "shadow", "canary", "full"]),
+    exposure=st.sampled_from(["fixed", "shadow", "canary", "full"]),
     task=st.one_of(
         st.fixed_dictionaries({name: st.floats(0, 1) for name in Tasks.features}),
         st.dictionaries(st.sampled_from(Tasks.features), st.floats()),
@@ -148,8 +148,8 @@ amounts = st.one_of(st.just(0.0), st.floats(0, 100), st.sampled_from([0.1, 0.2, 
     confidence=st.none() | st.floats(),
     request=st.text(max_size=3),
 )
-def test_whatever_is_asked_no_cap_is_ever_exceeded(held, agents, wanted, stage, task, confidence, request):
-    decision = held[stage].route(task, agents, request=request, preferences=wanted, confidence=confidence)
+def test_whatever_is_asked_no_cap_is_ever_exceeded(held, agents, wanted, exposure, task, confidence, request):
+    decision = held[exposure].route(task, agents, request=request, preferences=wanted, confidence=confidence)
     if decision.mode is None:
         assert (decision.agents, decision.source) == ((), "nothing")
         assert set(decision.ruled_out) == set(MODES)
@@ -167,9 +167,12 @@ def test_whatever_is_asked_no_cap_is_ever_exceeded(held, agents, wanted, stage, 
 
 @pytest.fixture(scope="module")
 def held(registries):
-    """A router for each stage."""
+    """A router for each exposure."""
     settings = {"registry": str(registries), "exploration": 0.3, "canary_share": 0.5, **PATIENT}
-    routers = {stage: Router(RoutingConfig(stage=stage, **settings)) for stage in ("fixed", "shadow", "canary", "full")}
+    routers = {
+        exposure: Router(RoutingConfig(exposure=exposure, **settings))
+        for exposure in ("fixed", "shadow", "canary", "full")
+    }
     yield routers
     for each in routers.values():
         each.close()
@@ -271,7 +274,7 @@ def shadowed(router, folder, change=None):
         contents = arrays_as_bytes({**policy.arrays, **change})
         (folder / POLICY).write_bytes(contents)
         _rehashed(folder, contents)
-    return router(stage="shadow", policy=str(folder))
+    return router(exposure="shadow", policy=str(folder))
 
 
 def _rehashed(folder, contents):
@@ -305,9 +308,9 @@ def test_numbers_and_shapes_that_cannot_be_are_the_fixed_mode(folder, router, ca
 def test_a_run_that_was_never_promoted_may_only_be_shadowed(folder, router):
     decision = routed(shadowed(router, folder), HARD)
     assert (decision.source, decision.opinion.version) == ("fixed", None)
-    for stage in ("canary", "full"):
+    for exposure in ("canary", "full"):
         with pytest.raises(ValueError, match="which no gate has passed"):
-            RoutingConfig(stage=stage, policy="run")
+            RoutingConfig(exposure=exposure, policy="run")
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes here")
@@ -370,7 +373,8 @@ def test_what_cannot_be_written_down_is_told_once_and_holds_nobody(tmp_path, rou
 
 
 @pytest.mark.parametrize(
-    "settings", [{"stage": "shadow", "exploration": 0.5}, {"stage": "canary", "canary_share": 0.5, "exploration": 0.3}]
+    "settings",
+    [{"exposure": "shadow", "exploration": 0.5}, {"exposure": "canary", "canary_share": 0.5, "exploration": 0.3}],
 )
 def test_a_log_of_a_router_replays_to_what_another_policy_really_earns(runs, router, tmp_path, settings):
     log = RoutingLog(enabled=True, decisions=str(tmp_path / "d.jsonl"), outcomes=str(tmp_path / "o.jsonl"))
@@ -399,7 +403,7 @@ def test_a_log_of_a_router_replays_to_what_another_policy_really_earns(runs, rou
 
 
 def test_the_propensity_of_a_mode_is_how_often_it_is_taken(router):
-    canary = router(stage="canary", canary_share=0.3, exploration=0.2)
+    canary = router(exposure="canary", canary_share=0.3, exploration=0.2)
     decisions = [routed(canary, HARD, f"r{at}") for at in range(4000)]
     taken = Counter(each.mode for each in decisions)
     for mode, propensity in {each.mode: each.propensity for each in decisions}.items():
@@ -409,7 +413,7 @@ def test_the_propensity_of_a_mode_is_how_often_it_is_taken(router):
 
 def test_modes_that_were_not_to_be_had_are_not_held_against_a_policy(router, tmp_path):
     log = RoutingLog(enabled=True, decisions=str(tmp_path / "d.jsonl"), outcomes=str(tmp_path / "o.jsonl"))
-    shadow = router(stage="shadow", exploration=0.5, log=log)
+    shadow = router(exposure="shadow", exploration=0.5, log=log)
     decision = routed(shadow, HARD, preferences=CollaborationPreferences(budget_usd=0.015))
     shadow.record(decision, reward=1.0)
     shadow.record(routed(shadow, HARD, confidence=1.0), reward=1.0)  # which left nothing to decide
@@ -437,7 +441,9 @@ def test_many_threads_may_ask_one_router(router):
     assert full.counts["policy"] == 202
 
 
-@pytest.mark.parametrize(("wrong", "sentence"), [({"stage": "of"}, "stage"), ({"canary_share": 0}, "canary_share")])
+@pytest.mark.parametrize(
+    ("wrong", "sentence"), [({"exposure": "of"}, "exposure"), ({"canary_share": 0}, "canary_share")]
+)
 def test_a_wrong_setting_is_told(wrong, sentence):
     with pytest.raises(ConfigError, match=sentence):
         load_as(RoutingConfig, None, [f"{name}={value}" for name, value in wrong.items()])

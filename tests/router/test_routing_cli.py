@@ -94,18 +94,18 @@ def test_one_decision_is_explained(fettle):
     code, out, _ = fettle("route", *AGENTS)
     assert (code, out.splitlines()[0]) == (0, "consult: local, helper; 1 round, 0.02 USD, 4 s at the 95th percentile")
     fettle("promote", "best", *SEEDS)
-    code, out, _ = fettle("route", *AGENTS, *TASK, "stage=full", "time_limit_s=60", "preferences.budget_usd=0.1")
+    code, out, _ = fettle("route", *AGENTS, *TASK, "exposure=full", "time_limit_s=60", "preferences.budget_usd=0.1")
     assert code == 0
-    assert "by policy, at stage full: the policy's likeliest mode that fits is " in out
+    assert "by policy, at exposure full: the policy's likeliest mode that fits is " in out
     assert "not swarm: it costs at least 0.15 USD, over preferences.budget_usd, 0.1" in out
     assert "version 1 says (learned in a simulator)" in out
     assert "difficulty +" in out
-    code, out, _ = fettle("route", *AGENTS, *TASK, "stage=full", "time_limit_s=60", "--json")
+    code, out, _ = fettle("route", *AGENTS, *TASK, "exposure=full", "time_limit_s=60", "--json")
     tree = json.loads(out)
     assert tree["mode"] == max(tree["probabilities"], key=tree["probabilities"].get)
     assert tree["contributions"]["difficulty"].keys() == tree["probabilities"].keys()
     assert tree["simulated"] is True
-    code, out, _ = fettle("route", *AGENTS, *TASK, "stage=full", "time_limit_s=60", "--confidence", 0.9)
+    code, out, _ = fettle("route", *AGENTS, *TASK, "exposure=full", "time_limit_s=60", "--confidence", 0.9)
     assert out.startswith("solo: local; ")
 
 
@@ -131,8 +131,8 @@ def test_what_a_router_logged_is_replayed(fettle, tmp_path):
         (("route", "--agent", "a:1:2:3"), "a:1:2:3 is not of the form NAME:USD:SECONDS"),
         (("route", "--agent", "a:-1"), "agent a costs -1.0"),
         (("route", "--agent", "a", "--feature", "x"), "x is not of the form NAME=NUMBER"),
-        (("route", "--agent", "a", "stage=ful"), "did you mean full"),
-        (("route", "--agent", "a", "stage=full", "policy=x"), "which no gate has passed"),
+        (("route", "--agent", "a", "exposure=ful"), "did you mean full"),
+        (("route", "--agent", "a", "exposure=full", "policy=x"), "which no gate has passed"),
     ],
 )
 def test_what_is_asked_wrongly_is_one_sentence_and_ends_with_2(fettle, arguments, sentence):

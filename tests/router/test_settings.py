@@ -68,6 +68,6 @@ def test_every_setting_is_public_and_somebody_reads_it(kind):
 def test_the_shipped_file_of_a_router_is_every_default_and_loads_no_policy():
     tree = yaml.safe_load(SHIPPED.read_text())
     assert tree == RoutingConfig().model_dump(mode="json")
-    assert tree["stage"] == "fixed"
+    assert tree["exposure"] == "fixed"
     assert tree["log"]["enabled"] is False
     assert load_as(RoutingConfig, SHIPPED) == RoutingConfig()

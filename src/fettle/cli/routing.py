@@ -169,7 +169,7 @@ def _explained(decision: "Decision") -> "Iterator[str]":
     rounds = "1 round" if decision.rounds == 1 else f"{decision.rounds} rounds"
     who = ", ".join(agent.name for agent in decision.agents)
     yield f"{decision.mode}: {who}; {rounds}, {decision.usd:g} USD, {decision.p95_s:g} s at the 95th percentile"
-    yield f"  by {decision.source}, at stage {decision.stage}: {decision.why}"
+    yield f"  by {decision.source}, at exposure {decision.exposure}: {decision.why}"
     for mode, reason in decision.ruled_out.items():
         yield f"  not {mode}: {reason}"
     said = decision.opinion

@@ -53,7 +53,7 @@ class RoutingLog(Frozen):
 class RoutingConfig(Frozen):
     """A file of settings for a router in use."""
 
-    stage: Literal["fixed", "shadow", "canary", "full"] = "fixed"
+    exposure: Literal["fixed", "shadow", "canary", "full"] = "fixed"
     """``fixed`` loads no policy; in ``shadow`` one is asked, and the fixed mode taken; ``canary`` follows it for a
     share of the requests; ``full`` for all."""
     registry: str = "outputs/router-registry"
@@ -81,9 +81,9 @@ class RoutingConfig(Frozen):
 
     @model_validator(mode="after")
     def _only_what_was_promoted_decides(self) -> "RoutingConfig":
-        if self.policy is not None and self.stage in ("canary", "full"):
+        if self.policy is not None and self.exposure in ("canary", "full"):
             raise ValueError(
-                f"policy is {self.policy}, which no gate has passed, and stage {self.stage} follows what it says: "
-                "promote it and leave policy out, or set stage to shadow"
+                f"policy is {self.policy}, which no gate has passed, and exposure {self.exposure} follows what it says: "
+                "promote it and leave policy out, or set exposure to shadow"
             )
         return self

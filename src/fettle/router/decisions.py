@@ -19,8 +19,8 @@ from fettle.router.teams import Agent
 logger = logging.getLogger(__name__)
 
 Source = Literal["fixed", "policy", "exploration", "preference", "fallback", "nothing"]
-"""Who decided: the fixed mode as the stage has it, the policy, chance, the preferences, the fixed mode in the policy's
-place, or nobody, for no mode fits."""
+"""Who decided: the fixed mode as the exposure has it, the policy, chance, the preferences, the fixed mode in the place
+of a policy that could not, or nobody, for no mode fits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Decision:
     """The probability with which a request like this takes this mode."""
     ruled_out: Mapping[CollaborationMode, str]
     """The modes that were not to be had, and why."""
-    stage: str
+    exposure: str
     opinion: Opinion | None
     """What the policy says, whether or not it was followed; None where it was not asked, or had no answer."""
 
@@ -60,7 +60,7 @@ class Decision:
             "why": self.why,
             "propensity": self.propensity,
             "ruled_out": dict(self.ruled_out),
-            "stage": self.stage,
+            "exposure": self.exposure,
             "version": None if said is None else said.version,
             "probabilities": None if said is None else dict(said.probabilities),
             "value": None if said is None else said.value,

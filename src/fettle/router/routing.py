@@ -1,7 +1,7 @@
 """A router in use: for every request a mode, the agents of it, and why. It never raises and never waits long.
 
-Caps come first, and are never exceeded; then the preferences; then the stage says whether the policy is followed. What
-the policy says comes from a simulator that it was trained in.
+Caps come first, and are never exceeded; then the preferences; then the exposure says whether the policy is followed.
+What the policy says comes from a simulator that it was trained in.
 """
 
 import threading
@@ -43,7 +43,7 @@ class _Advice:
 
 
 class Router:
-    """Holds nothing but a policy and a thread that asks it; at stage ``fixed`` neither."""
+    """Holds nothing but a policy and a thread that asks it; at exposure ``fixed`` neither."""
 
     def __init__(self, config: RoutingConfig | None = None) -> None:
         """A policy that cannot be loaded is told in the log, and the fixed mode is taken."""
@@ -52,7 +52,7 @@ class Router:
         self._turn = threading.Lock()
         self._sources: Counter[Source] = Counter()
         self._guard = Guard(Adviser(self._config), time_limit_s=self._config.time_limit_s, retry_s=self._config.retry_s)
-        if self._config.stage != "fixed":
+        if self._config.exposure != "fixed":
             self._advised(None, FIRST_LOAD_S)
 
     @property
@@ -77,7 +77,7 @@ class Router:
         wanted = preferences or self._config.preferences
         possible = teams(agents, wanted)
         advice = self._advice(task, wanted)
-        choice = _by_preference(possible, wanted, confidence) or self._by_stage(possible, wanted, advice, request)
+        choice = _by_preference(possible, wanted, confidence) or self._by_exposure(possible, wanted, advice, request)
         decision = self._decision(request, possible, choice, advice.opinion)
         with self._turn:
             self._sources[decision.source] += 1
@@ -94,8 +94,8 @@ class Router:
         self._log.close()
 
     def _advice(self, task: Mapping[str, float], wanted: CollaborationPreferences) -> _Advice:
-        if self._config.stage == "fixed":
-            return _Advice(silence="stage is fixed")
+        if self._config.exposure == "fixed":
+            return _Advice(silence="exposure is fixed")
         budget = min(1.0, wanted.budget_usd / self._config.full_budget_usd)
         deadline = min(1.0, wanted.p95_latency_s / self._config.full_deadline_s)
         return self._advised({"budget": budget, "deadline": deadline, **task}, self._config.time_limit_s)
@@ -107,17 +107,17 @@ class Router:
             return _Advice(silence=str(error), failed=True)
         return _Advice(found, None if found else "no policy is in use")
 
-    def _by_stage(
+    def _by_exposure(
         self, possible: Teams, wanted: CollaborationPreferences, advice: _Advice, request: str
     ) -> _Choice | None:
-        """The fixed mode, the policy's, or any, as the stage and the request's side of the canary have it."""
+        """The fixed mode, the policy's, or any, as the exposure and the request's side of the canary have it."""
         fixed = nearest(CollaborationMode(wanted.mode), possible.allowed)
         if fixed is None:
             return None
         if advice.opinion is None:
             return _Choice(fixed, "fallback" if advice.failed else "fixed", advice.silence or "")
         liked = max(possible.allowed, key=advice.opinion.probabilities.__getitem__)
-        share = {"shadow": 0.0, "canary": self._config.canary_share}.get(self._config.stage, 1.0)
+        share = {"shadow": 0.0, "canary": self._config.canary_share}.get(self._config.exposure, 1.0)
         follows = _lot("canary", request) < share
         mode, source = (liked, "policy") if follows else (fixed, "fixed")
         explored = _explored(possible, self._config.exploration, request)
@@ -130,19 +130,19 @@ class Router:
         return _Choice(mode, "policy" if source == "policy" else "fixed", self._why(follows, liked), propensity)
 
     def _why(self, follows: bool, liked: CollaborationMode) -> str:
-        stage = self._config.stage
-        if stage == "full":
+        exposure = self._config.exposure
+        if exposure == "full":
             return f"the policy's likeliest mode that fits is {liked}"
-        if stage == "shadow":
-            return f"stage is shadow, and the policy would take {liked}"
+        if exposure == "shadow":
+            return f"exposure is shadow, and the policy would take {liked}"
         side = "in" if follows else "outside of"
         return f"the request is {side} the canary of {self._config.canary_share:g}, and the policy would take {liked}"
 
     def _decision(self, request: str, possible: Teams, choice: _Choice | None, said: Opinion | None) -> Decision:
-        stage = self._config.stage
+        exposure = self._config.exposure
         if choice is None:
             why = "no mode fits: " + "; ".join(f"{mode}: {reason}" for mode, reason in possible.ruled_out.items())
-            return Decision(request, None, (), 0, 0.0, 0.0, "nothing", why, 1.0, possible.ruled_out, stage, said)
+            return Decision(request, None, (), 0, 0.0, 0.0, "nothing", why, 1.0, possible.ruled_out, exposure, said)
         team = possible.allowed[choice.mode]
         return Decision(
             request,
@@ -155,7 +155,7 @@ class Router:
             choice.why,
             choice.propensity,
             possible.ruled_out,
-            stage,
+            exposure,
             said,
         )
 
