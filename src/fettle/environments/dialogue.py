@@ -125,7 +125,7 @@ class LLMEnvironment:
     def _scored(self) -> str:
         """What the reward is of: the assistant's last words, but of all that was said where a judge reads it."""
         if self._config.judge is not None:
-            return "\n\n".join(f"{who}: {words}" for who, words in self._said)
+            return "\n\n".join(f"{who}: {_indented(words)}" for who, words in self._said)
         return next((words for who, words in reversed(self._said) if who == ASSISTANT), "")
 
 
@@ -137,3 +137,8 @@ def _task(row: Row, name: str) -> Task:
     told = (Message("user", row.text(ASSISTANT)), Message("user", row.text(USER)))
     data = {field: value for field, value in row.fields.items() if field not in (ASSISTANT, USER)}
     return Task(told, data, name)
+
+
+def _indented(words: str) -> str:
+    """Words of several lines, of which only the first is at the margin, so that nobody can speak for the other."""
+    return "\n  ".join(words.splitlines())
