@@ -36,6 +36,26 @@ def test_rewards_can_be_laid_over_it(counting):
     assert type(made).__name__ == "RewardedSuite"
 
 
+ARGUING = """
+from pydantic import BaseModel
+class Settings(BaseModel): pass
+class Arguing:
+    name, players = "arguing", ("pro", "con")
+    def training_task(self, index): ...
+    def heldout_tasks(self): return []
+    def game(self): ...
+def suite(settings: Settings, *, seed, heldout, system): return Arguing()
+"""
+
+
+def test_rewards_that_would_be_of_no_effect_are_refused(tmp_path):
+    """Of a game every player earns its own, and a reward of parts is of one."""
+    with installed(tmp_path / "packages", "arguing_world", ARGUING, {"arguing": "arguing_world:suite"}):
+        assert suite(Plugin(name="arguing")).players == ("pro", "con")
+        with pytest.raises(ConfigError, match=r"arguing is a game, .* leave rewards out"):
+            suite(Plugin(name="arguing", rewards=({"reward": "environment", "scale": 2.0},)))
+
+
 def test_slips_are_told_with_what_was_meant(counting):
     assert "no installed package brings an environment 'countin'" in refusal(name="countin")
     assert "did you mean counting?" in refusal(name="countin")

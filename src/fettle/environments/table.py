@@ -73,6 +73,8 @@ def suite(config: EnvironmentConfig) -> Suite | GameSuite:
             f"{config.type} environments need the package {error.name}, which is not installed: {install}"
         ) from error
     made = build(config)
-    if isinstance(config, Rewarded) and config.rewards and not isinstance(made, GameSuite):
-        return RewardedSuite(made, config.rewards)
-    return made
+    if not isinstance(config, Rewarded) or not config.rewards:
+        return made
+    if isinstance(made, GameSuite):
+        raise ConfigError(f"{made.name} is a game, of which each player earns what the game says: leave rewards out")
+    return RewardedSuite(made, config.rewards)
