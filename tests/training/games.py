@@ -31,8 +31,9 @@ class Once:
         return Observation(task.prompt)
 
     async def step(self, action: Message) -> StepResult:
-        reward = self._reward(action.content, self._task)
-        return StepResult((), reward, True, False, {"game": reward})
+        paid = self._reward(action.content, self._task)
+        components = paid if isinstance(paid, dict) else {"game": paid}
+        return StepResult((), sum(components.values()), True, False, components)
 
     async def close(self) -> None:
         pass

@@ -37,12 +37,27 @@ async def evaluated(tiny, engine, reward, **settings):
 
 
 def test_pass_at_k_is_told_for_doublings_and_for_all():
-    """Of three tasks one is always right, one is right once in four, one never; half a point is not right."""
-    by_task = [[1.0, 1.0, 1.0, 1.0], [0.0, 1.0, 0.5, 0.0], [0.5, 0.5, 0.5, 0.5]]
+    """Of three tasks one is always right, one is right once in four, one never."""
+    by_task = [[True] * 4, [False, True, False, False], [False] * 4]
     assert chances_at(by_task, 4) == {1: [1.0, 0.25, 0.0], 2: [1.0, 0.5, 0.0], 4: [1.0, 1.0, 0.0]}
-    assert set(chances_at([[1.0] * 6], 6)) == {1, 2, 4, 6}
-    assert chances_at([*by_task, [1.0, 1.0]], 4) == chances_at(by_task, 4)  # one that lost completions is left out
-    assert chances_at([[1.0]], 4) == {}
+    assert set(chances_at([[True] * 6], 6)) == {1, 2, 4, 6}
+    assert chances_at([*by_task, [True, True]], 4) == chances_at(by_task, 4)  # one that lost completions is left out
+    assert chances_at([[True]], 4) == {}
+
+
+@pytest.mark.parametrize(
+    ("paid", "share"),
+    [
+        ({"number": 1.0, "calls": -0.02}, 1.0),  # right, and two calls were made on the way
+        ({"number": 0.0, "calls": -0.02}, 0.0),
+        ({"tests": 0.5, "calls": -0.02}, 0.0),
+        ({"tests": 0.75, "short": 0.25}, 1.0),
+    ],
+)
+async def test_what_an_answer_is_charged_does_not_make_it_wrong(tiny, engine, paid, share):
+    found = await evaluated(tiny, engine, lambda reply, task: paid, samples=2)
+    assert found.pass_at == {1: share, 2: share}
+    assert found.reward == pytest.approx(sum(paid.values()))
 
 
 async def test_the_first_completion_of_a_task_is_the_same_however_many_follow(tiny, engine):

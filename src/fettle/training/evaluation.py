@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
 
@@ -164,7 +164,7 @@ def _evaluation(
         for label in of
         if (of_suite := [reward for (group, _), reward in zip(by_task, rewards, strict=True) if group == label])
     }
-    chances = chances_at(list(by_task.values()), samples) if samples > 1 else {}
+    chances = chances_at(_solved_by_task(trajectories), samples) if samples > 1 else {}
     wins = _wins(trajectories)
     return Evaluation(
         statistics.fmean(rewards),
@@ -227,12 +227,12 @@ def side_of(label: str, player: str) -> str:
     return f"{label}/{player}" if player else label
 
 
-def chances_at(by_task: Sequence[Sequence[float]], samples: int) -> dict[int, list[float]]:
+def chances_at(by_task: Iterable[Sequence[bool]], samples: int) -> dict[int, list[float]]:
     """For k = 1, 2, 4, ... and ``samples``, each task's chance that one of k completions is right.
 
-    A completion is right if it earns 1 or more. Tasks that lost a completion to a failure are left out.
+    ``by_task`` says of each completion whether it is. Tasks that lost a completion to a failure are left out.
     """
-    right = [sum(reward >= 1 for reward in earned) for earned in by_task if len(earned) == samples]
+    right = [sum(each) for each in by_task if len(each) == samples]
     sizes = sorted({*(2**power for power in range(samples.bit_length())), samples})
     return {k: [pass_at_k(correct, samples, k) for correct in right] for k in sizes} if right else {}
 
@@ -243,6 +243,19 @@ def _rewards_by_task(trajectories: Sequence[Trajectory]) -> dict[tuple[str, str]
     for trajectory in trajectories:
         found.setdefault((trajectory.group, trajectory.task.id), []).append(trajectory.reward)
     return found
+
+
+def _solved_by_task(trajectories: Sequence[Trajectory]) -> Iterable[list[bool]]:
+    """Whether each completion of a task is right, by suite and task."""
+    found: dict[tuple[str, str], list[bool]] = {}
+    for trajectory in trajectories:
+        found.setdefault((trajectory.group, trajectory.task.id), []).append(_solved(trajectory))
+    return found.values()
+
+
+def _solved(trajectory: Trajectory) -> bool:
+    """Whether it earned 1 or more but for what it was charged: a right answer stays right if calls cost something."""
+    return sum(value for value in trajectory.components.values() if value > 0) >= 1
 
 
 def interval(rewards: Sequence[float]) -> Interval:
