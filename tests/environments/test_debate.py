@@ -164,30 +164,17 @@ def test_what_is_made_up_can_be_won_by_either_side_and_shows_no_worth():
 
 def test_a_debate_to_learn_the_form_from_is_one_that_could_have_been_played():
     config = Debate(heldout=20, team=2, order="simultaneous")
-    views = shown(config, TASK, Random(0), careless=1.0)
+    views = shown(config, TASK, Random(0))
     assert [[m.role for m in view] for view in views.values()] == [["user", "assistant"]] * 4
-    alternating = shown(Debate(heldout=20), TASK, Random(0), careless=1.0)
+    alternating = shown(Debate(heldout=20), TASK, Random(0))
     assert [m.role for m in alternating["pro"]] == ["user", "assistant", "user", "assistant"]
     assert alternating["con"][0].content.endswith(f"argue against it.\nThe other side: {alternating['pro'][1].content}")
 
 
-def test_who_is_not_careless_quotes_the_best_for_its_side_and_nothing_twice():
-    views = shown(Debate(heldout=20, rounds=3), TASK, Random(0), careless=0.0)
-    said = {player: [m.content for m in view if m.role == "assistant"] for player, view in views.items()}
-    assert said == {
-        "pro": [f'"{piece.text}"' for piece in (STRONGER, FOR, AGAINST)],
-        "con": [f'"{piece.text}"' for piece in (AGAINST, FOR, STRONGER)],
-    }
-
-
-def test_made_up_claims_have_evidence_for_either_side_and_tell_who_won():
-    made = debate(evidence=20)
-    pieces = evidence_of(made.training_task(0))
+def test_made_up_claims_have_evidence_for_either_side():
+    [pieces] = [evidence_of(debate(evidence=20).training_task(0))]
+    assert sorted(piece.worth for piece in pieces) == [*range(-10, 0), *range(1, 11)]
     assert len({piece.text for piece in pieces}) == 20
-    winner_first = str(made.training_task(0).data["claim"]).split()[0]
-    for piece in pieces:
-        who, _, _, lead = piece.text.split()
-        assert piece.worth == (int(lead) if who == winner_first else -int(lead))
     assert all({p.worth > 0 for p in evidence_of(task)} == {True, False} for task in debate(evidence=2).heldout_tasks())
 
 

@@ -87,17 +87,15 @@ def conversations_of(
 def _debates(data: WorkedDebates, heldout: Collection[Prompt]) -> tuple[Sequence[Conversation], Sequence[Conversation]]:
     source = sheltered(suite(data.tasks), heldout)
 
-    def argued(tasks: Iterable[Task], purpose: str, careless: float) -> list[Conversation]:
+    def argued(tasks: Iterable[Task], purpose: str) -> list[Conversation]:
         return [
             conversation
             for index, task in enumerate(tasks)
-            for conversation in shown(
-                data.tasks, task, Random(key(data.seed, purpose, index)), careless=careless
-            ).values()
+            for conversation in shown(data.tasks, task, Random(key(data.seed, purpose, index))).values()
         ]
 
-    training = argued((source.training_task(index) for index in range(data.size)), "debate", data.careless)
-    return training, argued(source.heldout_tasks(), "heldout debate", 0.0)
+    training = argued((source.training_task(index) for index in range(data.size)), "debate")
+    return training, argued(source.heldout_tasks(), "heldout debate")
 
 
 def episodes_of(data: Episodes) -> tuple[Sequence[Episode], Sequence[Episode]]:

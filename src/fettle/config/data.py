@@ -44,13 +44,11 @@ class WorkedSums(Frozen):
 
 
 class WorkedDebates(Frozen):
-    """Debates in which everybody quotes a piece of the evidence: to learn the form from, and perhaps a little sense."""
+    """Debates in which everybody quotes some piece of the evidence, for whichever side: to learn the form from."""
 
     type: Literal["worked_debates"] = "worked_debates"
     tasks: Debate = Debate()
     """Where the claims come from; its held-out ones stay held out here too."""
-    careless: Annotated[float, Field(ge=0, le=1)] = 1.0
-    """Share of the arguments that quote any piece, for whichever side; the others quote the best one for their own."""
     size: Annotated[int, Field(ge=1)] = 10000
     """How many debates to write; each is as many conversations as it has players."""
     seed: int = 0

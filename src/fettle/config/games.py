@@ -44,8 +44,8 @@ class Debate(Frozen):
 
     type: Literal["debate"] = "debate"
     path: str | None = None
-    """A file of claims, one JSON object a line, with ``claim`` and ``evidence``; null makes up claims about small
-    numbers."""
+    """A file of claims, one JSON object a line, with ``claim`` and ``evidence``; null makes up claims that one side
+    beats another."""
     evidence: Annotated[int, Field(ge=2, le=20)] = 5
     """Pieces of evidence for a claim that is made up."""
     rounds: Annotated[int, Field(ge=1)] = 2

@@ -1,7 +1,8 @@
-"""Claims with evidence for and against them: made up about small numbers, or from a file."""
+"""Claims with evidence for and against them: made up about who beats whom, or from a file."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from random import Random
+from types import MappingProxyType
 from typing import NamedTuple
 
 from fettle.environments.generated import prompt
@@ -11,7 +12,14 @@ from fettle.types import Task
 
 NAME = "debate"
 COLOURS = ("red", "blue", "green", "gold", "black", "white")
-LARGEST_LEAD = 10
+GOOD = ("unbeaten", "strong", "fast", "trained", "rested", "calm", "ready", "eager", "tall", "lucky")
+BAD = ("injured", "ill", "tired", "weak", "slow", "divided", "late", "nervous", "small", "unlucky")
+"""What can be known of a side, the weightiest first."""
+WORTH: Mapping[str, float] = MappingProxyType(
+    {word: float(len(GOOD) - place) for place, word in enumerate(GOOD)}
+    | {word: float(place - len(BAD)) for place, word in enumerate(BAD)}
+)
+"""How much each word speaks for the side that it is said of."""
 
 
 class Piece(NamedTuple):
@@ -35,14 +43,10 @@ def evidence_of(task: Task) -> list[Piece]:
 
 
 def drawn_claim(rng: Random, *, pieces: int, system: str | None) -> Task:
-    """That one colour beats another, and by how much either won in matches, of which each has won one at least."""
+    """That one side beats another, with what is known of the first: something for the claim, and something against."""
     first, second = rng.sample(COLOURS, 2)
-    ends = [(winner, lead) for winner in (first, second) for lead in range(1, LARGEST_LEAD + 1)]
     while True:
-        drawn = [
-            Piece(f"{winner} won by {lead}", float(lead if winner == first else -lead))
-            for winner, lead in rng.sample(ends, pieces)
-        ]
+        drawn = [Piece(f"{first} is {word}", WORTH[word]) for word in rng.sample(list(WORTH), pieces)]
         if len({piece.worth > 0 for piece in drawn}) == 2:
             return claim(f"{first} beats {second}", drawn, system=system)
 

@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from fettle.config import Debate, ModelJudge
 from fettle.environments.base import Game, GameStep, Observation
-from fettle.environments.claims import NAME, Piece, drawn_claim, evidence_of, listed_claims
+from fettle.environments.claims import NAME, drawn_claim, evidence_of, listed_claims
 from fettle.environments.generated import GeneratedTasks
 from fettle.environments.jsonl import ListedTasks
 from fettle.environments.verdicts import OTHER, Side, Speech, Verdict, model_verdict, rule_verdict
@@ -92,13 +92,6 @@ class Course:
         self._unheard |= {player: [] for player in found}
         return {player: (Message("user", "\n".join(words)),) for player, words in found.items() if words}
 
-    def best(self, player: str, pieces: Sequence[Piece]) -> Piece:
-        """What speaks most for a player's side, of what that has not quoted yet; of all, once nothing is left."""
-        side = self._side[player]
-        told = {speech.text for speech in self.speeches if speech.side == side}
-        left = [piece for piece in pieces if _quoted(piece) not in told] or pieces
-        return max(left, key=lambda piece: piece.worth if side == "pro" else -piece.worth)
-
     def paid(self, winner: Side | None, *, zero_sum: bool) -> dict[str, dict[str, float]]:
         """What each player earns, as all of its side do."""
         neither, lost = (0.0, -1.0) if zero_sum else (0.5, 0.0)
@@ -149,28 +142,18 @@ class OneDebate:
         """Nothing is held."""
 
 
-def shown(config: Debate, task: Task, rng: Random, *, careless: float) -> dict[str, tuple[Message, ...]]:
-    """A debate to learn from, as each player sees it. ``careless`` is the share of arguments that quote anything.
-
-    The others quote the best piece for their side that it has not quoted yet.
-    """
+def shown(config: Debate, task: Task, rng: Random) -> dict[str, tuple[Message, ...]]:
+    """A debate to learn the form from, as each player sees it: everybody quotes any evidence, for whichever side."""
     course, pieces = Course(config), evidence_of(task)
     views = {player: list(observation.messages) for player, observation in course.opening(task).items()}
     while course.turn:
-        words = {
-            player: _quoted(rng.choice(pieces) if rng.random() < careless else course.best(player, pieces))
-            for player in course.turn
-        }
+        words = {player: f'"{rng.choice(pieces).text}"' for player in course.turn}
         for player, text in words.items():
             views[player].append(Message("assistant", text))
         course.said(words)
         for player, messages in course.heard().items():
             views[player] = _joined(views[player], messages)
     return {player: tuple(messages) for player, messages in views.items()}
-
-
-def _quoted(piece: Piece) -> str:
-    return f'"{piece.text}"'
 
 
 def _joined(before: list[Message], new: Sequence[Message]) -> list[Message]:

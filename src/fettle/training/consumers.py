@@ -191,7 +191,7 @@ CONSUMERS: Mapping[type[Frozen], Mapping[str, str]] = {
         **dict.fromkeys(("concurrency", "seconds", "attempts"), "rewards.judge"),
         "key_env": "config.judge",
     },
-    c.WorkedDebates: dict.fromkeys(("tasks", "careless", "size", "seed"), SOURCES),
+    c.WorkedDebates: dict.fromkeys(("tasks", "size", "seed"), SOURCES),
     c.Code: {
         **dict.fromkeys(
             ("problems", "credit", "attempts", "tolerance", "sandbox", "system", "seed", "heldout"),
