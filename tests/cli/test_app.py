@@ -17,6 +17,7 @@ VERBS = (
     "collect",
     "view",
     "environments",
+    "issues",
     "plan",
     "serve",
     "keys",

@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from fettle.config import SandboxSettings
-from fettle.errors import SandboxError
+from fettle.errors import ConfigError, SandboxError
 from fettle.sandbox import sandbox
 
 BEYOND_ITS_TIME = 4.0
@@ -223,3 +223,15 @@ def read(path):
         return path.read_text()
     except OSError:
         return ""
+
+
+async def test_a_program_finds_the_packages_that_are_named_imported(box):
+    done = await box.run("import pytest, sys; print(pytest.__name__, 'torch' in sys.modules)", packages=("pytest",))
+    assert done.stdout == b"pytest False\n"
+    done = await box.run("import pytest")
+    assert b"ModuleNotFoundError" in done.stderr
+
+
+async def test_a_package_that_is_not_installed_is_named(box):
+    with pytest.raises(ConfigError, match="nonesuch cannot be imported for a program in the sandbox"):
+        await box.run("print(1)", packages=("nonesuch",))

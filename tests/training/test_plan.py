@@ -9,7 +9,7 @@ import pytest
 
 import fettle
 from fettle import config as c
-from fettle.config import Arithmetic, Frozen, RLRun, SFTRun, router, routing
+from fettle.config import Arithmetic, Frozen, RLRun, SFTRun, issues, router, routing
 from fettle.config.load import load
 from fettle.engine import Capabilities
 from fettle.errors import ConfigError, ModelError
@@ -29,10 +29,11 @@ def rl(**settings) -> RLRun:
 
 def settings_classes() -> list[type[Frozen]]:
     found = [value for value in vars(c).values() if inspect.isclass(value) and issubclass(value, Frozen)]
-    of_a_router = [kind for kind in found if kind.__module__ in (router.__name__, routing.__name__)]  # see tests/router
+    elsewhere = (router.__name__, routing.__name__, issues.__name__)  # see tests/router and tests/issues
+    of_others = [kind for kind in found if kind.__module__ in elsewhere]
     of_a_service = (c.ServiceConfig, c.ServedModel, c.JournalSettings, c.Scheduling, c.Prices, c.TokenPrices)
     never_in_a_recipe = (Frozen, c.SamplingParams, c.Reading, c.PolicyLoss, c.EnvironmentServerConfig, *of_a_service)
-    return [kind for kind in found if kind not in never_in_a_recipe and kind not in of_a_router]
+    return [kind for kind in found if kind not in never_in_a_recipe and kind not in of_others]
 
 
 def read_in(module: str) -> set[str]:

@@ -11,6 +11,7 @@ from fettle.cli.environments import environments
 from fettle.cli.evaluate import evaluate, sample
 from fettle.cli.exits import BAD_USAGE, FAILED, REFUSED
 from fettle.cli.inspect import config, info, plan, runs
+from fettle.cli.issues import issues
 from fettle.cli.keys import keys
 from fettle.cli.pipeline import pipeline
 from fettle.cli.replay import replay
@@ -43,6 +44,7 @@ app.command("info")(info)
 app.add_typer(config, name="config")
 app.add_typer(keys, name="keys")
 app.add_typer(environments, name="environments")
+app.add_typer(issues, name="issues")
 app.add_typer(router, name="router")
 
 

@@ -38,6 +38,7 @@ from fettle.config.durability import JournalSettings
 from fettle.config.environment_server import EnvironmentServerConfig
 from fettle.config.environments import JSONL, Arithmetic, EnvironmentConfig, ReasoningGym
 from fettle.config.games import Debate, Dialogue, FrozenPlayer, OwnPlayer, PastPlayer, PlayerConfig
+from fettle.config.issues import Mining, Validation
 from fettle.config.judge import Judge, JudgedReward, ModelJudge, RuleJudge
 from fettle.config.load import dump, leaves, load, load_as, schema
 from fettle.config.losses import (
@@ -211,6 +212,7 @@ __all__ = [
     "Mathematics",
     "MathematicsFile",
     "MetricsExport",
+    "Mining",
     "ModelJudge",
     "Monitor",
     "OpenEnv",
@@ -284,6 +286,7 @@ __all__ = [
     "Tools",
     "TracingExport",
     "TrustRegion",
+    "Validation",
     "Value",
     "Verifiers",
     "WorkedCalls",

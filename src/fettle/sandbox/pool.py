@@ -3,6 +3,7 @@
 import asyncio
 import atexit
 import os
+import sysconfig
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -84,16 +85,23 @@ class Sandbox:
         files: Mapping[str, bytes] | None = None,
         argv: Sequence[str] = (),
         seconds: float | None = None,
+        packages: Sequence[str] = (),
     ) -> Outcome:
         """Run a Python program, in a folder that holds ``files`` and is gone afterwards.
 
+        It has the standard library; ``packages`` are installed modules that it finds imported, with all that they need.
+
         Raises:
             SandboxError: it could not be run; nothing is said of the program.
-            ConfigError: code cannot be isolated here as the settings ask.
+            ConfigError: code cannot be isolated here as the settings ask; or a package cannot be imported.
         """
+        if packages:
+            self._check_packages_are_seen()
         spec = programs.specification(source, files or {}, argv)
         limit, output = self._limits(seconds)
-        return await self._done(lambda lane: programs.run(lane.worker(packages=False), spec, stdin, limit, output))
+        return await self._done(
+            lambda lane: programs.run(lane.worker(packages=bool(packages)), spec, stdin, limit, output, packages)
+        )
 
     async def calls(
         self, source: str, function: str, arguments: Sequence[Sequence[JsonValue]], *, seconds: float | None = None
@@ -164,6 +172,15 @@ class Sandbox:
     ) -> Callable[[_Lane], JsonValue]:
         limit, output = self._limits(seconds)
         return lambda lane: functions.trusted(lane.worker(packages=True), function, arguments, limit, output, packages)
+
+    def _check_packages_are_seen(self) -> None:
+        """Refuse packages that lie where each program has a folder of its own."""
+        folder = sysconfig.get_path("purelib")
+        if self.settings.isolation in ("strongest", "namespaces") and folder.startswith("/tmp/"):
+            raise ConfigError(
+                f"packages are installed in {folder}, and programs in the sandbox have a /tmp of their own: "
+                "install Fettle into an environment that lies elsewhere"
+            )
 
     def _limits(self, seconds: float | None) -> tuple[float, int]:
         return (self.settings.seconds if seconds is None else seconds), self.settings.output_kib << 10

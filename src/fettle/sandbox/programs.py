@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from fettle.errors import SandboxError
+from fettle.errors import ConfigError, SandboxError
 from fettle.sandbox.inside.program import MAIN
 from fettle.sandbox.outcome import Ending, Outcome
 from fettle.sandbox.worker import End, Worker, close_all
@@ -29,12 +29,18 @@ def specification(source: str, files: Mapping[str, bytes], argv: Sequence[str]) 
     return {"kind": "run", "source": source, "files": told, "argv": list(argv)}
 
 
-def run(worker: Worker, spec: dict[str, Any], stdin: bytes, seconds: float, output: int) -> Outcome:
+def run(
+    worker: Worker, spec: dict[str, Any], stdin: bytes, seconds: float, output: int, packages: Sequence[str] = ()
+) -> Outcome:
     """Run a program to its end.
 
     Raises:
         SandboxError: it could not be begun, or the worker is gone.
+        ConfigError: a package cannot be imported.
     """
+    for module in packages:
+        if (why := worker.bring(module)) is not None:
+            raise ConfigError(f"{module} cannot be imported for a program in the sandbox ({why}): install it")
     pipes = [os.pipe() for _ in range(3)]
     theirs = [pipes[0][0], pipes[1][1], pipes[2][1]]
     ours = [pipes[0][1], pipes[1][0], pipes[2][0]]

@@ -1,0 +1,109 @@
+"""``fettle issues``: problems from a project's own history, and what becomes of them."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fettle.cli.train import Overrides
+
+if TYPE_CHECKING:
+    from fettle.issues.instances import Instance
+
+issues = typer.Typer(help="Make problems out of a project's history, and check them.", no_args_is_help=True)
+
+OUT = Path("instances.jsonl")
+Repo = Annotated[Path, typer.Argument(help="The folder of a git repository.")]
+Out = Annotated[Path, typer.Option("--out", help="Where the problems are written, in SWE-bench's format.")]
+
+
+@issues.command("mine")
+def mine(
+    repository: Repo,
+    overrides: Overrides = None,
+    export: Annotated[
+        Path | None, typer.Option("--issues", help="A tracker's export: GitHub's, Gitee's or GitCode's, in JSON.")
+    ] = None,
+    out: Out = OUT,
+) -> None:
+    """Pair each change that mended something with the issue that asked for it. Nothing is fetched."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from fettle.config.issues import Mining
+    from fettle.config.load import load_as
+    from fettle.issues.exports import read_export
+    from fettle.issues.git import Repository
+    from fettle.issues.instances import written
+    from fettle.issues.mining import DROPPED
+    from fettle.issues.mining import mine as mined
+    from fettle.issues.records import Tracker
+    from fettle.tracking import write_atomically
+
+    settings = load_as(Mining, None, overrides or ())
+    tracker = read_export(export) if export is not None else Tracker()
+    history = Repository(repository)
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("commits", total=None)
+        found = mined(history, tracker, settings, told=lambda count: progress.update(task, completed=count))
+    write_atomically(out, written(found.instances))
+    print(f"{found.commits:6} commits of the main line, {len(tracker.issues)} issues in the export")
+    for why, count in found.dropped.most_common():
+        print(f"{count:6} dropped: {DROPPED[why]}")
+    linked = sum(not one.synthetic for one in found.instances)
+    print(f"{len(found.instances):6} problems, {linked} with an issue, {_tested(found.instances)} with tests: {out}")
+
+
+def _tested(instances: "list[Instance]") -> int:
+    return sum(bool(one.test_patch) for one in instances)
+
+
+@issues.command("validate")
+def validate(
+    path: Annotated[Path, typer.Argument(help="Problems, as mine writes them.")],
+    repository: Annotated[Path, typer.Option("--repository", help="The repository that they were mined from.")],
+    overrides: Overrides = None,
+    out: Out = Path("validated.jsonl"),
+) -> None:
+    """Run each problem's tests in the sandbox, and keep those whose tests fail before and pass after."""
+    import asyncio
+
+    from fettle.config.issues import Validation
+    from fettle.config.load import load_as
+    from fettle.issues.instances import read_instances, written
+    from fettle.issues.validation import validated
+    from fettle.sandbox import sandbox
+    from fettle.tracking import write_atomically
+
+    settings = load_as(Validation, None, overrides or ())
+    instances = read_instances(path)
+    box = sandbox(settings.sandbox)
+
+    def told(instance: "Instance", why: str) -> None:
+        tests = f"{len(instance.FAIL_TO_PASS)} tests tell, {len(instance.PASS_TO_PASS)} must go on passing"
+        print(f"{instance.instance_id}: {f'dropped: {why}' if why else tests}", flush=True)
+
+    found = asyncio.run(validated(instances, repository, box, settings, told=told))
+    write_atomically(out, written(found.instances))
+    for why, count in found.dropped.most_common():
+        print(f"{count:6} dropped: {why}")
+    print(f"{len(found.instances):6} problems of {len(instances)} can be told from their solutions: {out}")
+
+
+@issues.command("checkout")
+def checkout(
+    path: Annotated[Path, typer.Argument(help="Problems, as mine writes them.")],
+    instance: Annotated[str, typer.Argument(help="The id of one.")],
+    repository: Annotated[Path, typer.Option("--repository", help="The repository that they were mined from.")],
+    to: Annotated[Path, typer.Option("--to", help="A new folder.")],
+) -> None:
+    """Write the files of a problem as they were before its solution, as a repository of one commit."""
+    from fettle.errors import NotFoundError, did_you_mean
+    from fettle.issues.instances import read_instances
+    from fettle.issues.trees import tree_of
+
+    found = {one.instance_id: one for one in read_instances(path)}
+    if instance not in found:
+        raise NotFoundError(f"{path} has no {instance!r}{did_you_mean(instance, found)}")
+    tree_of(repository, found[instance].base_commit).write(to)
+    print(f"{len(tree_of(repository, found[instance].base_commit).files)} files in {to}: one commit, and no other")
