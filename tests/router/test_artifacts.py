@@ -100,6 +100,15 @@ def test_other_settings_are_not_resumed(left):
         left("run", *CHECKPOINTED, "rllm.experiment.resume=true", "rllm.ppo.gamma=0.5")
 
 
+def test_a_checkpoint_of_an_earlier_release_is_one_sentence(left):
+    newest = max((left("run", *CHECKPOINTED) / "checkpoints").iterdir())
+    with np.load(newest) as file:
+        kept = {name: file[name] for name in file.files if name != "episodes/modes"}
+    np.savez(newest, **kept)
+    with pytest.raises(CheckpointError, match=r"was made by an earlier release: set experiment\.resume to false"):
+        left("run", *CHECKPOINTED, "rllm.experiment.resume=true")
+
+
 @pytest.mark.parametrize("damage", [b"", b"PK\x03\x04", b"no archive at all"])
 def test_a_checkpoint_that_is_not_whole_is_one_sentence(left, damage):
     folder = left("run", *CHECKPOINTED)

@@ -5,6 +5,7 @@ import threading
 import numpy as np
 import pytest
 
+from fettle.cli import main
 from fettle.config import Remote
 from fettle.environments import suite
 from fettle.environments.remote import wire as protocol
@@ -170,3 +171,23 @@ def test_what_is_no_answer_is_refused(text):
 def test_an_address_that_cannot_be_is_refused(small, override, sentence):
     with pytest.raises(ConfigError, match=sentence):
         small(*f"rllm.rollout_service.{override}".split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ((), "name what to serve, such as arithmetic; there are "),
+        (("routin",), "there is no type of environments 'routin', only "),
+        (("--config", "nothing.yaml"), "nothing is to be served: name some of "),
+    ],
+)
+def test_to_serve_nothing_or_what_is_not_there_is_one_sentence(arguments, sentence, tmp_path, monkeypatch, capsys):
+    (tmp_path / "nothing.yaml").write_text("port: 0\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["fettle", "environments", "serve", *arguments])
+    with pytest.raises(SystemExit) as end:
+        main()
+    told = capsys.readouterr().err
+    assert end.value.code == 2
+    assert sentence in told
+    assert "routing" in told

@@ -73,6 +73,8 @@ class RunFolder:
             raise CheckpointError(
                 f"{newest} was made with other settings: set experiment.resume to false, or take those in {SNAPSHOT}"
             )
+        if "episodes/modes" not in saved:
+            raise CheckpointError(f"{newest} was made by an earlier release: set experiment.resume to false")
         self._rows = json.loads(saved.pop("rows").tobytes())
         self._kept_at = len(self._rows) * self._config.rllm.ppo.rollout_length
         return saved
