@@ -2,6 +2,8 @@
 
 import logging
 import os
+import subprocess
+import sys
 import threading
 import time
 
@@ -130,3 +132,23 @@ def test_a_process_that_is_forked_asks_for_itself(answering):
         os._exit(0 if guard.ask(4) == 8 else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     guard.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of memory are others there")
+def test_where_no_thread_can_be_begun_there_is_no_answer_and_no_exception_of_another_kind():
+    command = [sys.executable, "-c", NO_MORE_THREADS]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "it failed (RuntimeError: can't start new thread)\n"), done.stderr
+
+
+NO_MORE_THREADS = """
+import resource, threading
+from fettle.router.guard import Guard, UnansweredError
+threading.stack_size(512 * 2**20)
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 64 * 2**20,) * 2)
+try:
+    Guard(str, time_limit_s=60, retry_s=60).ask(1)
+except UnansweredError as error:
+    print(error)
+"""

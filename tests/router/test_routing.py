@@ -85,7 +85,7 @@ def test_as_it_stands_no_policy_is_loaded_and_nothing_is_begun_or_written(tmp_pa
     assert (decision.mode, decision.source, decision.why) == ("consult", "fixed", "exposure is fixed")
     assert (decision.opinion, decision.propensity) == (None, 1.0)
     assert [agent.name for agent in decision.agents] == ["local", "a"]
-    assert threading.active_count() == before
+    assert threading.active_count() <= before
     assert list(tmp_path.iterdir()) == []
 
 
@@ -323,7 +323,7 @@ def test_files_that_hang_hold_nobody_and_are_not_opened_again_while_they_do(regi
     _until(lambda: routed(full, HARD).source == "fallback")
     hung = [routed(full, HARD) for _ in range(200)]
     assert {each.why for each in hung} == {"it took longer than 0.05 s"}
-    assert threading.active_count() == threads
+    assert threading.active_count() <= threads
     (registry / IN_USE).rename(registry / "pipe")
     (registry / "kept").rename(registry / IN_USE)
     (registry / "pipe").write_bytes(b"{}")  # whoever waits there reads on

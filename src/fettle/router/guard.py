@@ -77,7 +77,12 @@ class Guard(Generic[Question, Answer]):
             if self._thread is None or not self._thread.is_alive():  # a process that was forked has no such thread
                 self._questions = SimpleQueue()
                 self._thread = threading.Thread(target=self._work, args=(self._questions,), daemon=True)
-                self._thread.start()
+                try:
+                    self._thread.start()
+                except RuntimeError as error:  # the system has no more threads to give
+                    self._thread = None
+                    future.set_exception(error)
+                    return future
             self._questions.put((question, future))
             return future
 

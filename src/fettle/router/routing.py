@@ -75,7 +75,7 @@ class Router:
         answer, where it has one.
         """
         wanted = preferences or self._config.preferences
-        possible = teams(agents, wanted)
+        possible = teams(tuple(agents), wanted)
         advice = self._advice(task, wanted)
         choice = _by_preference(possible, wanted, confidence) or self._by_exposure(possible, wanted, advice, request)
         decision = self._decision(request, possible, choice, advice.opinion)
