@@ -208,3 +208,22 @@ def test_the_verb_sends_curves_and_ends_a_run_that_a_breaker_stopped_as_failed(t
     )
     assert [each.info.status for each in runs] == ["FAILED", "FINISHED"]
     assert json.loads(json.dumps(runs[1].data.metrics))["router/update"] == 2.0
+
+
+def test_a_sink_that_cannot_be_opened_ends_the_verb_before_it_touches_what_an_earlier_run_left(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    left = tmp_path / "outputs" / "rllm" / "metadata.json"
+    left.parent.mkdir(parents=True)
+    left.write_text("{}")
+    settings = ["rllm.enabled=true", "rllm.trainer.enabled=true", ON, "rllm.experiment.enabled=true"]
+    settings += ["rllm.observability.metrics.enabled=true", "rllm.observability.metrics.backend=prometheus"]
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        settings.append(f"rllm.observability.metrics.destination=127.0.0.1:{taken.getsockname()[1]}")
+        monkeypatch.setattr("sys.argv", ["fettle", "router", "train", *settings])
+        with pytest.raises(SystemExit) as end:
+            main()
+    assert end.value.code == 1
+    assert "prometheus cannot be opened at" in capsys.readouterr().err
+    assert left.read_text() == "{}"

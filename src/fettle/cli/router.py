@@ -69,8 +69,8 @@ def _train(settings: "RouterConfig", path: Path) -> None:
     torch.set_num_threads(1)  # the tensors are too small to share out, and so the numbers hang on no machine's count
     check(settings)
     began = time.perf_counter()
-    keeper = RunFolder(settings, path) if settings.rllm.experiment.enabled else None
     with observed(settings) as told:
+        keeper = RunFolder(settings, path) if settings.rllm.experiment.enabled else None
 
         def tell(row: Row) -> None:
             print(
