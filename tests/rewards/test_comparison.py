@@ -47,6 +47,14 @@ def test_without_kinds_numbers_are_as_in_python_and_switches_are_not():
     assert not same(10**400, 1.0, kinds=False)
 
 
+def test_no_tolerance_of_floating_point_numbers_makes_another_whole_number_right():
+    """A relative 1e-9 of a thousand million is 1."""
+    assert not same(1000000000.5, 1000000000, tolerance=1e-9, kinds=False)
+    assert not same([1e17 + 32], [10**17], tolerance=1e-9, kinds=False)
+    assert same(1000000000.5, 1000000000.0, tolerance=1e-9)
+    assert same(2.0000001, 2, tolerance=1e-9, kinds=False, of_whole=1e-6)  # where the test itself allows it
+
+
 @pytest.mark.parametrize(
     ("found", "expected", "is_same"),
     [

@@ -136,7 +136,7 @@ def _judged(test: CallTest, reply: Reply, *, tolerance: float, kinds: bool) -> V
         if test.truth:
             passed = _truth(reply.value) == test.expected
         else:
-            passed = same(reply.value, test.expected, tolerance=allowed, kinds=kinds)
+            passed = same(reply.value, test.expected, tolerance=allowed, kinds=kinds, of_whole=test.tolerance)
         return Verdict(test, passed, f"returned {literal(reply.value)}")
     except RecursionError:
         return Verdict(test, passed=False, happened="returned what is nested too deeply")

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from functools import partial
 from typing import Any
 
 from pydantic import JsonValue
@@ -12,27 +13,29 @@ LONGEST_DECIMAL = 400  # characters
 UNORDERED = ("set", "dict")
 
 
-def same(found: JsonValue, expected: JsonValue, *, tolerance: float = 0.0, kinds: bool = True) -> bool:
+def same(
+    found: JsonValue, expected: JsonValue, *, tolerance: float = 0.0, kinds: bool = True, of_whole: float = 0.0
+) -> bool:
     """Whether two values, as ``code_inside.encoded`` tells them, are the same.
 
     Floating-point numbers may differ by ``tolerance``, absolute or relative. Without ``kinds`` a whole number and a
-    floating-point one may be the same, as they are in Python; a switch is never a number.
+    floating-point one may be the same, as they are in Python, and where a whole one is expected another may differ by
+    ``of_whole``; a switch is never a number.
 
     >>> same([1, 2.0], [1, 2.0]), same(1, True), same(2.0, 2), same(2.0, 2, kinds=False)
     (True, False, False, True)
     """
+    alike = partial(same, tolerance=tolerance, kinds=kinds, of_whole=of_whole)
     if isinstance(expected, dict) and isinstance(found, dict):
         return found.keys() == expected.keys() and all(
-            same(_ordered(name, found[name]), _ordered(name, value), tolerance=tolerance, kinds=kinds)
-            for name, value in expected.items()
+            alike(_ordered(name, found[name]), _ordered(name, value)) for name, value in expected.items()
         )
     if isinstance(expected, list) and isinstance(found, list):
-        return len(found) == len(expected) and all(
-            same(one, other, tolerance=tolerance, kinds=kinds) for one, other in zip(found, expected, strict=True)
-        )
+        return len(found) == len(expected) and all(map(alike, found, expected))
     numbers = _is_number(found) and _is_number(expected)
     if numbers and (isinstance(found, float) or isinstance(expected, float)):
-        return (not kinds or type(found) is type(expected)) and _near(found, expected, tolerance)
+        allowed = tolerance if isinstance(expected, float) else of_whole
+        return (not kinds or type(found) is type(expected)) and _near(found, expected, allowed)
     return type(found) is type(expected) and found == expected
 
 
