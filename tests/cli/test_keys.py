@@ -16,6 +16,13 @@ def run(*words: str) -> str:
     return result.stdout
 
 
+def said(*words: str) -> str:
+    """What a command tells people, beside what it prints."""
+    result = CliRunner().invoke(app, ["keys", *words])
+    assert result.exit_code == 0, result.output
+    return result.stderr
+
+
 @pytest.fixture
 def state(tmp_path) -> list[str]:
     return ["--state", str(tmp_path / "service")]
@@ -50,7 +57,18 @@ def test_a_mistyped_folder_is_no_service_without_keys(state, tmp_path):
 
 def test_an_unknown_id_is_one_sentence(state):
     run("create", "--tenant", "acme", *state)
-    assert run("revoke", "nosuch", *state) == "there is no key nosuch"
+    assert run("revoke", "nosuch", *state).startswith("there is no key of the id nosuch: the list of keys shows")
+
+
+def test_a_key_for_a_folder_without_a_service_says_so_once(state):
+    assert f"There is no service in {state[1]} yet" in said("create", "--tenant", "acme", *state)
+    assert "There is no service" not in said("create", "--tenant", "acme", *state)
+
+
+def test_a_key_says_how_it_is_revoked_where_it_was_made(state):
+    command = said("create", "--tenant", "acme", *state).split("fettle keys ")[1].split()
+    assert command[2:] == state
+    assert "is revoked" in run(*command)
 
 
 def test_a_database_that_is_away_is_one_sentence(state):

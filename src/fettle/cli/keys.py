@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shlex
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from pathlib import Path
@@ -40,6 +41,10 @@ def create(
     as_json: AsJSON = False,
 ) -> None:
     """Make a key. It is shown once."""
+    if not _is_there(state, database_url):
+        typer.echo(
+            f"There is no service in {state} yet: this key is for one that is started with its state there", err=True
+        )
     key, secret = _with_keyring(
         state,
         database_url,
@@ -49,7 +54,10 @@ def create(
         print(json.dumps({"secret": secret, **_row(key)}))
         return
     print(secret)
-    typer.echo(f"It is shown this once. Its id is {key.id}: revoke it with fettle keys revoke {key.id}", err=True)
+    place = _place(state, database_url)
+    typer.echo(
+        f"It is shown this once. Its id is {key.id}: revoke it with fettle keys revoke {key.id}{place}", err=True
+    )
 
 
 @keys.command("list")
@@ -109,10 +117,22 @@ def _check_there(state: Path, database_url: str | None) -> None:
     Raises:
         StorageError: there is no catalogue in it.
     """
+    if not _is_there(state, database_url):
+        raise StorageError(f"there is no service in {state}: name its folder with --state, or its --database-url")
+
+
+def _is_there(state: Path, database_url: str | None) -> bool:
+    """Whether there is a catalogue; a database is asked when it is opened."""
     from fettle.service.store import CATALOGUE
 
-    if database_url is None and not (state / CATALOGUE).is_file():
-        raise StorageError(f"there is no service in {state}: name its folder with --state, or its --database-url")
+    return database_url is not None or (state / CATALOGUE).is_file()
+
+
+def _place(state: Path, database_url: str | None) -> str:
+    """The options that name the same catalogue again; an address, which may hold a password, is not repeated."""
+    if database_url is not None:
+        return " --database-url ..."
+    return "" if state == STATE else f" --state {shlex.quote(str(state))}"
 
 
 def _row(key: "Key") -> dict[str, str | bool | int | None]:

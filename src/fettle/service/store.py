@@ -175,7 +175,9 @@ class Store:
             await connection.execute(unrevoked.values(revoked_at=at))
             row = (await connection.execute(select(tables.keys).where(of_id))).mappings().first()
         if row is None:
-            raise NotFoundError(f"there is no key {id}")
+            raise NotFoundError(
+                f"there is no key of the id {id}: the list of keys shows their ids, the part after tml-"
+            )
         return _key_of(row)
 
     async def key_used(self, id: str, at: datetime) -> bool:
