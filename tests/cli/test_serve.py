@@ -9,6 +9,7 @@ import time
 import httpx
 import pytest
 
+from fettle.cli.exits import BAD_USAGE
 from fettle.cli.serve import _served
 from fettle.cli.serving import opened, run
 from fettle.config import ServedModel, ServiceConfig, TinyModel
@@ -42,6 +43,18 @@ def test_models_are_named_by_their_folders_or_as_told():
     ]
     with pytest.raises(ConfigError, match="with one of tiny"):
         _served(["tiny"], ["other=none"])
+
+
+def test_a_service_of_nothing_says_what_to_name(tmp_path):
+    ended = typed("serve", into=tmp_path)
+    assert ended.code == BAD_USAGE
+    assert "name a model with --model PATH" in ended.err
+
+
+def test_a_run_is_no_model_to_be_served(tmp_path):
+    (tmp_path / "config.yaml").write_text("type: sft")
+    with pytest.raises(ConfigError, match="is a run: name one of the models in it"):
+        _served([f"mine={tmp_path}"], [])
 
 
 def test_a_port_in_use_is_said_in_one_sentence():

@@ -52,6 +52,10 @@ def serve(
         laid_over.append(f"models={json.dumps(_served(model, alias or ()))}")
     elif alias:
         raise ConfigError("--alias names a model that --model names: give both, or write aliases into the settings")
+    elif config is None and not any(given.startswith("models") for given in overrides or ()):
+        raise ConfigError(
+            "there is nothing to serve: name a model with --model PATH, or models in a file with --config"
+        )
     _serve(load_as(ServiceConfig, config, [*(overrides or ()), *laid_over]))
 
 
@@ -62,6 +66,7 @@ def _served(models: Sequence[str], aliases: Sequence[str]) -> list[dict[str, Any
         name, equals, path = given.partition("=")
         if not equals:
             name, path = Path(given).name, given
+        _check_no_run(Path(path))
         found[name] = {"name": name, "path": path, "aliases": []}
     for given in aliases:
         name, _, other = given.partition("=")
@@ -69,6 +74,13 @@ def _served(models: Sequence[str], aliases: Sequence[str]) -> list[dict[str, Any
             raise ConfigError(f"--alias {given}: write NAME=MODEL, with one of {', '.join(found)}")
         found[other]["aliases"].append(name)
     return list(found.values())
+
+
+def _check_no_run(folder: Path) -> None:
+    if (folder / "config.yaml").is_file():
+        raise ConfigError(
+            f"--model {folder} is a run: name one of the models in it, such as the folder of a checkpoint"
+        )
 
 
 def _serve(settings: "ServiceConfig") -> None:
