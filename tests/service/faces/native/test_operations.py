@@ -88,6 +88,7 @@ def test_a_failing_operation_has_its_error_and_the_next_one_runs(client, run):
     ("body", "said"),
     [
         ({**BATCH, "loss": {"type": "causal"}}, "causal_lm, "),
+        ({**BATCH, "loss": {"type": "causallm"}}, "did you mean causal_lm"),
         ({**BATCH, "loss": {"type": "ppo", "clip_lo": 0.1}}, "did you mean"),
         ({**BATCH}, "loss"),
         ({"data": "text", **LOSS}, "data must be"),

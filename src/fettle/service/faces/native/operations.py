@@ -12,7 +12,7 @@ from fettle.config import AdamW, LossConfig
 from fettle.config.document import Document
 from fettle.config.explain import sentences
 from fettle.engine.base import SampleRequest
-from fettle.errors import ConfigError, DataError, FettleError, NotFoundError
+from fettle.errors import ConfigError, DataError, FettleError, NotFoundError, did_you_mean
 from fettle.frames import Tree
 from fettle.losses import LOSSES
 from fettle.service.auth import authenticated
@@ -244,8 +244,9 @@ def _loss(body: Batch) -> LossConfig:
     given: Tree = body.loss
     if given is None or body.data is None:
         raise DataError("a batch needs data and loss, or batch_data and loss_fn")
-    if not isinstance(given.get("type"), str) or given["type"] not in LOSSES:
-        raise ConfigError(f"no loss is named {given.get('type')!r}: use {', '.join(LOSSES)}")
+    name = given.get("type")
+    if not isinstance(name, str) or name not in LOSSES:
+        raise ConfigError(f"no loss is named {name!r}: use {', '.join(LOSSES)}{did_you_mean(str(name), LOSSES)}")
     try:
         return _LOSS.validate_python(given)
     except ValidationError as error:
