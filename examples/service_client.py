@@ -15,7 +15,8 @@ TEXT = "I had a look at the letter that came today, and it was from you."
 async def main(url: str, key: str, folder: Path) -> None:
     async with ServiceClient(url, key) as client:
         model = (await client.models())[0]["id"]
-        training = client.get_training_client(await client.create_run(model, lora_r=None, learning_rate=1e-2))
+        run_id = await client.create_run(model, lora_r=None, learning_rate=1e-2)
+        training = client.get_training_client(run_id)
         [tokens] = await training.tokenize([TEXT])
         batch = {"input_ids": [tokens] * 4, "attention_mask": [[1] * len(tokens)] * 4}
 
@@ -33,7 +34,7 @@ async def main(url: str, key: str, folder: Path) -> None:
 
         saved = await training.save_state("learned")
         print(f"saved {saved['checkpoint_path']}")
-        print(f"and copied into {await client.download_checkpoint(saved['checkpoint_path'], folder / 'learned')}")
+        print(f"and copied into {await client.download_checkpoint(saved['checkpoint_path'], folder / run_id)}")
         await training.complete()
 
 

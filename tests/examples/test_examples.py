@@ -69,7 +69,9 @@ def test_the_client_of_a_service_teaches_it_a_sentence(printed, tmp_path, monkey
     assert last < first / 4
     assert said.endswith("a look at the letter that came today, and it was from you.")
     assert saved.startswith("saved fettle://run_")
-    assert Path(copied.split()[-1], "manifest.json").is_file()
+    copy = Path(copied.split()[-1])
+    assert copy.name == saved.split("/")[2], "the run's own folder, so that the example can be run again"
+    assert (copy / "manifest.json").is_file()
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
