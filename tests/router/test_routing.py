@@ -178,6 +178,11 @@ def held(registries):
         each.close()
 
 
+def test_an_id_may_be_any_text(held):
+    for request in ("", "\ud800", "a/b\n"):
+        assert routed(held["canary"], HARD, request).mode in MODES
+
+
 def test_preferences_leave_no_choice_where_they_say_so(router):
     full = router()
     assert routed(full, HARD).mode != "consult"

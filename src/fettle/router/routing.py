@@ -119,7 +119,7 @@ class Router:
         liked = max(possible.allowed, key=advice.opinion.probabilities.__getitem__)
         share = {"shadow": 0.0, "canary": self._config.canary_share}.get(self._config.exposure, 1.0)
         follows = _lot("canary", request) < share
-        mode, source = (liked, "policy") if follows else (fixed, "fixed")
+        mode = liked if follows else fixed
         explored = _explored(possible, self._config.exploration, request)
         chosen = explored or mode
         odds = share * (chosen is liked) + (1 - share) * (chosen is fixed)
@@ -127,7 +127,7 @@ class Router:
         propensity = (1 - exploration) * odds + exploration / len(possible.allowed)
         if explored is not None:
             return _Choice(explored, "exploration", f"one of {exploration:g} of the requests that try any", propensity)
-        return _Choice(mode, "policy" if source == "policy" else "fixed", self._why(follows, liked), propensity)
+        return _Choice(mode, "policy" if follows else "fixed", self._why(follows, liked), propensity)
 
     def _why(self, follows: bool, liked: CollaborationMode) -> str:
         exposure = self._config.exposure
@@ -181,4 +181,4 @@ def _explored(possible: Teams, exploration: float, request: str) -> Collaboratio
 
 def _lot(purpose: str, request: str) -> float:
     """A number in [0, 1) that is the request's own for this purpose."""
-    return key("router", purpose, request) / 2**63
+    return (key("router", purpose, ascii(request)) >> 10) / 2**53
