@@ -1,12 +1,25 @@
+import ast
+import inspect
 import math
+import re
 import subprocess
 import sys
 
 import pytest
+from reasoning_gym.factory import DATASETS
 
 from fettle.config import ReasoningGym, SandboxSettings
 from fettle.environments import suite
-from fettle.environments.reasoning_gym import BUSY, EXECUTED, HASH_ORDERED, REFUSED, _task, scored, scored_inside
+from fettle.environments.reasoning_gym import (
+    BUSY,
+    EXECUTED,
+    HASH_ORDERED,
+    NO_NUMBER,
+    REFUSED,
+    _task,
+    scored,
+    scored_inside,
+)
 from fettle.errors import ConfigError, EnvironmentFault
 from fettle.rewards import in_tags
 from fettle.types import Message, Task
@@ -146,6 +159,37 @@ def test_the_nine_that_execute_answers_are_scored_in_the_sandbox():
         *("string_insertion", "spiral_matrix", "binary_matrix", "n_queens"),
     }
     assert not {*EXECUTED, *BUSY} & set(REFUSED)
+
+
+EXECUTING = {"eval", "exec", "parse_expr", "sympify"}
+OWN_ONLY = {"basic_arithmetic", "bitwise_arithmetic", "number_sorting"}
+"""These execute what they made themselves, and never an answer: read in reasoning-gym 0.1.25."""
+
+
+def test_no_scorer_that_works_in_this_process_executes_anything():
+    """Of a version that nobody has read, a dataset that does is found here first."""
+    found = set()
+    for name, (kind, _) in DATASETS.items():
+        nodes = ast.walk(ast.parse(inspect.getsource(sys.modules[kind.__module__])))
+        calls = [node.func for node in nodes if isinstance(node, ast.Call)]
+        called = {getattr(function, "id", getattr(function, "attr", "")) for function in calls}
+        found |= {name} if called & EXECUTING else set()
+    assert found - {*EXECUTED, *BUSY, *REFUSED} == OWN_ONLY
+
+
+@pytest.mark.parametrize("partial_credit", [True, False])
+@pytest.mark.parametrize("none", ["NaN", "nan", "-NaN", "sNaN", "nan0"])
+async def test_numbers_that_are_none_are_wrong(none, partial_credit):
+    made = suite(ReasoningGym(task="number_sorting", heldout=1, partial_credit=partial_credit))
+    task = made.training_task(0)
+    own = task.data["answer"]
+    assert await paid(made, task, own) == 1.0
+    assert await paid(made, task, re.sub(r"-?[0-9.]+", none, own)) == 0.0
+
+
+def test_a_word_that_looks_like_none_is_no_number():
+    assert not any(map(NO_NUMBER.search, ("banana", "Nancy", "finance", "nano", "snank")))
+    assert all(map(NO_NUMBER.search, ("nan", "[NaN, 1]", "nan+1j", "(nan)", "-sNaN7")))
 
 
 @pytest.mark.parametrize("name", EXECUTED)

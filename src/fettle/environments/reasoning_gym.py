@@ -68,6 +68,10 @@ INSIDE: Mapping[str, re.Pattern[str]] = MappingProxyType({**EXECUTED, **BUSY})
 SCORE = "fettle.environments.gym_scorers:score"
 """What scores those, in the sandbox."""
 
+NO_NUMBER = re.compile(r"(?<![a-z])s?nan[0-9]*(?![a-z])", re.IGNORECASE)
+"""What Python reads as a number that is none. It differs from nothing by more than is allowed, so that scorers which
+look for a difference pay for it: ``number_sorting`` pays in full for as many as there are numbers."""
+
 LONGEST = 2000
 """Characters of an answer that is scored there."""
 
@@ -108,13 +112,16 @@ def scored(dataset: Any, *, partial_credit: bool) -> RewardFunction:
     Several scorers crash on answers they cannot read. Whether the answer or the scorer is at fault is found by
     trial: the scorer is given the task's own answer (an empty one, where the task has none). If that goes well, an
     answer that crashes it is a wrong answer, and earns 0, like any other that cannot be read; otherwise a policy
-    could escape a wrong answer's reward by crashing the scorer. If not, it is a fault.
+    could escape a wrong answer's reward by crashing the scorer. If not, it is a fault. An answer with a number that is
+    none is wrong unseen, unless the task's own has one.
 
     The reward raises:
         EnvironmentFault: the scorer fails on the task's own answer too.
     """
 
     def score(answer: str, task: Task) -> float:
+        if NO_NUMBER.search(answer) and not NO_NUMBER.search(str(task.data["answer"])):
+            return 0.0
         try:
             paid = dataset.score_answer(answer, dict(task.data))
         except CRASHES:
