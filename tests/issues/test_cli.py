@@ -39,6 +39,7 @@ def test_from_a_repository_to_problems_that_their_tests_tell(history: History, e
     assert "local__calculator-7: 1 tests tell, 1 must go on passing" in out
     (row,) = map(json.loads, kept.read_text().splitlines())
     assert row["FAIL_TO_PASS"] == ["tests/test_calc.py::test_add"]
+    assert fettle("issues", "split", str(kept))[2].startswith("fettle: of 1 problems split by cluster none is left")
     code, out, _ = fettle("issues", "checkout", str(kept), "local__calculator-7", *where, "--to", str(folder))
     assert code == 0
     assert len(list(Repository(folder).main_line())) == 1

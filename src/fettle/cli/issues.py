@@ -12,9 +12,27 @@ if TYPE_CHECKING:
 
 issues = typer.Typer(help="Make problems out of a project's history, and check them.", no_args_is_help=True)
 
-OUT = Path("instances.jsonl")
+OUT, TRAINING, HELDOUT = Path("instances.jsonl"), Path("train.jsonl"), Path("heldout.jsonl")
 Repo = Annotated[Path, typer.Argument(help="The folder of a git repository.")]
 Out = Annotated[Path, typer.Option("--out", help="Where the problems are written, in SWE-bench's format.")]
+
+
+@issues.command("corpus")
+def corpus(
+    folder: Annotated[Path, typer.Argument(help="A new folder, for the repository and its issues.")],
+    overrides: Overrides = None,
+) -> None:
+    """Make a repository in which mistakes were made, reported and mended, to try everything else on."""
+    import asyncio
+
+    from fettle.config.issues import Corpus
+    from fettle.config.load import load_as
+    from fettle.issues.corpus import flaws, write_corpus
+    from fettle.sandbox import sandbox
+
+    settings = load_as(Corpus, None, overrides or ())
+    commits = write_corpus(folder, settings, asyncio.run(flaws(sandbox(settings.sandbox))))
+    print(f"{commits} commits and {settings.problems} issues: {folder / 'repository'}, {folder / 'issues.json'}")
 
 
 @issues.command("mine")
@@ -88,6 +106,26 @@ def validate(
     for why, count in found.dropped.most_common():
         print(f"{count:6} dropped: {why}")
     print(f"{len(found.instances):6} problems of {len(instances)} can be told from their solutions: {out}")
+
+
+@issues.command("split")
+def split(
+    path: Annotated[Path, typer.Argument(help="Problems, as mine or validate writes them.")],
+    overrides: Overrides = None,
+    training: Annotated[Path, typer.Option("--train", help="Where those to train on are written.")] = TRAINING,
+    heldout: Annotated[Path, typer.Option("--heldout", help="Where those held out are written.")] = HELDOUT,
+) -> None:
+    """Hold problems out, so that none of the others tells of them."""
+    from fettle.config.issues import Split
+    from fettle.config.load import load_as
+    from fettle.issues.instances import read_instances, written
+    from fettle.issues.splits import split as parted
+    from fettle.tracking import write_atomically
+
+    settings = load_as(Split, None, overrides or ())
+    for part, to in zip(parted(read_instances(path), settings), (training, heldout), strict=True):
+        write_atomically(to, written(part))
+        print(f"{len(part):6} problems: {to}")
 
 
 @issues.command("checkout")

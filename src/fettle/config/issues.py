@@ -36,3 +36,30 @@ class Validation(Frozen):
     """Plugins of pytest that the tests need, by the modules they are in: ``pytest_asyncio``. No others are loaded."""
     sandbox: SandboxSettings = SandboxSettings(memory_mib=1024, disk_mib=256, output_kib=4096)
     """Where they run; ``seconds`` above goes before its own."""
+
+
+class Corpus(Frozen):
+    """A repository made here, in which mistakes were made, reported and mended."""
+
+    problems: Count = 60
+    """How many."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """What they are chosen by."""
+    sandbox: SandboxSettings = SandboxSettings()
+    """Where mistakes are tried, some of which do not end."""
+
+
+class Split(Frozen):
+    """Which problems are held out."""
+
+    by: Literal["cluster", "repository", "time"] = "cluster"
+    """``cluster``: clusters of likes, by chance; ``repository``: whole ones, with their forks; ``time``: what came
+    last."""
+    heldout: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """What share is held out, at least."""
+    gap_days: Annotated[float, Field(ge=0)] = 30.0
+    """By time: days before the first that is held out, of which nothing is trained on."""
+    likeness: Annotated[float, Field(gt=0, le=1)] = 0.8
+    """Share of words in a row from which on two statements are the same problem."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """What is held out by chance is chosen by."""
