@@ -38,6 +38,22 @@ class Spell(gymnasium.Env):
 gymnasium.register("tests/Spell-v0", Spell)
 
 
+class Held(Spell):
+    """Counts those that were made and not closed."""
+
+    open = 0
+
+    def __init__(self):
+        super().__init__()
+        Held.open += 1
+
+    def close(self):
+        Held.open -= 1
+
+
+gymnasium.register("tests/Held-v0", Held)
+
+
 async def episode(config, replies):
     made = suite(config)
     environment, task = made.environment(), made.training_task(0)
@@ -55,6 +71,16 @@ async def test_a_picture_of_text_is_shown_with_its_colours_in_words():
     assert results[0].components == {"reward": -1.0}
     assert results[1].components == results[2].components == {"illegal": -1.0}
     assert results[1].messages[0].content.startswith("'9' is no action: say one of south")
+
+
+async def test_what_was_made_is_closed():
+    made = suite(Gymnasium(environment="tests/Held-v0", heldout=2, turns=2))
+    assert Held.open == 1  # the one that tells how tasks begin
+    environment = made.environment()
+    await environment.reset(made.training_task(0))
+    assert Held.open == 2
+    await environment.close()
+    assert Held.open == 1
 
 
 async def test_turns_cut_it_short():

@@ -122,11 +122,15 @@ def test_a_server_that_is_not_there_is_told_of():
         ("[]", "nothing that OpenEnv servers say"),
         ('{"type": "observation", "data": {"observation": 3}}', "nothing that OpenEnv servers say"),
         ('{"type": "observation", "data": {"observation": {}, "reward": "much"}}', "nothing that OpenEnv servers say"),
+        (
+            '{"type": "observation", "data": {"observation": {}, "reward": 1' + "0" * 400 + "}}",
+            "nothing that OpenEnv servers say",
+        ),
         ('{"type": "error", "data": {"code": "FACTORY_ERROR", "message": "no disk"}}', "FACTORY_ERROR: no disk"),
         ("x" * (2 << 20), "cannot be reached"),
         (None, "did not answer within 0.3 s"),
     ],
-    ids=range(7),
+    ids=range(8),
 )
 async def test_what_is_no_answer_is_a_fault(said, sentence):
     async def other(connection):

@@ -4,6 +4,7 @@ import importlib
 import json
 import re
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from random import Random
 from typing import Any, TypeVar
 
@@ -56,7 +57,9 @@ class GymnasiumSuite:
             illegal_cost=config.illegal_cost,
         )
         self._thread = ScoringThread()
-        if _begun(self._probe, 1) != _begun(_made(config), 1):
+        with closing(_made(config)) as other:
+            alike = _begun(self._probe, 1) == _begun(other, 1)
+        if not alike:
             raise ConfigError(
                 f"{self.name} begins in two ways with one seed, so no run could be repeated: let reset(seed) decide it"
             )

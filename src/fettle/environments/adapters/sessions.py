@@ -171,7 +171,7 @@ def _told(config: OpenEnv, text: str | bytes) -> Told:
             raise KeyError(kind)
         reward = data.get("reward")
         return Told(data["observation"], 0.0 if reward is None else float(reward), bool(data.get("done", False)))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         said = text[:80]
         raise EnvironmentFault(f"{config.url} answered {said!r}, which is nothing that OpenEnv servers say") from error
 
