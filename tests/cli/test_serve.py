@@ -77,6 +77,12 @@ def test_a_model_that_is_not_there_is_said_in_one_sentence(tmp_path):
         asyncio.run(open_once(settings(tmp_path / "state", "./nowhere")))
 
 
+def test_an_adapter_is_no_model_to_be_served(tmp_path):
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(ModelError, match="is an adapter: name its base model"):
+        asyncio.run(open_once(settings(tmp_path / "state", str(tmp_path))))
+
+
 def test_nobody_goes_without_a_key_where_others_can_reach(tmp_path, model):
     with pytest.raises(ValueError, match="can be reached from outside"):
         settings(tmp_path, model, auth="none", host="0.0.0.0")

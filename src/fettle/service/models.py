@@ -29,6 +29,9 @@ TOKENIZER_FILES = (
 )
 """What clients on other machines may fetch: everything that a tokenizer is read from, and no weights."""
 
+ADAPTER = "adapter_config.json"
+"""In the folder of an adapter, whose base model is somewhere else."""
+
 
 @dataclass(frozen=True)
 class Model:
@@ -135,6 +138,10 @@ def _check_characters(text: str) -> None:
 
 
 def _read(served: ServedModel) -> Model:
+    if (Path(served.path) / ADAPTER).is_file():
+        raise ModelError(
+            f"the model {served.path} is an adapter: name its base model, or a checkpoint of whole weights"
+        )
     tokenizer = tokenizer_of(served.path)
     try:
         settings = AutoConfig.from_pretrained(served.path)
