@@ -9,8 +9,9 @@ Answer = TypeVar("Answer")
 
 async def together(calls: Iterable[Awaitable[Answer]]) -> list[Answer]:
     """The answers, in order. Where a call raises, the others are cancelled, and have ended when that is told."""
-    tasks = [asyncio.ensure_future(call) for call in calls]
+    tasks: list[asyncio.Future[Answer]] = []
     try:
+        tasks.extend(map(asyncio.ensure_future, calls))
         return await asyncio.gather(*tasks)
     finally:
         for task in tasks:
