@@ -315,3 +315,19 @@ def test_a_body_that_is_none_is_told_so(served, body):
     )
     assert answer.status_code == 400
     assert answer.json()["error"]["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"\\ud800": [[]]}',
+        '{"model": "tiny", "prompt": "a", "max_tokens": 2, "\\ud800": 1}',
+        '{"model": "tiny", "messages": [{"role": "user", "content": "a\\udfffb"}]}',
+    ],
+)
+@pytest.mark.parametrize("path", ["completions", "chat/completions"])
+def test_half_a_character_is_no_json(served, path, body):
+    headers = {"X-API-Key": served.key, "Content-Type": "application/json"}
+    answer = httpx.post(f"{served.url}/v1/{path}", content=body.encode(), headers=headers, timeout=PATIENCE_S)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["code"] == "invalid_json"
