@@ -83,7 +83,7 @@ class RoutingConfig(Frozen):
     def _only_what_was_promoted_decides(self) -> "RoutingConfig":
         if self.policy is not None and self.exposure in ("canary", "full"):
             raise ValueError(
-                f"policy is {self.policy}, which no gate has passed, and exposure {self.exposure} follows what it says: "
-                "promote it and leave policy out, or set exposure to shadow"
+                f"policy is {self.policy}, which no gate has passed, and exposure {self.exposure} follows what it "
+                "says: promote it and leave policy out, or set exposure to shadow"
             )
         return self
