@@ -172,7 +172,7 @@ def test_a_debate_to_learn_the_form_from_is_one_that_could_have_been_played():
 
 
 def test_made_up_claims_have_evidence_for_either_side():
-    [pieces] = [evidence_of(debate(evidence=20).training_task(0))]
+    pieces = evidence_of(debate(evidence=20).training_task(0))
     assert sorted(piece.worth for piece in pieces) == [*range(-10, 0), *range(1, 11)]
     assert len({piece.text for piece in pieces}) == 20
     assert all({p.worth > 0 for p in evidence_of(task)} == {True, False} for task in debate(evidence=2).heldout_tasks())
