@@ -76,7 +76,7 @@ def test_a_wrong_value_is_shown_beside_what_would_do(small, problems, line, prob
 
 
 TYPES = (
-    "reasoning_gym, arithmetic, jsonl, math, code, tools, debate, dialogue, remote, "
+    "reasoning_gym, arithmetic, jsonl, math, code, issues, tools, debate, dialogue, remote, "
     "verifiers, gymnasium, openenv, plugin"
 )
 

@@ -17,6 +17,7 @@ from fettle.config import (
     Dialogue,
     EnvironmentConfig,
     Gymnasium,
+    Issues,
     Mathematics,
     OpenEnv,
     Plugin,
@@ -30,6 +31,7 @@ from fettle.errors import EnvironmentFault
 from fettle.types import Message, Task
 from tests.environments.adapters.installed import COUNTING, LETTERS, installed
 from tests.environments.adapters.openenv_server import kept_openenv_server
+from tests.issues.made import settings, solution
 
 MANY = 40
 """Replies after which an episode has to be over, whatever they say."""
@@ -103,6 +105,22 @@ def held(_: Path) -> Iterator[EnvironmentConfig]:
     yield OpenEnv(url=kept_openenv_server(), observation_field="shown", heldout=40, turns=20)
 
 
+SOLUTIONS: dict[str, str] = {}
+"""By the ids of problems."""
+
+
+@contextmanager
+def mined(folder: Path) -> Iterator[EnvironmentConfig]:
+    """Problems of a repository that is made."""
+    config, instances = settings(folder / "corpus", training=4, heldout=40)
+    SOLUTIONS.update({id: solution(one) for id, one in instances.items()})
+    yield config
+
+
+def reply_of_solutions(task: Task) -> Sequence[str]:
+    return (SOLUTIONS[task.data["instance"]],)
+
+
 def reply_of_letters(task: Task) -> Sequence[str]:
     return (str(task.data["task"]["answer"]),)
 
@@ -116,6 +134,7 @@ SUITES = {
     JSONL: Row(written("products.jsonl", PRODUCTS, lambda path: JSONL(path=path, reward="number", heldout=40)), tagged),
     Mathematics: Row(fixed(Mathematics(heldout=40)), tagged),
     Code: Row(fixed(Code(heldout=40)), plant="answer"),
+    Issues: Row(mined, reply_of_solutions),
     Remote: Row(served),
     Tools: Row(fixed(Tools(heldout=40)), tagged),
     Verifiers: Row(taskset, reply_of_letters),

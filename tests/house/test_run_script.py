@@ -73,7 +73,7 @@ OPENENV = (
     " authlib==1.9.9 joserfc==1.8.0 cachetools==8.0.1 exceptiongroup==1.3.1"
 )
 TOOLS = [
-    "-e .[server,s3,otel,math,remote,adapters,tools,view] --group dev",
+    "-e .[server,s3,otel,math,remote,adapters,tools,view,issues] --group dev",
     "-e .[mlflow,tensorboard,wandb]",
     "-e .[peers]",
     OPENENV,

@@ -29,8 +29,8 @@ def rl(**settings) -> RLRun:
 
 def settings_classes() -> list[type[Frozen]]:
     found = [value for value in vars(c).values() if inspect.isclass(value) and issubclass(value, Frozen)]
-    elsewhere = (router.__name__, routing.__name__, issues.__name__)  # see tests/router and tests/issues
-    of_others = [kind for kind in found if kind.__module__ in elsewhere]
+    of_others = [kind for kind in found if kind.__module__ in (router.__name__, routing.__name__)]  # see tests/router
+    of_others += [issues.Corpus, issues.Mining, issues.Split]  # see tests/issues
     of_a_service = (c.ServiceConfig, c.ServedModel, c.JournalSettings, c.Scheduling, c.Prices, c.TokenPrices)
     never_in_a_recipe = (Frozen, c.SamplingParams, c.Reading, c.PolicyLoss, c.EnvironmentServerConfig, *of_a_service)
     return [kind for kind in found if kind not in never_in_a_recipe and kind not in of_others]

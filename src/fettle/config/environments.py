@@ -7,6 +7,7 @@ from pydantic import Field, JsonValue, model_validator
 from fettle.config.adapters import Gymnasium, OpenEnv, Plugin, Verifiers
 from fettle.config.coding import Code
 from fettle.config.games import Debate, Dialogue
+from fettle.config.issues import Issues
 from fettle.config.judge import JudgedReward, check_judge
 from fettle.config.mathematics import Mathematics
 from fettle.config.remote import Remote
@@ -98,6 +99,7 @@ EnvironmentConfig = Annotated[
     | JSONL
     | Mathematics
     | Code
+    | Issues
     | Tools
     | Debate
     | Dialogue

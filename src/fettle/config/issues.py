@@ -2,12 +2,25 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from fettle.config.base import Frozen
+from fettle.config.rewards import Rewarded
 from fettle.config.sandbox import SandboxSettings
 
 Count = Annotated[int, Field(ge=1)]
+Weight = Annotated[float, Field(ge=0, le=1)]
+
+SUM_SLACK = 1e-9
+MOST_OF_A_PART = 0.6
+"""Of what tests are worth, what some of them are worth at most."""
+
+CHANGES_IN_EDITS = """Answer with what is to change, as often as is needed, and nothing else:
+<edit path="the/file.py">
+the lines that go
+=======
+the lines that come
+</edit>"""
 
 
 class Mining(Frozen):
@@ -63,3 +76,58 @@ class Split(Frozen):
     """Share of words in a row from which on two statements are the same problem."""
     seed: Annotated[int, Field(ge=0)] = 0
     """What is held out by chance is chosen by."""
+
+
+class IssueCredit(Frozen):
+    """What a proposed change earns; the weights sum to 1, and a change that passes outranks all that do not."""
+
+    applied: Weight = 0.05
+    """For edits that can be made."""
+    tests: Weight = 0.75
+    """For tests: all that failed pass, and none that passed fails."""
+    share: bool = False
+    """Whether some of the tests that failed are worth something: their share, up to 0.6 of ``tests``."""
+    similarity: Weight = 0.1
+    """For changed lines that are like the solution's."""
+    location: Weight = 0.05
+    """For the files and functions that the solution changes."""
+    quality: Weight = 0.05
+    """For bringing no violation of ruff's rules, in a change no longer than it need be."""
+
+    @model_validator(mode="after")
+    def _they_sum(self) -> "IssueCredit":
+        total = self.applied + self.tests + self.similarity + self.location + self.quality
+        if abs(total - 1) > SUM_SLACK:
+            raise ValueError(f"the weights sum to {total:g}: make it 1")
+        beside = total - self.tests
+        if self.tests * (1 - MOST_OF_A_PART * self.share) <= beside - self.applied:
+            raise ValueError(f"tests is {self.tests:g}, with which a change that fails could earn more: raise it")
+        return self
+
+
+class Issues(Rewarded):
+    """Problems from a history: a change is proposed, and the problem's hidden tests decide."""
+
+    type: Literal["issues"] = "issues"
+    path: str
+    """Problems, as ``fettle issues validate`` writes them."""
+    heldout_path: str | None = None
+    """Problems to hold out, as ``fettle issues split`` writes them; null for some of ``path``."""
+    repository: str
+    """The repository that they were mined from."""
+    credit: IssueCredit = IssueCredit()
+    """What a change earns."""
+    validation: Validation = Validation()
+    """How tests are run."""
+    characters: Count = 20_000
+    """Of the files that a question shows, which are those that the solution changes; a problem of more is refused."""
+    system: str | None = CHANGES_IN_EDITS
+    """System message before each question; null for none."""
+    seed: int = 0
+    """Seed of the order of the problems, and of which are held out."""
+    heldout: Count = 200
+    """Problems kept for evaluation; what is like one of them is not trained on."""
+    likeness: Annotated[float, Field(gt=0, le=1)] = 0.8
+    """As of ``fettle issues split``."""
+    weight: Annotated[float, Field(gt=0)] = 1.0
+    """Share of the training tasks, relative to other environments."""

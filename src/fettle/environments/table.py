@@ -13,6 +13,7 @@ from fettle.config import (
     Dialogue,
     EnvironmentConfig,
     Gymnasium,
+    Issues,
     Mathematics,
     OpenEnv,
     Plugin,
@@ -32,6 +33,7 @@ ENVIRONMENTS: Mapping[type[EnvironmentConfig], str] = MappingProxyType(
         Debate: "fettle.environments.debate:suite",
         Dialogue: "fettle.environments.dialogue:suite",
         Code: "fettle.environments.coding:suite",
+        Issues: "fettle.environments.issues:suite",
         JSONL: "fettle.environments.jsonl:suite",
         Mathematics: "fettle.environments.mathematics:suite",
         ReasoningGym: "fettle.environments.reasoning_gym:suite",
@@ -46,7 +48,14 @@ ENVIRONMENTS: Mapping[type[EnvironmentConfig], str] = MappingProxyType(
 """For each class of settings, the function that makes its suite."""
 
 EXTRAS: Mapping[type[EnvironmentConfig], str] = MappingProxyType(
-    {ReasoningGym: "gym", Remote: "remote", Gymnasium: "adapters", OpenEnv: "adapters", Verifiers: "adapters"}
+    {
+        Issues: "issues",
+        ReasoningGym: "gym",
+        Remote: "remote",
+        Gymnasium: "adapters",
+        OpenEnv: "adapters",
+        Verifiers: "adapters",
+    }
 )
 """The extra of this package that brings what an environment needs."""
 

@@ -200,6 +200,19 @@ CONSUMERS: Mapping[type[Frozen], Mapping[str, str]] = {
         "rewards": "environments.table",
         "weight": DRAWING,
     },
+    c.Issues: {
+        **dict.fromkeys(
+            ("path", "heldout_path", "repository", "credit", "validation", "characters", "system"),
+            "environments.issues",
+        ),
+        **dict.fromkeys(("seed", "heldout", "likeness"), "environments.issues"),
+        "rewards": "environments.table",
+        "weight": DRAWING,
+    },
+    c.IssueCredit: dict.fromkeys(
+        ("applied", "tests", "share", "similarity", "location", "quality"), "environments.issues"
+    ),
+    c.Validation: dict.fromkeys(("seconds", "plugins"), "issues.testing") | {"sandbox": "environments.issues"},
     c.MadeProblems: dict.fromkeys(("min_steps", "max_steps", "largest", "tests"), "environments.code_made"),
     c.ListedProblems: dict.fromkeys(("path", "format", "shown", "inexact"), "environments.code_files"),
     c.Tools: {

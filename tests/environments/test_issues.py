@@ -1,0 +1,170 @@
+"""Proposals for problems of a history: hidden tests decide, and nothing else can earn what they do."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from fettle.config import IssueCredit, Issues
+from fettle.environments import suite
+from fettle.errors import ConfigError, DataError
+from fettle.issues.instances import Instance, written
+from fettle.issues.patches import files_of
+from fettle.issues.trees import tree_of
+from fettle.types import Message
+from tests.issues.made import edit, settings, solution
+
+PATIENCE_S = 120.0
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> tuple[Issues, dict[str, Instance]]:
+    return settings(tmp_path_factory.mktemp("issues") / "corpus", training=6, heldout=4)
+
+
+async def paid(config: Issues, reply: str, at: int = 0):
+    """What a reply to the first training task comes to."""
+    world = suite(config)
+    environment = world.environment()
+    await environment.reset(world.training_task(at))
+    async with asyncio.timeout(PATIENCE_S):
+        return await environment.step(Message("assistant", reply))
+
+
+def asked(made) -> tuple[Instance, str, str, str]:
+    """The problem of the first training task; its file, the lines that are wrong, and the file's text."""
+    config, instances = made
+    instance = instances[suite(config).training_task(0).data["instance"]]
+    (file,) = files_of(instance.patch)
+    text = tree_of(Path(config.repository), instance.base_commit).text(file.path) or ""
+    return instance, file.path, "\n".join(file.removed), text
+
+
+async def test_the_solution_earns_everything(made):
+    config, _ = made
+    instance, path, _, text = asked(made)
+    task = suite(config).training_task(0)
+    assert instance.problem_statement in task.prompt[-1].content
+    assert f'<file path="{path}">\n{text}</file>' in task.prompt[-1].content
+    step = await paid(config, f"This should do:\n{solution(instance)}")
+    assert step.reward == pytest.approx(1.0)
+    assert sum(step.components.values()) == step.reward
+    assert step.measured == {"issue/applied": 1.0, "issue/resolved": 1.0}
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "",
+        "I have mended it, and all tests are passing.",
+        "tests are passing " * 50,
+        '<edit path="{path}">\n{old}\n</edit>',
+        '<edit path="{path}">\nno such line\n=======\nx\n</edit>',
+        '<edit path="{path}">\n{old}\n=======\n{old}\n</edit>',
+        '<edit path="tests/test_none.py">\n{old}\n=======\nx\n</edit>',
+        '<edit path="../out.py">\n{old}\n=======\nx\n</edit>',
+        '<edit path="{path}">\n{old}\n=======\nimport os; os._exit(0)\n</edit>',
+        '<edit path="{path}">\n{old}\n=======\nimport pytest\n</edit>',
+        '<edit path="{path}">\n{old}\n=======\nx\n</edit><edit path="{path}">',
+    ],
+)
+async def test_what_proposes_nothing_that_can_be_tested_earns_nothing(made, reply):
+    _, path, old, _ = asked(made)
+    step = await paid(made[0], reply.replace("{path}", path).replace("{old}", old))
+    assert (step.reward, step.measured["issue/resolved"]) == (0.0, 0.0)
+    assert set(step.components.values()) == {0.0}
+
+
+async def test_a_change_that_fails_never_earns_what_one_that_passes_does(made):
+    config, _ = made
+    instance, path, old, text = asked(made)
+    indent = old[: len(old) - len(old.lstrip())]
+    no_op = edit(path, old, f"{indent}# mended\n{old}")
+    step = await paid(config, no_op)
+    assert step.components["similarity"] == 0.0
+    assert step.components["tests"] == 0.0
+    broken = await paid(config, edit(path, old, "this is no program ("))
+    assert broken.components["similarity"] == 0.0
+    assert broken.components["quality"] < 0.05
+    least = config.credit.applied + config.credit.tests
+    worst = await paid(config, edit(path, text.rstrip("\n"), "\n".join(files_of(instance.patch)[0].added)))
+    assert max(step.reward, broken.reward, worst.reward) < least
+
+
+async def test_a_file_need_not_be_named_where_one_alone_holds_the_lines(made):
+    instance, _, _, _ = asked(made)
+    name = instance.instance_id.rpartition("-")[2]
+    unnamed = solution(instance).replace(f' path="{files_of(instance.patch)[0].path}"', "")
+    step = await paid(made[0], unnamed)
+    assert step.measured["issue/resolved"] in (0.0, 1.0), name  # other files may hold the same lines
+
+
+@pytest.mark.parametrize("part", ["applied", "tests", "similarity", "location", "quality"])
+async def test_every_weight_has_an_effect(made, part):
+    config, _ = made
+    instance, _, _, _ = asked(made)
+    other = "tests" if part != "tests" else "applied"
+    changed = {part: getattr(config.credit, part) + 0.02, other: getattr(config.credit, other) - 0.02}
+    credit = IssueCredit.model_validate({**config.credit.model_dump(), **changed})
+    step = await paid(config.model_copy(update={"credit": credit}), solution(instance))
+    assert step.components[part] == pytest.approx(getattr(config.credit, part) + 0.02)
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"tests": 0.5}, "the weights sum to 0.75: make it 1"),
+        ({"tests": 0.1, "similarity": 0.75}, "a change that fails could earn more"),
+        ({"tests": 0.3, "similarity": 0.25, "quality": 0.35, "share": True}, "a change that fails could earn more"),
+    ],
+)
+def test_weights_by_which_a_failure_outranks_a_success_are_refused(given, says):
+    with pytest.raises(ValueError, match=says):
+        IssueCredit(**given)
+
+
+def test_problems_that_were_not_validated_or_leak_are_refused(made, tmp_path):
+    config, instances = made
+    bare = next(iter(instances.values())).model_copy(update={"FAIL_TO_PASS": ()})
+    (tmp_path / "bare.jsonl").write_text(bare.model_dump_json())
+    with pytest.raises(DataError, match="has no FAIL_TO_PASS: run fettle issues validate first"):
+        suite(config.model_copy(update={"path": str(tmp_path / "bare.jsonl")}))
+    with pytest.raises(DataError, match="held-out problems are told of by others"):
+        suite(config.model_copy(update={"heldout_path": config.path}))
+    with pytest.raises(DataError, match="heldout is 10, but of the problems only 10 are not alike"):
+        suite(config.model_copy(update={"heldout": 10}))
+    with pytest.raises(DataError, match="characters of files, and characters is 10"):
+        suite(config.model_copy(update={"characters": 10}))
+    with pytest.raises((DataError, ConfigError), match="is no git repository"):
+        suite(config.model_copy(update={"repository": str(tmp_path)}))
+
+
+def test_training_tasks_come_round_in_another_order(made):
+    world = suite(made[0])
+    rounds = [[world.training_task(6 * r + at).data["instance"] for at in range(6)] for r in range(4)]
+    assert all(sorted(each) == sorted(rounds[0]) for each in rounds)
+    assert len({tuple(each) for each in rounds}) > 1
+    assert not set(rounds[0]) & {task.data["instance"] for task in world.heldout_tasks()}
+
+
+def test_of_what_is_like_a_problem_that_is_held_out_nothing_is_trained_on(made, tmp_path):
+    config, instances = made
+    twins = [one.model_copy(update={"instance_id": f"{id}-twin"}) for id, one in instances.items()]
+    path = tmp_path / "twins.jsonl"
+    path.write_text(written([*instances.values(), *twins]))
+    world = suite(config.model_copy(update={"path": str(path)}))
+    trained = {world.training_task(at).data["instance"].removesuffix("-twin") for at in range(40)}
+    held = {task.data["instance"].removesuffix("-twin") for task in world.heldout_tasks()}
+    assert (len(trained), len(held)) == (6, 4)
+    assert not trained & held
+
+
+def test_problems_to_hold_out_may_stand_in_a_file_of_their_own(made, tmp_path):
+    config, instances = made
+    paths = {"path": tmp_path / "train.jsonl", "heldout_path": tmp_path / "heldout.jsonl"}
+    ids = list(instances)
+    for path, part in zip(paths.values(), (ids[:7], ids[7:]), strict=True):
+        path.write_text(written(instances[id] for id in part))
+    given = {name: str(path) for name, path in paths.items()}
+    world = suite(config.model_copy(update={**given, "heldout": 3}))
+    assert sorted(task.data["instance"] for task in world.heldout_tasks()) == sorted(ids[7:])
