@@ -128,6 +128,35 @@ def split(
         print(f"{len(part):6} problems: {to}")
 
 
+@issues.command("demonstrate")
+def demonstrate(
+    path: Annotated[Path, typer.Argument(help="Problems, as mine or validate writes them.")],
+    repository: Annotated[Path, typer.Option("--repository", help="The repository that they were mined from.")],
+    out: Out = Path("demonstrations.jsonl"),
+) -> None:
+    """Write conversations in which each problem is asked and solved, for supervised fine-tuning."""
+    import json
+
+    from fettle.config.issues import CHANGES_IN_EDITS
+    from fettle.errors import DataError
+    from fettle.issues.instances import read_instances
+    from fettle.issues.questions import question, solution
+    from fettle.issues.trees import tree_of
+    from fettle.tracking import write_atomically
+
+    rows = []
+    for one in read_instances(path):
+        base = tree_of(repository, one.base_commit)
+        try:
+            told = {"system": CHANGES_IN_EDITS, "user": question(one, base), "assistant": solution(one, base)}
+        except DataError as error:
+            print(f"left out: {error.message}")
+            continue
+        rows.append({"messages": [{"role": role, "content": text} for role, text in told.items()]})
+    write_atomically(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    print(f"{len(rows):6} conversations: {out}")
+
+
 @issues.command("checkout")
 def checkout(
     path: Annotated[Path, typer.Argument(help="Problems, as mine writes them.")],

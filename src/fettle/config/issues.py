@@ -120,7 +120,7 @@ class Issues(Rewarded):
     validation: Validation = Validation()
     """How tests are run."""
     characters: Count = 20_000
-    """Of the files that a question shows, which are those that the solution changes; a problem of more is refused."""
+    """Of a question, which shows the files that the solution changes; a problem of more is refused."""
     system: str | None = CHANGES_IN_EDITS
     """System message before each question; null for none."""
     seed: int = 0

@@ -17,6 +17,7 @@ from fettle.issues import scores
 from fettle.issues.edits import edited, edits_of
 from fettle.issues.instances import Instance, read_instances
 from fettle.issues.patches import files_of
+from fettle.issues.questions import question
 from fettle.issues.splits import check_apart, clusters
 from fettle.issues.testing import files_with_tests, verdicts
 from fettle.issues.trees import Tree, tree_of
@@ -65,17 +66,13 @@ class IssuesSuite:
         return tree_of(Path(self._config.repository), instance.base_commit)
 
     def _task(self, instance: Instance) -> Task:
-        base = self._base(instance)
-        shown = [file.path for file in files_of(instance.patch) if not file.is_new]
-        texts = {path: base.text(path) or "" for path in shown}
-        if (characters := sum(map(len, texts.values()))) > self._config.characters:
+        asked = question(instance, self._base(instance))
+        if len(asked) > self._config.characters:
             raise DataError(
-                f"{instance.instance_id} would show {characters} characters of files, and characters is "
+                f"{instance.instance_id} would ask {len(asked)} characters, and characters is "
                 f"{self._config.characters}: leave the problem out, or raise it"
             )
-        files = "\n".join(f'<file path="{path}">\n{text}</file>' for path, text in texts.items())
-        question = f"{instance.problem_statement}\n\n{files}"
-        return Task(prompt(self._config.system, question), {"instance": instance.instance_id}, self.name)
+        return Task(prompt(self._config.system, asked), {"instance": instance.instance_id}, self.name)
 
     async def _paid(self, action: Message, task: Task) -> StepResult:
         instance = self._instances[task.data["instance"]]

@@ -79,7 +79,7 @@ def _replaced(path: str, text: str, edit: Edit) -> str:
 
 def _places(text: str, old: str) -> list[tuple[int, int]]:
     """Where lines stand, from a line to before another: exactly, or else but for white space at their sides."""
-    lines, wanted = text.splitlines(), old.rstrip("\n").split("\n")
+    lines, wanted = text.splitlines(), old.removesuffix("\n").split("\n")
     starts = range(len(lines) - len(wanted) + 1)
     exact = [at for at in starts if lines[at : at + len(wanted)] == wanted]
     bare = [line.strip() for line in wanted]

@@ -1,0 +1,73 @@
+"""What a problem asks, and the reply that solves it."""
+
+from fettle.errors import DataError
+from fettle.issues.edits import Edit, edited
+from fettle.issues.instances import Instance
+from fettle.issues.patches import HUNK, FilePatch, files_of
+from fettle.issues.trees import Tree
+
+
+def question(instance: Instance, base: Tree) -> str:
+    """The statement, with the files that the solution changes, as they were."""
+    shown = [file.path for file in files_of(instance.patch) if not file.is_new]
+    files = "\n".join(f'<file path="{path}">\n{base.text(path) or ""}</file>' for path in shown)
+    return f"{instance.problem_statement}\n\n{files}"
+
+
+def solution(instance: Instance, base: Tree) -> str:
+    """The reply that makes the solution of a file: as few lines as tell where they are.
+
+    Raises:
+        DataError: it cannot be said in edits, as a new file cannot.
+    """
+    edits: list[Edit] = []
+    tree = base
+    for file in files_of(instance.patch):
+        if file.is_new or file.is_gone:
+            raise DataError(f"{instance.instance_id} makes or deletes {file.path}, which no edit can")
+        for hunk in _hunks(file):
+            edit = next((each for each in _edits(file.path, hunk) if _is_possible(tree, each)), None)
+            if edit is None:
+                raise DataError(f"{instance.instance_id} changes lines of {file.path} that stand there more than once")
+            edits.append(edit)
+            tree = edited(tree, [edit])
+    if tree.files != base.applied(instance.patch).files:
+        raise DataError(f"{instance.instance_id} changes what edits of lines cannot")
+    return "\n".join(f'<edit path="{one.path}">\n{one.old}=======\n{one.new}</edit>' for one in edits)
+
+
+def _hunks(file: FilePatch) -> list[list[str]]:
+    """The lines of each part of a file's patch, with their signs."""
+    found: list[list[str]] = []
+    left = [0, 0]
+    for line in file.text.split("\n"):
+        if left[0] <= 0 and left[1] <= 0:
+            hunk = HUNK.match(line)
+            if hunk is not None:
+                left = [int(hunk[2] or 1), int(hunk[4] or 1)]
+                found.append([])
+            continue
+        sign = line[:1] or " "
+        if sign in "-+ ":
+            found[-1].append(sign + line[1:])
+            left = [left[0] - (sign != "+"), left[1] - (sign != "-")]
+    return found
+
+
+def _edits(path: str, hunk: list[str]) -> list[Edit]:
+    """Ways to say a part: its changed lines alone, then with one line more on each side, up to all there are."""
+    changed = [at for at, line in enumerate(hunk) if line[0] != " "]
+    ways = []
+    for more in range(len(hunk)):
+        part = hunk[max(0, changed[0] - more) : changed[-1] + 1 + more]
+        old, new = ("".join(f"{line[1:]}\n" for line in part if line[0] in signs) for signs in ("- ", "+ "))
+        ways.append(Edit(path, old, new))
+    return [way for way in ways if way.old.strip()]
+
+
+def _is_possible(tree: Tree, edit: Edit) -> bool:
+    try:
+        edited(tree, [edit])
+    except DataError:
+        return False
+    return True

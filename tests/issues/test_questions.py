@@ -1,0 +1,53 @@
+"""What is asked, and replies that solve it: said in edits, they make what the patch makes."""
+
+import pytest
+
+from fettle.errors import DataError
+from fettle.issues.edits import edited, edits_of
+from fettle.issues.git import Repository
+from fettle.issues.instances import Instance
+from fettle.issues.questions import question, solution
+from fettle.issues.trees import tree_of
+from tests.issues.conftest import History
+
+TWICE = "def a(x):\n    return x\n\n\ndef b(x):\n    return x\n"
+
+
+def problem(history: History, before: dict[str, str], after: dict[str, str | None]) -> Instance:
+    """One change, as a problem."""
+    base = history.commit("before", dict(before))
+    sha = history.commit("after", dict(after))
+    patch = Repository(history.path).diff(base, sha)
+    return Instance(instance_id="o__n-1", repo="o/n", base_commit=base, patch=patch, problem_statement="It is wrong.")
+
+
+@pytest.mark.parametrize(
+    ("after", "least"),
+    [
+        (TWICE.replace("    return x\n\n", "    return x + 1\n\n"), "def a(x):"),  # the line alone stands there twice
+        (TWICE.replace("def b(x):", "def b(y):"), "def b(x):"),
+        ("import os\n" + TWICE, "def a(x):"),
+        (TWICE + "\n\ndef c():\n    pass\n", "def b(x):"),
+        (TWICE.replace("def b(x):\n    return x\n", ""), "def b(x):"),
+    ],
+)
+def test_a_solution_in_edits_makes_what_the_patch_makes(history, after, least):
+    instance = problem(history, {"m.py": TWICE}, {"m.py": after})
+    base = tree_of(history.path, instance.base_commit)
+    reply = solution(instance, base)
+    assert least in reply
+    assert edited(base, edits_of(reply)).text("m.py") == after
+    assert question(instance, base) == f'It is wrong.\n\n<file path="m.py">\n{TWICE}</file>'
+
+
+def test_only_as_many_lines_as_tell_the_place(history):
+    instance = problem(history, {"m.py": TWICE}, {"m.py": TWICE.replace("def b(x):", "def b(y):")})
+    reply = solution(instance, tree_of(history.path, instance.base_commit))
+    assert reply == '<edit path="m.py">\ndef b(x):\n=======\ndef b(y):\n</edit>'
+
+
+@pytest.mark.parametrize("after", [{"new.py": "x = 1\n"}, {"m.py": None}])
+def test_what_edits_cannot_say_is_refused(history, after):
+    instance = problem(history, {"m.py": TWICE}, after)
+    with pytest.raises(DataError, match="which no edit can"):
+        solution(instance, tree_of(history.path, instance.base_commit))
