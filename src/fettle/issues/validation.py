@@ -1,5 +1,7 @@
 """Which problems can be told from their solutions by their tests."""
 
+import asyncio
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -41,18 +43,21 @@ async def validated(
         SandboxError: the sandbox could not do its work.
     """
     found = Validated()
-    for instance in instances:
-        try:
-            kept, why = await _validated(instance, repository, box, settings)
-        except DataError as error:
-            kept, why = None, ("not applicable", error.message)
-        if kept is not None:
-            found.instances.append(kept)
-            told(kept, "")
-        else:
+    at_once = asyncio.Semaphore(settings.sandbox.workers or os.cpu_count() or 1)
+
+    async def checked(instance: Instance) -> Instance | None:
+        async with at_once:
+            try:
+                kept, why = await _validated(instance, repository, box, settings)
+            except DataError as error:
+                kept, why = None, ("not applicable", error.message)
+        if kept is None:
             found.dropped[why[0]] += 1
             found.reasons[instance.instance_id] = why[1]
-            told(instance, why[1])
+        told(kept or instance, why[1])
+        return kept
+
+    found.instances.extend(one for one in await asyncio.gather(*map(checked, instances)) if one is not None)
     return found
 
 
