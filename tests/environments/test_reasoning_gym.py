@@ -282,3 +282,14 @@ def test_tasks_are_the_same_in_every_process():
     made = suite(ReasoningGym(heldout=3))
     here = " ".join([*(task.id for task in made.heldout_tasks()), made.training_task(7).id])
     assert {run.decode().strip() for run in runs} == {here}
+
+
+@pytest.mark.parametrize("name", ["chain_sum", "gcd", "number_sorting", "letter_counting"])
+async def test_every_scorer_may_work_in_the_sandbox(name):
+    config = ReasoningGym(task=name, scoring="sandbox", sandbox=PATIENT, heldout=2)
+    here, inside = suite(config.model_copy(update={"scoring": "needed"})), suite(config)
+    for one in inside.heldout_tasks():
+        right = str(one.data["answer"])
+        assert await paid(inside, one, right) == 1.0
+        for answer in ("", "no idea", "nan", right + right, "9" * 3000):
+            assert await paid(inside, one, answer) == await paid(here, one, answer)

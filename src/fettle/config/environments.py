@@ -30,8 +30,11 @@ class ReasoningGym(Rewarded):
     """System message before each question; null for none."""
     partial_credit: bool = False
     """Pay the scorer's partial credit; otherwise only a full score earns 1."""
+    scoring: Literal["needed", "sandbox"] = "needed"
+    """``needed``: scorers that run answers as Python code, or that an answer can keep busy, work in the sandbox, and
+    those that only compare work here. ``sandbox``: all of them, at about a hundredth of a second an answer."""
     sandbox: SandboxSettings = SandboxSettings(seconds=1.0, memory_mib=1024)
-    """Where those scorers work that run answers as Python code; ``seconds`` are those of one answer."""
+    """Where scorers work that do not work here; ``seconds`` are those of one answer."""
     seed: int = 0
     """Seed of the tasks."""
     heldout: Annotated[int, Field(ge=1)] = 200

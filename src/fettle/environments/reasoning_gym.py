@@ -65,6 +65,9 @@ BUSY: Mapping[str, re.Pattern[str]] = MappingProxyType(
 
 INSIDE: Mapping[str, re.Pattern[str]] = MappingProxyType({**EXECUTED, **BUSY})
 
+ANYTHING = re.compile(r".*", re.DOTALL)
+"""The form of an answer to a dataset whose scorer only compares."""
+
 SCORE = "fettle.environments.gym_scorers:score"
 """What scores those, in the sandbox."""
 
@@ -101,7 +104,7 @@ def suite(config: ReasoningGym) -> Suite:
         # Some datasets draw with numpy, whose seeds have at most 32 bits.
         return _task(config, seed=rng.getrandbits(31))
 
-    inside = config.task in INSIDE
+    inside = config.task in INSIDE or config.scoring == "sandbox"
     reward = in_tags(scored_inside(config) if inside else scored(scoring, partial_credit=config.partial_credit))
     return GeneratedSuite(config.task, draw, reward, component=config.task, seed=config.seed, heldout=config.heldout)
 
@@ -120,7 +123,7 @@ def scored(dataset: Any, *, partial_credit: bool) -> RewardFunction:
     """
 
     def score(answer: str, task: Task) -> float:
-        if NO_NUMBER.search(answer) and not NO_NUMBER.search(str(task.data["answer"])):
+        if _is_no_number(answer, task):
             return 0.0
         try:
             paid = dataset.score_answer(answer, dict(task.data))
@@ -144,14 +147,14 @@ def scored_inside(config: ReasoningGym) -> RewardFunction:
         ConfigError: nothing here isolates code as the settings ask.
     """
     isolation(config.sandbox)
-    place, form = sandbox(config.sandbox), INSIDE[config.task]
+    place, form = sandbox(config.sandbox), INSIDE.get(config.task, ANYTHING)
 
     async def paid(answer: str, task: Task) -> float:
         found = await place.trusted(SCORE, config.task, config.settings, answer, dict(task.data))
         return float(found)  # type: ignore[arg-type]
 
     async def score(answer: str, task: Task) -> float:
-        if len(answer) > LONGEST or not form.fullmatch(answer):
+        if len(answer) > LONGEST or not form.fullmatch(answer) or _is_no_number(answer, task):
             return 0.0
         try:
             return _credited(await paid(answer, task), partial_credit=config.partial_credit)
@@ -167,6 +170,11 @@ def scored_inside(config: ReasoningGym) -> RewardFunction:
             return 0.0
 
     return score
+
+
+def _is_no_number(answer: str, task: Task) -> bool:
+    """Whether an answer has a number that is none, and the task's own has not."""
+    return bool(NO_NUMBER.search(answer)) and not NO_NUMBER.search(str(task.data["answer"]))
 
 
 def _credited(paid: float, *, partial_credit: bool) -> float:

@@ -113,7 +113,8 @@ CONSUMERS: Mapping[type[Frozen], Mapping[str, str]] = {
     c.KL: dict.fromkeys(("coefficient", "estimator", "place"), "training.credit"),
     c.ReasoningGym: {
         **dict.fromkeys(
-            ("task", "settings", "system", "partial_credit", "sandbox", "seed", "heldout"), "environments.reasoning_gym"
+            ("task", "settings", "system", "partial_credit", "scoring", "sandbox", "seed", "heldout"),
+            "environments.reasoning_gym",
         ),
         "rewards": "environments.table",
         "weight": DRAWING,
