@@ -70,7 +70,7 @@ def clone(root, tmp_path):
 FOR_A_RUN = ["--upgrade pip", "--no-index --no-deps torch==2.13.0", "-e .[server]", "-e .[gym]"]
 OPENENV = (
     "--upgrade --no-deps --target {clone}/.venv/openenv openenv-core==0.3.0 fastmcp-slim==4.1.2 py-key-value-aio==0.4.4"
-    " authlib==1.9.9 joserfc==1.8.0 cachetools==8.0.1 exceptiongroup==1.3.1"
+    " authlib==1.9.9 joserfc==1.8.0 cachetools==7.3.2 exceptiongroup==1.3.1"
 )
 TOOLS = [
     "-e .[server,s3,otel,math,remote,adapters,tools,view,issues] --group dev",
