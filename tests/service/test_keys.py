@@ -155,7 +155,7 @@ async def test_the_first_use_is_noted_and_the_last_one_kept(keyring, audit, stor
 
 
 async def test_unknown_keys_cannot_be_revoked(keyring):
-    with pytest.raises(NotFoundError, match="no key nosuch"):
+    with pytest.raises(NotFoundError, match="no key of the id nosuch"):
         await keyring.revoke("nosuch")
 
 
