@@ -3,6 +3,7 @@
 import json
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -208,3 +209,24 @@ def test_a_finished_run_is_left_as_it_is(run):
     assert done.code == 0
     assert done.out.startswith(f"the run in {run.folder} is finished, and nothing is left to do\n")
     assert {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()} == before
+
+
+ASLEEP = """
+import asyncio, signal, threading
+from fettle.cli.build import _interruptible
+
+async def main():
+    stop = asyncio.Event()
+    with _interruptible(stop):
+        # Delivered to another thread, a signal does not interrupt the sleep of the one that heeds it.
+        told = lambda: signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+        threading.Timer(0.5, told).start()
+        await stop.wait()
+
+asyncio.run(main())
+"""
+
+
+def test_a_loop_that_sleeps_is_woken_by_it():
+    done = subprocess.run([sys.executable, "-c", ASLEEP], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, f"\n{STOPPING}")

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import socket
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -160,10 +161,30 @@ def _interruptible(stop: asyncio.Event) -> Iterator[None]:
     # Not the event loop's own handler, which would wait for a reward or an environment that keeps the loop busy.
     before = {each: signal.signal(each, asked) for each in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        with _woken(asyncio.get_running_loop()):
+            yield
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)
+
+
+@contextmanager
+def _woken(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+    """Signals wake the loop: one that comes as it goes to sleep would else be heeded only when something else does."""
+    if sys.platform == "win32":  # whose loop does so by itself
+        yield
+        return
+    hearing, telling = socket.socketpair()
+    with hearing, telling:
+        for end in (hearing, telling):
+            end.setblocking(False)
+        loop.add_reader(hearing, hearing.recv, 4096)
+        before = signal.set_wakeup_fd(telling.fileno(), warn_on_full_buffer=False)
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(before)
+            loop.remove_reader(hearing)
 
 
 def _heldout(config: RunConfig) -> frozenset[Prompt]:
