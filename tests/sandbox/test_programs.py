@@ -1,8 +1,12 @@
 """Programs run as anywhere, within their limits, and leave nothing behind."""
 
 import asyncio
+import subprocess
+import sys
+import tempfile
 import threading
 import time
+import venv
 from pathlib import Path
 
 import psutil
@@ -235,3 +239,22 @@ async def test_a_program_finds_the_packages_that_are_named_imported(box):
 async def test_a_package_that_is_not_installed_is_named(box):
     with pytest.raises(ConfigError, match="nonesuch cannot be imported for a program in the sandbox"):
         await box.run("print(1)", packages=("nonesuch",))
+
+
+BELOW_TMP = """
+import asyncio
+from fettle.sandbox import sandbox
+done = asyncio.run(sandbox().run("import planted_late; print(planted_late.WORD)", packages=("planted",)))
+print(done.stdout.decode(), done.stderr.decode(), end="")
+"""
+
+
+def test_packages_that_are_installed_below_tmp_are_seen():
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        venv.create(name, with_pip=False)
+        [packages] = Path(name).glob("lib/python*/site-packages")
+        (packages / "beside.pth").write_text("\n".join(path for path in sys.path if path))
+        (packages / "planted.py").write_text("")
+        (packages / "planted_late.py").write_text("WORD = 'seen'\n")
+        done = subprocess.run([f"{name}/bin/python", "-c", BELOW_TMP], capture_output=True, text=True, check=False)
+    assert (done.stdout.strip(), done.stderr) == ("seen", "")

@@ -3,7 +3,6 @@
 import asyncio
 import atexit
 import os
-import sysconfig
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -95,8 +94,6 @@ class Sandbox:
             SandboxError: it could not be run; nothing is said of the program.
             ConfigError: code cannot be isolated here as the settings ask; or a package cannot be imported.
         """
-        if packages:
-            self._check_packages_are_seen()
         spec = programs.specification(source, files or {}, argv)
         limit, output = self._limits(seconds)
         return await self._done(
@@ -172,15 +169,6 @@ class Sandbox:
     ) -> Callable[[_Lane], JsonValue]:
         limit, output = self._limits(seconds)
         return lambda lane: functions.trusted(lane.worker(packages=True), function, arguments, limit, output, packages)
-
-    def _check_packages_are_seen(self) -> None:
-        """Refuse packages that lie where each program has a folder of its own."""
-        folder = sysconfig.get_path("purelib")
-        if self.settings.isolation in ("strongest", "namespaces") and folder.startswith("/tmp/"):
-            raise ConfigError(
-                f"packages are installed in {folder}, and programs in the sandbox have a /tmp of their own: "
-                "install Fettle into an environment that lies elsewhere"
-            )
 
     def _limits(self, seconds: float | None) -> tuple[float, int]:
         return (self.settings.seconds if seconds is None else seconds), self.settings.output_kib << 10

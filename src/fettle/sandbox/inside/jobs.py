@@ -15,7 +15,7 @@ from pathlib import Path
 from fettle.sandbox.inside import kernel, landlock, program
 from fettle.sandbox.inside.cgroups import Group
 from fettle.sandbox.inside.limits import Settings, restrict_process
-from fettle.sandbox.inside.root import INSIDE
+from fettle.sandbox.inside.root import INSIDE, bind
 
 CONTROL, STATUS = 3, 4
 """Descriptors of a job, after standard input, output and error: what it is told, and where its end is told."""
@@ -39,6 +39,8 @@ class Walls:
     readable: Sequence[str] = ()
     """Where there is no root of its own: what a job may read."""
     group: Group | None = None
+    below_tmp: Sequence[str] = ()
+    """What of a job's root is seen in its own ``/tmp`` as well."""
 
 
 def started(walls: Walls, seconds: float, descriptors: Sequence[int]) -> tuple[int, int, str | None]:
@@ -136,7 +138,11 @@ def _namespaces(walls: Walls, user: tuple[int, int], seconds: float) -> None:
     kernel.die_with_parent(signal.SIGKILL)
     map_user(user)
     disk = f"size={walls.settings.disk},nr_inodes={_INODES},mode=755"
+    kept = [(Path(place), os.open(place, os.O_PATH)) for place in walls.below_tmp]
     kernel.mount("tmpfs", "/tmp", "tmpfs", _FLAGS, disk)
+    for place, descriptor in kept:
+        bind(Path(f"/proc/self/fd/{descriptor}"), place)
+        os.close(descriptor)
     kernel.mount("proc", "/proc", "proc", _FLAGS, "subset=pid")
     for folder in (WORK, SHARED):
         Path(folder).mkdir()

@@ -30,6 +30,11 @@ def readable(packages: bool) -> list[Path]:
     return _outermost([*_library(), *installed, INTERPRETER, *_linked()])
 
 
+def below_tmp(packages: bool) -> list[str]:
+    """Those of them that lie where each job has a folder of its own, and that it is to see in there."""
+    return [str(path) for path in readable(packages) if path.is_relative_to("/tmp")]
+
+
 def hidden(packages: bool) -> list[Path]:
     """Folders within those that jobs see empty: packages, which only scorers may use."""
     beside = {path / name for path in _library() for name in ("site-packages", "dist-packages")}
@@ -91,7 +96,7 @@ def enter(shown: Iterable[Path], emptied: Iterable[Path], devices: Sequence[str]
     for path, target in links.items():
         _within(_NEW, path).symlink_to(target)
     for path, source in sources.items():
-        _bind(_within(_OLD, source), _within(_NEW, path))
+        bind(_within(_OLD, source), _within(_NEW, path))
     for path in emptied:
         kernel.mount("tmpfs", str(_within(_NEW, path)), "tmpfs", _FLAGS, "size=4k,nr_inodes=1,mode=755")
     for path, target in loaders:
@@ -111,7 +116,8 @@ def _within(root: Path, path: Path) -> Path:
     return root / path.relative_to("/")
 
 
-def _bind(source: Path, target: Path) -> None:
+def bind(source: Path, target: Path) -> None:
+    """Show one file or folder in another place."""
     if source.is_dir():
         target.mkdir(parents=True, exist_ok=True)
     else:

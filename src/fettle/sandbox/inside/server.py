@@ -116,7 +116,8 @@ def _first_of_its_namespace(settings: Settings, channel: Channel, group: Group, 
         kernel.drop_capabilities()
         kernel.set_dumpable(True)  # or the files in which a job maps its user are not its own
         program = seccomp.filter_of(kernel.machine(), counted=group.counts_memory)
-        walls = jobs.Walls(settings, program, kernel.landlock_version() > 0, devices, group=group)
+        below = root.below_tmp(settings.packages)
+        walls = jobs.Walls(settings, program, kernel.landlock_version() > 0, devices, group=group, below_tmp=below)
         _serve(channel, walls)
     except Ended:
         pass
