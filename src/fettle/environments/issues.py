@@ -4,11 +4,11 @@ import asyncio
 import re
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from random import Random
 
 from fettle.config import Issues
+from fettle.config.issues import MOST_OF_A_PART
 from fettle.environments.base import Environment, StepResult, Suite
 from fettle.environments.generated import prompt
 from fettle.environments.single_turn import SingleTurn
@@ -26,8 +26,6 @@ from fettle.randomness import key
 from fettle.sandbox import sandbox
 from fettle.types import Message, Task
 
-MOST_OF_A_PART = 0.6
-"""Of what tests are worth, what some of them are worth at most."""
 TELLTALE = re.compile(
     r"\b(os\._exit|sys\.exit|SystemExit|atexit|_?pytest|unittest|sys\.modules|sys\._getframe|inspect\.|os\.kill)\b"
 )
@@ -60,7 +58,7 @@ class IssuesSuite:
 
     def environment(self) -> Environment:
         """A new environment, for one proposal."""
-        return SingleTurn(partial(self._paid))
+        return SingleTurn(self._paid)
 
     def _base(self, instance: Instance) -> Tree:
         return tree_of(Path(self._config.repository), instance.base_commit)

@@ -50,12 +50,12 @@ class FilePatch:
     @cached_property
     def removed(self) -> tuple[str, ...]:
         """The lines that go, without their ``-``."""
-        return tuple(line[1:] for line in self._body if line.startswith("-"))
+        return self._signed("-")
 
     @cached_property
     def added(self) -> tuple[str, ...]:
         """The lines that come, without their ``+``."""
-        return tuple(line[1:] for line in self._body if line.startswith("+"))
+        return self._signed("+")
 
     @property
     def kind(self) -> Kind:
@@ -63,19 +63,26 @@ class FilePatch:
         return kind_of(self.path)
 
     @cached_property
-    def _body(self) -> tuple[str, ...]:
-        """The lines of its hunks."""
-        found: list[str] = []
+    def hunks(self) -> tuple[tuple[str, ...], ...]:
+        """The lines of each of its parts, with their signs: `` ``, ``-`` or ``+``."""
+        found: list[list[str]] = []
         before = after = 0
         for line in self.text.split("\n"):
             if before <= 0 and after <= 0:
                 hunk = HUNK.match(line)
-                before, after = (int(hunk[2] or 1), int(hunk[4] or 1)) if hunk is not None else (0, 0)
-            else:
-                found.append(line)
-                before -= line[:1] in ("-", " ", "")
-                after -= line[:1] in ("+", " ", "")
-        return tuple(found)
+                if hunk is not None:
+                    before, after = int(hunk[2] or 1), int(hunk[4] or 1)
+                    found.append([])
+            elif not line.startswith("\\"):  # which says that a file does not end with a newline
+                signed = line or " "
+                found[-1].append(signed)
+                before -= signed[0] != "+"
+                after -= signed[0] != "-"
+        return tuple(map(tuple, found))
+
+    def _signed(self, sign: str) -> tuple[str, ...]:
+        """Its lines of one sign, without it."""
+        return tuple(line[1:] for hunk in self.hunks for line in hunk if line[0] == sign)
 
 
 def files_of(patch: str) -> list[FilePatch]:

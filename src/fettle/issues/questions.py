@@ -1,9 +1,11 @@
 """What a problem asks, and the reply that solves it."""
 
+from collections.abc import Sequence
+
 from fettle.errors import DataError
 from fettle.issues.edits import Edit, edited
 from fettle.issues.instances import Instance
-from fettle.issues.patches import HUNK, FilePatch, files_of
+from fettle.issues.patches import files_of
 from fettle.issues.trees import Tree
 
 
@@ -25,7 +27,7 @@ def solution(instance: Instance, base: Tree) -> str:
     for file in files_of(instance.patch):
         if file.is_new or file.is_gone:
             raise DataError(f"{instance.instance_id} makes or deletes {file.path}, which no edit can")
-        for hunk in _hunks(file):
+        for hunk in file.hunks:
             edit = next((each for each in _edits(file.path, hunk) if _is_possible(tree, each)), None)
             if edit is None:
                 raise DataError(f"{instance.instance_id} changes lines of {file.path} that stand there more than once")
@@ -36,25 +38,7 @@ def solution(instance: Instance, base: Tree) -> str:
     return "\n".join(f'<edit path="{one.path}">\n{one.old}=======\n{one.new}</edit>' for one in edits)
 
 
-def _hunks(file: FilePatch) -> list[list[str]]:
-    """The lines of each part of a file's patch, with their signs."""
-    found: list[list[str]] = []
-    left = [0, 0]
-    for line in file.text.split("\n"):
-        if left[0] <= 0 and left[1] <= 0:
-            hunk = HUNK.match(line)
-            if hunk is not None:
-                left = [int(hunk[2] or 1), int(hunk[4] or 1)]
-                found.append([])
-            continue
-        sign = line[:1] or " "
-        if sign in "-+ ":
-            found[-1].append(sign + line[1:])
-            left = [left[0] - (sign != "+"), left[1] - (sign != "-")]
-    return found
-
-
-def _edits(path: str, hunk: list[str]) -> list[Edit]:
+def _edits(path: str, hunk: Sequence[str]) -> list[Edit]:
     """Ways to say a part: its changed lines alone, then with one line more on each side, up to all there are."""
     changed = [at for at, line in enumerate(hunk) if line[0] != " "]
     ways = []
