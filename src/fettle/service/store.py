@@ -2,8 +2,10 @@
 
 import asyncio
 import dataclasses
+import sqlite3
+import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -32,6 +34,7 @@ INSERTS: Mapping[str, Callable[[Table], sqlite.Insert | postgresql.Insert]] = Ma
     {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 )
 BUSY_MS = 30_000
+RETRY_S = 0.01
 CONNECT_S = 5
 POOL_S = 10
 MIGRATING = 0x66657474
@@ -90,6 +93,9 @@ class Store:
             await asyncio.to_thread(_make_folder, Path(where).parent)
         store = cls(_engine(address), where)
         try:
+            if address.get_backend_name() == "sqlite":
+                async with store._answering():
+                    await asyncio.to_thread(_write_ahead, where)
             await store._migrate()
         except BaseException:
             await store.close()
@@ -123,7 +129,7 @@ class Store:
     async def _answering(self) -> AsyncIterator[None]:
         try:
             yield
-        except (OperationalError, InterfaceError, PoolTimeoutError, OSError) as error:
+        except (OperationalError, InterfaceError, PoolTimeoutError, sqlite3.OperationalError, OSError) as error:
             raise StorageError(self._away(error)) from error
         except (ValueRefused, UnicodeEncodeError) as error:
             raise DataError(
@@ -316,10 +322,24 @@ def _engine(address: URL) -> AsyncEngine:
     return engine
 
 
+def _write_ahead(file: str) -> None:
+    # Of two that turn a new file to its write-ahead log at once, SQLite refuses one, however long it would wait.
+    deadline = time.monotonic() + BUSY_MS / 1000
+    while True:
+        try:
+            with closing(sqlite3.connect(file)) as connection:
+                connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(RETRY_S)
+
+
 def _prepare(connection: Any, _record: object) -> None:
     connection.isolation_level = None  # transactions begin where we say, tables made in them included
     cursor = connection.cursor()
-    settings = {"busy_timeout": BUSY_MS, "journal_mode": "WAL", "synchronous": "NORMAL", "foreign_keys": "ON"}
+    settings = {"busy_timeout": BUSY_MS, "synchronous": "NORMAL", "foreign_keys": "ON"}
     for name, value in settings.items():
         cursor.execute(f"PRAGMA {name} = {value}")
     cursor.close()
