@@ -44,7 +44,7 @@ class Issue:
     @property
     def type(self) -> Literal["bug", "feature", "documentation", "general"]:
         """What kind of work it asks for, by its labels and then its title."""
-        return _type_of(" ".join((*self.labels, self.title)).lower())
+        return type_of(" ".join((*self.labels, self.title)).lower())
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,8 @@ def moment(text: object, *, place: str) -> datetime:
     return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
 
 
-def _type_of(words: str) -> Literal["bug", "feature", "documentation", "general"]:
+def type_of(words: str) -> Literal["bug", "feature", "documentation", "general"]:
+    """What kind of work some words in lower case ask for."""
     if any(word in words for word in ("bug", "fix", "error", "crash", "regression", "缺陷")):
         return "bug"
     if any(word in words for word in ("feature", "enhancement", "request", "需求")):
