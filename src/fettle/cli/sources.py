@@ -12,6 +12,7 @@ from fettle.config import (
     DemonstrationsConfig,
     Dialogue,
     Episodes,
+    Issues,
     ListedProblems,
     Mathematics,
     MathematicsFile,
@@ -35,6 +36,7 @@ from fettle.data import (
     conversations,
     demonstrations,
     episodes,
+    held_apart,
     preferences,
     programs,
     ratings,
@@ -58,7 +60,13 @@ def conversations_of(
 ) -> tuple[Sequence[Conversation], Sequence[Conversation]]:
     """What to learn from, and what to be scored on."""
     if isinstance(data, Conversations):
-        return split(conversations(data.path), heldout=data.heldout, seed=data.seed)
+        found = conversations(data.path)
+        if data.heldout_path is None:
+            return split(found, heldout=data.heldout, seed=data.seed)
+        apart = conversations(data.heldout_path)
+        return found, held_apart(
+            found, apart, lambda talk: talk[:-1], most=data.heldout, seed=data.seed, path=data.heldout_path
+        )
     if isinstance(data, Episodes):
         learned, kept = episodes_of(data)
         return [episode.messages for episode in learned], [episode.messages for episode in kept]
@@ -101,7 +109,12 @@ def _debates(data: WorkedDebates, heldout: Collection[Prompt]) -> tuple[Sequence
 def episodes_of(data: Episodes) -> tuple[Sequence[Episode], Sequence[Episode]]:
     """Episodes with what they earned, to learn from, and to be scored on."""
     found = episodes(data.path, min_reward=data.min_reward)
-    return split_by_prompt(found, heldout=data.heldout, seed=data.seed)
+    if data.heldout_path is None:
+        return split_by_prompt(found, heldout=data.heldout, seed=data.seed)
+    apart = episodes(data.heldout_path)
+    return found, held_apart(
+        found, apart, lambda episode: episode.prompt, most=data.heldout, seed=data.seed, path=data.heldout_path
+    )
 
 
 def comparisons_of(
@@ -137,10 +150,13 @@ def files_of(config: StageConfig) -> list[Path]:
         | ListedProblems
         | Debate
         | Dialogue
+        | Issues
         | Conversations
         | Episodes
         | Preferences
         | Ratings
     )
     named = [Path(source.path) for source in sources if isinstance(source, kinds) and source.path is not None]
-    return named + corpora
+    with_apart = [source for source in sources if isinstance(source, Issues | Conversations | Episodes)]
+    apart = [Path(source.heldout_path) for source in with_apart if source.heldout_path is not None]
+    return named + corpora + apart

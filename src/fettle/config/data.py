@@ -18,6 +18,8 @@ class Conversations(Frozen):
     type: Literal["conversations"] = "conversations"
     path: str
     """The file."""
+    heldout_path: str | None = None
+    """A file of what is held out, nothing of which may be asked in ``path``; null holds out some of ``path``."""
     heldout: Annotated[int, Field(ge=1)] = 50
     """Rows kept for evaluation."""
     seed: int = 0
@@ -89,6 +91,8 @@ class Episodes(Frozen):
     type: Literal["episodes"] = "episodes"
     path: str
     """The file."""
+    heldout_path: str | None = None
+    """A file of what is held out, nothing of which may be asked in ``path``; null holds out some of ``path``."""
     heldout: Annotated[int, Field(ge=1)] = 50
     """Prompts kept for evaluation, with every episode that begins with one of them."""
     seed: int = 0

@@ -1,5 +1,6 @@
 """Formats of data and of batches, splits of it, and demonstrations to learn from."""
 
+from fettle.data.apart import held_apart
 from fettle.data.columnar import FORMATS, groups, pairs, sequences
 from fettle.data.conversations import Conversation, ToolConversation, conversations, tools_of
 from fettle.data.episodes import Episode, episodes, reward_weights, target_weights
@@ -27,6 +28,7 @@ __all__ = [
     "from_comparisons",
     "group_columns",
     "groups",
+    "held_apart",
     "pair_columns",
     "pairs",
     "preferences",

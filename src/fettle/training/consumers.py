@@ -243,10 +243,10 @@ CONSUMERS: Mapping[type[Frozen], Mapping[str, str]] = {
         **dict.fromkeys(("isolation", "workers", "seconds", "output_kib"), "sandbox.pool"),
         **dict.fromkeys(("memory_mib", "processes", "disk_mib"), "sandbox.worker"),
     },
-    c.Conversations: dict.fromkeys(("path", "heldout", "seed"), SOURCES),
+    c.Conversations: dict.fromkeys(("path", "heldout_path", "heldout", "seed"), SOURCES),
     c.WorkedCode: dict.fromkeys(("tasks", "slips", "size", "seed"), SOURCES),
     c.WorkedSums: dict.fromkeys(("tasks", "slips", "size", "seed"), SOURCES),
-    c.Episodes: dict.fromkeys(("path", "heldout", "seed", "min_reward"), SOURCES),
+    c.Episodes: dict.fromkeys(("path", "heldout_path", "heldout", "seed", "min_reward"), SOURCES),
     **{kind: dict.fromkeys(("path", "heldout", "seed"), SOURCES) for kind in (c.Preferences, c.Ratings)},
     c.WorkedPairs: dict.fromkeys(("tasks", "size", "malformed", "seed"), SOURCES),
 }

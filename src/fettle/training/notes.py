@@ -79,5 +79,5 @@ def _context(run: StageConfig) -> Iterator[str]:
 def absent_files(run: StageConfig) -> Iterator[tuple[str, str]]:
     """Settings that name a data file, and the file, where there is none."""
     for key, _, name, value in leaves(run):
-        if name == "path" and value is not None and not Path(value).is_file():
+        if name in ("path", "heldout_path") and value is not None and not Path(value).is_file():
             yield key, value
