@@ -2,13 +2,14 @@
 
 import hashlib
 import json
+import socket
 
 import numpy as np
 import pytest
 
 from fettle.config import load_as
 from fettle.config.router import RouterConfig
-from fettle.errors import CheckpointError, StorageError
+from fettle.errors import CheckpointError, ConfigError, StorageError, UnreachableError
 from fettle.router.artifacts import RunFolder
 from fettle.router.training import train
 
@@ -84,6 +85,23 @@ def test_a_resumed_run_is_the_uninterrupted_one_to_the_byte(left, policy):
     assert contents(left(*halves, "rllm.trainer.updates=6")) == contents(whole)
 
 
+def test_after_a_resume_a_breaker_restores_what_it_would_have_restored_without(left):
+    seed = "rllm.trainer.seed=7"
+    settings = (*CHECKPOINTED, seed, "rllm.experiment.resume=true", "rllm.breakers.max_reward_drop=0.3")
+    whole = left("whole", *settings, "rllm.trainer.updates=40")
+    metadata = json.loads((whole / "metadata.json").read_text())
+    stood = metadata["updates"]
+    assert 0 < stood < 38
+    left("halves", *settings, f"rllm.trainer.updates={stood + 1}")  # as far as the update that is then undone
+    assert contents(left("halves", *settings, "rllm.trainer.updates=40")) == contents(whole)
+    without = (seed, "rllm.breakers.enabled=false", f"rllm.trainer.updates={stood}")
+    assert contents(left("good", *without)) == contents(whole)
+    assert metadata["stopped"].startswith(f"update {stood + 1} was undone: the mean reward after it fell to")
+    assert metadata["decisions"] == stood * 64
+    good = json.loads((left("good", *without) / "metadata.json").read_text())
+    assert metadata["mode_frequencies"] == good["mode_frequencies"]
+
+
 def test_checkpoints_are_as_frequent_and_as_many_as_was_asked(left):
     def numbers(*overrides):
         folder = left("run", CHECKPOINTED[0], "rllm.trainer.updates=6", *overrides)
@@ -94,10 +112,44 @@ def test_checkpoints_are_as_frequent_and_as_many_as_was_asked(left):
     assert numbers("rllm.experiment.checkpointing.enabled=false") == []
 
 
-def test_other_settings_are_not_resumed(left):
-    left("run", *CHECKPOINTED)
-    with pytest.raises(CheckpointError, match=r"was made with other settings: set experiment\.resume to false"):
-        left("run", *CHECKPOINTED, "rllm.experiment.resume=true", "rllm.ppo.gamma=0.5")
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ("rllm.ppo.gamma=0.5", r"was made with other settings: set experiment\.resume to false"),
+        ("rllm.trainer.updates=2", r"is further than rllm\.trainer\.updates, which is 2: ask for 3 or more"),
+    ],
+)
+def test_a_run_that_cannot_go_on_leaves_everything_as_it_was(left, changed, sentence):
+    folder = left("run", *CHECKPOINTED)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    with pytest.raises(CheckpointError, match=sentence):
+        left("run", *CHECKPOINTED, "rllm.experiment.resume=true", changed)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_a_world_that_is_away_leaves_everything_as_it_was(left, tmp_path):
+    left("run")
+    before = contents(tmp_path / "run")
+    away = ("rllm.rollout_service.enabled=true", "rllm.rollout_service.patience=0.1")
+    for name in ("run", "new"):
+        with pytest.raises(UnreachableError):
+            left(name, *away, f"rllm.rollout_service.address=127.0.0.1:{closed_port()}")
+    assert contents(tmp_path / "run") == before
+    assert not (tmp_path / "new").exists()
+
+
+def closed_port():
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        return door.getsockname()[1]
+
+
+@pytest.mark.parametrize("resume", ["true", "false"])
+def test_what_was_said_of_an_earlier_policy_does_not_stay_beside_a_new_one(left, resume):
+    folder = left("run", *CHECKPOINTED)
+    for name in ("evaluation.json", "evaluation.png"):
+        (folder / name).touch()
+    left("run", *CHECKPOINTED, f"rllm.experiment.resume={resume}", "rllm.trainer.updates=4")
+    assert not list(folder.glob("evaluation.*"))
 
 
 def test_a_checkpoint_of_an_earlier_release_is_one_sentence(left):
@@ -139,3 +191,16 @@ def test_what_is_written_is_whole_after_every_update(small, tmp_path):
 
     train(config, RunFolder(config, None), look)
     assert seen == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        (("rllm.experiment.output_dir=",), "output_dir"),
+        (("rllm.experiment.enabled=false", "rllm.experiment.resume=true"), "set experiment.enabled to true"),
+    ],
+)
+def test_a_folder_that_is_none_is_one_sentence(left, settings, sentence):
+    with pytest.raises(ConfigError, match=sentence) as told:
+        left("run", *settings)
+    assert "\n" not in told.value.message

@@ -120,6 +120,9 @@ class Remembering:
     def resumed(self):
         return None
 
+    def begin(self):
+        self._folder.begin()
+
     def row(self, row, run):
         self._folder.row(row, run)
 

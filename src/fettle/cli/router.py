@@ -87,7 +87,7 @@ def _train(settings: "RouterConfig", path: Path) -> None:
     if keeper is not None:
         print(f"what it left: {keeper.path} (simulated: every reward comes from a simulator)")
     if trained.stopped is not None:
-        typer.echo(f"fettle: {trained.stopped}; the policy is the one before it", err=True)
+        typer.echo(f"fettle: {trained.stopped}; the policy is that after {trained.updates} updates", err=True)
         raise typer.Exit(FAILED)
     if settings.rllm.evaluation.enabled:
         _held_out(settings, trained, keeper)

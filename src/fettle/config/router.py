@@ -164,12 +164,18 @@ class Experiment(Frozen):
     """What it is for."""
     tags: tuple[str, ...] = ()
     """Words to find it by."""
-    output_dir: str = "outputs/rllm"
+    output_dir: Annotated[str, Field(min_length=1)] = "outputs/rllm"
     """The folder, from where the command is given; what an earlier run left there is replaced."""
     resume: bool = False
     """Go on from the newest checkpoint in the folder; without one, from the beginning."""
     checkpointing: RouterCheckpoints = RouterCheckpoints()
     """States that ``resume`` goes on from."""
+
+    @model_validator(mode="after")
+    def _there_is_a_folder_to_go_on_in(self) -> "Experiment":
+        if self.resume and not self.enabled:
+            raise ValueError("resume is true, and without a folder nothing can go on: set experiment.enabled to true")
+        return self
 
 
 class LogFile(Frozen):

@@ -16,6 +16,7 @@ from fettle.errors import CheckpointError, StorageError
 from fettle.router.files import (
     CHECKPOINTS,
     EVALUATION,
+    FIGURE,
     HISTORY,
     METADATA,
     POLICY,
@@ -32,37 +33,26 @@ from fettle.router.training import Row, Run, Trained
 from fettle.tracking import write_atomically
 
 PACKAGES = ("fettle", "numpy", "torch")
+NEEDED = {"rows", "episodes/modes", "proven/update"}
+"""Of a checkpoint that a run can go on from, beside what every release wrote."""
 
 
 class RunFolder:
     """Satisfies ``Keeper``: the artifacts of one run, as they come to be."""
 
     def __init__(self, config: RouterConfig, config_path: Path | None) -> None:
-        """What an earlier run left in the folder goes, but for the checkpoints of one that is to be resumed.
-
-        Raises:
-            StorageError: the folder cannot be written to.
-        """
-        experiment = config.rllm.experiment
-        self.path = Path(experiment.output_dir)
+        self.path = Path(config.rllm.experiment.output_dir)
         self._config = config
         self._config_path = "" if config_path is None else str(config_path.resolve())
         self._rows: list[Row] = []
         self._kept_at = 0
-        try:
-            self._checkpoints.mkdir(parents=True, exist_ok=True)
-            if not experiment.resume:
-                for old in [*self._numbered(), *(self.path / name for name in (HISTORY, POLICY, METADATA, EVALUATION))]:
-                    old.unlink(missing_ok=True)
-        except OSError as error:
-            raise StorageError(f"{self.path} cannot be written to ({error.strerror}): change output_dir") from error
-        write_atomically(self.path / SNAPSHOT, dump(config))
+        self._goes_on = False
 
     def resumed(self) -> Arrays | None:
         """The newest checkpoint, where the run is to go on and there is one.
 
         Raises:
-            CheckpointError: it cannot be read, or was made with other settings.
+            CheckpointError: it cannot be read, was made with other settings, or is further than this run is to come.
         """
         numbered = self._numbered()
         if not self._config.rllm.experiment.resume or not numbered:
@@ -73,11 +63,34 @@ class RunFolder:
             raise CheckpointError(
                 f"{newest} was made with other settings: set experiment.resume to false, or take those in {SNAPSHOT}"
             )
-        if "episodes/modes" not in saved:
+        if not saved.keys() >= NEEDED:
             raise CheckpointError(f"{newest} was made by an earlier release: set experiment.resume to false")
         self._rows = json.loads(saved.pop("rows").tobytes())
+        if len(self._rows) > self._config.rllm.trainer.updates:
+            raise CheckpointError(
+                f"{newest} is further than rllm.trainer.updates, which is {self._config.rllm.trainer.updates}: ask for "
+                f"{len(self._rows)} or more, or set experiment.resume to false"
+            )
         self._kept_at = len(self._rows) * self._config.rllm.ppo.rollout_length
+        self._goes_on = True
         return saved
+
+    def begin(self) -> None:
+        """What an earlier run left goes, but for the checkpoints of the one that goes on.
+
+        Raises:
+            StorageError: the folder cannot be written to.
+        """
+        stale = [self.path / name for name in (EVALUATION, FIGURE)]
+        if not self._goes_on:
+            stale += [*self._numbered(), *(self.path / name for name in (HISTORY, POLICY, METADATA))]
+        try:
+            self._checkpoints.mkdir(parents=True, exist_ok=True)
+            for old in stale:
+                old.unlink(missing_ok=True)
+        except OSError as error:
+            raise StorageError(f"{self.path} cannot be written to ({error.strerror}): change output_dir") from error
+        write_atomically(self.path / SNAPSHOT, dump(self._config))
 
     def row(self, row: Row, run: Run) -> None:
         """The history, the policy as it now is, and a checkpoint where one is due."""
@@ -95,7 +108,8 @@ class RunFolder:
                 old.unlink()
 
     def end(self, trained: Trained, run: Run) -> None:
-        """The policy that the run came to, and why it ended if that was before its time."""
+        """The policy that the run came to, and why it ended if that was before its time; what was undone has no row."""
+        self._rows = self._rows[: trained.updates]
         self._write(trained.policy, trained.stopped)
 
     def _write(self, policy: Arrays, stopped: str | None) -> None:
@@ -123,6 +137,8 @@ class RunFolder:
 
     def _numbered(self) -> list[Path]:
         """Checkpoints, oldest first."""
+        if not self._checkpoints.is_dir():
+            return []
         return sorted(path for path in self._checkpoints.iterdir() if re.fullmatch(r"update-\d{6,}\.npz", path.name))
 
 

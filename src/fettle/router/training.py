@@ -45,7 +45,11 @@ class Keeper(Protocol):
     """Where a run is written down, if it is."""
 
     def resumed(self) -> Mapping[str, NDArray[Any]] | None:
-        """The newest checkpoint, if the run is to go on from one."""
+        """The newest checkpoint, if the run is to go on from one. Nothing is written yet."""
+        ...
+
+    def begin(self) -> None:
+        """Before the first update, and after all that can be refused was."""
         ...
 
     def row(self, row: Row, run: "Run") -> None:
@@ -64,8 +68,19 @@ class Trained:
     policy: dict[str, Floats]
     """Tensors by name, as ``policy_state.npz`` holds them."""
     updates: int
+    """Those that stand: none that a breaker undid."""
     stopped: str | None
-    """The breaker that ended it."""
+    """The breaker that ended it, and the update that it undid."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proven:
+    """The learner that drew the last rollout with which nothing was wrong: what a breaker restores."""
+
+    kept: Mapping[str, NDArray[Any]]
+    scale: Scale
+    update: int
+    """How many updates it had learned from."""
 
 
 class Run:
@@ -83,6 +98,16 @@ class Run:
         self.episodes = Episodes(world, rllm.reward_weights, length=rllm.trainer.episode_length)
         self.update = 0
         self.best_reward = -math.inf
+        self.proven = self.as_it_is()
+
+    def as_it_is(self) -> Proven:
+        """The learner, copied."""
+        return Proven(learned(self.learner), self.learner.scale, self.update)
+
+    def undo(self) -> None:
+        """Go back to what is proven."""
+        put_back(self.learner, self.proven.kept)
+        self.learner.scale, self.update = self.proven.scale, self.proven.update
 
     def policy(self) -> dict[str, Floats]:
         """The tensors as they are now, with values in the reward's own units."""
@@ -90,21 +115,20 @@ class Run:
 
     def saved(self) -> dict[str, NDArray[Any]]:
         """All that :meth:`restore` needs to go on to the bit."""
-        scale = self.learner.scale
         return {
-            **{f"learner/{name}": values for name, values in learned(self.learner).items()},
+            **_as_arrays("learner/", self.as_it_is()),
+            **_as_arrays("proven/", self.proven),
             **{f"episodes/{name}": values for name, values in self.episodes.saved().items()},
-            "scale": np.array([scale.total, scale.squares, scale.weight]),
             "best_reward": np.array(self.best_reward),
-            "update": np.array(float(self.update)),
         }
 
     def restore(self, saved: Mapping[str, NDArray[Any]]) -> None:
         """Go on from what was saved."""
-        put_back(self.learner, below(saved, "learner/"))
-        self.learner.scale = Scale(*saved["scale"].tolist())
+        self.proven = _of_arrays("learner/", saved)
+        self.undo()
+        self.proven = _of_arrays("proven/", saved)
         self.episodes.restore(below(saved, "episodes/"))
-        self.update, self.best_reward = int(saved["update"]), float(saved["best_reward"])
+        self.best_reward = float(saved["best_reward"])
 
 
 def train(
@@ -125,10 +149,11 @@ def train(
         saved = keeper.resumed() if keeper is not None else None
         if saved is not None:
             run.restore(saved)
+        if keeper is not None:
+            keeper.begin()
         stopped = None
-        proven = learned(run.learner), run.learner.scale
         while run.update < config.rllm.trainer.updates and stopped is None:
-            row, stopped, proven = _updated(run, proven)
+            row, stopped = _updated(run)
             if stopped is None:
                 if told is not None:
                     told(row)
@@ -157,12 +182,11 @@ def parallel(rllm: RLLM) -> int:
     return next(count for count in range(most, 0, -1) if rllm.ppo.rollout_length % count == 0)
 
 
-Proven = tuple[dict[str, NDArray[Any]], Scale]
-"""The learner that drew the last rollout with which nothing was wrong."""
+def _updated(run: Run) -> tuple[Row, str | None]:
+    """One update; where a breaker breaks, the learner is as it was when it was last good, and it is told which is gone.
 
-
-def _updated(run: Run, proven: Proven) -> tuple[Row, str | None, Proven]:
-    """One update; where a breaker breaks, the learner is as it was when it was last good."""
+    A reward that collapses shows in the rollout after the update that was at fault: that one is undone.
+    """
     breakers, number = run.config.rllm.breakers, run.update + 1
     with run.spans("rollout", number) as note:
         rollout = _drawn(run, number)
@@ -171,16 +195,15 @@ def _updated(run: Run, proven: Proven) -> tuple[Row, str | None, Proven]:
     reason = _collapse(rollout, run.best_reward, breakers)
     metrics: dict[str, float] = {}
     if reason is None:
-        proven = learned(run.learner), run.learner.scale
+        run.proven = run.as_it_is()
         with run.spans("update", number) as note:
             metrics, reason = _learned(run, rollout, number)
             note(metrics)
     if reason is not None:
-        put_back(run.learner, proven[0])
-        run.learner.scale = proven[1]
-        return {}, f"update {number} was undone: {reason}", proven
+        run.undo()
+        return {}, f"update {run.update + 1} was undone: {reason}"
     run.update, run.best_reward = number, max(run.best_reward, mean)
-    return _row(number, rollout, metrics), None, proven
+    return _row(number, rollout, metrics), None
 
 
 def _drawn(run: Run, number: int) -> Rollout:
@@ -203,7 +226,7 @@ def _learned(run: Run, rollout: Rollout, number: int) -> tuple[dict[str, float],
 def _collapse(rollout: Rollout, best: float, breakers: CircuitBreakers) -> str | None:
     mean = float(rollout.rewards.mean())
     if breakers.enabled and mean < best - breakers.max_reward_drop * float(rollout.rewards.std()):
-        return f"the mean reward fell to {mean:.3f} from {best:.3f}"
+        return f"the mean reward after it fell to {mean:.3f} from {best:.3f}"
     return None
 
 
@@ -231,6 +254,21 @@ def _row(number: int, rollout: Rollout, metrics: Row) -> Row:
         **{name: value for name, value in metrics.items() if name not in documented},
         **{f"share_{mode}": float(share) for mode, share in zip(MODES, shares, strict=True)},
     }
+
+
+def _as_arrays(prefix: str, proven: Proven) -> dict[str, NDArray[Any]]:
+    scale = proven.scale
+    return {
+        **{f"{prefix}{name}": values for name, values in proven.kept.items()},
+        f"{prefix}scale": np.array([scale.total, scale.squares, scale.weight]),
+        f"{prefix}update": np.array(proven.update),
+    }
+
+
+def _of_arrays(prefix: str, saved: Mapping[str, NDArray[Any]]) -> Proven:
+    kept = below(saved, prefix)
+    scale, update = kept.pop("scale"), kept.pop("update")
+    return Proven(kept, Scale(*scale.tolist()), int(update))
 
 
 def below(saved: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:
