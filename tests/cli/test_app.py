@@ -22,6 +22,7 @@ VERBS = (
     "serve",
     "keys",
     "replay",
+    "export",
     "router",
     "runs",
     "info",

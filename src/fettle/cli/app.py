@@ -10,6 +10,7 @@ from fettle.cli.demo import demo
 from fettle.cli.environments import environments
 from fettle.cli.evaluate import evaluate, sample
 from fettle.cli.exits import BAD_USAGE, FAILED, REFUSED
+from fettle.cli.export import export
 from fettle.cli.inspect import config, info, plan, runs
 from fettle.cli.issues import issues
 from fettle.cli.keys import keys
@@ -38,6 +39,7 @@ app.command("collect")(collect)
 app.command("view")(view)
 app.command("serve")(serve)
 app.command("replay")(replay)
+app.command("export")(export)
 app.command("plan")(plan)
 app.command("runs")(runs)
 app.command("info")(info)
