@@ -133,6 +133,9 @@ def demonstrate(
     path: Annotated[Path, typer.Argument(help="Problems, as mine or validate writes them.")],
     repository: Annotated[Path, typer.Option("--repository", help="The repository that they were mined from.")],
     out: Out = Path("demonstrations.jsonl"),
+    brief: Annotated[
+        bool, typer.Option("--brief", help="For a small model: no system message, and no name where one file is shown.")
+    ] = False,
 ) -> None:
     """Write conversations in which each problem is asked and solved, for supervised fine-tuning."""
     import json
@@ -148,10 +151,11 @@ def demonstrate(
     for one in read_instances(path):
         base = tree_of(repository, one.base_commit)
         try:
-            told = {"system": CHANGES_IN_EDITS, "user": question(one, base), "assistant": solution(one, base)}
+            told = {"user": question(one, base), "assistant": solution(one, base, named=not brief)}
         except DataError as error:
             print(f"left out: {error.message}")
             continue
+        told = told if brief else {"system": CHANGES_IN_EDITS, **told}
         rows.append({"messages": [{"role": role, "content": text} for role, text in told.items()]})
     write_atomically(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     print(f"{len(rows):6} conversations: {out}")

@@ -17,7 +17,7 @@ from fettle.issues import scores
 from fettle.issues.edits import edited, edits_of
 from fettle.issues.instances import Instance, read_instances
 from fettle.issues.patches import files_of
-from fettle.issues.questions import question
+from fettle.issues.questions import question, shown
 from fettle.issues.splits import check_apart, clusters
 from fettle.issues.testing import files_with_tests, verdicts
 from fettle.issues.trees import Tree, tree_of
@@ -76,7 +76,7 @@ class IssuesSuite:
         instance = self._instances[task.data["instance"]]
         base = self._base(instance)
         try:
-            proposed = edited(base, edits_of(action.content))
+            proposed = edited(base, edits_of(action.content), shown=shown(instance))
         except DataError:
             return _result({}, {"issue/applied": 0.0, "issue/resolved": 0.0})
         if proposed.files == base.files or _is_for_the_tests(base, proposed):

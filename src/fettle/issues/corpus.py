@@ -137,16 +137,12 @@ def _tests(number: int, flaw: Flaw, purpose: str, examples: Sequence[tuple[Any, 
 def _issue(number: int, flaw: Flaw, purpose: str) -> dict[str, Any]:
     """As GitHub tells it."""
     name = _name(flaw, purpose)
-    told = [
-        f"`{name}({', '.join(map(repr, arguments))})` {said} and should be `{flaw.function(*arguments)!r}`."
-        for arguments, said in zip(flaw.wrong, flaw.said, strict=True)
-    ]
-    meant = (inspect.getdoc(flaw.function) or "").partition("\n")[0]
+    arguments = ", ".join(map(repr, flaw.wrong[0]))
     began = BEGAN + number * HOUR
     return {
         "number": number,
-        "title": f"{name} is wrong for {', '.join(map(repr, flaw.wrong[0]))}",
-        "body": f"{told[0]}\n\nIt is documented as: {meant}",
+        "title": f"{name} is wrong for {arguments}",
+        "body": f"`{name}({arguments})` {flaw.said[0]} and should be `{flaw.function(*flaw.wrong[0])!r}`.",
         "state": "closed",
         "state_reason": "completed",
         "labels": [{"name": "bug"}],

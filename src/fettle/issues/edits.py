@@ -1,6 +1,7 @@
 """Edits as a model proposes them: lines that go, and lines that come in their place."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fettle.errors import DataError
@@ -42,14 +43,16 @@ def _edit(path: str, body: str) -> Edit:
     return Edit(path.strip(), *parts)
 
 
-def edited(tree: Tree, edits: list[Edit]) -> Tree:
+def edited(tree: Tree, edits: Sequence[Edit], *, shown: Sequence[str] = ()) -> Tree:
     """The files after edits, each of which finds its old lines exactly once, as they are or but for their layout.
+
+    An edit that names no file is of the one that holds its old lines, among those that were ``shown``, if any were.
 
     Raises:
         DataError: one does not, or is of a file that must not be changed.
     """
     for edit in edits:
-        path = edit.path or _only(tree, edit.old)
+        path = edit.path or _only(tree, edit.old, shown or list(tree.files))
         check_inside(path)
         if kind_of(path) == "test":
             raise DataError(f"{path} decides what the tests say, and is not to be changed")
@@ -60,9 +63,9 @@ def edited(tree: Tree, edits: list[Edit]) -> Tree:
     return tree
 
 
-def _only(tree: Tree, old: str) -> str:
+def _only(tree: Tree, old: str, among: Sequence[str]) -> str:
     """The one file that holds some lines."""
-    holders = [path for path in tree.files if kind_of(path) != "test" and _places(tree.text(path) or "", old)]
+    holders = [path for path in among if kind_of(path) != "test" and _places(tree.text(path) or "", old)]
     if len(holders) != 1:
         raise DataError(f"{len(holders)} files hold the old lines of an edit that names none: name the file")
     return holders[0]

@@ -11,13 +11,19 @@ from fettle.issues.trees import Tree
 
 def question(instance: Instance, base: Tree) -> str:
     """The statement, with the files that the solution changes, as they were."""
-    shown = [file.path for file in files_of(instance.patch) if not file.is_new]
-    files = "\n".join(f'<file path="{path}">\n{base.text(path) or ""}</file>' for path in shown)
+    files = "\n".join(f'<file path="{path}">\n{base.text(path) or ""}</file>' for path in shown(instance))
     return f"{instance.problem_statement}\n\n{files}"
 
 
-def solution(instance: Instance, base: Tree) -> str:
+def shown(instance: Instance) -> list[str]:
+    """The files that a question shows: those that the solution changes."""
+    return [file.path for file in files_of(instance.patch) if not file.is_new]
+
+
+def solution(instance: Instance, base: Tree, *, named: bool = True) -> str:
     """The reply that makes the solution of a file: as few lines as tell where they are.
+
+    Unless ``named``, it does not say which file where one alone is shown.
 
     Raises:
         DataError: it cannot be said in edits, as a new file cannot.
@@ -35,7 +41,13 @@ def solution(instance: Instance, base: Tree) -> str:
             tree = edited(tree, [edit])
     if tree.files != base.applied(instance.patch).files:
         raise DataError(f"{instance.instance_id} changes what edits of lines cannot")
-    return "\n".join(f'<edit path="{one.path}">\n{one.old}=======\n{one.new}</edit>' for one in edits)
+    say_which = named or len(shown(instance)) > 1
+    return "\n".join(_said(one, say_which) for one in edits)
+
+
+def _said(edit: Edit, say_which: bool) -> str:
+    tag = f'<edit path="{edit.path}">' if say_which else "<edit>"
+    return f"{tag}\n{edit.old}=======\n{edit.new}</edit>"
 
 
 def _edits(path: str, hunk: Sequence[str]) -> list[Edit]:

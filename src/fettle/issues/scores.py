@@ -7,12 +7,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 
 from rapidfuzz.distance import Indel
 
 from fettle.issues.patches import FilePatch, files_of, size_of
-from fettle.issues.trees import Tree
+from fettle.issues.trees import MOST_KEPT, Tree
 
 LONGEST = 20_000
 """Characters of changed lines that are compared."""
@@ -58,7 +59,7 @@ def quality(base: Tree, proposed: Tree) -> float:
     if not _is_program(base, proposed):
         return 0.0
     changed = [path for path in proposed.files if path.endswith(".py") and proposed.files[path] != base.files.get(path)]
-    before, after = (_violations({p: tree.files[p] for p in changed if p in tree.files}) for tree in (base, proposed))
+    before, after = (_violations(tuple(t.files[p] for p in changed if p in t.files)) for t in (base, proposed))
     return min(1.0, max(0.0, 1 - (after - before) / TOLERATED))
 
 
@@ -127,9 +128,10 @@ def _definitions(text: str) -> Mapping[str, str]:
     return {node.name: ast.dump(node) for node in nodes if isinstance(node, kinds)}
 
 
-def _violations(files: Mapping[str, bytes]) -> int:
+@lru_cache(maxsize=MOST_KEPT)
+def _violations(files: tuple[bytes, ...]) -> int:
     with tempfile.TemporaryDirectory() as name:
-        for at, data in enumerate(files.values()):
+        for at, data in enumerate(files):
             (Path(name) / f"f{at}.py").write_bytes(data)
         command = [sys.executable, "-m", "ruff", "check", "--isolated", "--no-cache", "--select", RULES]
         done = subprocess.run([*command, "--output-format", "json", name], capture_output=True, check=False)

@@ -39,6 +39,8 @@ print(json.dumps({"code": code, "report": texts[0], "said": texts[1][-4000:]}))
 """
 """A copy of this program runs pytest; in the program itself, which tells what is left of that, no problem is loaded."""
 
+AT_HAND = ("pytest", "_pytest.junitxml", "_pytest.unittest", "_pytest.skipping", "_pytest.pastebin", "pdb", "unittest")
+"""What pytest imports as it starts, which takes as long as a small problem's tests: each run finds it imported."""
 RAN = frozenset({0, 1})
 """Exit codes of pytest after which its report says something: all passed, or some failed."""
 
@@ -77,7 +79,7 @@ async def verdicts(box: Sandbox, tree: Tree, files: Sequence[str], settings: Val
         "fettle-told.json": json.dumps(told).encode(),
     }
     given.pop("main.py", None)
-    packages = ("pytest", *settings.plugins)
+    packages = (*AT_HAND, *settings.plugins)
     outcome = await box.run(RUNNER, files=given, seconds=settings.seconds, packages=packages)
     if outcome.ending != "exited" or outcome.code != 0:
         why = {"timeout": f"the tests took longer than {settings.seconds:g} s"}.get(

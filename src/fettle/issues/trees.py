@@ -14,6 +14,8 @@ from fettle.issues.git import Repository, git
 from fettle.issues.patches import files_of
 
 AUTHOR = ("-c", "user.name=fettle", "-c", "user.email=fettle@localhost", "-c", "commit.gpgsign=false")
+MOST_KEPT = 512
+"""Patches that are remembered: one proposal is looked at from several sides, and made by several replies."""
 
 
 @dataclass(frozen=True)
@@ -40,29 +42,13 @@ class Tree:
         Raises:
             DataError: it does not apply, with the place in git's words.
         """
-        touched = {path for file in files_of(patch) for path in _paths(file.text, file.path)}
-        with tempfile.TemporaryDirectory() as name:
-            folder = Path(name)
-            _write(folder, {path: self.files[path] for path in touched if path in self.files})
-            git(["init", "-q"], folder=folder)
-            try:
-                git(["apply", "--whitespace=nowarn"], folder=folder, given=patch)
-            except DataError as error:
-                raise DataError(f"the patch does not apply: {error.message.partition(': ')[2]}") from error
-            return self.with_files({path: _read(folder / path) for path in touched})
+        touched = sorted({path for file in files_of(patch) for path in _paths(file.text, file.path)})
+        return self.with_files(_applied(tuple((path, self.files.get(path)) for path in touched), patch))
 
     def patch_to(self, other: "Tree") -> str:
         """What changes these files into others, as a patch that ``git apply`` takes."""
-        changed = [p for p in {*self.files, *other.files} if self.files.get(p) != other.files.get(p)]
-        with tempfile.TemporaryDirectory() as name:
-            folder = Path(name)
-            _write(folder, {path: self.files[path] for path in changed if path in self.files})
-            _commit(folder)
-            for path in changed:
-                (folder / path).unlink(missing_ok=True)
-            _write(folder, {path: other.files[path] for path in changed if path in other.files})
-            git(["add", "-A"], folder=folder)
-            return git(["diff", "--cached", "--no-color", "--no-renames", "--full-index"], folder=folder)
+        changed = (p for p in {*self.files, *other.files} if self.files.get(p) != other.files.get(p))
+        return _patch(tuple((p, self.files.get(p), other.files.get(p)) for p in sorted(changed)))
 
     def write(self, folder: Path) -> None:
         """Write the files into a new folder, as a repository of one commit.
@@ -75,6 +61,32 @@ class Tree:
         folder.mkdir(parents=True)
         _write(folder, self.files)
         _commit(folder)
+
+
+@lru_cache(maxsize=MOST_KEPT)
+def _applied(files: tuple[tuple[str, bytes | None], ...], patch: str) -> Mapping[str, bytes | None]:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        _write(folder, {path: data for path, data in files if data is not None})
+        git(["init", "-q"], folder=folder)
+        try:
+            git(["apply", "--whitespace=nowarn"], folder=folder, given=patch)
+        except DataError as error:
+            raise DataError(f"the patch does not apply: {error.message.partition(': ')[2]}") from error
+        return {path: _read(folder / path) for path, _ in files}
+
+
+@lru_cache(maxsize=MOST_KEPT)
+def _patch(changed: tuple[tuple[str, bytes | None, bytes | None], ...]) -> str:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        _write(folder, {path: before for path, before, _ in changed if before is not None})
+        _commit(folder)
+        for path, _, _ in changed:
+            (folder / path).unlink(missing_ok=True)
+        _write(folder, {path: after for path, _, after in changed if after is not None})
+        git(["add", "-A"], folder=folder)
+        return git(["diff", "--cached", "--no-color", "--no-renames", "--full-index"], folder=folder)
 
 
 def tree_of(path: Path, commit: str) -> Tree:
