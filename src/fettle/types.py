@@ -121,6 +121,14 @@ class Datum:
                 "loss_mask[0] is not 0, but the first token has nothing before it to be predicted from"
             )
 
+    @classmethod
+    def checked_before(cls, *values: Any) -> "Datum":
+        """One of a batch that was looked at as a whole; ``values`` are the fields in their order."""
+        made = object.__new__(cls)
+        for name, value in zip(cls.__slots__, values, strict=True):
+            object.__setattr__(made, name, value)
+        return made
+
     def _check_finite_scalars(self) -> None:
         for name, value in self.scalars.items():
             if not math.isfinite(value):

@@ -59,7 +59,8 @@ class Held:
 
     def __init__(self, service: Service) -> None:
         self._go_on = threading.Event()
-        self._done = asyncio.ensure_future(service.broker.run(lambda: self._go_on.wait(PATIENCE_S)))
+        # Queued before this returns, as a task of the event loop would not be.
+        self._done = service.broker._worker.start(lambda: self._go_on.wait(PATIENCE_S))
 
     def release(self) -> None:
         """Let it go on."""

@@ -16,7 +16,7 @@ from fettle.broker.ledger import Asked, Ledger
 from fettle.broker.oplog import Due, OpLog, never_due, policy_record
 from fettle.broker.pins import Pins
 from fettle.broker.promises import Promise, bytes_of, digest_of, open_id, operation_id, order_of, words_of
-from fettle.broker.schedule import Worker
+from fettle.broker.schedule import Outcome, Worker
 from fettle.broker.snapshots import AwayError, Snapshots
 from fettle.broker.written import NOWHERE, body_of, following, opening_record, operation_record
 from fettle.calls import Call, Create, Load, Restore
@@ -187,21 +187,19 @@ class Desk:
                 if promise is not log.opening:
                     log.written.reached = following(order_of(promise.id))
 
-        def answered(done: "asyncio.Future[Any]") -> None:
-            error = done.exception()
+        def answered(outcome: Outcome) -> None:
             if log.lost is not None:
                 promise.withhold(log.lost)
-            elif isinstance(error, AwayError):
+            elif isinstance(outcome.error, AwayError):
                 log.held[order_of(promise.id)] = partial(self.carry_out, log, due, again=again)
             else:
-                self.ledger.answer(promise, error or done.result())
+                self.ledger.answer(promise, outcome.error or outcome.result)
 
         self._present(log.name)
         if log.written.away:
             log.held[order_of(promise.id)] = partial(self.carry_out, log, due, again=again)
             return
-        done = self._worker.start(work, flow=log.tenant, cost=max(1, promise.tokens))
-        done.add_done_callback(answered)
+        self._worker.hand(work, answered, flow=log.tenant, cost=max(1, promise.tokens))
 
     def _go_on(self, log: OpLog) -> None:
         """A policy is there again that could not be taken back: what waits for that is queued in its order."""

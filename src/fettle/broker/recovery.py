@@ -15,7 +15,7 @@ from fettle.broker.oplog import Due, OpLog, never_due
 from fettle.broker.past import Past, PastAnswer, PastCall, PastPolicy
 from fettle.broker.promises import Promise, open_id, order_of
 from fettle.broker.revival import in_turn
-from fettle.broker.schedule import Worker
+from fettle.broker.schedule import Outcome, Worker
 from fettle.broker.snapshots import Snapshots
 from fettle.broker.written import Order
 from fettle.calls import call_of
@@ -157,16 +157,14 @@ class Recovery:
             except Exception as error:  # noqa: BLE001  the other policies are taken up all the same
                 return snapshots.give_up(log, error)
 
-        def noted(done: "asyncio.Future[object]") -> None:
-            found = done.result()
+        def noted(outcome: Outcome) -> None:
+            found = outcome.result
             if isinstance(found, StorageError):
                 log.lost = log.lost or found
             elif isinstance(found, float):
                 snapshots.computed(log, found)
 
-        done = self._worker.start(guarded, flow=log.tenant)
-        done.add_done_callback(noted)
-        return done
+        return self._worker.start(guarded, flow=log.tenant, noted=noted)
 
     def _operation(self, log: OpLog, order: Order, operation: PastCall) -> "asyncio.Future[Any] | None":
         """Do again what was done, and do what was not."""

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import weakref
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future as Outcome
+from functools import partial
 from queue import SimpleQueue
 from threading import Lock, Thread, current_thread
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -30,13 +30,23 @@ DRAWING = "(draws)"
 """The flow of all draws; no tenant is called so."""
 
 
+class Outcome(NamedTuple):
+    """What a call came to."""
+
+    result: Any = None
+    error: BaseException | None = None
+
+
 class _Queued(NamedTuple):
     """A call that waits for the worker."""
 
     flow: str
     cost: int
     call: Callable[[], Any]
-    future: asyncio.Future[Any] | None
+    tell: Callable[[Outcome], object] | None = None
+    """Called on the worker's thread."""
+    future: asyncio.Future[Any] | None = None
+    """Once this is cancelled, a call that has not begun never does."""
     first: bool = False
 
 
@@ -60,23 +70,42 @@ class Worker:
         return await self.start(call, flow=flow, cost=cost)
 
     def start(
-        self, call: Callable[[], Result], *, flow: str = "", cost: int = 1, first: bool = False
+        self,
+        call: Callable[[], Result],
+        *,
+        flow: str = "",
+        cost: int = 1,
+        first: bool = False,
+        noted: Callable[[Outcome], object] | None = None,
     ) -> asyncio.Future[Result]:
         """The same, queued before this returns; once the future is cancelled, a call that has not begun never does.
 
-        ``first``: before all that waits in its flow.
+        ``first``: before all that waits in its flow. ``noted`` is called with the outcome as ``hand`` would, before
+        whoever waits for the future is told.
         """
-        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        if self.closed:
-            future.set_exception(EngineError(CLOSED))
-        else:
-            self._inbox.put(_Queued(flow, cost, call, future, first))
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Result] = loop.create_future()
+        self._queue(_Queued(flow, cost, call, partial(_on_loop, loop, partial(_settle, future, noted)), future, first))
         return future
+
+    def hand(
+        self, call: Callable[[], Any], told: Callable[[Outcome], object], *, flow: str = "", cost: int = 1
+    ) -> None:
+        """Queue a call and have ``told`` called with its outcome, on the event loop that this is called on.
+
+        Outcomes are told in the order in which calls are carried out.
+        """
+        self._queue(_Queued(flow, cost, call, partial(_on_loop, asyncio.get_running_loop(), told)))
 
     def post(self, call: Callable[[], object], *, flow: str = "", cost: int = 1) -> None:
         """Queue a call nobody waits for; after ``close`` it is dropped."""
+        self._queue(_Queued(flow, cost, call))
+
+    def _queue(self, queued: _Queued) -> None:
         if not self.closed:
-            self._inbox.put(_Queued(flow, cost, call, None))
+            self._inbox.put(queued)
+        elif queued.tell is not None:
+            queued.tell(Outcome(error=EngineError(CLOSED)))
 
     def charge(self, flow: str, tokens: int) -> None:
         """From within a call: what it costs beyond what it was queued with."""
@@ -107,50 +136,49 @@ def _serve(inbox: "SimpleQueue[_Queued | None]", turns: Turns[_Queued]) -> None:
             if queued.future is not None and queued.future.cancelled():
                 turns.charge(queued.flow, -queued.cost)
             else:
-                _carry_out(queued.call, queued.future)
+                _carry_out(queued)
             del queued  # The thread holds on to nothing while it waits.
 
 
-def _carry_out(call: Callable[[], Any], future: asyncio.Future[Any] | None) -> None:
+def _carry_out(queued: _Queued) -> None:
     """Run a call and tell whoever waits for it."""
-    outcome = _outcome(call)
-    if future is not None:
-        _tell(future, outcome)
-    elif (error := outcome.exception()) is not None:
-        logger.error("a call that nobody waits for failed", exc_info=error)
+    outcome = _outcome(queued.call)
+    if queued.tell is not None:
+        queued.tell(outcome)
+    elif outcome.error is not None:
+        logger.error("a call that nobody waits for failed", exc_info=outcome.error)
 
 
-def _outcome(call: Callable[[], Result]) -> Outcome[Result]:
+def _outcome(call: Callable[[], Any]) -> Outcome:
     """What a call came to, or the error it raised, whatever that is."""
-    outcome: Outcome[Result] = Outcome()
     try:
-        outcome.set_result(call())
+        return Outcome(call())
     except BaseException as error:  # noqa: BLE001  it is raised where the answer is waited for
-        outcome.set_exception(error)
-    return outcome
+        return Outcome(error=error)
 
 
-def _answer(result: Result) -> Outcome[Result]:
-    outcome: Outcome[Result] = Outcome()
-    outcome.set_result(result)
-    return outcome
-
-
-def _tell(future: asyncio.Future[Any], outcome: Outcome[Any]) -> None:
+def _tell(future: asyncio.Future[Any], outcome: Outcome) -> None:
     """Settle a future, from another thread than its own."""
+    _on_loop(future.get_loop(), partial(_settle, future, None), outcome)
+
+
+def _on_loop(loop: asyncio.AbstractEventLoop, told: Callable[[Outcome], object], outcome: Outcome) -> None:
+    """Tell somebody, from another thread than the loop's."""
     try:
-        future.get_loop().call_soon_threadsafe(_settle, future, outcome)
+        loop.call_soon_threadsafe(told, outcome)
     except RuntimeError:  # The loop was closed, and with it whoever waited.
         return
 
 
-def _settle(future: asyncio.Future[Any], outcome: Outcome[Any]) -> None:
+def _settle(future: asyncio.Future[Any], noted: Callable[[Outcome], object] | None, outcome: Outcome) -> None:
+    if noted is not None:
+        noted(outcome)
     if future.done():
         return
-    if (error := outcome.exception()) is not None:
-        future.set_exception(error)
+    if outcome.error is not None:
+        future.set_exception(outcome.error)
     else:
-        future.set_result(outcome.result())
+        future.set_result(outcome.result)
 
 
 def _finish(inbox: "SimpleQueue[_Queued | None]", thread: Thread) -> None:
@@ -306,21 +334,20 @@ class WaitingRoom(Generic[Item, Result]):
     def _answer(self, batch: Sequence[_Seat]) -> None:
         """Tell everyone of a batch; where one is at fault, halves are tried until it is alone."""
         joint = _outcome(lambda: self._call([seat.item for seat in batch]))
-        error = joint.exception()
-        if isinstance(error, FAULTS_OF_A_CALL) and len(batch) > 1:
+        if isinstance(joint.error, FAULTS_OF_A_CALL) and len(batch) > 1:
             middle = len(batch) // 2
             self._answer(batch[:middle])
             self._answer(batch[middle:])
-        elif error is not None:
+        elif joint.error is not None:
             for seat in batch:
                 _tell(seat.future, joint)
         else:
-            self._share_out(batch, joint.result())
+            self._share_out(batch, joint.result)
 
     def _share_out(self, batch: Sequence[_Seat], results: Sequence[Result]) -> None:
         """Each its own, and what was charged and not used is given back."""
         for seat, result in zip(batch, results, strict=True):
-            _tell(seat.future, _answer(result))
+            _tell(seat.future, Outcome(result))
         if self._spent is None:
             return
         with self._lock:

@@ -16,7 +16,7 @@ from fettle.broker.past import Past, past_of
 from fettle.broker.pins import Pins
 from fettle.broker.promises import Promise
 from fettle.broker.revival import FOLDER, WITHOUT_EFFECT, Revival
-from fettle.broker.schedule import Worker
+from fettle.broker.schedule import Outcome, Worker
 from fettle.broker.written import Order, Snapshot
 from fettle.engine.base import Backend
 from fettle.errors import FettleError, StorageError
@@ -164,7 +164,7 @@ class Snapshots:
             return written.reviving
         written.parked = False
         written.reviving = self._revive(log)
-        written.reviving.add_done_callback(lambda done: self._revived(log, done))
+        written.reviving.add_done_callback(asyncio.Future.exception)  # who does not wait for it finds it in the log
         return written.reviving
 
     def _revive(self, log: OpLog) -> "asyncio.Future[None]":
@@ -180,7 +180,7 @@ class Snapshots:
                 raise away from error
             self.absent.pop(log.name, None)
 
-        return self._worker.start(work, flow=log.tenant)
+        return self._worker.start(work, flow=log.tenant, noted=partial(self._revived, log))
 
     def give_up(self, log: OpLog, error: Exception) -> StorageError:
         """On the worker's thread: a policy cannot be taken up from an earlier process, and is left as it is written."""
@@ -296,11 +296,11 @@ class Snapshots:
         written.sources = {source: order for source, order in written.sources.items() if order >= first}
         return [each for each in before if each not in snapshots]
 
-    def _revived(self, log: OpLog, done: "asyncio.Future[None]") -> None:
+    def _revived(self, log: OpLog, outcome: Outcome) -> None:
         log.written.reviving = None
-        if (error := done.exception()) is not None:
+        if outcome.error is not None:
             log.written.parked = log.written.away = True
-            logger.error("%s", error)
+            logger.error("%s", outcome.error)
             asyncio.get_running_loop().call_later(REVIVED_AGAIN, self._try_again, log)
         elif log.written.away:
             log.written.away = False

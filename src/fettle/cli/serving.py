@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
+import uvloop
 from starlette.types import ASGIApp
 
 from fettle.broker import Broker
@@ -47,7 +48,8 @@ def run(settings: ServiceConfig) -> None:
     """
     _check_files(settings)
     sys.setswitchinterval(TURN_S)
-    asyncio.run(_serve(settings, bound(settings.host, settings.port)))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(settings, bound(settings.host, settings.port)))
 
 
 @asynccontextmanager

@@ -79,9 +79,11 @@ def batch_of(tree: Tree) -> list[Datum]:
     if not isinstance(groups, list) or len(groups) != size or not all(isinstance(group, str) for group in groups):
         raise DataError(f"a batch's group must be one text for each of its {size} data")
 
+    made = Datum.checked_before if _sound(offsets, columns["loss_mask"], streams, scalars, temperature) else Datum
+
     def datum(i: int) -> Datum:
         own = slice(int(offsets[i]), int(offsets[i + 1]))
-        return Datum(
+        return made(
             columns["tokens"][own],
             columns["loss_mask"][own],
             {name: values[own] for name, values in streams.items() if name not in has or has[name][i]},
@@ -98,6 +100,25 @@ def batch_of(tree: Tree) -> list[Datum]:
         except LossInputError as error:
             raise LossInputError(f"datum {i}: {error.message}") from error
     return found
+
+
+def _sound(
+    offsets: NDArray[np.int64],
+    loss_mask: NDArray[Any],
+    streams: Mapping[str, NDArray[Any]],
+    scalars: Mapping[str, NDArray[Any]],
+    temperature: NDArray[Any],
+) -> bool:
+    """Whether no datum will be refused: all are looked at together, in a third of the time that each would take."""
+    return bool(
+        len(offsets) > 1
+        and np.diff(offsets).min() >= 2
+        and ((loss_mask == 0) | (loss_mask == 1)).all()
+        and not loss_mask[offsets[:-1]].any()
+        and (temperature > 0).all()
+        and all(np.isfinite(values).all() for values in streams.values())
+        and not any(np.isinf(values).any() for values in scalars.values())
+    )
 
 
 def _stream(name: str, data: Sequence[Datum], has: dict[str, NDArray[np.uint8]]) -> NDArray[Any]:

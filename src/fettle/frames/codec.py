@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic_core import to_json
 
 from fettle.errors import DataError
 
@@ -32,7 +33,6 @@ Tree = Any
 """What JSON can say, and numpy arrays in it."""
 
 _LEAVES = frozenset({str, int, float, bool, type(None)})
-_HEADER = json.JSONEncoder(separators=(",", ":"))
 
 
 def packed(tree: Tree) -> bytes:
@@ -48,8 +48,8 @@ def packed(tree: Tree) -> bytes:
         listed.append([array.dtype.str, list(array.shape), place])
         place += _aligned(array.nbytes)
     try:
-        header = _HEADER.encode({"tree": outline, "arrays": listed}).encode()
-    except (TypeError, ValueError) as error:
+        header = to_json({"tree": outline, "arrays": listed}, inf_nan_mode="constants")
+    except ValueError as error:
         raise DataError(f"this cannot be said in a frame: {error}") from error
     header += b" " * (-(len(MAGIC) + 4 + len(header)) % ALIGNMENT)
     parts = [MAGIC, struct.pack("<I", len(header)), header]
@@ -112,9 +112,11 @@ def _without_arrays(tree: Tree, arrays: list[NDArray[Any]]) -> Tree:
     if kind is dict or isinstance(tree, Mapping):
         if ARRAY in tree:
             raise DataError(f"a frame's mapping cannot have the key {ARRAY!r}")
-        return {key: _without_arrays(value, arrays) for key, value in tree.items()}
+        return {key: v if type(v) in _LEAVES else _without_arrays(v, arrays) for key, v in tree.items()}
     if isinstance(tree, list | tuple):
-        return [_without_arrays(value, arrays) for value in tree]
+        return [v if type(v) in _LEAVES else _without_arrays(v, arrays) for v in tree]
+    if not isinstance(tree, str | int | float):
+        raise DataError(f"a frame cannot say a {type(tree).__name__}: use what JSON has, or an array")
     return tree
 
 
@@ -136,16 +138,16 @@ def _with_arrays(tree: Tree, arrays: list[NDArray[Any]]) -> Tree:
             if not isinstance(index, int) or not 0 <= index < len(arrays):
                 raise DataError(f"a frame's tree refers to array {index!r}, and there are {len(arrays)}")
             return arrays[index]
-        return {key: _with_arrays(value, arrays) for key, value in tree.items()}
+        return {key: v if type(v) in _LEAVES else _with_arrays(v, arrays) for key, v in tree.items()}
     if isinstance(tree, list):
-        return [_with_arrays(value, arrays) for value in tree]
+        return [v if type(v) in _LEAVES else _with_arrays(v, arrays) for v in tree]
     return tree
 
 
 def _array(frame: bytes | memoryview, start: int, kind: str, shape: list[int], place: int) -> NDArray[Any]:
     if kind not in TYPES:
         raise DataError(f"a frame holds no arrays of type {kind!r}")
-    if any(not isinstance(size, int) or size < 0 for size in [*shape, place]):
+    if not all(isinstance(size, int) and size >= 0 for size in (*shape, place)):
         raise DataError(f"a frame's array has shape {shape} at {place!r}: whole numbers from 0 are needed")
     count, dtype = math.prod(shape), np.dtype(kind)
     if start + place + count * dtype.itemsize > len(frame):

@@ -41,7 +41,14 @@ frame where `Accept` says so. Every error is `{"error": {"code", "message"}, "de
 
 def app_of(service: Service, *layers: Callable[[ASGIApp], ASGIApp]) -> FastAPI:
     """The application, which serves all faces of the service, with further layers around it."""
-    app = FastAPI(title="Fettle", version=fettle.__version__, description=DESCRIPTION, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="Fettle",
+        version=fettle.__version__,
+        description=DESCRIPTION,
+        docs_url=None,
+        redoc_url=None,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # ours are told by layers of our own
+    )
     app.add_middleware(Gate, doors=service.doors)
     app.add_middleware(Limits, max_body_mib=service.settings.max_body_mib, timeout_s=service.settings.request_timeout_s)
     app.add_middleware(Discreet, folders=Folders(service.settings))

@@ -1,10 +1,12 @@
 """Operations of runs, by number or by verb, and the promises that are given for them."""
 
 from contextlib import suppress
+from functools import lru_cache
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import TypeAdapter, ValidationError
+from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from fettle.broker import Promise
 from fettle.calls import Call, Forward, ForwardBackward, OptimStep, Pin, Restore, Save
@@ -244,6 +246,16 @@ def _loss(body: Batch) -> LossConfig:
     given: Tree = body.loss
     if given is None or body.data is None:
         raise DataError("a batch needs data and loss, or batch_data and loss_fn")
+    try:
+        return _loss_of(to_json(given, inf_nan_mode="constants"))
+    except PydanticSerializationError as error:
+        raise ConfigError(f"loss cannot be read ({error}): send names and numbers") from error
+
+
+@lru_cache(maxsize=256)
+def _loss_of(said: bytes) -> LossConfig:
+    """A program trains with a few losses, and says them with every batch."""
+    given = from_json(said)
     name = given.get("type")
     if not isinstance(name, str) or name not in LOSSES:
         raise ConfigError(f"no loss is named {name!r}: use {', '.join(LOSSES)}{did_you_mean(str(name), LOSSES)}")
