@@ -1,15 +1,19 @@
 """A round without a person: what the gate lets through comes into use, what does worse later goes, all is told."""
 
 import json
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from fettle.cli import main
 from fettle.config.router import RouterConfig
-from fettle.errors import ConfigError
-from fettle.router.audit import read_audit
+from fettle.config.routing import PromotionGate
+from fettle.errors import BusyError, ConfigError
+from fettle.router.audit import entry, read_audit
 from fettle.router.autopilot import autopilot, switches_of
-from fettle.router.registry import in_use
+from fettle.router.files import POLICY
+from fettle.router.registry import folder_of, in_use, keep, point
 
 LEARNING = (
     "rllm.autopilot.enabled=true",
@@ -24,6 +28,7 @@ LEARNING = (
     "rllm.trainer.updates=24",
     "rllm.evaluation.episodes=64",
 )
+GATE = PromotionGate(seeds=4, episodes=128)
 FOR_REAL = "rllm.autopilot.dry_run=false"
 HURRIED = "rllm.reward_weights.latency=20"
 """A world in which working alone is best, whatever was learned in the other."""
@@ -36,7 +41,7 @@ def flown(small, tmp_path):
 
     def round_(*overrides):
         places = (f"rllm.autopilot.registry={registry}", f"rllm.experiment.output_dir={tmp_path / 'rounds'}")
-        steps = autopilot(small(*LEARNING, *places, *overrides))
+        steps = autopilot(small(*LEARNING, *places, *overrides), gate=GATE)
         audit = read_audit(registry)
         assert audit.broken == ()
         assert all(each["simulated"] for each in audit.entries)
@@ -49,6 +54,7 @@ def test_by_default_it_says_what_it_would_do_and_does_nothing(flown, tmp_path):
     steps, entries, used = flown()
     assert steps == ["retrained", "would_promote"]
     assert [(each["event"], each["who"], each["dry_run"]) for each in entries] == [
+        ("begun", "autopilot", True),
         ("retrained", "autopilot", True),
         ("would_promote", "autopilot", True),
     ]
@@ -82,10 +88,56 @@ def test_what_does_worse_on_a_later_evaluation_goes(flown):
 
 
 def test_no_two_rounds_are_alike(flown, tmp_path):
-    flown("rllm.trainer.updates=1")
-    flown("rllm.trainer.updates=1")
-    first, second = ((tmp_path / "rounds" / f"round-{n:04}" / "policy_state.npz").read_bytes() for n in (1, 2))
-    assert first != second
+    for seed in (0, 1, 0):
+        flown("rllm.trainer.updates=1", f"rllm.trainer.seed={seed}")
+    seeds = {json.loads(path.read_text())["seed"] for path in (tmp_path / "rounds").glob("round-*/metadata.json")}
+    assert len(seeds) == 3
+
+
+def test_rounds_that_begin_at_once_have_numbers_and_folders_of_their_own(small, tmp_path):
+    """Two at one registry, where one of them may find it locked; and one of another registry, at the same folder."""
+
+    def one(registry):
+        places = (f"rllm.autopilot.registry={tmp_path / registry}", f"rllm.experiment.output_dir={tmp_path / 'rounds'}")
+        try:
+            autopilot(small(*LEARNING, *places, "rllm.trainer.updates=1"), gate=GATE)
+        except BusyError:
+            return one(registry)
+        return None
+
+    with ThreadPoolExecutor(3) as threads:
+        list(threads.map(one, ("a", "a", "b")))
+    begun = [each for name in ("a", "b") for each in read_audit(tmp_path / name).entries if each["event"] == "begun"]
+    assert len({each["why"] for each in begun}) == 3
+    of_a = [each["round"] for each in read_audit(tmp_path / "a").entries if each["event"] == "begun"]
+    assert len(set(of_a)) == 2
+    assert {path.name for path in (tmp_path / "rounds").iterdir()} == {f"round-000{at}" for at in (1, 2, 3)}
+
+
+def test_a_version_that_came_into_use_meanwhile_is_not_rolled_back_for_another(flown, tmp_path):
+    """While it was looked at, somebody promoted: what was seen is no word on that one."""
+    flown(FOR_REAL)
+    registry = tmp_path / "registry"
+    log, waiting = registry / "audit.jsonl", [True]
+
+    def promote_meanwhile(event, arguments):
+        """Once the second round has begun and writes what it has seen."""
+        if waiting and event == "open" and str(arguments[0]) == str(log):
+            waiting.pop()
+            if '"round": 2' in log.read_text():
+                files = {path.name: path.read_bytes() for path in folder_of(registry, 1).glob("[!p]*.*")}
+                files[POLICY] = (folder_of(registry, 1) / POLICY).read_bytes()
+                point(registry, entry("promoted", who="me", why="", version=2), keep(registry, files, {"before": 1}))
+            else:
+                waiting.append(True)
+
+    sys.addaudithook(promote_meanwhile)
+    steps, entries, used = flown(FOR_REAL, HURRIED, "rllm.trainer.updates=1")
+    assert not waiting
+    assert steps[0] == "not_rolled_back"
+    assert used[0] == 2
+    [told] = [each for each in entries if each["event"] == "not_rolled_back"]
+    assert "version 1 is not in use any more, but 2" in told["why"]
 
 
 def test_a_run_that_a_breaker_ends_is_not_promoted(flown):
@@ -114,8 +166,10 @@ def test_the_verb_says_what_keeps_it_off_and_leaves_nothing(tmp_path, monkeypatc
     monkeypatch.setattr("sys.argv", ["fettle", "router", "autopilot"])
     with pytest.raises(SystemExit) as end:
         main()
+    switches = switches_of(RouterConfig())
     assert end.value.code == 3
-    assert all(switch in capsys.readouterr().err for switch in switches_of(RouterConfig())[:1])
+    assert len(switches) == 4
+    assert capsys.readouterr().err == f"fettle: nothing was done: {', '.join(switches)} are false\n"
     assert list(tmp_path.iterdir()) == []
 
 

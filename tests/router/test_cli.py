@@ -3,9 +3,12 @@
 import json
 import re
 
+import numpy as np
 import pytest
 
 from fettle.cli import main
+from fettle.router.modes import MODES
+from fettle.router.policy import load_policy
 
 ON = ("rllm.enabled=true", "rllm.trainer.enabled=true")
 SMALL = (*ON, "rllm.ppo.rollout_length=64", "rllm.ppo.mini_batch_size=32", "rllm.trainer.episode_length=4")
@@ -40,7 +43,11 @@ def test_switched_on_it_prints_a_line_an_update_and_leaves_artifacts(fettle, tmp
     assert code == 0
     assert out.splitlines()[0].startswith("Update 1 | reward=")
     assert re.fullmatch(r"2 updates in \d+\.\d s", out.splitlines()[2])
-    assert len(out.splitlines()) == 4
+    assert out.splitlines()[3] == "what it left: outputs/rllm (simulated: every reward comes from a simulator)"
+    tree = [line.split()[0] for line in out.splitlines()[4:]]
+    left = sorted(path.name + "/" * path.is_dir() for path in (tmp_path / "outputs" / "rllm").iterdir())
+    assert tree == left
+    assert "policy_state.npz" in tree
     metadata = json.loads((tmp_path / "outputs" / "rllm" / "metadata.json").read_text())
     assert (metadata["updates"], metadata["seed"], metadata["episode_length"]) == (2, 7, 5)
 
@@ -79,19 +86,33 @@ def test_runs_are_evaluated_and_drawn(fettle, tmp_path):
     code, out, _ = fettle("evaluate", "a", "b", "--seeds", 2, "--episodes", 8)
     assert code == 0
     assert out.count("oracle") == 2
+    assert out.splitlines()[0] == "a (simulated): mean reward of a decision, 2 held-out seeds, 64 decisions"
+    assert re.search(r"  (beats|does not beat) thompson: [+-]\d\.\d{4} a decision in the same episodes, 95 % \[", out)
     assert (tmp_path / "b" / "evaluation.json").is_file()
     assert (tmp_path / "a" / "evaluation.png").is_file()
 
 
 def test_a_log_is_replayed_and_its_bad_lines_are_told(fettle, tmp_path):
     fettle("train", "--updates", 1, *SMALL, "rllm.experiment.enabled=true", "rllm.experiment.output_dir=a")
-    line = json.dumps({"observation": [0.5] * 7, "mode": "solo", "propensity": 0.5, "reward": 1.0})
-    (tmp_path / "log.jsonl").write_text("\n".join([line, "{}", *[line] * 20]))
+    modes = ("solo", "consult", "collaborate", "consensus", "swarm")
+    line = {"observation": [0.5] * 7, "propensity": 0.2, "reward": 1.0}
+    lines = [json.dumps({**line, "mode": mode}) for mode in modes]
+    (tmp_path / "log.jsonl").write_text("\n".join([lines[0], "{}", *lines[1:], *lines * 3]))
     code, out, err = fettle("replay", "log.jsonl", "a")
     assert code == 0
-    assert out.startswith("21 decisions, worth 21 to this policy; 1 lines were none")
+    # A router takes one mode for one observation: 4 of these 20 are that one.
+    assert out.startswith("20 decisions, worth 4 to this policy; 1 lines were none\n  the policy is simulated: ")
     assert "doubly_robust" in out
-    assert err.startswith("fettle: log.jsonl:2: not an object of observation")
+    assert err == "fettle: log.jsonl:2: not an object of observation, mode, propensity, reward: not counted\n"
+    never = [json.dumps({**line, "mode": mode}) for mode in modes if mode != liked(tmp_path / "a")]
+    (tmp_path / "log.jsonl").write_text("\n".join(never))
+    code, out, err = fettle("replay", "log.jsonl", "a")
+    assert (code, out) == (1, "")
+    assert err.startswith("fettle: no logged decision is one that the policy would take")
+
+
+def liked(run):
+    return MODES[int(load_policy(run).modes(np.full((1, 7), 0.5, np.float32))[0])]
 
 
 def test_an_evaluation_that_a_fixed_mode_wins_fails_the_run(fettle):

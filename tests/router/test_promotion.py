@@ -22,7 +22,8 @@ from fettle.router.policy import load_policy
 from fettle.router.promotion import promote, rollback, status, verdict
 from fettle.router.registry import IN_USE, folder_of, in_use, locked, pointer
 
-GATE = PromotionGate(min_seeds=4)
+NAN = float("nan")
+GATE = PromotionGate(seeds=4, episodes=128)
 
 
 @pytest.fixture
@@ -105,13 +106,16 @@ def another_policy(folder):
         (lambda f: (f / "evaluation.json").unlink(), "and so no evidence: evaluate it"),
         (another_policy, "is not of the policy beside it"),
         (lambda f: changed(f, "evaluation.json", lambda t: t.update(schema_version=9)), "not an evaluation of schema"),
-        (lambda f: changed(f, "evaluation.json", lambda t: t.update(simulated=False)), "not an evaluation of schema"),
-        (lambda f: changed(f, "evaluation.json", lambda t: t.pop("of")), "does not say what it is an evaluation of"),
-        (lambda f: changed(f, "evaluation.json", lambda t: t.update(policy={})), "does not say what the policy earned"),
+        (lambda f: changed(f, "evaluation.json", lambda t: t.update(simulated=False)), "has no simulated that can"),
+        (lambda f: changed(f, "evaluation.json", lambda t: t.pop("of")), "has no of that can be used"),
+        (lambda f: changed(f, "evaluation.json", lambda t: t.update(policy={})), "has no policy.mean that can be used"),
+        (lambda f: changed(f, "evaluation.json", lambda t: t["policy"].update(mean=NAN)), "has no policy.mean that"),
+        (lambda f: changed(f, "evaluation.json", lambda t: t["policy"].update(low=NAN)), "has no policy.low that can"),
         (lambda f: changed(f, "evaluation.json", lambda t: t["policy"].update(mean=0.9)), "measured here again it is"),
         (lambda f: changed(f, "evaluation.json", lambda t: t["policy"].update(low=0.9)), "measured here again it is"),
-        (lambda f: changed(f, "evaluation.json", lambda t: t.update(seeds=3)), "has 3 held-out seeds, and 4 are asked"),
-        (lambda f: (f / "evaluation.json").write_text("{"), "cannot be read"),
+        (lambda f: (f / "evaluation.json").write_text("{"), "not an evaluation of schema"),
+        (lambda f: (f / "evaluation.json").write_text("[" * 100_000), "not an evaluation of schema"),
+        (lambda f: (f / "metadata.json").write_text("[" * 100_000), "cannot be read as JSON"),
         (lambda f: (f / "policy_state.npz").write_bytes(b"PK"), "cannot be read as arrays"),
         (
             lambda f: changed(f, "metadata.json", lambda t: t["reward_weights"].update(latency=0.0)),
@@ -130,15 +134,32 @@ def test_evidence_that_is_none_is_refused_in_one_sentence(copied, registry, harm
 
 
 def test_the_default_gate_asks_for_ten_seeds(runs, registry):
-    with pytest.raises(RefusedError, match="has 4 held-out seeds, and 10 are asked for"):
+    with pytest.raises(RefusedError, match="is of 4 held-out seeds with 128 episodes each, and 10 with 256 are asked"):
         promote(runs / "best", registry, who="me")
+
+
+@pytest.mark.parametrize(("seeds", "episodes"), [(3, 128), (5, 128), (4, 127), (4, 256)])
+def test_whoever_brings_a_policy_does_not_choose_on_what_it_is_compared(copied, registry, seeds, episodes):
+    folder = copied("best")
+    write_evaluation(evaluate(load_policy(folder), seeds=seeds, episodes=episodes), folder)
+    with pytest.raises(RefusedError, match=f"of {seeds} held-out seeds with {episodes} episodes each, and 4 with 128"):
+        promoted(folder, registry)
+
+
+def test_who_goes_back_for_what_they_saw_of_a_version_goes_back_from_no_other(runs, registry):
+    promoted(runs / "better", registry)
+    promoted(runs / "best", registry)
+    with pytest.raises(RefusedError, match="version 1 is not in use any more, but 2: look at that one first"):
+        rollback(registry, who="me", expected=1)
+    assert in_use(registry)[0] == 2
+    assert rollback(registry, who="me", expected=2) == 1
 
 
 def test_a_policy_of_another_world_is_not_compared(runs, copied, registry):
     promoted(runs / "better", registry)
     folder = copied("best")
     changed(folder, "metadata.json", lambda tree: tree["reward_weights"].update(latency=0.0))
-    write_evaluation(evaluate(load_policy(folder), seeds=4, episodes=8), folder)
+    write_evaluation(evaluate(load_policy(folder), seeds=4, episodes=128), folder)
     with pytest.raises(RefusedError, match="was trained with another reward_weights"):
         promoted(folder, registry)
 

@@ -31,7 +31,7 @@ from fettle.router.simulators import reward, simulator_of
 from fettle.router.tasks import Tasks
 from fettle.router.teams import Agent
 
-GATE = PromotionGate(min_seeds=4)
+GATE = PromotionGate(seeds=4, episodes=128)
 AGENTS = [Agent("local", 0, 1), Agent("a", 0.01, 2), Agent("b", 0.01, 2)]
 HARD = dict.fromkeys(Tasks.features, 0.5) | {"difficulty": 0.9, "stakes": 0.9, "budget": 1.0, "deadline": 1.0}
 EASY = dict.fromkeys(Tasks.features, 0.5) | {"difficulty": 0.0, "stakes": 0.1, "skill": 1.0, "traffic": 1.0}

@@ -6,6 +6,9 @@ import shutil
 import pytest
 
 from fettle.cli import main
+from fettle.config import PromotionGate
+from fettle.router.evaluation import evaluate, write_evaluation
+from fettle.router.policy import load_policy
 
 AGENTS = ("--agent", "local:0:1", "--agent", "helper:0.02:4", "--agent", "reviewer:0.03:5")
 TASK = [
@@ -13,15 +16,24 @@ TASK = [
     for feature in ("difficulty=0.9", "stakes=0.9", "skill=0.4", "price=0.3", "traffic=0.2")
     for option in ("--feature", feature)
 ]
-SEEDS = ("--min-seeds", 4)
+
+
+@pytest.fixture(scope="module")
+def judged(runs, tmp_path_factory):
+    """Copies of the runs with evaluations as large as the gate asks for, and ``hasty``, whose is smaller."""
+    base, gate = tmp_path_factory.mktemp("judged"), PromotionGate()
+    shutil.copytree(runs / "best", base / "hasty")
+    for name in ("first", "better", "best"):
+        folder = shutil.copytree(runs / name, base / name)
+        write_evaluation(evaluate(load_policy(folder), seeds=gate.seeds, episodes=gate.episodes), folder)
+    return base
 
 
 @pytest.fixture
-def fettle(monkeypatch, capsys, tmp_path, runs):
+def fettle(monkeypatch, capsys, tmp_path, judged):
     """``fettle("promote", "best")``: its exit code, and what it printed; beside copies of the runs."""
     monkeypatch.chdir(tmp_path)
-    for name in ("first", "better", "best"):
-        shutil.copytree(runs / name, tmp_path / name)
+    shutil.copytree(judged, tmp_path, dirs_exist_ok=True)
 
     def run(*arguments):
         monkeypatch.setattr("sys.argv", ["fettle", "router", *map(str, arguments)])
@@ -34,11 +46,11 @@ def fettle(monkeypatch, capsys, tmp_path, runs):
 
 
 def test_a_policy_is_promoted_told_of_and_gone_back_from(fettle, tmp_path):
-    code, out, _ = fettle("promote", "better", *SEEDS, "--why", "a first one")
+    code, out, _ = fettle("promote", "better", "--why", "a first one")
     assert (code, out.splitlines()[0]) == (0, "version 1 is in use in outputs/router-registry; before: nothing")
     assert " alone, 95 % [" in out
-    assert "4 held-out seeds (simulated)" in out
-    fettle("promote", "best", *SEEDS)
+    assert "10 held-out seeds (simulated)" in out
+    fettle("promote", "best")
     code, out, err = fettle("status")
     assert (code, err) == (0, "")
     assert "version 2 is in use, promoted 20" in out
@@ -53,12 +65,12 @@ def test_a_policy_is_promoted_told_of_and_gone_back_from(fettle, tmp_path):
 
 def test_what_is_refused_is_one_sentence_and_ends_with_4(fettle):
     for arguments, sentence in (
-        (("promote", "first", *SEEDS), "that is not above 0: train it for longer"),
-        (("promote", "best"), "has 4 held-out seeds, and 10 are asked for"),
+        (("promote", "first"), "that is not above 0: train it for longer"),
+        (("promote", "hasty"), "is of 4 held-out seeds with 128 episodes each, and 10 with 256 are asked for"),
         (("promote", "nowhere"), "there is no nowhere/policy_state.npz"),
         (("rollback",), "has nothing in use already"),
         (("rollback", "--to", 3), "has no version 3: there is none"),
-        (("promote", "first", *SEEDS, "--dry-run"), "would be refused: first earns"),
+        (("promote", "first", "--dry-run"), "would be refused: first earns"),
     ):
         code, out, err = fettle(*arguments)
         assert (code, out) == (4, "")
@@ -71,14 +83,14 @@ def test_what_is_refused_is_one_sentence_and_ends_with_4(fettle):
 
 
 def test_a_dry_run_writes_nothing(fettle, tmp_path):
-    code, out, _ = fettle("promote", "best", *SEEDS, "--dry-run")
+    code, out, _ = fettle("promote", "best", "--dry-run")
     assert code == 0
     assert out.startswith("best would be promoted: it earns +0.")
     assert not (tmp_path / "outputs").exists()
 
 
 def test_a_registry_that_is_damaged_is_told_and_ends_with_1(fettle, tmp_path):
-    fettle("promote", "best", *SEEDS)
+    fettle("promote", "best")
     registry = tmp_path / "outputs" / "router-registry"
     (registry / "versions" / "000001" / "metadata.json").unlink()
     with (registry / "audit.jsonl").open("a") as file:
@@ -93,7 +105,7 @@ def test_a_registry_that_is_damaged_is_told_and_ends_with_1(fettle, tmp_path):
 def test_one_decision_is_explained(fettle):
     code, out, _ = fettle("route", *AGENTS)
     assert (code, out.splitlines()[0]) == (0, "consult: local, helper; 1 round, 0.02 USD, 4 s at the 95th percentile")
-    fettle("promote", "best", *SEEDS)
+    fettle("promote", "best")
     code, out, _ = fettle("route", *AGENTS, *TASK, "exposure=full", "time_limit_s=60", "preferences.budget_usd=0.1")
     assert code == 0
     assert "by policy, at exposure full: the policy's likeliest mode that fits is " in out
@@ -116,12 +128,14 @@ def test_where_no_mode_keeps_within_the_caps_it_ends_with_4(fettle):
 
 
 def test_what_a_router_logged_is_replayed(fettle, tmp_path):
-    fettle("promote", "best", *SEEDS)
-    lines = [{"observation": [0.5] * 7, "mode": "solo", "propensity": 0.5, "reward": 1.0, "allowed": ["solo", "swarm"]}]
-    (tmp_path / "o.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines * 10))
+    fettle("promote", "best")
+    line = {"observation": [0.5] * 7, "propensity": 0.5, "reward": 1.0, "allowed": ["solo", "swarm"]}
+    lines = [{**line, "mode": mode} for mode in line["allowed"]] * 5
+    (tmp_path / "o.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     code, out, _ = fettle("replay", "o.jsonl", "outputs/router-registry/versions/000001")
     assert code == 0
-    assert out.startswith("10 decisions, worth 10 to this policy; 0 lines were none")
+    # Of the two that each request allowed, a router would take the same one each time: it is in half of the lines.
+    assert out.startswith("10 decisions, worth 5 to this policy; 0 lines were none")
 
 
 @pytest.mark.parametrize(

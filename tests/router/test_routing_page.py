@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from fettle.cli import main
+from fettle.router.modes import MODES
 
 PAGE = Path(__file__).parents[2] / "docs" / "routing.md"
 
@@ -23,9 +24,10 @@ def test_every_command_of_the_page_does_what_it_says(runs, tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     for name, shown in (("better", "early"), ("best", "router-tasks")):
         shutil.copytree(runs / name, tmp_path / "outputs" / shown)
-    line = {"observation": [0.5] * 7, "mode": "solo", "propensity": 0.5, "reward": 1.0}
+    line = {"observation": [0.5] * 7, "propensity": 0.2, "reward": 1.0}
+    lines = "".join(json.dumps({**line, "mode": mode}) + "\n" for mode in MODES)
     (tmp_path / "logs").mkdir()
-    (tmp_path / "logs" / "router-outcomes.jsonl").write_text(f"{json.dumps(line)}\n" * 20)
+    (tmp_path / "logs" / "router-outcomes.jsonl").write_text(lines * 4)
     assert len(commands()) == 9
     for command in commands():
         monkeypatch.setattr("sys.argv", command)

@@ -15,7 +15,7 @@ from fettle.cli.router_autopilot import autopilot
 from fettle.cli.routing import promote, rollback, route, status
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from fettle.config.router import RouterConfig
     from fettle.router.artifacts import RunFolder
@@ -84,17 +84,21 @@ def _train(settings: "RouterConfig", path: Path) -> None:
         if trained.stopped is not None:
             told.stopped(trained.stopped)
     print(f"{trained.updates} updates in {time.perf_counter() - began:.1f} s")
+    found = None
+    if settings.rllm.evaluation.enabled and trained.stopped is None:
+        found = _held_out(settings, trained, keeper)
     if keeper is not None:
         print(f"what it left: {keeper.path} (simulated: every reward comes from a simulator)")
-    if trained.stopped is not None:
-        typer.echo(f"fettle: {trained.stopped}; the policy is that after {trained.updates} updates", err=True)
+        for line in _tree(keeper.path):
+            print(line)
+    wrong = _wrong(trained, found)
+    if wrong is not None:
+        typer.echo(f"fettle: {wrong}", err=True)
         raise typer.Exit(FAILED)
-    if settings.rllm.evaluation.enabled:
-        _held_out(settings, trained, keeper)
 
 
-def _held_out(settings: "RouterConfig", trained: "Trained", keeper: "RunFolder | None") -> None:
-    """Evaluate as ``rllm.evaluation`` says, and fail where a fixed mode does better."""
+def _held_out(settings: "RouterConfig", trained: "Trained", keeper: "RunFolder | None") -> "Evaluation":
+    """Evaluated as ``rllm.evaluation`` says, and told of."""
     from fettle.router.artifacts import described
     from fettle.router.evaluation import evaluate as evaluated
     from fettle.router.evaluation import write_evaluation
@@ -109,14 +113,27 @@ def _held_out(settings: "RouterConfig", trained: "Trained", keeper: "RunFolder |
     if keeper is not None:
         write_evaluation(found, keeper.path)
     _print(["policy"], [found])
-    if found.worse_than_constant:
+    return found
+
+
+def _wrong(trained: "Trained", found: "Evaluation | None") -> str | None:
+    """Why a run has failed, if it has."""
+    if trained.stopped is not None:
+        return f"{trained.stopped}; the policy is that after {trained.updates} updates"
+    if found is not None and found.worse_than_constant:
         best = found.best_constant
-        typer.echo(
-            f"fettle: the policy earns {found.policy.mean:.3f} a decision on held-out seeds, and {best.name} alone "
-            f"{best.mean:.3f}: train it for longer, or use that mode",
-            err=True,
+        return (
+            f"the policy earns {found.policy.mean:.3f} a decision on held-out seeds, and {best.name} alone "
+            f"{best.mean:.3f}: train it for longer, or use that mode"
         )
-        raise typer.Exit(FAILED)
+    return None
+
+
+def _tree(folder: Path) -> "Iterator[str]":
+    """The files in a folder and in those below it, with their sizes."""
+    for path in sorted(folder.rglob("*")):
+        indent = "  " * len(path.relative_to(folder).parts)
+        yield f"{indent}{path.name}/" if path.is_dir() else f"{indent}{path.name:<24}{path.stat().st_size:>10,} bytes"
 
 
 @router.command("evaluate")
@@ -148,20 +165,22 @@ def replay(
     log: Annotated[Path, typer.Argument(help="JSONL: observation, mode, propensity, reward.")],
     run: Annotated[Path, typer.Argument(help="A folder that a run left.")],
 ) -> None:
-    """Estimate from logged decisions what a trained policy would have earned in their place, were it to draw modes."""
+    """Estimate from logged decisions what a trained policy would have earned in their place, by likeliest modes."""
     from fettle.router.policy import load_policy
-    from fettle.router.replay import effective_sample_size, estimates, read_log, within_reach
+    from fettle.router.replay import effective_sample_size, estimates, likeliest, read_log, within_reach
 
     policy = load_policy(run)
     logged = read_log(log, features=len(policy.metadata["features"]))
     for number, why in logged.malformed:
         typer.echo(f"fettle: {log}:{number}: {why}: not counted", err=True)
-    probabilities = within_reach(logged, policy.probabilities(logged.observations))
+    probabilities = likeliest(within_reach(logged, policy.probabilities(logged.observations)))
+    found = estimates(logged, probabilities)
     worth = effective_sample_size(logged, probabilities)
     print(f"{len(logged.rewards)} decisions, worth {worth:.0f} to this policy; {len(logged.malformed)} lines were none")
+    print("  the policy is simulated: it learned in a simulator; the rewards are the log's")
     print(f"  {'logged':<16}{logged.rewards.mean():8.4f}")
-    for name, found in estimates(logged, probabilities).items():
-        print(f"  {name:<16}{found.mean:8.4f}   95 % [{found.low:.4f}, {found.high:.4f}]")
+    for name, each in found.items():
+        print(f"  {name:<16}{each.mean:8.4f}   95 % [{each.low:.4f}, {each.high:.4f}]")
 
 
 router.command("promote")(promote)
@@ -174,10 +193,16 @@ router.command("autopilot")(autopilot)
 def _print(names: "Sequence[str]", evaluations: "Sequence[Evaluation]") -> None:
     """A line for everyone who chose, best first, and what the policy beats."""
     for name, evaluation in zip(names, evaluations, strict=True):
-        print(f"{name}: mean reward of a decision, {evaluation.seeds} held-out seeds, {evaluation.decisions} decisions")
+        print(
+            f"{name} (simulated): mean reward of a decision, {evaluation.seeds} held-out seeds, "
+            f"{evaluation.decisions} decisions"
+        )
         for each in sorted((*evaluation.others, evaluation.policy), key=lambda each: -each.mean):
             print(f"  {each.name:<16}{each.mean:8.4f}   95 % [{each.low:.4f}, {each.high:.4f}]")
-        for rival, beaten in evaluation.beaten.items():
+        for rival, margin in evaluation.margins.items():
+            verdict = "beats" if margin.low > 0 else "does not beat"
+            overlap = "do not overlap" if margin.apart else "overlap"
             print(
-                f"  {'beats' if beaten else 'does not beat'} {rival}" + ("" if beaten else ": it is not wholly above")
+                f"  {verdict} {rival}: {margin.mean:+.4f} a decision in the same episodes, "
+                f"95 % [{margin.low:+.4f}, {margin.high:+.4f}]; the two intervals above {overlap}"
             )

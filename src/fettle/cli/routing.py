@@ -26,24 +26,21 @@ def promote(
     run: Annotated[Path, typer.Argument(help="A folder that a run left, and that was evaluated.")],
     registry: Registry = None,
     why: Why = "",
-    min_seeds: Annotated[int | None, typer.Option(min=2, help="Held-out seeds that it must have; else 10.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and write nothing.")] = False,
 ) -> None:
     """Put a policy to use, where held-out evidence says that it is better; else say why not, and end with 4."""
-    from fettle.config import PromotionGate
     from fettle.router.promotion import promote as promoted
     from fettle.router.promotion import verdict
 
     place = _place(registry)
-    gate = PromotionGate() if min_seeds is None else PromotionGate(min_seeds=min_seeds)
     if dry_run:
-        found = verdict(run, place, gate=gate)
+        found = verdict(run, place)
         if found.refused is not None or found.comparison is None:
             typer.echo(f"fettle: would be refused: {found.refused}", err=True)
             raise typer.Exit(REFUSED)
         print(f"{run} would be promoted: it earns {_evidence(found.comparison)}")
         return
-    done = promoted(run, place, who=_who(), why=why, gate=gate)
+    done = promoted(run, place, who=_who(), why=why)
     print(f"version {done.version} is in use in {place}; before: {_named(done.before)}")
     print(f"it earns {_evidence(done.comparison)}")
 

@@ -12,10 +12,12 @@ Bound = Annotated[float, Field(ge=0)]
 
 
 class PromotionGate(Frozen):
-    """What a policy has to show before a router may use it."""
+    """What a policy has to show before a router may use it; whoever brings the policy has no say in it."""
 
-    min_seeds: Annotated[int, Field(ge=2)] = 10
-    """Held-out seeds that its evaluation must have; the interval of a difference is over their means."""
+    seeds: Annotated[int, Field(ge=2)] = 10
+    """Held-out seeds that its evaluation must be of; the interval of a difference is over their means."""
+    episodes: Annotated[int, Field(ge=1)] = 256
+    """Episodes that it must have played on each."""
 
 
 class CollaborationPreferences(Frozen):

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 
 from fettle.config.router import RouterConfig, switched_off
-from fettle.errors import CheckpointError, ConfigError, RefusedError
+from fettle.config.routing import PromotionGate
+from fettle.errors import BusyError, CheckpointError, ConfigError, RefusedError, StorageError
+from fettle.randomness import key
 from fettle.router.artifacts import RunFolder, described
 from fettle.router.audit import append, entry, read_audit
 from fettle.router.evaluation import evaluate, interval, seed_means, write_evaluation
@@ -20,10 +22,13 @@ from fettle.router.policy import RouterPolicy, load_policy
 from fettle.router.promotion import promote, rollback, verdict
 from fettle.router.registry import NOTHING, folder_of, in_use, locked, pointer
 from fettle.router.training import Row, Spans, train, untraced
+from fettle.tracking.atomic import unwritable
 
 WHO = "autopilot"
 ROUND = "round-"
 """Of a round's folder, under ``experiment.output_dir``."""
+SEEDS = 2**31
+"""As many as there are for rounds to train with: any protocol carries such a number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +43,11 @@ class Step:
 class _Round:
     config: RouterConfig
     registry: Path
+    gate: PromotionGate
     number: int
     """From 1; no two rounds share their seeds."""
+    folder: Path
+    """Which this round alone has made."""
 
     @property
     def dry(self) -> bool:
@@ -70,7 +78,11 @@ def switches_of(config: RouterConfig) -> tuple[str, ...]:
 
 
 def autopilot(
-    config: RouterConfig, told: Callable[[Row], None] | None = None, spans: Spans = untraced
+    config: RouterConfig,
+    told: Callable[[Row], None] | None = None,
+    spans: Spans = untraced,
+    *,
+    gate: PromotionGate | None = None,
 ) -> tuple[Step, ...]:
     """One round, from looking again at what is in use to the gate.
 
@@ -79,11 +91,34 @@ def autopilot(
         FettleError: it could not be trained or written down.
     """
     check_autopilot(config)
-    registry = Path(config.rllm.autopilot.registry)
+    this = _claimed(config, gate or PromotionGate())
+    return (*_reviewed(this), *_retrained(this, told, spans))
+
+
+def _claimed(config: RouterConfig, gate: PromotionGate) -> _Round:
+    """The next round, of which another that begins at the same time sees that it has begun."""
+    registry, output = Path(config.rllm.autopilot.registry), Path(config.rllm.experiment.output_dir)
     with locked(registry):  # which makes it
         rounds = [each.get("round", 0) for each in read_audit(registry).entries if each["who"] == WHO]
-    this = _Round(config, registry, 1 + max(rounds, default=0))
-    return (*_reviewed(this), *_retrained(this, told, spans))
+        number = 1 + max(rounds, default=0)
+        try:
+            output.mkdir(parents=True, exist_ok=True)
+            while not _made(folder := output / f"{ROUND}{number:04}"):
+                number += 1  # a round of another registry, or of one that is gone
+        except OSError as error:
+            raise StorageError(unwritable(output, error)) from error
+        this = _Round(config, registry, gate, number, folder)
+        this.noted("begun", f"its folder is {folder}")
+    return this
+
+
+def _made(folder: Path) -> bool:
+    """Whether it was this call that made it."""
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        return False
+    return True
 
 
 def _reviewed(this: _Round) -> tuple[Step, ...]:
@@ -100,8 +135,8 @@ def _reviewed(this: _Round) -> tuple[Step, ...]:
         return (this.noted("not_reviewed", f"version {found[0]} was trained on other features than the settings name"),)
 
     def means(who: Any) -> list[float]:
-        first = this.number * evaluation.seeds
-        return seed_means(who, world, seeds=evaluation.seeds, episodes=evaluation.episodes, first=first)
+        name = f"held out/{ROUND}{this.number}"
+        return seed_means(who, world, seeds=evaluation.seeds, episodes=evaluation.episodes, name=name)
 
     own = means(found[1])
     against, best = max(((name, means(who)) for name, who in rivals.items()), key=lambda pair: float(np.mean(pair[1])))
@@ -113,7 +148,10 @@ def _reviewed(this: _Round) -> tuple[Step, ...]:
     if this.dry:
         return (this.noted("would_roll_back", words, comparison=numbers),)
     this.noted("reviewed", words, comparison=numbers)
-    rollback(this.registry, who=WHO, why=words)
+    try:
+        rollback(this.registry, who=WHO, why=words, expected=found[0])
+    except (RefusedError, BusyError) as error:
+        return (this.noted("not_rolled_back", error.message),)
     return (Step("rolled_back", words),)
 
 
@@ -130,17 +168,18 @@ def _learned(who: object) -> bool:
 
 def _retrained(this: _Round, told: Callable[[Row], None] | None, spans: Spans) -> tuple[Step, ...]:
     """Train with a seed of the round's own, evaluate, and ask the gate."""
-    rllm = this.config.rllm
-    folder = Path(rllm.experiment.output_dir) / f"{ROUND}{this.number:04}"
+    rllm, folder = this.config.rllm, this.folder
     experiment = rllm.experiment.model_copy(update={"output_dir": str(folder)})
-    trainer = rllm.trainer.model_copy(update={"seed": rllm.trainer.seed + this.number})
+    seed = key(rllm.trainer.seed, "router", "round", this.number) % SEEDS
+    trainer = rllm.trainer.model_copy(update={"seed": seed})
     config = RouterConfig(rllm=rllm.model_copy(update={"experiment": experiment, "trainer": trainer}))
     trained = train(config, RunFolder(config, None), told, spans)
     if trained.stopped is not None:
         return (this.noted("not_promoted", trained.stopped, candidate=str(folder)),)
-    found = evaluate(load_policy(folder), seeds=rllm.evaluation.seeds, episodes=rllm.evaluation.episodes)
+    found = evaluate(load_policy(folder), seeds=this.gate.seeds, episodes=this.gate.episodes)
     write_evaluation(found, folder)
-    done = this.noted("retrained", f"{found.policy.mean:.4f} a decision on held-out seeds", candidate=str(folder))
+    words = f"{found.policy.mean:.4f} a decision on held-out seeds (simulated)"
+    done = this.noted("retrained", words, candidate=str(folder))
     return done, _gated(this, folder)
 
 
@@ -148,12 +187,12 @@ def _gated(this: _Round, folder: Path) -> Step:
     """What the gate of every promotion says of the round's policy."""
     if not this.dry:
         try:
-            found = promote(folder, this.registry, who=WHO, why=f"round {this.number}")
-        except RefusedError as error:
+            found = promote(folder, this.registry, who=WHO, why=f"round {this.number}", gate=this.gate)
+        except (RefusedError, BusyError) as error:
             return this.noted("not_promoted", error.message, candidate=str(folder))
         words = f"version {found.version}: {found.comparison.mean:+.4f} a decision over {found.comparison.against}"
         return Step("promoted", words)
-    weighed = verdict(folder, this.registry)
+    weighed = verdict(folder, this.registry, gate=this.gate)
     if weighed.refused is not None or weighed.comparison is None:
         return this.noted("would_not_promote", weighed.refused or "it was not weighed", candidate=str(folder))
     words = f"{folder}: {weighed.comparison.mean:+.4f} a decision over {weighed.comparison.against}"

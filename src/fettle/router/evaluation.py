@@ -11,9 +11,10 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from fettle.config.router import RouterRewardWeights, SimulatorConfig
+from fettle.errors import CheckpointError
 from fettle.randomness import key
 from fettle.router.bandits import LinearThompson, Thompson
-from fettle.router.files import EVALUATION, SCHEMA
+from fettle.router.files import EVALUATION, FIGURE, SCHEMA
 from fettle.router.modes import MODES, CollaborationMode
 from fettle.router.nouns import Choices, Simulator, State
 from fettle.router.policy import RouterPolicy
@@ -23,13 +24,15 @@ from fettle.tracking import write_atomically
 Choose = Callable[[State, np.random.Generator], Choices]
 """A way to choose modes."""
 
+HELD_OUT = "held out"
+"""The name of the seeds that every policy is held to."""
 BANDIT_EPISODES = 256
 """Episodes that a bandit plays at once."""
 T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
-T_975_REST = 2.131
+"""The quantile of Student's t at 0.975, by degrees of freedom from 1: of an interval that leaves 2.5 % on either side.
+Beyond the table its last is taken, which is a little too wide."""
 EVALUATED = ("policy_sha256", "simulator", "reward_weights", "episode_length")
 """What an evaluation keeps of the metadata of a policy: which file it was, and the world that it was held to."""
-"""Student's t at 97.5 %, by degrees of freedom from 1; beyond the table its last, which is a little too wide."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,21 @@ class Standing:
     high: float
     learned: bool = False
     """Whether it learned from what it earned, as the policy did."""
+    means: tuple[float, ...] = ()
+    """On each held-out seed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Margin:
+    """How much more a decision of the policy earns than a rival's in the same episodes, with its 95 % interval."""
+
+    mean: float
+    low: float
+    """Above 0: the policy beats the rival."""
+    high: float
+    apart: bool
+    """Whether their own intervals do not even overlap, which asks for more: it forgets that the episodes were the same.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,25 +81,42 @@ class Evaluation:
         return max((each for each in self.others if each.name in MODES), key=lambda each: each.mean)
 
     @property
+    def margins(self) -> dict[str, Margin]:
+        """Over the best fixed mode and over each bandit, seed by seed."""
+        return {each.name: _margin(self.policy, each) for each in self._rivals}
+
+    @property
     def beaten(self) -> dict[str, bool]:
-        """Of the best fixed mode and the bandits: whether the policy's interval lies wholly above theirs."""
-        rivals = [self.best_constant, *(each for each in self.others if each.learned)]
-        return {each.name: self.policy.low > each.high for each in rivals}
+        """Of each of these: whether the margin's interval lies wholly above 0."""
+        return {name: margin.low > 0 for name, margin in self.margins.items()}
 
     @property
     def worse_than_constant(self) -> bool:
-        """Whether the policy's interval lies wholly below that of the best fixed mode."""
-        return self.policy.high < self.best_constant.low
+        """Whether the margin over the best fixed mode lies wholly below 0."""
+        return self.margins[self.best_constant.name].high < 0
+
+    @property
+    def _rivals(self) -> list[Standing]:
+        return [self.best_constant, *(each for each in self.others if each.learned)]
 
     def as_json(self) -> dict[str, Any]:
         """For ``evaluation.json``."""
-        return {"schema_version": SCHEMA, "simulated": True, **asdict(self), "beaten": self.beaten}
+        margins = {name: asdict(margin) for name, margin in self.margins.items()}
+        return {"schema_version": SCHEMA, "simulated": True, **asdict(self), "margins": margins, "beaten": self.beaten}
+
+
+def _margin(own: Standing, rival: Standing) -> Margin:
+    differences = [mine - its for mine, its in zip(own.means, rival.means, strict=True)]
+    return Margin(*interval(differences), apart=own.low > rival.high or own.high < rival.low)
 
 
 def evaluate(policy: RouterPolicy, *, seeds: int, episodes: int) -> Evaluation:
     """Play ``episodes`` on each of the held-out ``seeds``, in the simulator that the policy was trained in.
 
     The bandits first learn from as many decisions as the policy did; then all are held to what they know.
+
+    Raises:
+        CheckpointError: the policy was trained on other features than its simulator shows.
     """
     table = _table(policy.metadata, seeds=seeds, episodes=episodes)
     simulator, weights, length = table.simulator, table.weights, table.length
@@ -105,28 +140,32 @@ def evaluate(policy: RouterPolicy, *, seeds: int, episodes: int) -> Evaluation:
 
 
 def seed_means(
-    who: RouterPolicy | CollaborationMode, world: Mapping[str, Any], *, seeds: int, episodes: int, first: int = 0
+    who: RouterPolicy | CollaborationMode, world: Mapping[str, Any], *, seeds: int, episodes: int, name: str = HELD_OUT
 ) -> list[float]:
-    """The mean reward of a decision on each held-out seed from ``first`` on, in the ``world`` of a metadata."""
-    table = _table(world, seeds=seeds, episodes=episodes, first=first)
+    """The mean reward of a decision on each of the seeds of that ``name``, in the ``world`` of a metadata.
+
+    Raises:
+        CheckpointError: the policy was trained on other features than the simulator shows.
+    """
+    table = _table(world, seeds=seeds, episodes=episodes, name=name)
     if isinstance(who, RouterPolicy):
         return table.means(_likeliest(who, table.simulator))
     return table.means(_constant(MODES.index(who)))
 
 
 def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
-    """``evaluation.json`` beside the policy.
+    """``evaluation.json`` beside the policy; a picture of what was said before goes.
 
     Raises:
         StorageError: it cannot be written.
     """
     write_atomically(folder / EVALUATION, json.dumps(evaluation.as_json(), indent=2) + "\n")
+    (folder / FIGURE).unlink(missing_ok=True)
 
 
 def interval(means: Sequence[float]) -> tuple[float, float, float]:
     """The mean of what each seed came to, and Student's 95 % interval around it."""
-    freedom = len(means) - 1
-    t = T_975[freedom - 1] if freedom <= len(T_975) else T_975_REST
+    t = T_975[min(len(means) - 1, len(T_975)) - 1]
     mean, half = float(np.mean(means)), t * float(np.std(means, ddof=1)) / math.sqrt(len(means))
     return mean, mean - half, mean + half
 
@@ -138,32 +177,41 @@ class _Table:
     seeds: int
     episodes: int
     length: int
-    first: int
+    name: str
 
     def standing(self, name: str, choose: Choose, *, learned: bool = False) -> Standing:
         """On all held-out seeds."""
-        return Standing(name, *interval(self.means(choose)), learned=learned)
+        means = tuple(self.means(choose))
+        return Standing(name, *interval(means), learned=learned, means=means)
 
     def means(self, choose: Choose) -> list[float]:
         """On each held-out seed."""
-        numbers = range(self.first, self.first + self.seeds)
-        return [self._mean(choose, np.random.default_rng(key("held out", "router", at))) for at in numbers]
+        return [self._mean(choose, at) for at in range(self.seeds)]
 
-    def _mean(self, choose: Choose, rng: np.random.Generator) -> float:
+    def _mean(self, choose: Choose, at: int) -> float:
+        """Whoever chooses by chance has draws of their own, so that the episodes are everyone's."""
+        rng = np.random.default_rng(key(self.name, "router", at))
+        chance = np.random.default_rng(key(self.name, "router", at, "chance"))
         state, total = self.simulator.start(self.episodes, rng), 0.0
         for _ in range(self.length):
-            state, terms = self.simulator.step(state, choose(state, rng), rng)
+            state, terms = self.simulator.step(state, choose(state, chance), rng)
             total += float(reward(terms, self.weights).mean())
         return total / self.length
 
 
-def _table(world: Mapping[str, Any], *, seeds: int, episodes: int, first: int = 0) -> _Table:
+def _table(world: Mapping[str, Any], *, seeds: int, episodes: int, name: str = HELD_OUT) -> _Table:
     simulator = simulator_of(TypeAdapter(SimulatorConfig).validate_python(world["simulator"]))
     weights = RouterRewardWeights.model_validate(world["reward_weights"])
-    return _Table(simulator, weights, seeds=seeds, episodes=episodes, length=int(world["episode_length"]), first=first)
+    return _Table(simulator, weights, seeds=seeds, episodes=episodes, length=int(world["episode_length"]), name=name)
 
 
 def _likeliest(policy: RouterPolicy, simulator: Simulator) -> Choose:
+    features = tuple(policy.metadata["features"])
+    if features != simulator.features:
+        raise CheckpointError(
+            f"the policy was trained on {', '.join(features)}, and its simulator shows "
+            f"{', '.join(simulator.features)}: train again with this release"
+        )
     return lambda state, rng: policy.modes(simulator.observations(state))
 
 

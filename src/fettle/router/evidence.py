@@ -4,26 +4,45 @@ All of it is simulated.
 """
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fettle.config.routing import PromotionGate
-from fettle.errors import RefusedError
+from fettle.errors import CheckpointError, RefusedError
 from fettle.router.evaluation import EVALUATED, interval, seed_means
-from fettle.router.files import EVALUATION, METADATA, POLICY, SCHEMA
-from fettle.router.modes import MODES
+from fettle.router.files import EVALUATION, METADATA, POLICY, SCHEMA, contents_of, object_in
+from fettle.router.modes import MODES, CollaborationMode
 from fettle.router.policy import RouterPolicy, load_policy
 
 TOLERANCE = 1e-4
 """By how much a mean may differ where it is measured again, on a machine that rounds otherwise."""
 AGAIN = "evaluate it again with fettle router evaluate"
 WORLD = ("simulator", "reward_weights", "episode_length")
+
+
+class _Said(BaseModel):
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+    mean: float
+    low: float
+    high: float
+
+
+class _Record(BaseModel):
+    """What an evaluation has to say; the rest is for people."""
+
+    model_config = ConfigDict(strict=True)
+
+    simulated: Literal[True]
+    policy: _Said
+    of: dict[str, Any]
+    seeds: int
+    episodes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +53,10 @@ class Candidate:
     sha256: str
     files: Mapping[str, bytes]
     """What a version keeps of it, by the names of a run's files."""
-    seeds: int
-    episodes: int
+    gate: PromotionGate
+    """Which says on how many seeds, and on how many episodes of each, it is compared."""
     means: tuple[float, ...]
-    """What each held-out seed came to, measured here."""
+    """What each of these seeds came to, measured here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,41 +82,42 @@ def candidate_of(folder: Path, gate: PromotionGate) -> Candidate:
         RefusedError: the evaluation is missing, not of this policy, too small, or not what is measured here.
     """
     policy = load_policy(folder)
-    record = _record(folder / EVALUATION)
-    try:
-        files = {name: (folder / name).read_bytes() for name in (POLICY, METADATA, EVALUATION)}
-    except OSError as error:
-        raise RefusedError(f"{error.filename} cannot be read ({error.strerror}): see that it is yours") from error
+    path = folder / EVALUATION
+    if not path.is_file():
+        raise RefusedError(f"there is no {path}, and so no evidence: evaluate it with fettle router evaluate")
+    files = {name: contents_of(folder / name) for name in (POLICY, METADATA, EVALUATION)}
     sha256 = hashlib.sha256(files[POLICY]).hexdigest()
-    if sha256 != policy.metadata["policy_sha256"] or json.loads(files[EVALUATION]) != record:
+    if sha256 != policy.metadata["policy_sha256"]:
         raise RefusedError(f"{folder} was changed while it was read: wait until its training is over")
-    if record["of"].get("policy_sha256") != sha256:
-        raise RefusedError(f"{folder / EVALUATION} is not of the policy beside it, but of another: {AGAIN}")
-    if any(record["of"].get(name) != policy.metadata.get(name) for name in EVALUATED):
-        raise RefusedError(f"{folder / EVALUATION} was made in another simulator than {METADATA} names: {AGAIN}")
-    if record["seeds"] < gate.min_seeds:
+    record = _record(files[EVALUATION], path)
+    if record.of.get("policy_sha256") != sha256:
+        raise RefusedError(f"{path} is not of the policy beside it, but of another: {AGAIN}")
+    if any(record.of.get(name) != policy.metadata.get(name) for name in EVALUATED):
+        raise RefusedError(f"{path} was made in another simulator than {METADATA} names: {AGAIN}")
+    if (record.seeds, record.episodes) != (gate.seeds, gate.episodes):
         raise RefusedError(
-            f"{folder / EVALUATION} has {record['seeds']} held-out seeds, and {gate.min_seeds} are asked for: {AGAIN}"
+            f"{path} is of {record.seeds} held-out seeds with {record.episodes} episodes each, and {gate.seeds} with "
+            f"{gate.episodes} are asked for: {AGAIN}"
         )
-    means = _means(policy, policy, record["seeds"], record["episodes"])
+    means = _means(policy, policy, gate)
     for name, measured in zip(("mean", "low", "high"), interval(means), strict=True):
-        if abs(measured - record["policy"][name]) > TOLERANCE:
+        said = getattr(record.policy, name)
+        if abs(measured - said) > TOLERANCE:
             raise RefusedError(
-                f"{folder / EVALUATION} has {record['policy'][name]:.4f} for the policy's {name}, and measured here "
-                f"again it is {measured:.4f}: {AGAIN}"
+                f"{path} has {said:.4f} for the policy's {name}, and measured here again it is {measured:.4f}: {AGAIN}"
             )
-    return Candidate(policy, sha256, files, record["seeds"], record["episodes"], means)
+    return Candidate(policy, sha256, files, gate, means)
 
 
 def compared(candidate: Candidate, in_use: tuple[int, RouterPolicy] | None) -> Comparison:
-    """The candidate beside what is in use, on its own held-out seeds; beside the best fixed mode where nothing is.
+    """The candidate beside what is in use, on the gate's held-out seeds; beside the best fixed mode where nothing is.
 
     Raises:
         RefusedError: the two cannot be compared, or are one.
     """
-    world, seeds, episodes = candidate.policy, candidate.seeds, candidate.episodes
+    world, gate = candidate.policy, candidate.gate
     if in_use is None:
-        of_modes = {mode: _means(world, mode, seeds, episodes) for mode in MODES}
+        of_modes = {mode: _means(world, mode, gate) for mode in MODES}
         best = max(of_modes, key=lambda mode: float(np.mean(of_modes[mode])))
         return _comparison(candidate, f"{best} alone", of_modes[best])
     version, rival = in_use
@@ -109,42 +129,25 @@ def compared(candidate: Candidate, in_use: tuple[int, RouterPolicy] | None) -> C
                 f"version {version}, which is in use, was trained with another {name}, and the two cannot be compared: "
                 "promote this one in a registry of its own"
             )
-    return _comparison(candidate, f"version {version}", _means(world, rival, seeds, episodes))
+    return _comparison(candidate, f"version {version}", _means(world, rival, gate))
 
 
 def _comparison(candidate: Candidate, against: str, rival: tuple[float, ...]) -> Comparison:
     mean, low, high = interval([mine - its for mine, its in zip(candidate.means, rival, strict=True)])
-    own = float(np.mean(candidate.means))
-    return Comparison(against, mean, low, high, own, float(np.mean(rival)), candidate.seeds, candidate.episodes)
+    own, gate = float(np.mean(candidate.means)), candidate.gate
+    return Comparison(against, mean, low, high, own, float(np.mean(rival)), gate.seeds, gate.episodes)
 
 
-def _means(world: RouterPolicy, who: Any, seeds: int, episodes: int) -> tuple[float, ...]:
-    try:
-        return tuple(seed_means(who, world.metadata, seeds=seeds, episodes=episodes))
-    except (ValidationError, KeyError, TypeError, ValueError) as error:
-        why = str(error).splitlines()[0]
-        raise RefusedError(
-            f"{METADATA} does not describe a simulator that the policy can be held to ({why})"
-        ) from error
+def _means(world: RouterPolicy, who: RouterPolicy | CollaborationMode, gate: PromotionGate) -> tuple[float, ...]:
+    return tuple(seed_means(who, world.metadata, seeds=gate.seeds, episodes=gate.episodes))
 
 
-def _record(path: Path) -> Mapping[str, Any]:
+def _record(contents: bytes, path: Path) -> _Record:
     """An evaluation as its file has it."""
     try:
-        found = json.loads(path.read_bytes())
-    except FileNotFoundError as error:
-        raise RefusedError(
-            f"there is no {path}, and so no evidence: evaluate it with fettle router evaluate"
-        ) from error
-    except (OSError, ValueError) as error:
-        raise RefusedError(f"{path} cannot be read ({error}): {AGAIN}") from error
-    if not isinstance(found, dict) or found.get("schema_version") != SCHEMA or found.get("simulated") is not True:
-        raise RefusedError(f"{path} is not an evaluation of schema {SCHEMA}: {AGAIN}")
-    policy, of = found.get("policy"), found.get("of")
-    counts = [found.get("seeds"), found.get("episodes")]
-    numbers = [policy.get(name) for name in ("mean", "low", "high")] if isinstance(policy, dict) else [None]
-    if not isinstance(of, dict) or not all(type(each) is int and each > 0 for each in counts):
-        raise RefusedError(f"{path} does not say what it is an evaluation of: {AGAIN}")
-    if not all(isinstance(each, float | int) for each in numbers):
-        raise RefusedError(f"{path} does not say what the policy earned: {AGAIN}")
-    return found
+        return _Record.model_validate(object_in(contents, path))
+    except CheckpointError as error:
+        raise RefusedError(f"{path} is not an evaluation of schema {SCHEMA}: {AGAIN}") from error
+    except ValidationError as error:
+        place = ".".join(map(str, error.errors()[0]["loc"]))
+        raise RefusedError(f"{path} has no {place} that can be used: {AGAIN}") from error

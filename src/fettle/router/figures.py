@@ -19,16 +19,20 @@ def draw(evaluations: Sequence[Evaluation], path: Path) -> None:
     Raises:
         StorageError: it cannot be written.
     """
-    names = [each.name for each in (*evaluations[0].others, evaluations[0].policy)]
+    standings = [{each.name: each for each in (*found.others, found.policy)} for found in evaluations]
+    # The policy is on top; not every simulator has an oracle.
+    names = [*dict.fromkeys(each.name for found in evaluations for each in found.others), evaluations[0].policy.name]
     figure = Figure(figsize=(8, 0.45 * len(names) + 1.4), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     for at, name in enumerate(names):
-        for place, evaluation in enumerate(evaluations):
-            standing = next(each for each in (*evaluation.others, evaluation.policy) if each.name == name)
+        for place, of_run in enumerate(standings):
+            if name not in of_run:
+                continue
+            standing = of_run[name]
             height = at + 0.5 * ((place + 0.5) / len(evaluations) - 0.5)
             below, above = standing.mean - standing.low, standing.high - standing.mean
-            color = OWN if name == evaluation.policy.name else OTHER
+            color = OWN if at == len(names) - 1 else OTHER
             axes.errorbar(standing.mean, height, xerr=[[below], [above]], fmt="o", markersize=4, color=color, capsize=2)
     axes.set_yticks(range(len(names)), names)
     axes.set_xlabel("mean reward of a decision on held-out seeds, with 95 % interval (simulated)", color=INK)

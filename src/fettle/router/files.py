@@ -1,10 +1,10 @@
 """The files of a run's folder: their names, and arrays as bytes."""
 
 import io
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,10 +33,52 @@ def read_arrays(path: Path) -> Arrays:
     Raises:
         CheckpointError: it is not there, or not such a file.
     """
+    return arrays_in(contents_of(path), path)
+
+
+def contents_of(path: Path) -> bytes:
+    """The bytes of a file of a run's folder.
+
+    Raises:
+        CheckpointError: it is not there, or cannot be read.
+    """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
+        return path.read_bytes()
     except FileNotFoundError as error:
         raise CheckpointError(f"there is no {path}: name a folder that a run with experiment.enabled left") from error
-    except (OSError, ValueError, KeyError, EOFError, AttributeError, BadZipFile) as error:
-        raise CheckpointError(f"{path} cannot be read as arrays ({error}): it is not whole, so use another") from error
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read ({error.strerror}): see that it is yours") from error
+
+
+def arrays_in(contents: bytes, path: Path) -> Arrays:
+    """The arrays of a ``.npz`` file that was read from ``path``.
+
+    Raises:
+        CheckpointError: it is not such a file.
+    """
+    try:
+        with np.load(io.BytesIO(contents), allow_pickle=False) as file:
+            found = {name: file[name] for name in file.files}
+    except Exception as error:
+        # Archives can be damaged in more ways than their readers have classes of errors for.
+        why = str(error).partition("\n")[0] or type(error).__name__
+        raise CheckpointError(f"{path} cannot be read as arrays ({why}): it is not whole, so use another") from error
+    for name, array in found.items():
+        if not isinstance(array, np.ndarray):
+            raise CheckpointError(f"{path} cannot be read as arrays ({name} is none): it is not whole, so use another")
+    return found
+
+
+def object_in(contents: bytes, path: Path) -> dict[str, Any]:
+    """The JSON object of a file that was read from ``path``.
+
+    Raises:
+        CheckpointError: it is no object, or not of this schema.
+    """
+    try:
+        found = json.loads(contents)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} cannot be read as JSON ({error}): it is not whole, so use another") from error
+    if not isinstance(found, dict) or found.get("schema_version") != SCHEMA:
+        raise CheckpointError(f"{path} is not of schema {SCHEMA}: make it again with this release")
+    return found

@@ -4,17 +4,18 @@ Axes: E observations, D features, M modes.
 """
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from fettle.config.router import HeadsConfig, LinearHeads, RouterRewardWeights, SimulatorConfig
 from fettle.errors import CheckpointError
-from fettle.router.files import METADATA, POLICY, SCHEMA, read_arrays
+from fettle.router.files import METADATA, POLICY, arrays_in, contents_of, object_in
 from fettle.router.modes import MODES
 from fettle.router.nouns import Choices, Doubles
 from fettle.types import Floats
@@ -49,6 +50,21 @@ class RouterPolicy:
         return found
 
 
+class _Needed(BaseModel):
+    """What metadata has to say for a policy to be used and held to its world; the rest is for people."""
+
+    model_config = ConfigDict(strict=True)
+
+    policy_sha256: str
+    features: Annotated[list[str], Field(min_length=1)]
+    policy: HeadsConfig
+    simulator: SimulatorConfig
+    reward_weights: RouterRewardWeights
+    seed: Annotated[int, Field(ge=0)]
+    episode_length: Annotated[int, Field(ge=1)]
+    decisions: Annotated[int, Field(ge=0)]
+
+
 def load_policy(folder: Path) -> RouterPolicy:
     """The policy that a run left, if it is whole and what its metadata says.
 
@@ -56,34 +72,32 @@ def load_policy(folder: Path) -> RouterPolicy:
         CheckpointError: a file is missing, changed, or of another shape or schema.
     """
     path = folder / POLICY
-    arrays = read_arrays(path)
-    metadata = _metadata(folder / METADATA)
-    if hashlib.sha256(path.read_bytes()).hexdigest() != metadata["policy_sha256"]:
+    contents = contents_of(path)
+    arrays = arrays_in(contents, path)
+    metadata, needed = _metadata(folder / METADATA)
+    if hashlib.sha256(contents).hexdigest() != needed.policy_sha256:
         raise CheckpointError(f"{path} is not the file that {METADATA} speaks of: its hash is another; use another run")
-    features = len(metadata["features"])
-    expected = _shapes(features, metadata["policy"].get("hidden"))
+    expected = _shapes(len(needed.features), needed.policy)
     found = {name: array.shape for name, array in arrays.items()}
-    if found != expected:
-        raise CheckpointError(f"{path} holds arrays of shapes {found}, not {expected}: use another run")
+    if found != expected or any(array.dtype != np.float32 for array in arrays.values()):
+        raise CheckpointError(f"{path} holds arrays of shapes {found}, not {expected} in float32: use another run")
     if not all(np.isfinite(array).all() for array in arrays.values()):
         raise CheckpointError(f"{path} holds numbers that are not finite: use another run")
     return RouterPolicy(arrays, metadata)
 
 
-def _metadata(path: Path) -> Mapping[str, Any]:
+def _metadata(path: Path) -> tuple[Mapping[str, Any], _Needed]:
+    found = object_in(contents_of(path), path)
     try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read ({error}): name a folder that a run left") from error
-    if not isinstance(found, dict) or found.get("schema_version") != SCHEMA:
-        raise CheckpointError(f"{path} is not of schema {SCHEMA}: train again with this release")
-    missing = {"policy_sha256", "features", "policy", "simulator", "reward_weights", "seed"} - found.keys()
-    if missing:
-        raise CheckpointError(f"{path} has no {', '.join(sorted(missing))}: name a folder that a run left")
-    return found
+        return found, _Needed.model_validate(found)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise CheckpointError(f"{path} has no {place} that can be used: name a folder that a run left") from error
 
 
-def _shapes(features: int, hidden: int | None) -> dict[str, tuple[int, ...]]:
+def _shapes(features: int, heads_of: HeadsConfig) -> dict[str, tuple[int, ...]]:
+    hidden = None if isinstance(heads_of, LinearHeads) else heads_of.hidden
     width = features if hidden is None else hidden
     heads: dict[str, tuple[int, ...]] = {
         "policy_w": (width, len(MODES)),

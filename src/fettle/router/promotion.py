@@ -109,13 +109,14 @@ def promote(
     return _accounted(registry, weighed, who=who, why=why, asked=f"promote {candidate}")
 
 
-def rollback(registry: Path, *, who: str, why: str = "", to: int | None = None) -> int:
+def rollback(registry: Path, *, who: str, why: str = "", to: int | None = None, expected: int | None = None) -> int:
     """Go back to the version that was in use when the present one was promoted, or to one by its number.
 
-    Returns what is then in use: ``NOTHING`` where nothing was.
+    Whoever goes back for what they saw of a version names it as ``expected``. Returns what is then in use: ``NOTHING``
+    where nothing was.
 
     Raises:
-        RefusedError: there is no such registry or version, or it is damaged.
+        RefusedError: there is no such registry or version, it is damaged, or another is in use than was expected.
         BusyError: another promotion or rollback is under way.
         StorageError: the registry could not be written.
     """
@@ -124,6 +125,8 @@ def rollback(registry: Path, *, who: str, why: str = "", to: int | None = None) 
 
     def gone_back() -> int:
         current, version = _current(registry, to)
+        if expected is not None and current != expected:
+            raise RefusedError(f"version {expected} is not in use any more, but {current}: look at that one first")
         kept = None
         if version != NOTHING:
             if version not in numbers(registry):

@@ -22,6 +22,10 @@ Z = 1.96
 RIDGE = 1.0
 """What holds the coefficients of the reward's model near 0."""
 FIELDS = ("observation", "mode", "propensity", "reward")
+LARGEST = 1e6
+"""Of an observation's numbers and of rewards: what is beyond it is no feature and no reward, and drowns the others."""
+RAREST = 1e-6
+"""Of propensities: one decision that was rarer would count for a million others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +62,12 @@ def read_log(path: Path, *, features: int) -> Log:
         DataError: the file cannot be read, or holds no decision.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        text = path.read_text(encoding="utf-8").removesuffix("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read as text ({error}): name a JSONL file of decisions") from error
     rows: list[Mapping[str, Any]] = []
     malformed: list[tuple[int, str]] = []
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(text.split("\n") if text else (), start=1):
         try:
             rows.append(_decision(line, features))
         except ValueError as error:
@@ -83,26 +87,42 @@ def read_log(path: Path, *, features: int) -> Log:
 
 def _decision(line: str, features: int) -> Mapping[str, Any]:
     """One line's, or a ValueError that says what is wrong with it."""
-    row = json.loads(line)
-    if not isinstance(row, dict) or any(name not in row for name in FIELDS):
+    row = _object(line)
+    if row is None or any(name not in row for name in FIELDS):
         raise ValueError(f"not an object of {', '.join(FIELDS)}")
     observation = row["observation"]
     if not isinstance(observation, list) or len(observation) != features or not all(map(_number, observation)):
-        raise ValueError(f"observation is not {features} numbers")
-    if row["mode"] not in MODES:
-        raise ValueError(f"mode is none of {', '.join(MODES)}")
-    allowed = row.get("allowed", list(MODES))
-    if not isinstance(allowed, list) or row["mode"] not in allowed:
-        raise ValueError("mode is not among those allowed")
-    if not _number(row["propensity"]) or not 0 < row["propensity"] <= 1:
-        raise ValueError("propensity is not above 0 and at most 1")
+        raise ValueError(f"observation is not {features} numbers from -{LARGEST:g} to {LARGEST:g}")
+    _check_modes(row["mode"], row.get("allowed", list(MODES)))
+    if not _number(row["propensity"]) or not RAREST <= row["propensity"] <= 1:
+        raise ValueError(f"propensity is not {RAREST:g} or more, and at most 1")
     if not _number(row["reward"]):
-        raise ValueError("reward is not a number")
+        raise ValueError(f"reward is not a number from -{LARGEST:g} to {LARGEST:g}")
     return row
 
 
+def _object(line: str) -> dict[str, Any] | None:
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _check_modes(mode: object, allowed: object) -> None:
+    if mode not in MODES:
+        raise ValueError(f"mode is none of {', '.join(MODES)}")
+    if not isinstance(allowed, list):
+        raise ValueError("allowed is not a list of modes")
+    for each in allowed:
+        if each not in MODES:
+            raise ValueError(f"allowed has {each!r}, which is none of {', '.join(MODES)}")
+    if mode not in allowed:
+        raise ValueError("mode is not among those allowed")
+
+
 def _number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and -LARGEST <= value <= LARGEST
 
 
 def within_reach(log: Log, probabilities: Doubles) -> Doubles:
@@ -111,6 +131,11 @@ def within_reach(log: Log, probabilities: Doubles) -> Doubles:
         return probabilities
     kept = np.maximum(probabilities, np.finfo(np.float64).tiny) * log.allowed
     return np.asarray(kept / kept.sum(-1, keepdims=True))
+
+
+def likeliest(probabilities: Doubles) -> Doubles:
+    """1 for the mode that is likeliest, 0 for the others [N, M]: a router in use draws nothing."""
+    return np.asarray(np.eye(len(MODES))[probabilities.argmax(-1)])
 
 
 def estimates(log: Log, probabilities: Doubles) -> Mapping[str, Estimate]:
@@ -122,11 +147,16 @@ def estimates(log: Log, probabilities: Doubles) -> Mapping[str, Estimate]:
 
     w is π(taken) over the propensity. The model q of the reward is fitted to the half of the log that it is not used
     on. All three need the log to hold every mode that the policy would take.
+
+    Raises:
+        DataError: it holds none of them.
     """
     taken = np.arange(len(log.modes)), log.modes
     w, r, q = probabilities[taken] / log.propensities, log.rewards, _cross_fitted(log)
-    ratio = float((w * r).sum() / w.sum()) if w.any() else 0.0
-    residual = w * (r - ratio) / (w.mean() or 1.0)
+    if not w.any():
+        raise DataError("no logged decision is one that the policy would take, so that nothing can be estimated")
+    ratio = float((w * r).sum() / w.sum())
+    residual = w * (r - ratio) / w.mean()
     found = {
         "ips": w * r,
         "self_normalized": ratio + residual,
