@@ -12,6 +12,7 @@ VERBS = (
     "demo",
     "train",
     "pipeline",
+    "tune",
     "eval",
     "sample",
     "collect",

@@ -73,7 +73,7 @@ OPENENV = (
     " authlib==1.9.9 joserfc==1.8.0 cachetools==7.3.2 exceptiongroup==1.3.1"
 )
 TOOLS = [
-    "-e .[server,s3,otel,math,remote,adapters,tools,view,issues] --group dev",
+    "-e .[server,s3,otel,math,remote,adapters,tools,view,issues,tune] --group dev",
     "-e .[mlflow,tensorboard,wandb]",
     "-e .[peers]",
     OPENENV,

@@ -9,7 +9,7 @@ import pytest
 
 import fettle
 from fettle import config as c
-from fettle.config import Arithmetic, Frozen, RLRun, SFTRun, issues, router, routing
+from fettle.config import Arithmetic, Frozen, RLRun, SFTRun, issues, router, routing, study
 from fettle.config.load import load
 from fettle.engine import Capabilities
 from fettle.errors import ConfigError, ModelError
@@ -30,6 +30,7 @@ def rl(**settings) -> RLRun:
 def settings_classes() -> list[type[Frozen]]:
     found = [value for value in vars(c).values() if inspect.isclass(value) and issubclass(value, Frozen)]
     of_others = [kind for kind in found if kind.__module__ in (router.__name__, routing.__name__)]  # see tests/router
+    of_others += [kind for kind in found if kind.__module__ == study.__name__]  # see tests/tuning
     of_others += [issues.Corpus, issues.Mining, issues.Split]  # see tests/issues
     of_a_service = (c.ServiceConfig, c.ServedModel, c.JournalSettings, c.Scheduling, c.Prices, c.TokenPrices)
     never_in_a_recipe = (Frozen, c.SamplingParams, c.Reading, c.PolicyLoss, c.EnvironmentServerConfig, *of_a_service)

@@ -19,6 +19,7 @@ from fettle.cli.replay import replay
 from fettle.cli.router import router
 from fettle.cli.serve import serve
 from fettle.cli.train import train
+from fettle.cli.tune import tune
 from fettle.cli.view import view
 from fettle.errors import ConfigError, FettleError, RefusedError
 
@@ -33,6 +34,7 @@ app = typer.Typer(
 app.command("demo")(demo)
 app.command("train")(train)
 app.command("pipeline")(pipeline)
+app.command("tune")(tune)
 app.command("eval")(evaluate)
 app.command("sample")(sample)
 app.command("collect")(collect)

@@ -125,6 +125,7 @@ from fettle.config.runs import PREVIOUS, STAGE, Pipeline, RunConfig, StageConfig
 from fettle.config.sandbox import SandboxSettings
 from fettle.config.scheduling import Scheduling
 from fettle.config.service import ServedModel, ServiceConfig
+from fettle.config.study import Choices, Floats, HyperbandPruning, Integers, MedianPruning, NoPruning, Study
 from fettle.config.tools import (
     Calculations,
     FileTasks,
@@ -161,6 +162,7 @@ __all__ = [
     "Calculations",
     "CausalLM",
     "Checkpoints",
+    "Choices",
     "CircuitBreakers",
     "Code",
     "CollaborationPreferences",
@@ -182,6 +184,7 @@ __all__ = [
     "Experiment",
     "FileTasks",
     "FixedLength",
+    "Floats",
     "Frozen",
     "FrozenPlayer",
     "Gymnasium",
@@ -190,7 +193,9 @@ __all__ = [
     "HeadsConfig",
     "HeldoutLoss",
     "HeldoutPairs",
+    "HyperbandPruning",
     "ImportanceSampling",
+    "Integers",
     "IssueCredit",
     "Issues",
     "JournalSettings",
@@ -214,10 +219,12 @@ __all__ = [
     "MadeProblems",
     "Mathematics",
     "MathematicsFile",
+    "MedianPruning",
     "MetricsExport",
     "Mining",
     "ModelJudge",
     "Monitor",
+    "NoPruning",
     "OpenEnv",
     "Overlong",
     "OwnPlayer",
@@ -280,6 +287,7 @@ __all__ = [
     "SimulatorConfig",
     "Split",
     "StageConfig",
+    "Study",
     "Targets",
     "TasksSimulator",
     "Teacher",

@@ -1,0 +1,209 @@
+"""The composition root of studies: a recipe and a study put together, their trials run here or by other processes."""
+
+import asyncio
+import functools
+import math
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from optuna.trial import FrozenTrial
+
+from fettle.cli import build
+from fettle.cli.exits import INTERRUPTED
+from fettle.cli.models import stages_of
+from fettle.config import RunConfig
+from fettle.config.load import dump, load, load_as
+from fettle.config.study import Study
+from fettle.errors import StateError
+from fettle.tuning import (
+    ARM,
+    BEST,
+    SEED,
+    Candidate,
+    Desk,
+    Outcome,
+    Standing,
+    StudyFolder,
+    Trials,
+    Watch,
+    check_space,
+    line_of,
+    overrides,
+    seeded,
+    standing,
+    work,
+    write_standing,
+)
+
+POLL_S = 0.5
+SEARCH = "trials"
+"""The phase that looks for better settings; the other one compares them with the recipe's own."""
+START = "from fettle.cli import main; main()"
+
+Told = Callable[[FrozenTrial], None]
+"""Says how a trial ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """A study that is worked on from here."""
+
+    desk: Desk
+    recipe: RunConfig
+
+    @classmethod
+    def begun(cls, root: Path, recipe: Path, changed: Sequence[str], study: Path) -> "Tuning":
+        """A new study in a new folder.
+
+        Raises:
+            ConfigError: something is wrong with the recipe, the study, or what it asks of the recipe.
+            StorageError: the folder or the storage cannot be used.
+        """
+        settings = load_as(Study, study)
+        config = build.settled(load(recipe, changed))
+        check_space(settings, lambda more: load(recipe, [*changed, *more]))
+        build.check(config)
+        return cls.at(StudyFolder.create(root, settings.name, recipe=dump(config), study=dump(settings)))
+
+    @classmethod
+    def at(cls, folder: StudyFolder) -> "Tuning":
+        """The study that is in a folder."""
+        recipe = load(folder.recipe_path)
+        desk = Desk.at(folder, load_as(Study, folder.study_path), steps=stages_of(recipe)[-1].steps)
+        return cls(desk, recipe)
+
+    @property
+    def folder(self) -> StudyFolder:
+        """Where it is."""
+        return self.desk.folder
+
+    def trials(self, phase: str, owner: str = "") -> Trials:
+        """Those of a phase.
+
+        Raises:
+            StateError: no trial of the search has come to a score.
+        """
+        search = self.desk.search(owner)
+        return search if phase == SEARCH else self.desk.finals(self._best(search), owner)
+
+    def work(self, phase: str, told: Told) -> bool:
+        """Run trials in this process until there are none left; False where one was interrupted."""
+        with self.folder.worker() as owner:
+            return work(self.trials(phase, owner), functools.partial(self._run, phase), told)
+
+    def share(self, phase: str, workers: int, told: Told) -> bool:
+        """Have other processes run them; False where one was interrupted.
+
+        Raises:
+            StateError: they ended before the trials did.
+        """
+        trials, seen = self.trials(phase), set[int]()
+        seen |= {trial.number for trial in trials.all() if trial.state.is_finished()}
+        with _processes(self.folder, phase, workers) as running:
+            while any(process.poll() is None for process in running):
+                _tell_new(trials, seen, told)
+                time.sleep(POLL_S)
+        _tell_new(trials, seen, told)
+        codes = [process.returncode for process in running]
+        if INTERRUPTED in codes:
+            return False
+        if not trials.is_over():
+            raise StateError(_undone(self.folder, codes))
+        return True
+
+    def standing(self) -> Standing:
+        """How it stands now, which is written down too."""
+        from fettle.tuning.plots import draw_standing  # only now: matplotlib is slow to import
+
+        search = self.desk.search("")
+        best = search.best()
+        finals = self.desk.finals(best, "").all() if best is not None and search.is_over() else []
+        found = standing(self.desk.study, search.all(), best, finals)
+        write_standing(self.folder, self.desk.study, found)
+        draw_standing(self.folder, self.desk.study, found)
+        return found
+
+    def _best(self, search: Trials) -> FrozenTrial:
+        best = search.best()
+        if best is not None:
+            return best
+        faults = [line.fault for line in map(line_of, search.all()) if line.fault]
+        why = f"the last to fail: {faults[-1]}" if faults else "all were ended early: see pruning"
+        raise StateError(f"no trial of the study in {self.folder.path} has come to a score; {why}")
+
+    def _run(self, phase: str, candidate: Candidate) -> Outcome:
+        """A trial, from its settings to its score."""
+        config = load(self.folder.recipe_path, self._changes(phase, candidate))
+        folder = build.new_folder(self.folder.trials if phase == SEARCH else self.folder.finals, config)
+        candidate.placed(folder.path.name)
+        stages, metric = stages_of(config), self.desk.study.metric
+        watch = Watch(metric, candidate, stages=len(stages), steps=stages[-1].steps)
+        last = asyncio.run(build.run(config, folder, callbacks=[watch]))[-1]
+        if watch.missing:
+            return Outcome(fault=watch.missing, hopeless=True)
+        if watch.pruned:
+            return Outcome(pruned=True)
+        if last.interrupted:
+            return Outcome()
+        value = last.last[metric]
+        return Outcome(fault=f"its {metric} is not a number") if math.isnan(value) else Outcome(value=value)
+
+    def _changes(self, phase: str, candidate: Candidate) -> list[str]:
+        """Laid over the recipe, they make it the trial's."""
+        if phase == SEARCH:
+            return [f"name=trial-{candidate.number:04d}", *overrides(candidate.parameters)]
+        arm, seed = str(candidate.parameters[ARM]), int(str(candidate.parameters[SEED]))
+        best = overrides(self._best(self.desk.search("")).params) if arm == BEST else []
+        return [f"name={arm}-seed-{seed}", *best, *seeded(self.recipe, seed)]
+
+
+def _tell_new(trials: Trials, seen: set[int], told: Told) -> None:
+    for trial in trials.all():
+        if trial.state.is_finished() and trial.number not in seen:
+            seen.add(trial.number)
+            told(trial)
+
+
+@contextmanager
+def _processes(folder: StudyFolder, phase: str, workers: int) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Workers on a study, each a ``fettle tune`` of its own; what ends this process ends them."""
+    command = [sys.executable, "-c", START, "tune", "--resume", str(folder.path), "--only", phase]
+    running: list[subprocess.Popen[bytes]] = []
+
+    def passed_on(*_: object) -> None:
+        for process in running:
+            process.send_signal(signal.SIGINT)
+
+    # They are kept out of the terminal's group, which would send them Ctrl-C a second time, and so end them at once.
+    before = {each: signal.signal(each, passed_on) for each in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        for at in range(workers):
+            with (folder.workers / f"{phase}-{at + 1}.log").open("ab") as log:
+                started = subprocess.Popen(
+                    command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                )
+            running.append(started)
+        yield running
+    finally:
+        for process in running:
+            if process.poll() is None:
+                process.terminate()
+            process.wait()
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+def _undone(folder: StudyFolder, codes: Sequence[int]) -> str:
+    """Why the trials are not done though nobody works on them."""
+    killed = [f"signal {-code}" for code in codes if code < 0]
+    if killed:
+        return f"a worker was killed ({', '.join(killed)}) before the trials were done; what was found is kept"
+    logs = sorted(folder.workers.glob("*.log"), key=lambda path: path.stat().st_mtime)
+    said = [line for path in logs for line in path.read_text(errors="replace").splitlines() if "fettle: " in line]
+    return said[-1].partition("fettle: ")[2] if said else f"the workers failed: see {folder.workers}"
