@@ -1,12 +1,18 @@
-"""Small runs: a rollout of 64 decisions, learned from in moments."""
+"""Small runs: a rollout of 64 decisions, learned from in moments; and routers that use what such runs left."""
+
+import shutil
+from pathlib import Path
 
 import pytest
 
 from fettle.config import load_as
 from fettle.config.router import RouterConfig
+from fettle.config.routing import PromotionGate, RoutingConfig
 from fettle.router.artifacts import RunFolder
 from fettle.router.evaluation import evaluate, write_evaluation
 from fettle.router.policy import load_policy
+from fettle.router.promotion import promote
+from fettle.router.routing import Router
 from fettle.router.training import train
 
 SWITCHED_ON = ("rllm.enabled=true", "rllm.trainer.enabled=true")
@@ -55,3 +61,51 @@ def runs(tmp_path_factory):
         train(config, RunFolder(config, None))
         write_evaluation(evaluate(load_policy(folder), seeds=4, episodes=128), folder)
     return base
+
+
+PATIENT = {"time_limit_s": 60.0, "retry_s": 3600.0}
+"""A busy machine is no failure."""
+
+
+@pytest.fixture(scope="session")
+def registries(runs, tmp_path_factory):
+    """A registry whose second version is in use; it is not to be changed."""
+    registry = tmp_path_factory.mktemp("registry") / "registry"
+    for name in ("better", "best"):
+        promote(runs / name, registry, who="me", gate=PromotionGate(min_seeds=4))
+    return registry
+
+
+@pytest.fixture
+def registry(registries, tmp_path):
+    """One that may be changed."""
+    return Path(shutil.copytree(registries, tmp_path / "registry"))
+
+
+@pytest.fixture
+def router(registry):
+    """``router(exposure="full")``: over the registry; closed at the end."""
+    made = []
+
+    def make(**settings):
+        config = RoutingConfig(**{"registry": str(registry), "exposure": "full", **PATIENT, **settings})
+        made.append(Router(config))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+@pytest.fixture(scope="session")
+def held(registries):
+    """A router for each exposure, and one that explores besides."""
+    settings = {"registry": str(registries), "canary_share": 0.5, **PATIENT}
+    routers = {
+        exposure: Router(RoutingConfig(exposure=exposure, **settings))
+        for exposure in ("fixed", "shadow", "canary", "full")
+    }
+    routers["exploring"] = Router(RoutingConfig(exposure="canary", exploration=0.3, **settings))
+    yield routers
+    for each in routers.values():
+        each.close()

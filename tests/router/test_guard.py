@@ -134,6 +134,92 @@ def test_a_process_that_is_forked_asks_for_itself(answering):
     guard.close()
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_what_hangs_in_one_process_hangs_in_no_other(answering):
+    answering.free.clear()
+    guard = guarded(answering, time_limit_s=0.05, retry_s=0.01)
+    failure(guard)
+    child = os.fork()
+    if child == 0:
+        answering.free.set()
+        os._exit(0 if guard.ask(4, within_s=60) == 8 else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_while_it_fails_a_question_with_a_fault_of_its_own_is_not_taken_for_the_one_that_tries_again(answering):
+    answering.error = CheckpointError("it is damaged")
+    guard = guarded(answering, retry_s=0.5)
+    failure(guard)
+    answering.error = DataError("no feature")
+    until(lambda: failure(guard) == "no feature")
+    answering.error = None
+    assert guard.ask(2) == 4, "not only after another half a second"
+    guard.close()
+
+
+@pytest.mark.parametrize("error", [SystemExit(1), KeyboardInterrupt(), GeneratorExit()])
+def test_what_ends_a_thread_ends_nobody_who_asks(answering, error):
+    answering.error = error
+    guard = guarded(answering, retry_s=0.01)
+    assert failure(guard).startswith(f"it failed ({type(error).__name__}")
+    answering.error = None
+    until(lambda: _answered(guard))
+    guard.close()
+
+
+def test_a_time_limit_that_no_clock_reaches_is_one_all_the_same(answering):
+    guard = guarded(answering, time_limit_s=1e300)
+    assert guard.ask(1) == 2
+    guard.close()
+
+
+def test_what_nobody_waits_for_any_more_is_not_answered(answering):
+    answering.free.clear()
+    guard = guarded(answering, time_limit_s=0.5, retry_s=0.01)
+    together = threading.Barrier(5)
+
+    def ask():
+        together.wait()
+        failure(guard)
+
+    askers = [threading.Thread(target=ask) for _ in range(5)]
+    for each in askers:
+        each.start()
+    for each in askers:
+        each.join()
+    answering.free.set()
+    until(lambda: _answered(guard))
+    assert answering.asked == 2
+    guard.close()
+
+
+def test_a_log_that_nobody_reads_holds_only_who_writes_to_it(answering):
+    answering.error = CheckpointError("it is damaged")
+    guard = guarded(answering)
+    stuck, free = threading.Event(), threading.Event()
+
+    class Stuck(logging.Handler):
+        def emit(self, record):
+            stuck.set()
+            free.wait(60)
+
+    handler = Stuck()
+    logging.getLogger("fettle.router.guard").addHandler(handler)
+    told = []
+    first, second = (threading.Thread(target=lambda: told.append(failure(guard)), daemon=True) for _ in range(2))
+    first.start()
+    assert stuck.wait(60)
+    second.start()
+    second.join(20)
+    held = second.is_alive()
+    free.set()
+    first.join()
+    logging.getLogger("fettle.router.guard").removeHandler(handler)
+    assert not held
+    assert told == ["it is damaged"] * 2
+    guard.close()
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of memory are others there")
 def test_where_no_thread_can_be_begun_there_is_no_answer_and_no_exception_of_another_kind():
     command = [sys.executable, "-c", NO_MORE_THREADS]

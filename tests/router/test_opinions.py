@@ -1,5 +1,7 @@
 """What a policy says of a request is what its arrays say, and where it can be, why."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -34,6 +36,14 @@ def test_a_linear_policy_says_what_each_feature_added():
     assert sum(said.probabilities.values()) == pytest.approx(1)
 
 
+def test_a_short_number_is_a_number():
+    short, plain = (
+        opinion(policy(LINEAR), {"stakes": kind(0.5), "difficulty": kind(2)}, 1) for kind in (np.float32, float)
+    )
+    assert short == plain
+    assert {type(each) for each in short.observation.values()} == {float}
+
+
 def test_a_policy_with_a_hidden_layer_gives_no_reasons():
     said = opinion(policy({**LINEAR, **HIDDEN}), {"stakes": 0.5, "difficulty": 2}, None)
     assert said.contributions is None
@@ -43,5 +53,10 @@ def test_a_policy_with_a_hidden_layer_gives_no_reasons():
 def test_what_is_wrong_with_a_request_is_told_apart_from_what_is_wrong_with_a_policy():
     with pytest.raises(DataError, match="has no feature difficulty, which the policy reads; did you mean dificulty"):
         opinion(policy(LINEAR), {"stakes": 0.5, "dificulty": 2}, 1)
+    for given, told in ((3e38, "3e+38"), ("high", "of type str"), (True, "of type bool"), (10**400, "of type int")):
+        with pytest.raises(
+            DataError, match=re.escape(f"feature stakes is {told}: it must be a number of at most 1e+06")
+        ):
+            opinion(policy(LINEAR), {"stakes": given, "difficulty": 2}, 1)
     with pytest.raises(CheckpointError, match="not finite"):
         opinion(policy({**LINEAR, "value_b": np.float32([np.inf])}), {"stakes": 0.5, "difficulty": 2}, 1)

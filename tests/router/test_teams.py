@@ -1,6 +1,7 @@
 """Caps are never exceeded, and whatever fits is found."""
 
 import itertools
+import math
 
 import pytest
 from hypothesis import given
@@ -94,7 +95,17 @@ def test_in_the_place_of_a_mode_comes_one_that_asks_less_and_only_then_one_that_
     assert nearest(consult, {}) is None
 
 
-@pytest.mark.parametrize("wrong", [{"usd": -1.0}, {"usd": float("nan")}, {"p95_s": float("inf")}])
+def test_prices_that_no_float_can_hold_together_are_over_any_budget():
+    dear = Agent("dear", 1e308, 1e308)
+    assert Team((dear, dear, dear), 1).usd == math.inf
+    found = teams([dear, dear, dear], CollaborationPreferences(budget_usd=1e308, p95_latency_s=1e308))
+    assert {mode: len(team.agents) for mode, team in found.allowed.items()} == {"solo": 1, "consult": 1}
+    assert found.ruled_out[CollaborationMode.COLLABORATE].startswith("it costs at least inf USD")
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"usd": -1.0}, {"usd": float("nan")}, {"p95_s": float("inf")}, {"usd": "1"}, {"p95_s": 10**400}]
+)
 def test_an_agent_whose_price_is_no_price_cannot_be_named(wrong):
     with pytest.raises(ConfigError, match="both are numbers from 0 on"):
         Agent("agent", **wrong)

@@ -1,6 +1,7 @@
 """A log that accounts for what was done: a JSON object a line, only ever added to, on disk before the deed is told.
 
-Each line holds the hash of the line before it, so that one which was changed or taken out later is found.
+Each line holds the hash of the line before it, so that one which was changed or taken out later is found, and a file
+beside the log has the hash of the last one, which no line follows. Whoever writes both anew is not found out.
 """
 
 import hashlib
@@ -14,10 +15,10 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeGuard
 
 from fettle.errors import StorageError
-from fettle.tracking.atomic import lasting, unwritable
+from fettle.tracking.atomic import unwritable, write_atomically
 from fettle.tracking.claim import hold
 
-AUDIT = "audit.jsonl"
+AUDIT, HEAD = "audit.jsonl", "audit.sha256"
 PAUSE = 0.01
 """A line is written in less than this, so whoever writes at the same time waits it out."""
 
@@ -31,7 +32,7 @@ class Audit:
     entries: tuple[Entry, ...]
     """Oldest first."""
     broken: tuple[int, ...]
-    """Numbers of the lines that are no entries, or that do not follow the line before them."""
+    """Numbers of the lines that are no entries, do not follow the line before them, or are the last and were not."""
 
 
 def entry(event: str, *, who: str, why: str, **fields: object) -> Entry:
@@ -46,6 +47,8 @@ def append(folder: Path, *entries: Entry) -> None:
     Raises:
         StorageError: they could not be written.
     """
+    if not entries:
+        return
     path = folder / AUDIT
     try:
         with os.fdopen(os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644), "r+b", buffering=0) as file:
@@ -54,10 +57,10 @@ def append(folder: Path, *entries: Entry) -> None:
             text = file.read()
             # A line that a crash cut short stays as it is, and is a line of its own.
             torn = b"" if text.endswith(b"\n") or not text else b"\n"
-            last = (text + torn).splitlines(keepends=True)[-1:]
-            _write(file, torn + _chained(last[0] if last else b"", entries))
+            lines = _chained(_followed(_head(folder), (text + torn).splitlines(keepends=True)), entries)
+            _write(file, torn + b"".join(lines))
             os.fsync(file.fileno())
-        lasting(folder)
+            write_atomically(folder / HEAD, f"{_hash(lines[-1])}\n")
     except OSError as error:
         raise StorageError(unwritable(path, error)) from error
 
@@ -70,6 +73,7 @@ def read_audit(folder: Path) -> Audit:
     """
     path = folder / AUDIT
     try:
+        head = _head(folder)  # before the log, to which a line may be added meanwhile
         lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
     except OSError as error:
         raise StorageError(f"{path} cannot be read ({error.strerror}): see that it is yours") from error
@@ -81,6 +85,9 @@ def read_audit(folder: Path) -> Audit:
         if found is not None:
             entries.append(found)
         before = line
+    last = max(1, len(lines))
+    if not _is_head(head, lines) and last not in broken:
+        broken.append(last)
     return Audit(tuple(entries), tuple(broken))
 
 
@@ -89,12 +96,29 @@ def is_entry(tree: object) -> TypeGuard[dict[str, Any]]:
     return isinstance(tree, dict) and all(isinstance(tree.get(name), str) for name in ("at", "event", "who", "why"))
 
 
-def _chained(before: bytes, entries: tuple[Entry, ...]) -> bytes:
+def _head(folder: Path) -> str | None:
+    """The hash of the last line as it was written; None where none was."""
+    path = folder / HEAD
+    return path.read_text(encoding="ascii", errors="replace").strip() if path.exists() else None
+
+
+def _is_head(head: str | None, lines: list[bytes]) -> bool:
+    """Whether the hash is of one of the lines; a crash may have come before it was replaced by that of the last."""
+    return len(lines) < 2 if head is None else any(_hash(line) == head for line in reversed(lines))
+
+
+def _followed(head: str | None, lines: list[bytes]) -> str:
+    """The hash that the next line holds: of the last one, or where that was changed since, of what it was."""
+    last = _hash(lines[-1] if lines else b"")
+    return last if head is None or _is_head(head, lines) else head
+
+
+def _chained(before: str, entries: tuple[Entry, ...]) -> list[bytes]:
     lines = []
     for each in entries:
-        before = json.dumps({**each, "follows": _hash(before)}).encode() + b"\n"
-        lines.append(before)
-    return b"".join(lines)
+        lines.append(json.dumps({**each, "follows": before}).encode() + b"\n")
+        before = _hash(lines[-1])
+    return lines
 
 
 def _entry_of(line: bytes) -> dict[str, Any] | None:

@@ -6,11 +6,13 @@ Axes: D features, M modes.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 from types import MappingProxyType
 
 import numpy as np
 
 from fettle.errors import CheckpointError, DataError, did_you_mean
+from fettle.router.amounts import amount
 from fettle.router.modes import MODES, CollaborationMode
 from fettle.router.policy import RouterPolicy
 from fettle.types import Floats
@@ -20,6 +22,9 @@ BIAS = "bias"
 
 LARGEST = 1e6
 """Beyond this a feature is a mistake of the request, and what a policy says of it is no fault of the policy's."""
+
+CONSIDERED = 64
+"""Names of features, and letters of one, that are looked through for a name that was probably meant."""
 
 ByMode = Mapping[CollaborationMode, float]
 
@@ -47,27 +52,30 @@ def opinion(policy: RouterPolicy, task: Mapping[str, float], version: int | None
         CheckpointError: what the policy says is not finite.
     """
     names = tuple(policy.metadata["features"])
-    observed = _observed(names, task)
+    read = [_feature(name, task) for name in names]
+    observed = np.array(read, np.float32)
     probabilities, value = policy.probabilities(observed[None])[0], float(policy.values(observed[None])[0])
     if not (np.isfinite(probabilities).all() and math.isfinite(value)):
         raise CheckpointError("the policy says numbers that are not finite: roll back to another")
     return Opinion(
         version,
-        MappingProxyType({name: float(task[name]) for name in names}),
+        MappingProxyType(dict(zip(names, read, strict=True))),
         _by_mode(probabilities.tolist()),
         value,
         _contributions(policy, names, observed),
     )
 
 
-def _observed(names: tuple[str, ...], task: Mapping[str, float]) -> Floats:
-    for name in names:
-        value = task.get(name)
-        if value is None:
-            raise DataError(f"the request has no feature {name}, which the policy reads{did_you_mean(name, task)}")
-        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= LARGEST:
-            raise DataError(f"the request's feature {name} is {value!r}: it must be a number of at most {LARGEST:g}")
-    return np.array([task[name] for name in names], np.float32)
+def _feature(name: str, task: Mapping[str, object]) -> float:
+    given = task.get(name)
+    if given is None:
+        spelt = [each[:CONSIDERED] for each in islice(task, CONSIDERED) if isinstance(each, str)]
+        raise DataError(f"the request has no feature {name}, which the policy reads{did_you_mean(name, spelt)}")
+    number = amount(given)
+    if number is None or not abs(number) <= LARGEST:
+        what = f"of type {type(given).__name__}" if number is None else f"{number:g}"
+        raise DataError(f"the request's feature {name} is {what}: it must be a number of at most {LARGEST:g}")
+    return number
 
 
 def _contributions(policy: RouterPolicy, names: tuple[str, ...], observed: Floats) -> Mapping[str, ByMode] | None:

@@ -12,10 +12,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile, ZipFile
 
 from fettle.errors import BusyError, CheckpointError, StorageError
 from fettle.router.audit import Entry, is_entry
-from fettle.router.files import SCHEMA
+from fettle.router.files import METADATA, POLICY, SCHEMA
 from fettle.router.policy import RouterPolicy, load_policy
 from fettle.tracking import lasting, write_atomically
 from fettle.tracking.atomic import unwritable
@@ -24,6 +25,8 @@ from fettle.tracking.claim import LOCK, hold
 IN_USE, VERSIONS, MANIFEST = "in_use.json", "versions", "promotion.json"
 NOTHING = 0
 """In the place of a version: no policy is in use, and a fixed mode is taken."""
+LARGEST = 64 * 2**20
+"""Bytes of a file, packed and unpacked; a policy of a thousand hidden units has a hundred thousand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +80,7 @@ def pointer(registry: Path) -> Pointer | None:
     """
     path = registry / IN_USE
     try:
-        text = path.read_bytes()
+        text = _bounded(path)
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -179,11 +182,42 @@ def in_use(registry: Path) -> tuple[int, RouterPolicy] | None:
         raise CheckpointError(
             f"{folder_of(registry, found.version)} is not the version that was put to use: roll back to another"
         )
+    check_size(folder_of(registry, found.version))
     return found.version, load_policy(folder_of(registry, found.version))
+
+
+def check_size(folder: Path) -> None:
+    """Refuse a run's or a version's files, before they are read, where they are too large to be a policy's.
+
+    Raises:
+        CheckpointError: see above.
+    """
+    for path in (folder / POLICY, folder / METADATA):
+        try:
+            size = path.stat().st_size
+            if path.name == POLICY and size <= LARGEST:
+                with ZipFile(path) as packed:
+                    size = sum(each.file_size for each in packed.infolist())
+        except (OSError, BadZipFile):
+            continue  # whoever reads it says what is wrong with it
+        if size > LARGEST:
+            raise _too_large(path)
 
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return _bounded(path)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read ({error.strerror}): use another version") from error
+
+
+def _bounded(path: Path) -> bytes:
+    with path.open("rb") as file:
+        contents = file.read(LARGEST + 1)
+    if len(contents) > LARGEST:
+        raise _too_large(path)
+    return contents
+
+
+def _too_large(path: Path) -> CheckpointError:
+    return CheckpointError(f"{path} is larger than {LARGEST // 2**20} MiB, and no policy is: use another")

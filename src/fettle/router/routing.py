@@ -1,5 +1,8 @@
 """A router in use: for every request a mode, the agents of it, and why. It never raises and never waits long.
 
+Where it cannot read a request the fixed mode is taken, as where a policy fails; where it cannot read the agents or the
+preferences nobody is asked, for no cap could be held.
+
 Caps come first, and are never exceeded; then the preferences; then the exposure says whether the policy is followed.
 What the policy says comes from a simulator that it was trained in.
 """
@@ -11,16 +14,15 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from fettle.config.routing import CollaborationPreferences, RoutingConfig
+from fettle.errors import DataError, FettleError
 from fettle.randomness import key
+from fettle.router.amounts import amount
 from fettle.router.decisions import Decision, DecisionLog, Source
 from fettle.router.guard import Guard, UnansweredError
-from fettle.router.loading import Adviser
-from fettle.router.modes import CollaborationMode
+from fettle.router.loading import LOAD_S, Adviser
+from fettle.router.modes import MODES, CollaborationMode
 from fettle.router.opinions import Opinion
 from fettle.router.teams import Agent, Teams, nearest, teams
-
-FIRST_LOAD_S = 5.0
-"""How long a router may take to begin; a policy that is not there by then is tried again later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +55,11 @@ class Router:
         self._sources: Counter[Source] = Counter()
         self._guard = Guard(Adviser(self._config), time_limit_s=self._config.time_limit_s, retry_s=self._config.retry_s)
         if self._config.exposure != "fixed":
-            self._advised(None, FIRST_LOAD_S)
+            self._advised(None, LOAD_S)
 
     @property
     def counts(self) -> Mapping[str, int]:
-        """Decisions by who took them, alerts, and lines of the log that were lost."""
+        """Decisions by who took them, ``alerts``, and ``lost``: lines of the log that are not written down."""
         return MappingProxyType({**self._sources, "alerts": self._guard.alerts, "lost": self._log.lost})
 
     def route(
@@ -71,14 +73,21 @@ class Router:
     ) -> Decision:
         """How the agents are to work on a task with these features; the first of them answers.
 
-        The same ``request`` is always on the same side of a canary. ``confidence`` is the first agent's in its own
-        answer, where it has one.
+        The same ``request``, as text, is always on the same side of a canary. ``confidence`` is the first agent's in
+        its own answer, where it has one.
         """
-        wanted = preferences or self._config.preferences
-        possible = teams(tuple(agents), wanted)
-        advice = self._advice(task, wanted)
-        choice = _by_preference(possible, wanted, confidence) or self._by_exposure(possible, wanted, advice, request)
-        decision = self._decision(request, possible, choice, advice.opinion)
+        wanted = self._config.preferences if preferences is None else preferences
+        fixed, possible = _possible(agents, wanted)
+        name, said = "", None
+        try:
+            name = str(request)
+            advice = self._advice(task, wanted)
+            said = advice.opinion
+            choice = _by_preference(fixed, possible, wanted, confidence)
+            choice = choice or self._by_exposure(fixed, possible, advice, name)
+        except Exception as error:  # noqa: BLE001  a request that cannot be read still needs a mode
+            choice = None if fixed is None else _Choice(fixed, "fallback", _unread("the request", error))
+        decision = self._decision(name, possible, choice, said)
         with self._turn:
             self._sources[decision.source] += 1
         self._log.decided(decision)
@@ -89,7 +98,7 @@ class Router:
         self._log.earned(decision, reward)
 
     def close(self) -> None:
-        """Let go of the thread and the files."""
+        """Write down what still waits for it, for some seconds at most, and let go of the threads and the files."""
         self._guard.close()
         self._log.close()
 
@@ -98,6 +107,7 @@ class Router:
             return _Advice(silence="exposure is fixed")
         budget = min(1.0, wanted.budget_usd / self._config.full_budget_usd)
         deadline = min(1.0, wanted.p95_latency_s / self._config.full_deadline_s)
+        # A copy, for whoever answers late must not read what the caller has changed by then.
         return self._advised({"budget": budget, "deadline": deadline, **task}, self._config.time_limit_s)
 
     def _advised(self, task: Mapping[str, float] | None, within_s: float) -> _Advice:
@@ -108,10 +118,9 @@ class Router:
         return _Advice(found, None if found else "no policy is in use")
 
     def _by_exposure(
-        self, possible: Teams, wanted: CollaborationPreferences, advice: _Advice, request: str
+        self, fixed: CollaborationMode | None, possible: Teams, advice: _Advice, request: str
     ) -> _Choice | None:
         """The fixed mode, the policy's, or any, as the exposure and the request's side of the canary have it."""
-        fixed = nearest(CollaborationMode(wanted.mode), possible.allowed)
         if fixed is None:
             return None
         if advice.opinion is None:
@@ -160,15 +169,39 @@ class Router:
         )
 
 
-def _by_preference(possible: Teams, wanted: CollaborationPreferences, confidence: float | None) -> _Choice | None:
-    """What the preferences leave no choice about."""
-    solo = CollaborationMode.SOLO
-    confident = confidence is not None and confidence >= wanted.confidence_threshold
-    if confident and wanted.answer_strategy == "self_if_confident" and solo in possible.allowed:
-        return _Choice(solo, "preference", f"confidence is {confidence:g}, from {wanted.confidence_threshold:g} on")
-    if not wanted.auto and (mode := nearest(CollaborationMode(wanted.mode), possible.allowed)) is not None:
-        return _Choice(mode, "preference", f"preferences.auto is false, and preferences.mode is {wanted.mode}")
+def _possible(agents: Sequence[Agent], wanted: CollaborationPreferences) -> tuple[CollaborationMode | None, Teams]:
+    """The fixed mode, or what comes in its place, and all that keeps within the caps."""
+    try:
+        possible = teams(tuple(agents), wanted)
+        return nearest(CollaborationMode(wanted.mode), possible.allowed), possible
+    except Exception as error:  # noqa: BLE001  where caps cannot be read nobody may be asked
+        reason = _unread("what the request says of agents and preferences", error)
+        return None, Teams(MappingProxyType({}), MappingProxyType(dict.fromkeys(MODES, reason)))
+
+
+def _by_preference(
+    fixed: CollaborationMode | None, possible: Teams, wanted: CollaborationPreferences, confidence: float | None
+) -> _Choice | None:
+    """What the preferences leave no choice about.
+
+    Raises:
+        DataError: the confidence is no number.
+    """
+    solo, least = CollaborationMode.SOLO, wanted.confidence_threshold
+    if confidence is not None and wanted.answer_strategy == "self_if_confident" and solo in possible.allowed:
+        confident = amount(confidence)
+        if confident is None:
+            raise DataError(f"the confidence is of type {type(confidence).__name__}: it must be a number from 0 to 1")
+        if confident >= least:
+            return _Choice(solo, "preference", f"confidence is {confident:g}, from {least:g} on")
+    if not wanted.auto and fixed is not None:
+        return _Choice(fixed, "preference", f"preferences.auto is false, and preferences.mode is {wanted.mode}")
     return None
+
+
+def _unread(what: str, error: Exception) -> str:
+    """Why something that a caller gave is of no use."""
+    return error.message if isinstance(error, FettleError) else f"{what} cannot be read ({type(error).__name__})"
 
 
 def _explored(possible: Teams, exploration: float, request: str) -> CollaborationMode | None:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from fettle.config.routing import CollaborationPreferences
-from fettle.errors import ConfigError
+from fettle.errors import ConfigError, DataError
+from fettle.router.amounts import amount
 from fettle.router.modes import MODES, CollaborationMode, CollaborationPolicy
 
 ROUNDS: Mapping[CollaborationMode, int] = MappingProxyType(
@@ -31,13 +32,16 @@ class Agent:
 
     def __post_init__(self) -> None:
         """
+        Numbers of another kind, as those of NumPy, are made plain ones: a short one compares with less care.
+
         Raises:
             ConfigError: a number is negative or not finite, so that no cap could be held.
         """
-        if not all(math.isfinite(each) and each >= 0 for each in (self.usd, self.p95_s)):
-            raise ConfigError(
-                f"agent {self.name} costs {self.usd} and takes {self.p95_s} s: both are numbers from 0 on"
-            )
+        usd, p95_s = amount(self.usd), amount(self.p95_s)
+        if usd is None or p95_s is None or not (0 <= usd < math.inf and 0 <= p95_s < math.inf):
+            raise ConfigError(f"agent {self.name} costs {usd} and takes {p95_s} s: both are numbers from 0 on")
+        object.__setattr__(self, "usd", usd)
+        object.__setattr__(self, "p95_s", p95_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +53,11 @@ class Team:
 
     @property
     def usd(self) -> float:
-        """What all of their calls cost."""
-        return self.rounds * math.fsum(agent.usd for agent in self.agents)
+        """What all of their calls cost; infinity where no float holds it."""
+        try:
+            return self.rounds * math.fsum(agent.usd for agent in self.agents)
+        except OverflowError:
+            return math.inf
 
     @property
     def p95_s(self) -> float:
@@ -67,7 +74,14 @@ class Teams:
 
 
 def teams(agents: Sequence[Agent], preferences: CollaborationPreferences) -> Teams:
-    """What is possible with ``agents``, of which the first answers and the others are asked, the sooner the earlier."""
+    """What is possible with ``agents``, of which the first answers and the others are asked, the sooner the earlier.
+
+    Raises:
+        DataError: one of them is no agent.
+    """
+    for at, agent in enumerate(agents, start=1):
+        if not isinstance(agent, Agent):
+            raise DataError(f"agent {at} of the request is of type {type(agent).__name__}: give an Agent")
     allowed: dict[CollaborationMode, Team] = {}
     ruled_out: dict[CollaborationMode, str] = {}
     for mode in MODES:
@@ -96,13 +110,14 @@ def _team(mode: CollaborationMode, agents: Sequence[Agent], preferences: Collabo
     if len(agents) < rule.fewest:
         return f"it takes {rule.fewest} agents, and there are {len(agents)}"
     rounds = 1 if alone else ROUNDS[mode] * preferences.depth
-    if rounds * agents[0].p95_s > preferences.p95_latency_s:
+    # Asked in this direction a cap that is no number rules out everything; in the other it would allow everything.
+    if not rounds * agents[0].p95_s <= preferences.p95_latency_s:
         return f"{agents[0].name} alone takes {rounds * agents[0].p95_s:g} s, over {preferences.p95_latency_s:g} s"
     in_time = [agent for agent in agents[1:] if rounds * agent.p95_s <= preferences.p95_latency_s]
     if len(in_time) + 1 < rule.fewest:
         return f"too few of its agents answer within preferences.p95_latency_s, {preferences.p95_latency_s:g} s"
     cheapest = Team((agents[0], *_cheapest(in_time, rule.fewest - 1)), rounds)
-    if cheapest.usd > preferences.budget_usd:
+    if not cheapest.usd <= preferences.budget_usd:
         return f"it costs at least {cheapest.usd:g} USD, over preferences.budget_usd, {preferences.budget_usd:g}"
     return _largest(cheapest, in_time, rule, preferences.budget_usd)
 
