@@ -165,7 +165,7 @@ def replay(
     log: Annotated[Path, typer.Argument(help="JSONL: observation, mode, propensity, reward.")],
     run: Annotated[Path, typer.Argument(help="A folder that a run left.")],
 ) -> None:
-    """Estimate from logged decisions what a trained policy would have earned in their place, by likeliest modes."""
+    """Estimate from logged decisions what a trained policy's likeliest modes would have earned in their place."""
     from fettle.router.policy import load_policy
     from fettle.router.replay import effective_sample_size, estimates, likeliest, read_log, within_reach
 
