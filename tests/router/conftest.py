@@ -72,7 +72,7 @@ def registries(runs, tmp_path_factory):
     """A registry whose second version is in use; it is not to be changed."""
     registry = tmp_path_factory.mktemp("registry") / "registry"
     for name in ("better", "best"):
-        promote(runs / name, registry, who="me", gate=PromotionGate(min_seeds=4))
+        promote(runs / name, registry, who="me", gate=PromotionGate(seeds=4, episodes=128))
     return registry
 
 
