@@ -58,9 +58,17 @@ class Held:
     """The engine's thread, which does nothing until it is released."""
 
     def __init__(self, service: Service) -> None:
-        self._go_on = threading.Event()
-        # Queued before this returns, as a task of the event loop would not be.
-        self._done = service.broker._worker.start(lambda: self._go_on.wait(PATIENCE_S))
+        self._begun, self._go_on = threading.Event(), threading.Event()
+        self._done = asyncio.ensure_future(service.broker.run(self._hold))
+
+    async def begun(self) -> "Held":
+        """Return once it is held: what is submitted from here on waits."""
+        await asyncio.to_thread(self._begun.wait, PATIENCE_S)
+        return self
+
+    def _hold(self) -> None:
+        self._begun.set()
+        self._go_on.wait(PATIENCE_S)
 
     def release(self) -> None:
         """Let it go on."""

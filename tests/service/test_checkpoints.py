@@ -70,7 +70,7 @@ async def test_a_save_that_was_acknowledged_is_in_the_catalogue_after_a_crash(ma
     async with machine.service() as service:
         await new_run(service, "r")
         await service.broker.snapshot_all()
-        held = Held(service)
+        held = await Held(service).begun()
         promise = await service.save(ME, "r", None, None, kind="weights", name="c")
         await promise.durable()
         machine.lose_power()
@@ -87,7 +87,7 @@ async def test_a_save_that_was_acknowledged_is_in_the_catalogue_after_a_crash(ma
 async def test_two_savings_of_one_name_may_follow_each_other_at_once(machine):
     async with machine.service() as service:
         await new_run(service, "r")
-        held = Held(service)
+        held = await Held(service).begun()
         both = [
             await service.save(ME, "r", None, None, kind="weights", name="c", overwrite=True, metadata={"nth": nth})
             for nth in ("first", "second")
@@ -105,7 +105,7 @@ async def test_a_save_that_is_refused_or_fails_leaves_nothing_in_the_catalogue(m
         await new_run(service, "r")
         with pytest.raises(SequenceError):
             await service.save(ME, "r", 7, 0, kind="weights", name="c")
-        held = Held(service)
+        held = await Held(service).begun()
         promise = await service.save(ME, "r", None, None, kind="weights", name="d")
         assert promise.cancel()
         held.release()

@@ -73,7 +73,7 @@ async def test_a_deletion_does_not_wait_for_what_others_have_waiting(machine):
         await (await service.load_run(ME, "r/weights/c", optimizer=True, run_id="l")).result()
         await service.broker.written_down("l")
         await (await service.create_run(ALICE, PolicySpec(model="tiny", lora=LORA), run_id="a")).result()
-        held = Held(service)
+        held = await Held(service).begun()
         waiting = service.submit(ALICE, "a", None, None, BATCH)
         async with asyncio.timeout(20):
             await service.delete_checkpoint(ME, "r/weights/c")
@@ -102,7 +102,7 @@ async def test_what_cannot_be_deleted_at_once_is_not_tried_every_second(machine,
 async def test_a_second_saving_of_a_name_leaves_the_first_as_it_was_asked_for(machine):
     async with machine.service() as service:
         await new_run(service, "r")
-        held = Held(service)
+        held = await Held(service).begun()
         first = await service.save(ME, "r", None, None, kind="weights", name="c", metadata={"nth": "first"})
         with pytest.raises(CheckpointError, match="is being saved already"):
             await service.save(ME, "r", None, None, kind="weights", name="c", ttl_seconds=1, metadata={"nth": "second"})
@@ -117,7 +117,7 @@ async def test_a_name_is_free_again_whose_saving_failed_after_a_crash(machine):
     async with machine.service() as service:
         await new_run(service, "r")
         await service.broker.snapshot_all()
-        held = Held(service)
+        held = await Held(service).begun()
         both = [await service.save(ME, "r", None, None, kind="weights", name=name) for name in "cd"]
         await both[1].durable()
         machine.lose_power()

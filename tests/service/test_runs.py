@@ -26,7 +26,7 @@ def machine(tmp_path: Path, tiny_model: str) -> Machine:
 async def test_a_run_that_was_refused_is_nowhere(machine):
     async with machine.service(scheduling={"waiting_operations": 1, "tenant_share": 1.0}) as service:
         await new_run(service, "r")
-        held = Held(service)
+        held = await Held(service).begun()
         service.submit(ME, "r", None, None, BATCH)
         with pytest.raises(BusyError):
             await service.create_run(ME, PolicySpec(model="tiny", lora=LORA), run_id="refused")
@@ -42,7 +42,7 @@ async def test_a_run_that_was_completed_in_the_catalogue_alone_is_closed_at_the_
     async with machine.service() as service:
         await new_run(service, "r")
         await service.broker.written_down("r")
-        held = Held(service)
+        held = await Held(service).begun()
         completing = asyncio.ensure_future(service.set_state(ME, "r", "completed"))
         await until(lambda: service.run(ME, "r").state == "completed")
         machine.lose_power()
@@ -69,7 +69,7 @@ async def test_work_that_an_earlier_process_took_in_is_told_and_ends_the_run(mac
     async with machine.service() as service:
         await new_run(service, "r")
         await service.broker.written_down("r")
-        held = Held(service)
+        held = await Held(service).begun()
         for call in (BATCH, OptimStep(AdamW(learning_rate=0.1)), Close()):
             last = service.submit(ME, "r", None, None, call)
         await last.durable()
@@ -89,7 +89,7 @@ async def test_pausing_again_gives_the_memory_back_if_the_first_time_did_not(mac
     async with machine.service() as service:
         await new_run(service, "r")
         await trained(service, "r")
-        held = Held(service)
+        held = await Held(service).begun()
         pausing = asyncio.ensure_future(service.set_state(ME, "r", "paused"))
         await until(lambda: service.run(ME, "r").state == "paused")
         pausing.cancel()
@@ -133,7 +133,7 @@ async def test_a_run_with_a_missing_number_holds_up_neither_the_upkeep_nor_the_e
 async def test_a_run_is_completed_where_its_tenant_has_every_place_taken(machine):
     async with machine.service(scheduling=Scheduling(waiting_operations=4)) as service:
         await new_run(service, "r")
-        held = Held(service)
+        held = await Held(service).begun()
         for _ in range(4):
             service.submit(ME, "r", None, None, BATCH)
         completing = asyncio.ensure_future(service.set_state(ME, "r", "completed"))
@@ -166,7 +166,7 @@ async def test_what_is_answered_before_the_service_knows_its_counts_is_counted_o
         await new_run(service, "r")
         await trained(service, "r")
         await service.usage.flush()
-        held = Held(service)
+        held = await Held(service).begun()
         await service.submit(ME, "r", None, None, BATCH).durable()
         machine.lose_power()
         held.release()
@@ -190,7 +190,7 @@ async def test_loading_again_is_the_same_promise_where_an_older_overwriting_came
         for id in ("r", "q"):
             await new_run(service, id)
         await saved(service, "r")
-        held = Held(service)
+        held = await Held(service).begun()
         overwriting = await service.save(ME, "r", None, None, kind="weights", name="c", overwrite=True)
         loading = await service.load_run(ME, "r/weights/c", optimizer=True, run_id="l")
         held.release()
