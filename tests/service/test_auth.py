@@ -16,6 +16,7 @@ from fettle.service.audit import Audit
 from fettle.service.auth import Doors
 from fettle.service.faces import admin
 from fettle.service.keys import Keyring
+from fettle.service.limits import Limits
 from fettle.service.rates import Rates
 from fettle.service.store import Store
 from fettle.service.usage import Usage
@@ -49,6 +50,7 @@ class Office:
 @contextlib.asynccontextmanager
 async def listening(office: Office) -> AsyncIterator[Office]:
     app = FastAPI()
+    app.add_middleware(Limits, max_body_mib=1, timeout_s=10)
     app.include_router(admin.routes(office))
     app.add_exception_handler(FettleError, lambda _, error: error_response(error))
     with socket.socket() as listener:
@@ -206,8 +208,17 @@ async def test_an_amount_that_cannot_be_paid_is_refused(office, amount):
     async with office.client(office.admin) as client:
         answer = await client.post("/tenants/acme/payments", json={"amount": amount, "key": "a"})
         tenants = (await client.get("/tenants")).json()["tenants"]
-    assert answer.status_code == 422
+    assert (answer.status_code, "amount" in answer.json()["error"]["message"]) == (400, True)
     assert {Decimal(tenant["balance"]) for tenant in tenants} <= {Decimal(0), Decimal(5)}
+
+
+async def test_a_slip_in_what_an_admin_sends_is_named_with_what_was_meant(office):
+    async with office.client(office.admin) as client:
+        key = await client.post("/keys", json={"tenant": "acme", "dayz": 3})
+        paid = await client.post("/tenants/acme/payments", json={"amout": 5, "key": "a"})
+    for answer, words in (key, ("'dayz'", "did you mean 'days'")), (paid, ("'amout'", "did you mean 'amount'")):
+        assert answer.status_code == 400
+        assert all(word in answer.json()["error"]["message"] for word in words), answer.text
 
 
 @pytest.mark.parametrize("office", ["none"], indirect=True)

@@ -14,6 +14,7 @@ from fettle.service.auth import Doors, administrator, authenticated
 from fettle.service.callers import Caller
 from fettle.service.entries import AuditEvent, AuditRow, Key, LedgerRow, UsageRow
 from fettle.service.keys import check_tenant
+from fettle.service.said import described, said
 from fettle.service.store import Store
 from fettle.service.usage import Usage
 from fettle.service.wire import answer
@@ -90,9 +91,10 @@ def _add_keys(router: APIRouter, service: Administered) -> None:
         """Every key, or a tenant's, newest first. The secrets are kept nowhere."""
         return answer(request, {"keys": [_key_tree(key) for key in await keys.keys(tenant)]})
 
-    @router.post("/keys", status_code=201)
-    async def make_key(request: Request, admin: Admin, wanted: NewKey) -> Response:
+    @router.post("/keys", status_code=201, openapi_extra=described(NewKey))
+    async def make_key(request: Request, admin: Admin) -> Response:
         """A new key; ``secret`` is shown here and never again."""
+        wanted = await said(request, NewKey)
         key, secret = await keys.create(**wanted.model_dump(), by=admin)
         return answer(request, {"key": _key_tree(key), "secret": secret}, 201)
 
@@ -170,9 +172,10 @@ def _add_money(router: APIRouter, service: Administered) -> None:
         ]
         return answer(request, {"tenants": tenants})
 
-    @router.post("/tenants/{tenant}/payments")
-    async def pay(request: Request, admin: Admin, tenant: str, paid: Payment) -> Response:
+    @router.post("/tenants/{tenant}/payments", openapi_extra=described(Payment))
+    async def pay(request: Request, admin: Admin, tenant: str) -> Response:
         """Pay in for a tenant; runs that were paused for want of a balance go on."""
+        paid = await said(request, Payment)
         check_tenant(tenant)
         left = await service.usage.pay(tenant, paid.amount, key=paid.key, note=paid.note)
         service.doors.audit.note("payment", admin, subject=tenant)

@@ -8,7 +8,7 @@ from fettle.calls import call_of
 from fettle.config import AdamW, LoRA, SamplingParams
 from fettle.engine.base import Pooling
 from fettle.service.faces.native.data import data_of
-from fettle.service.faces.native.said import Body
+from fettle.service.said import Body
 
 Id = Annotated[str, Field(min_length=1, max_length=200)]
 Line = Annotated[str, Field(max_length=500)]

@@ -10,8 +10,8 @@ from fettle.service.auth import authenticated
 from fettle.service.callers import Caller
 from fettle.service.core import Service
 from fettle.service.faces.native.bodies import TTL
-from fettle.service.faces.native.said import Limit, Offset, described, said
 from fettle.service.faces.native.shown import checkpoint_tree
+from fettle.service.said import Limit, Offset, described, said
 from fettle.service.wire import answer
 
 ONE = "/checkpoints/{run_id}/{kind}/{name}"

@@ -32,8 +32,8 @@ from fettle.service.faces.native.bodies import (
     SaveState,
     Step,
 )
-from fettle.service.faces.native.said import Wait, described, said
 from fettle.service.faces.native.texts import all_tokens
+from fettle.service.said import Wait, described, said
 from fettle.service.wire import answer
 
 _LOSS: TypeAdapter[LossConfig] = TypeAdapter(LossConfig)

@@ -14,8 +14,8 @@ from fettle.service.core import Service
 from fettle.service.entries import RunState
 from fettle.service.faces.native.answered import settled
 from fettle.service.faces.native.bodies import Episodes, NewRun, Rows
-from fettle.service.faces.native.said import Limit, Offset, Wait, described, said
 from fettle.service.faces.native.shown import run_tree
+from fettle.service.said import Limit, Offset, Wait, described, said
 from fettle.service.told import EPISODES, METRICS
 from fettle.service.wire import answer
 

@@ -19,12 +19,12 @@ from fettle.service.core import Service
 from fettle.service.entries import SamplerEntry
 from fettle.service.faces.native.answered import Answered
 from fettle.service.faces.native.bodies import Drawing, Embed, Logprobs, NewSampler, Read, Reading, Sample, Sequences
-from fettle.service.faces.native.said import Wait, described, said
 from fettle.service.faces.native.shown import sampler_tree
 from fettle.service.faces.native.streams import events
 from fettle.service.faces.native.texts import all_tokens
 from fettle.service.ids import chosen, new_id
 from fettle.service.models import Model
+from fettle.service.said import Wait, described, said
 from fettle.service.wire import answer
 
 GREEDY = {"prompt": "one two", "params": {"max_tokens": 8, "temperature": 0}}

@@ -15,8 +15,8 @@ from fettle.service.auth import authenticated
 from fettle.service.callers import Caller
 from fettle.service.core import Service
 from fettle.service.faces.native.bodies import ChatTemplate, Detokenize, Embeddings, OfModel, Tokenize
-from fettle.service.faces.native.said import described, said
 from fettle.service.models import Model
+from fettle.service.said import described, said
 from fettle.service.wire import answer
 
 SHORT = 20_000

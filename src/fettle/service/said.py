@@ -1,4 +1,4 @@
-"""What requests of this face say: read, checked, and described."""
+"""What requests say: read, checked, and described."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
@@ -30,7 +30,7 @@ class Body(BaseModel):
     )
 
 
-Said = TypeVar("Said", bound=Body)
+Said = TypeVar("Said", bound=BaseModel)
 
 
 async def said(request: Request, kind: type[Said]) -> Said:
@@ -58,7 +58,7 @@ def checked(tree: Tree, kind: type[Said]) -> Said:
         raise DataError("; ".join(wrong)) from error
 
 
-def described(kind: type[Body], **examples: Tree) -> dict[str, Any]:
+def described(kind: type[BaseModel], **examples: Tree) -> dict[str, Any]:
     """How the OpenAPI document tells of a body."""
     schema = kind.model_json_schema()
     plain = {"schema": _without_references(schema, schema.get("$defs", {}))}
