@@ -112,6 +112,7 @@ def test_each_switch_is_named():
         ("rllm.ppo.gamma=high", "'rllm.ppo.gamma'"),
         ("rllm.simulator.type=replay", "does not say what the modes that were not taken would have earned: train in"),
         ("rllm.enabled=yes", "takes true or false"),
+        ("rllm.ppo.rollout_length=97", "which no number from 2 to trainer.parallel, 8, divides, so that one episode"),
     ],
 )
 def test_a_wrong_setting_is_one_sentence(small, override, sentence):

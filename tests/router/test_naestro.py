@@ -1,10 +1,15 @@
 """The documented names and signatures."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
+import yaml
 
 from fettle.compat.naestro import (
     DEFAULT_COLLAB_PREFS,
+    HICRA_DEFAULTS,
     CollaborationMode,
     CollaborationPolicy,
     PPOParams,
@@ -49,6 +54,7 @@ def test_an_adapter_trains_and_hands_back_history_and_weights():
     params = PPOParams(rollout_length=32, mini_batch_size=16, update_epochs=1)
     trained = RouterPPOAdapter(params, RewardWeights(), seed=42, episode_length=8).train(2)
     assert [row["update"] for row in trained["history"]] == [1.0, 2.0]
+    assert trained["simulated"] is True
     assert {name: array.shape for name, array in trained["policy_state"].items()} == {
         "policy_w": (4, 5),
         "policy_b": (5,),
@@ -161,3 +167,53 @@ def test_settings_of_credit_that_cannot_be_are_one_sentence(wrong, sentence):
         build_hicra_from_dict(wrong)
     with pytest.raises(ConfigError, match="mark each step"):
         build_hicra_from_dict({})([1.0, 2.0], [1])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        (lambda: RouterPPOAdapter().train(0), "trainer.updates"),
+        (lambda: RouterPPOAdapter().train("2"), "trainer.updates"),
+        (lambda: RouterPPOAdapter(seed=-1), "trainer.seed"),
+        (lambda: RouterPPOAdapter(PPOParams(gamma="high")), "ppo.gamma"),
+        (lambda: RouterPPOAdapter(PPOParams(gamma=float("nan"))), "ppo.gamma"),
+        (lambda: RouterEnv(episode_length=0), "trainer.episode_length"),
+        (lambda: RouterEnv(seed=-1), "trainer.seed"),
+        (lambda: RouterEnv(RewardWeights(latency=-1.0)), "reward_weights.latency"),
+        (lambda: under_way().step(5), "action is 5: it must be a whole number from 0 to 4"),
+        (lambda: under_way().step(0.5), "action is 0.5"),
+        (lambda: under_way().step("solo"), "action is 'solo'"),
+        (lambda: compute_reward({"latency": "late"}, RewardWeights()), "the term latency is 'late'"),
+        (lambda: PPOParams.from_dict([1]), "it takes a mapping of rollout_length"),
+        (lambda: PPOParams.from_dict({3: 1}), "has no 3"),
+        (lambda: Router(3), "there is no mode 3"),
+        (lambda: clamp_prefs("solo"), "they are a mapping of mode"),
+        (lambda: build_hicra_from_dict("on"), "it is a mapping of enabled"),
+        (lambda: build_hicra_from_dict({"hicra": True}), "it is a mapping of enabled"),
+        (lambda: build_hicra_from_dict({})([[1.0], [1.0, 2.0]]), "rewards are no numbers in rows of one length"),
+        (lambda: build_hicra_from_dict({})(["a"]), "rewards are no numbers"),
+    ],
+)
+def test_what_cannot_be_is_one_sentence(wrong, sentence):
+    with pytest.raises(ConfigError, match=re.escape(sentence)) as told:
+        wrong()
+    assert "\n" not in told.value.message
+
+
+def under_way():
+    environment = RouterEnv()
+    environment.reset()
+    return environment
+
+
+def test_numbers_of_numpy_are_numbers():
+    params = PPOParams(rollout_length=np.int64(8), mini_batch_size=8, gamma=np.float64(0.5), update_epochs=1)
+    assert len(RouterPPOAdapter(params, seed=np.int64(3)).train(np.int64(1))["history"]) == 1
+    assert under_way().step(np.int64(1))[3]["mode"] == "consult"
+    assert compute_reward({"throughput": np.float32(1)}, RewardWeights()) == 1.0
+
+
+def test_the_documented_file_of_credit_is_every_default():
+    tree = yaml.safe_load((Path(__file__).parents[2] / "configs" / "training" / "hicra.yaml").read_text())
+    assert tree == {"hicra": dict(HICRA_DEFAULTS)}
+    np.testing.assert_allclose(build_hicra_from_dict(tree)([1.0, -2.0], [1, 0]), [1.0, -2.0])

@@ -165,12 +165,16 @@ def test_what_is_no_answer_is_refused(text):
     [
         ("address=http://rollouts.example.org:8080", "another machine's, in the clear: let it begin with https://"),
         ("address=nowhere", "address"),
+        ("address=http://localhost:99999", "ports go from 1 to 65535"),
+        ("address=https://rollouts.example.org:0", "ports go from 1 to 65535"),
+        ("tls.authorities=ca.pem", "tls is set, and address is http://localhost:8080, in the clear: let it begin"),
         ("token_file=a rllm.rollout_service.token_variable=B", "two places for one token"),
     ],
 )
 def test_an_address_that_cannot_be_is_refused(small, override, sentence):
-    with pytest.raises(ConfigError, match=sentence):
+    with pytest.raises(ConfigError, match=sentence) as told:
         small(*f"rllm.rollout_service.{override}".split())
+    assert "\n" not in told.value.message
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from fettle.config import PPO, Value
 from fettle.router.learning import settings
 from fettle.router.modes import MODES
 from fettle.router.nouns import DOCUMENTED_TERMS
-from fettle.router.training import parallel, train
+from fettle.router.training import train
 
 
 def rows_of(config):
@@ -142,8 +142,9 @@ def test_a_critic_learns_alike_at_any_scale_of_reward(small):
 
 
 def test_as_many_episodes_are_played_at_once_as_divide_a_rollout(small):
-    assert parallel(small("rllm.ppo.rollout_length=100", "rllm.trainer.parallel=32").rllm) == 25
-    assert parallel(small("rllm.ppo.rollout_length=97", "rllm.trainer.parallel=32").rllm) == 1
+    assert small("rllm.ppo.rollout_length=100", "rllm.trainer.parallel=32").rllm.at_once == 25
+    assert small("rllm.ppo.rollout_length=97", "rllm.trainer.parallel=1").rllm.at_once == 1
+    assert small("rllm.ppo.rollout_length=97", "rllm.trainer.parallel=97").rllm.at_once == 97
 
 
 @pytest.mark.parametrize(

@@ -11,18 +11,10 @@ from numpy.typing import ArrayLike
 
 from fettle.advantages import batch_normalized, planning_credit
 from fettle.config import CollaborationPreferences, load_as
-from fettle.config.router import (
-    RLLM,
-    CircuitBreakers,
-    LegacySimulator,
-    RouterConfig,
-    RouterPPO,
-    RouterRewardWeights,
-    RouterTrainer,
-)
+from fettle.config.router import RLLM, LegacySimulator, RouterConfig
 from fettle.errors import ConfigError, did_you_mean
 from fettle.router.modes import MODES, CollaborationMode, CollaborationPolicy
-from fettle.router.nouns import SIGNS
+from fettle.router.nouns import SIGNS, Doubles
 from fettle.router.simulators import simulator_of
 from fettle.router.training import Row, train
 from fettle.types import Floats
@@ -50,7 +42,7 @@ class PPOParams:
         """These settings, and the defaults of those that are missing.
 
         Raises:
-            ConfigError: a name is not known.
+            ConfigError: a name is not known, or it is no mapping.
         """
         return _from_dict(cls, given)
 
@@ -70,16 +62,20 @@ class RewardWeights:
         """These weights, and the defaults of those that are missing.
 
         Raises:
-            ConfigError: a name is not known.
+            ConfigError: a name is not known, or it is no mapping.
         """
         return _from_dict(cls, given)
 
 
 def _from_dict(cls: type[Settings], given: Mapping[str, Any]) -> Settings:
     known = [field.name for field in fields(cls)]
+    if not isinstance(given, Mapping):
+        raise ConfigError(f"{cls.__name__} is made of {given!r}: it takes a mapping of {', '.join(known)}")
     for name in given:
         if name not in known:
-            raise ConfigError(f"{cls.__name__} has no {name!r}, only {', '.join(known)}{did_you_mean(name, known)}")
+            raise ConfigError(
+                f"{cls.__name__} has no {name!r}, only {', '.join(known)}{did_you_mean(str(name), known)}"
+            )
     return cls(**given)
 
 
@@ -87,10 +83,15 @@ class RouterEnv:
     """The documented dynamics, one episode at a time. Simulated; working alone is best in every state of it."""
 
     def __init__(self, reward_weights: RewardWeights | None = None, *, seed: int = 0, episode_length: int = 64) -> None:
+        """
+        Raises:
+            ConfigError: a setting cannot be what it is.
+        """
         self._weights = reward_weights or RewardWeights()
+        checked = load_as(RLLM, None, [*_given("reward_weights", self._weights), *_timing(seed, episode_length)])
         self._simulator = simulator_of(LegacySimulator())
-        self._rng = np.random.default_rng(seed)
-        self._length = episode_length
+        self._rng = np.random.default_rng(checked.trainer.seed)
+        self._length = checked.trainer.episode_length
         self._state: dict[str, Any] = {}
         self._at = 0
 
@@ -107,9 +108,9 @@ class RouterEnv:
         """
         if not self._state:
             raise ConfigError("no episode is under way: call reset() first")
-        if not 0 <= action < len(MODES):
-            raise ConfigError(f"action is {action}: it must be 0 to {len(MODES) - 1}")
-        self._state, terms = self._simulator.step(self._state, np.array([action]), self._rng)
+        if not isinstance(action, int | np.integer) or not 0 <= action < len(MODES):
+            raise ConfigError(f"action is {action!r}: it must be a whole number from 0 to {len(MODES) - 1}")
+        self._state, terms = self._simulator.step(self._state, np.array([int(action)]), self._rng)
         self._at += 1
         metrics = {name: float(values[0]) for name, values in terms.items()}
         info = {"metrics": metrics, "mode": str(MODES[action]), "step": self._at, "simulated": True}
@@ -124,8 +125,15 @@ class RouterEnv:
 
 
 def compute_reward(metrics: Mapping[str, float], weights: RewardWeights) -> float:
-    """The weighted sum; a missing term counts as 0, and ``violation_penalty`` is another name of ``violation``."""
+    """The weighted sum; a missing term counts as 0, and ``violation_penalty`` is another name of ``violation``.
+
+    Raises:
+        ConfigError: a term is no number.
+    """
     known = {**metrics, "violation": metrics.get("violation", metrics.get("violation_penalty", 0.0))}
+    for name in SIGNS:
+        if not isinstance(known.get(name, 0.0), int | float | np.number):
+            raise ConfigError(f"the term {name} is {known[name]!r}: it must be a number")
     return float(sum(sign * getattr(weights, name) * known.get(name, 0.0) for name, sign in SIGNS.items()))
 
 
@@ -144,31 +152,45 @@ class RouterPPOAdapter:
         Raises:
             ConfigError: a setting cannot be what it is.
         """
-        ppo, weights = asdict(params or PPOParams()), asdict(reward_weights or RewardWeights())
-        given = [f"ppo.{name}={value!r}" for name, value in ppo.items()]
-        given += [f"reward_weights.{name}={value!r}" for name, value in weights.items()]
-        checked = load_as(RLLM, None, [*given, f"trainer.seed={seed}", f"trainer.episode_length={episode_length}"])
-        self._ppo: RouterPPO = checked.ppo
-        self._weights: RouterRewardWeights = checked.reward_weights
-        self._trainer = checked.trainer
+        self._given = [
+            *_given("ppo", params or PPOParams()),
+            *_given("reward_weights", reward_weights or RewardWeights()),
+            *_timing(seed, episode_length),
+        ]
+        load_as(RLLM, None, self._given)
 
     def train(self, num_updates: int) -> dict[str, Any]:
-        """``history``, a row for each update, and ``policy_state``, arrays by name.
+        """``history``, a row for each update, ``policy_state``, arrays by name, and that it is ``simulated``.
 
         Making this object and calling this is the opting in: no switch is asked for.
+
+        Raises:
+            ConfigError: ``num_updates`` is no number from 1 on.
         """
         history: list[Row] = []
-        trainer = {**self._trainer.model_dump(), "enabled": True, "updates": num_updates, "parallel": 1}
-        rllm = RLLM(
-            enabled=True,
-            trainer=RouterTrainer(**{**trainer, "target_kl": None}),
-            ppo=self._ppo,
-            reward_weights=self._weights,
-            simulator=LegacySimulator(),
-            breakers=CircuitBreakers(enabled=False),
-        )
+        asked = f"trainer.updates={_plain(num_updates)!r}"
+        rllm = load_as(RLLM, None, [*self._given, asked, *DOCUMENTED_TRAINING])
         trained = train(RouterConfig(rllm=rllm), told=history.append)
-        return {"history": [dict(row) for row in history], "policy_state": trained.policy}
+        return {"history": [dict(row) for row in history], "policy_state": trained.policy, "simulated": True}
+
+
+DOCUMENTED_TRAINING = (
+    *("enabled=true", "trainer.enabled=true", "trainer.parallel=1", "trainer.target_kl=null"),
+    *("simulator.type=legacy", "breakers.enabled=false"),
+)
+
+
+def _given(place: str, settings: PPOParams | RewardWeights) -> list[str]:
+    return [f"{place}.{name}={_plain(value)!r}" for name, value in asdict(settings).items()]
+
+
+def _timing(seed: int, episode_length: int) -> list[str]:
+    return [f"trainer.seed={_plain(seed)!r}", f"trainer.episode_length={_plain(episode_length)!r}"]
+
+
+def _plain(value: Any) -> Any:
+    """A number of numpy's as one of Python's, which settings are made of."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def ppo_train(
@@ -190,7 +212,7 @@ class Router:
             ConfigError: there is no such mode.
         """
         if mode not in MODES:
-            raise ConfigError(f"there is no mode {mode!r}, only {', '.join(MODES)}{did_you_mean(mode, MODES)}")
+            raise ConfigError(f"there is no mode {mode!r}, only {', '.join(MODES)}{did_you_mean(str(mode), MODES)}")
         self.mode = CollaborationMode(mode)
 
     def route(self, agents: Sequence[Agent]) -> Sequence[Agent]:
@@ -218,9 +240,11 @@ def clamp_prefs(prefs: Mapping[str, Any] | None = None) -> dict[str, Any]:
     Raises:
         ConfigError: a name or a choice is not known, or a value is of another type.
     """
+    if prefs is not None and not isinstance(prefs, Mapping):
+        raise ConfigError(f"preferences are {prefs!r}: they are a mapping of {', '.join(DEFAULT_COLLAB_PREFS)}")
     forms = CollaborationPreferences.model_json_schema()["properties"]
     clamped = {name: _clamped(value, forms.get(name, {})) for name, value in (prefs or {}).items()}
-    given = [f"{name}={value!r}" for name, value in clamped.items()]
+    given = [f"{name}={_plain(value)!r}" for name, value in clamped.items()]
     return load_as(CollaborationPreferences, None, given).model_dump()
 
 
@@ -250,12 +274,14 @@ def build_hicra_from_dict(config: Mapping[str, Any]) -> Credit:
     Raises:
         ConfigError: a name is not known, or a value cannot be.
     """
-    given = config.get("hicra", config)
+    given = config.get("hicra", config) if isinstance(config, Mapping) else config
+    if not isinstance(given, Mapping):
+        raise ConfigError(f"hicra is {given!r}: it is a mapping of {', '.join(HICRA_DEFAULTS)}")
     settings = dict(HICRA_DEFAULTS)
     for name, value in given.items():
         known = HICRA_ALIASES.get(name, name)
         if known not in settings:
-            raise ConfigError(f"hicra has no {name!r}, only {', '.join(settings)}{did_you_mean(name, settings)}")
+            raise ConfigError(f"hicra has no {name!r}, only {', '.join(settings)}{did_you_mean(str(name), settings)}")
         switch = isinstance(settings[known], bool)
         if switch != isinstance(value, bool) or not (
             switch or (isinstance(value, int | float) and 0 <= value < math.inf)
@@ -267,8 +293,8 @@ def build_hicra_from_dict(config: Mapping[str, Any]) -> Credit:
 
 def _credit(settings: Mapping[str, Any]) -> Credit:
     def credit(rewards: ArrayLike, mask: ArrayLike | None = None) -> Floats:
-        values = np.asarray(rewards, np.float64)
-        planning = np.zeros(values.shape) if mask is None else np.asarray(mask, np.float64)
+        values = _numbers("rewards", rewards)
+        planning = np.zeros(values.shape) if mask is None else _numbers("mask", mask)
         if planning.shape != values.shape:
             raise ConfigError(f"mask has shape {planning.shape} beside rewards of shape {values.shape}: mark each step")
         flat = values.ravel()
@@ -279,6 +305,13 @@ def _credit(settings: Mapping[str, Any]) -> Credit:
         return planning_credit(flat, marked, alpha=settings["planner_weight"] - 1).reshape(values.shape)
 
     return credit
+
+
+def _numbers(name: str, given: ArrayLike) -> Doubles:
+    try:
+        return np.asarray(given, np.float64)
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"{name} are no numbers in rows of one length: {error}") from error
 
 
 __all__ = [

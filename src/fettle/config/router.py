@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from fettle.config.base import Frozen
 from fettle.config.remote import RemoteTLS, loopback
 
+LAST_PORT = 65_535
 Count = Annotated[int, Field(ge=1)]
 Weight = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
@@ -37,6 +38,10 @@ class RolloutService(Frozen):
             raise ValueError("token_variable and token_file are two places for one token: set one of them")
         if not self.encrypted and not loopback(self.place.rpartition(":")[0].strip("[]")):
             raise ValueError(f"address is {self.address}, another machine's, in the clear: let it begin with https://")
+        if not self.encrypted and self.tls != RemoteTLS():
+            raise ValueError(f"tls is set, and address is {self.address}, in the clear: let it begin with https://")
+        if not 0 < int(self.place.rpartition(":")[2]) <= LAST_PORT:
+            raise ValueError(f"address is {self.address}, and ports go from 1 to {LAST_PORT}: change its last number")
         return self
 
     @property
@@ -317,6 +322,22 @@ class RLLM(Frozen):
     """More of the credit to decisions that begin a task."""
     breakers: CircuitBreakers = CircuitBreakers()
     """What ends a run that goes wrong."""
+
+    @property
+    def at_once(self) -> int:
+        """Episodes that are played at once: the most, up to ``trainer.parallel``, that divide a rollout."""
+        most = min(self.trainer.parallel, self.ppo.rollout_length)
+        return next(count for count in range(most, 0, -1) if self.ppo.rollout_length % count == 0)
+
+    @model_validator(mode="after")
+    def _episodes_share_a_rollout(self) -> "RLLM":
+        if self.at_once == 1 < min(self.trainer.parallel, self.ppo.rollout_length):
+            raise ValueError(
+                f"ppo.rollout_length is {self.ppo.rollout_length}, which no number from 2 to trainer.parallel, "
+                f"{self.trainer.parallel}, divides, so that one episode would be played after the other: change it, or "
+                "set trainer.parallel to 1"
+            )
+        return self
 
     @model_validator(mode="before")
     @classmethod

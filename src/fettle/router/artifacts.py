@@ -33,7 +33,7 @@ from fettle.router.training import Row, Run, Trained
 from fettle.tracking import write_atomically
 
 PACKAGES = ("fettle", "numpy", "torch")
-NEEDED = {"rows", "episodes/modes", "proven/update"}
+NEEDED = {"rows", "episodes/modes", "proven/update", "succeeded"}
 """Of a checkpoint that a run can go on from, beside what every release wrote."""
 
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fettle.config.router import RLLM, CircuitBreakers, RouterConfig, switched_off
+from fettle.config.router import CircuitBreakers, RouterConfig, switched_off
 from fettle.errors import ConfigError, LossInputError
 from fettle.randomness import key
 from fettle.router.episodes import Episodes, Rollout
@@ -17,6 +17,7 @@ from fettle.router.heads import Scale, initial, unscaled
 from fettle.router.learning import Learner, learn, learned, put_back
 from fettle.router.modes import MODES
 from fettle.router.nouns import DOCUMENTED_TERMS, World
+from fettle.router.planning import successes, watched
 from fettle.router.worlds import world_of
 from fettle.types import Floats
 
@@ -98,6 +99,7 @@ class Run:
         self.episodes = Episodes(world, rllm.reward_weights, length=rllm.trainer.episode_length)
         self.update = 0
         self.best_reward = -math.inf
+        self.succeeded = 0
         self.proven = self.as_it_is()
 
     def as_it_is(self) -> Proven:
@@ -120,6 +122,7 @@ class Run:
             **_as_arrays("proven/", self.proven),
             **{f"episodes/{name}": values for name, values in self.episodes.saved().items()},
             "best_reward": np.array(self.best_reward),
+            "succeeded": np.array(self.succeeded),
         }
 
     def restore(self, saved: Mapping[str, NDArray[Any]]) -> None:
@@ -128,7 +131,7 @@ class Run:
         self.undo()
         self.proven = _of_arrays("proven/", saved)
         self.episodes.restore(below(saved, "episodes/"))
-        self.best_reward = float(saved["best_reward"])
+        self.best_reward, self.succeeded = float(saved["best_reward"]), int(saved["succeeded"])
 
 
 def train(
@@ -144,7 +147,7 @@ def train(
         FettleError: the rollout service is away, or ends while it is needed.
     """
     check(config)
-    with closing(world_of(config.rllm, count=parallel(config.rllm))) as world:
+    with closing(world_of(config.rllm, count=config.rllm.at_once)) as world:
         run = Run(config, world, spans)
         saved = keeper.resumed() if keeper is not None else None
         if saved is not None:
@@ -176,12 +179,6 @@ def check(config: RouterConfig) -> None:
         raise ConfigError(f"training is switched off by {' and '.join(off)}: set them to true")
 
 
-def parallel(rllm: RLLM) -> int:
-    """How many episodes are played at once: the most, up to ``trainer.parallel``, that divide a rollout."""
-    most = min(rllm.trainer.parallel, rllm.ppo.rollout_length)
-    return next(count for count in range(most, 0, -1) if rllm.ppo.rollout_length % count == 0)
-
-
 def _updated(run: Run) -> tuple[Row, str | None]:
     """One update; where a breaker breaks, the learner is as it was when it was last good, and it is told which is gone.
 
@@ -203,7 +200,9 @@ def _updated(run: Run) -> tuple[Row, str | None]:
         run.undo()
         return {}, f"update {run.update + 1} was undone: {reason}"
     run.update, run.best_reward = number, max(run.best_reward, mean)
-    return _row(number, rollout, metrics), None
+    run.succeeded += successes(rollout)
+    planning = watched(rollout, run.succeeded) if run.config.rllm.hicra.enabled else {}
+    return {**_row(number, rollout, metrics), **planning}, None
 
 
 def _drawn(run: Run, number: int) -> Rollout:
