@@ -98,8 +98,9 @@ def test_a_registry_that_is_damaged_is_told_and_ends_with_1(fettle, tmp_path):
     code, out, err = fettle("status")
     assert code == 1
     assert "> 1   damaged: " in out
-    assert "line 2 of the audit log was cut short, altered" in err
+    assert "line 2 of the audit log was cut short, altered, or follows one that was or is gone: hold outputs/" in err
     assert "what is in use cannot be used: " in err
+    assert "use another version: by its number with fettle router rollback --to, where 0 is none\n" in err
 
 
 def test_one_decision_is_explained(fettle):
@@ -125,6 +126,7 @@ def test_where_no_mode_keeps_within_the_caps_it_ends_with_4(fettle):
     code, out, _ = fettle("route", "--agent", "local:2:1")
     assert code == 4
     assert out.startswith("nobody is to be asked: no mode fits: solo: it costs at least 2 USD")
+    assert out.endswith("\n  raise the cap that is named, or name agents that cost and take less\n")
 
 
 def test_what_a_router_logged_is_replayed(fettle, tmp_path):
@@ -144,7 +146,12 @@ def test_what_a_router_logged_is_replayed(fettle, tmp_path):
         (("route", "--agent", "a:b"), "a:b is not of the form NAME:USD:SECONDS"),
         (("route", "--agent", "a:1:2:3"), "a:1:2:3 is not of the form NAME:USD:SECONDS"),
         (("route", "--agent", "a:-1"), "agent a costs -1.0"),
+        (("route", "--agent", ":1"), ":1 is not of the form NAME:USD:SECONDS, as helper:0.02:4: write it so"),
+        (("route", "--agent", ""), "nothing is not of the form NAME:USD:SECONDS"),
         (("route", "--agent", "a", "--feature", "x"), "x is not of the form NAME=NUMBER"),
+        (("route", "--agent", "a", "--feature", "=1"), "=1 is not of the form NAME=NUMBER"),
+        (("route", "--agent", "a", "--feature", "x=nan"), "x=nan is not of the form NAME=NUMBER"),
+        (("route", "--agent", "a", "--feature", "x=1", "--feature", "x=2"), "feature x is given twice: leave one"),
         (("route", "--agent", "a", "exposure=ful"), "did you mean full"),
         (("route", "--agent", "a", "exposure=full", "policy=x"), "which no gate has passed"),
     ],

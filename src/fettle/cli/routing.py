@@ -2,7 +2,9 @@
 
 import getpass
 import json
+import math
 import os
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +13,7 @@ import typer
 from fettle.cli.exits import FAILED, REFUSED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from fettle.router.decisions import Decision
     from fettle.router.evidence import Comparison
@@ -67,9 +69,17 @@ def status(registry: Registry = None) -> None:
     for line in _told(place, seen):
         print(line)
     for number in seen.audit.broken:
-        typer.echo(f"fettle: line {number} of the audit log was cut short, altered, or follows one that was", err=True)
+        typer.echo(
+            f"fettle: line {number} of the audit log was cut short, altered, or follows one that was or is gone: hold "
+            f"{place} against a copy of it, and see who may write there",
+            err=True,
+        )
     if seen.damage is not None:
-        typer.echo(f"fettle: what is in use cannot be used: {seen.damage}", err=True)
+        typer.echo(
+            f"fettle: what is in use cannot be used: {seen.damage}: by its number with fettle router rollback --to, "
+            "where 0 is none",
+            err=True,
+        )
         raise typer.Exit(FAILED)
 
 
@@ -78,7 +88,9 @@ def route(
     feature: Annotated[list[str] | None, typer.Option(help="NAME=NUMBER, of the task.")] = None,
     config: Annotated[Path | None, typer.Option(help="Settings; the shipped ones otherwise.")] = None,
     request: Annotated[str, typer.Option(help="Its id, which says on which side of a canary it is.")] = "by-hand",
-    confidence: Annotated[float | None, typer.Option(help="Of the first agent in its own answer.")] = None,
+    confidence: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Of the first agent in its own answer.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print an object.")] = False,
     overrides: Annotated[list[str] | None, typer.Argument(help="Settings laid over the file, as a.b=value.")] = None,
 ) -> None:
@@ -88,10 +100,9 @@ def route(
     from fettle.router.routing import Router
 
     settings = load_as(RoutingConfig, config or shipped("policy/routing.yaml"), overrides or ())
-    task = dict(_feature(each) for each in feature or ())
-    router = Router(settings)
-    decision = router.route(task, [_agent(each) for each in agent], request=request, confidence=confidence)
-    router.close()
+    task, agents = _task(feature or ()), [_agent(each) for each in agent]
+    with closing(Router(settings)) as router:
+        decision = router.route(task, agents, request=request, confidence=confidence)
     if as_json:
         print(json.dumps(decision.as_json(), indent=2))
     else:
@@ -162,6 +173,7 @@ def _explained(decision: "Decision") -> "Iterator[str]":
     """A decision for people."""
     if decision.mode is None:
         yield f"nobody is to be asked: {decision.why}"
+        yield "  raise the cap that is named, or name agents that cost and take less"
         return
     rounds = "1 round" if decision.rounds == 1 else f"{decision.rounds} rounds"
     who = ", ".join(agent.name for agent in decision.agents)
@@ -181,17 +193,24 @@ def _explained(decision: "Decision") -> "Iterator[str]":
         yield f"    {mode:<12}{probability:7.3f}{reasons}"
 
 
-def _feature(text: str) -> tuple[str, float]:
-    name, _, number = text.partition("=")
-    return name, _number(number, text, "NAME=NUMBER, as difficulty=0.8")
+def _task(features: "Sequence[str]") -> dict[str, float]:
+    from fettle.errors import ConfigError
+
+    task: dict[str, float] = {}
+    for text in features:
+        name, _, number = text.partition("=")
+        if name in task:
+            raise ConfigError(f"feature {name} is given twice: leave one of the two out")
+        task[name] = _number(number if name else "", text, "NAME=NUMBER, as difficulty=0.8")
+    return task
 
 
 def _agent(text: str) -> "Agent":
     from fettle.router.teams import Agent
 
     name, *numbers = text.split(":")
-    if len(numbers) > 2:
-        numbers = ["more than two numbers"]
+    if len(numbers) > 2 or not name:
+        numbers = [""]
     return Agent(name, *(_number(each, text, "NAME:USD:SECONDS, as helper:0.02:4") for each in numbers))
 
 
@@ -199,6 +218,9 @@ def _number(number: str, text: str, form: str) -> float:
     from fettle.errors import ConfigError
 
     try:
-        return float(number)
-    except ValueError as error:
-        raise ConfigError(f"{text} is not of the form {form}") from error
+        found = float(number)
+    except ValueError:
+        found = math.nan
+    if not math.isfinite(found):
+        raise ConfigError(f"{text or 'nothing'} is not of the form {form}: write it so")
+    return found
