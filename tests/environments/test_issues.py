@@ -7,6 +7,7 @@ import pytest
 
 from fettle.config import IssueCredit, Issues
 from fettle.environments import suite
+from fettle.environments.issues_judged import PARTS
 from fettle.errors import ConfigError, DataError
 from fettle.issues.instances import Instance, written
 from fettle.issues.patches import files_of
@@ -91,23 +92,56 @@ async def test_a_change_that_fails_never_earns_what_one_that_passes_does(made):
     assert max(step.reward, broken.reward, worst.reward) < least
 
 
-async def test_a_file_need_not_be_named_where_one_alone_holds_the_lines(made):
-    instance, _, _, _ = asked(made)
-    name = instance.instance_id.rpartition("-")[2]
-    unnamed = solution(instance).replace(f' path="{files_of(instance.patch)[0].path}"', "")
-    step = await paid(made[0], unnamed)
-    assert step.measured["issue/resolved"] in (0.0, 1.0), name  # other files may hold the same lines
+async def test_a_file_need_not_be_named_where_one_alone_is_shown(made):
+    instance, path, _, _ = asked(made)
+    step = await paid(made[0], solution(instance).replace(f' path="{path}"', ""))
+    assert step.measured["issue/resolved"] == 1.0  # though other files may hold the same lines: they are not shown
 
 
-@pytest.mark.parametrize("part", ["applied", "tests", "similarity", "location", "quality"])
+async def test_lines_may_be_told_by_their_numbers(made):
+    config, _ = made
+    numbered = config.model_copy(update={"numbered": True})
+    instance, _, old, text = asked(made)
+    at = text.splitlines().index(old) + 1
+    assert f"\n{at} {old}\n" in suite(numbered).training_task(0).prompt[-1].content
+    new = files_of(instance.patch)[0].added[0]
+    step = await paid(numbered, f'<edit lines="{at}">\n{new}\n</edit>')
+    assert step.measured["issue/resolved"] == 1.0
+
+
+@pytest.mark.parametrize("part", PARTS)
 async def test_every_weight_has_an_effect(made, part):
     config, _ = made
-    instance, _, _, _ = asked(made)
+    instance, path, old, _ = asked(made)
     other = "tests" if part != "tests" else "applied"
     changed = {part: getattr(config.credit, part) + 0.02, other: getattr(config.credit, other) - 0.02}
     credit = IssueCredit.model_validate({**config.credit.model_dump(), **changed})
-    step = await paid(config.model_copy(update={"credit": credit}), solution(instance))
+    name = path.rpartition("/")[2].removesuffix(".py")
+    said = f"The line `{old.strip()}` in `{name}` was wrong, so that the result was not what it should be in the issue."
+    step = await paid(config.model_copy(update={"credit": credit}), f"{said}\n{solution(instance)}")
     assert step.components[part] == pytest.approx(getattr(config.credit, part) + 0.02)
+    assert step.reward == sum(step.components.values()) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "",
+        "All tests are passing now, and the fix is complete and correct.",
+        "fix bug error solution test resolved issue because therefore " * 12,
+        "{name} " * 40,
+        "`{name}` `{old}` " * 20,
+        "`{name}` and `magic` of `wonder` in `other_module` are what was and is to be of the issue, as it was said.",
+    ],
+)
+async def test_an_explanation_that_explains_nothing_earns_little(made, said):
+    config, _ = made
+    instance, path, old, _ = asked(made)
+    credit = IssueCredit(tests=0.7, explanation=0.05)
+    text = said.replace("{name}", path.rpartition("/")[2].removesuffix(".py")).replace("{old}", old.strip())
+    step = await paid(config.model_copy(update={"credit": credit}), f"{text}\n{solution(instance)}")
+    assert step.components["explanation"] < 0.02
+    assert step.measured["issue/resolved"] == 1.0
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ from fettle.errors import DataError
 from fettle.issues.edits import edited, edits_of
 from fettle.issues.git import Repository
 from fettle.issues.instances import Instance
-from fettle.issues.questions import question, solution
-from fettle.issues.trees import tree_of
+from fettle.issues.questions import question, shown, solution
+from fettle.issues.trees import Tree, tree_of
 from tests.issues.conftest import History
 
 TWICE = "def a(x):\n    return x\n\n\ndef b(x):\n    return x\n"
@@ -51,3 +51,40 @@ def test_what_edits_cannot_say_is_refused(history, after):
     instance = problem(history, {"m.py": TWICE}, after)
     with pytest.raises(DataError, match="which no edit can"):
         solution(instance, tree_of(history.path, instance.base_commit))
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        TWICE.replace("    return x\n\n", "    return x + 1\n\n"),
+        TWICE.replace("def b(x):", "def b(y):").replace("def a(x):", "def a(z):\n    z = 1"),
+        f"import os\n{TWICE}",
+        f"{TWICE}\n\ndef c():\n    pass\n",
+        TWICE.replace("def b(x):\n    return x\n", ""),
+    ],
+)
+def test_a_solution_by_numbers_of_lines_makes_what_the_patch_makes(history, after):
+    instance = problem(history, {"m.py": TWICE}, {"m.py": after})
+    base = tree_of(history.path, instance.base_commit)
+    reply = solution(instance, base, numbered=True)
+    assert "path" not in reply
+    assert "=======" not in reply
+    assert edited(base, edits_of(reply), shown=shown(instance)).text("m.py") == after
+    assert "\n2     return x\n" in question(instance, base, numbered=True)
+
+
+@pytest.mark.parametrize("lines", ["0", "3-2", "8", "6-7"])
+def test_lines_that_are_not_there_are_refused(lines):
+    tree = Tree({"m.py": TWICE.encode()})
+    with pytest.raises(DataError, match=r"m.py has no lines \d+ to \d+"):
+        edited(tree, edits_of(f'<edit path="m.py" lines="{lines}">\nx = 1\n</edit>'))
+    with pytest.raises(DataError, match="0 files hold the lines of an edit that names none"):
+        edited(tree, edits_of(f'<edit lines="{lines}">\nx = 1\n</edit>'), shown=["m.py"])
+
+
+def test_an_edit_without_a_name_is_of_a_file_that_was_shown():
+    tree = Tree({"m.py": b"x = 1\n", "n.py": b"x = 1\n"})
+    reply = "<edit>\nx = 1\n=======\nx = 2\n</edit>"
+    assert edited(tree, edits_of(reply), shown=["n.py"]).text("n.py") == "x = 2\n"
+    with pytest.raises(DataError, match="2 files hold the lines of an edit that names none: name the file"):
+        edited(tree, edits_of(reply))

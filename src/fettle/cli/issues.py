@@ -134,7 +134,7 @@ def demonstrate(
     repository: Annotated[Path, typer.Option("--repository", help="The repository that they were mined from.")],
     out: Out = Path("demonstrations.jsonl"),
     brief: Annotated[
-        bool, typer.Option("--brief", help="For a small model: no system message, and no name where one file is shown.")
+        bool, typer.Option("--brief", help="For a small model: lines by number, and no system message.")
     ] = False,
 ) -> None:
     """Write conversations in which each problem is asked and solved, for supervised fine-tuning."""
@@ -151,7 +151,10 @@ def demonstrate(
     for one in read_instances(path):
         base = tree_of(repository, one.base_commit)
         try:
-            told = {"user": question(one, base), "assistant": solution(one, base, named=not brief)}
+            told = {
+                "user": question(one, base, numbered=brief),
+                "assistant": solution(one, base, numbered=brief),
+            }
         except DataError as error:
             print(f"left out: {error.message}")
             continue

@@ -38,7 +38,7 @@ from fettle.config.durability import JournalSettings
 from fettle.config.environment_server import EnvironmentServerConfig
 from fettle.config.environments import JSONL, Arithmetic, EnvironmentConfig, ReasoningGym
 from fettle.config.games import Debate, Dialogue, FrozenPlayer, OwnPlayer, PastPlayer, PlayerConfig
-from fettle.config.issues import Corpus, IssueCredit, Issues, Mining, Split, Validation
+from fettle.config.issues import Corpus, IssueCredit, Issues, Mining, Split, ToolUse, Validation
 from fettle.config.judge import Judge, JudgedReward, ModelJudge, RuleJudge
 from fettle.config.load import dump, leaves, load, load_as, schema
 from fettle.config.losses import (
@@ -301,6 +301,7 @@ __all__ = [
     "Validation",
     "Value",
     "Verifiers",
+    "ToolUse",
     "WorkedCalls",
     "WorkedCode",
     "WorkedDebates",

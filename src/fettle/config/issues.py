@@ -22,6 +22,9 @@ the lines that go
 the lines that come
 </edit>"""
 
+CHANGES_BY_TOOLS = """Mend the problem with the tools. Tests decide, some of which you do not see; leave tests as they
+are. When it is mended, call nothing, and say in a few sentences what you changed and why."""
+
 
 class Mining(Frozen):
     """Which commits of a history are taken for solutions of problems."""
@@ -93,16 +96,36 @@ class IssueCredit(Frozen):
     """For the files and functions that the solution changes."""
     quality: Weight = 0.05
     """For bringing no violation of ruff's rules, in a change no longer than it need be."""
+    readability: Weight = 0.0
+    """For programs that are no harder to read than they were: as long, as deep and as branched."""
+    explanation: Weight = 0.0
+    """For saying beside the change, in a few sentences, what is changed and why, in names that are really there."""
 
     @model_validator(mode="after")
     def _they_sum(self) -> "IssueCredit":
-        total = self.applied + self.tests + self.similarity + self.location + self.quality
+        weights = self.applied, self.tests, self.similarity, self.location, self.quality
+        total = sum((*weights, self.readability, self.explanation))
         if abs(total - 1) > SUM_SLACK:
             raise ValueError(f"the weights sum to {total:g}: make it 1")
         beside = total - self.tests
         if self.tests * (1 - MOST_OF_A_PART * self.share) <= beside - self.applied:
             raise ValueError(f"tests is {self.tests:g}, with which a change that fails could earn more: raise it")
         return self
+
+
+class ToolUse(Frozen):
+    """A problem solved through tools: list_files, view, search, edit and run_tests, in a work tree without history."""
+
+    call_cost: Annotated[float, Field(ge=0, lt=1)] = 0.002
+    """What each call takes from the reward."""
+    max_calls: Count = 24
+    """Calls in one episode; one more, and it is cut short, with nothing earned."""
+    call_seconds: Annotated[float, Field(gt=0)] = 120.0
+    """How long one call may take; beyond that its episode has failed."""
+    result_characters: Annotated[int, Field(ge=16)] = 6000
+    """Where what a tool says is cut."""
+    system: str | None = CHANGES_BY_TOOLS
+    """System message before each problem; null for none."""
 
 
 class Issues(Rewarded):
@@ -121,6 +144,12 @@ class Issues(Rewarded):
     """How tests are run."""
     characters: Count = 20_000
     """Of a question, which shows the files that the solution changes; a problem of more is refused."""
+    tools: ToolUse | None = None
+    """Whether the files are looked at, changed and tested through tools, over several replies, and how; null for one
+    reply, which is shown the files that the solution changes."""
+    numbered: bool = False
+    """Whether files are shown with numbers of lines, by which edits then may tell what goes: ``<edit lines="3-4">``,
+    the lines that come, ``</edit>``."""
     system: str | None = CHANGES_IN_EDITS
     """System message before each question; null for none."""
     seed: int = 0

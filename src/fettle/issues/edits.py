@@ -8,7 +8,9 @@ from fettle.errors import DataError
 from fettle.issues.patches import kind_of
 from fettle.issues.trees import Tree, check_inside
 
-EDIT = re.compile(r"<edit(?:\s+path=\"([^\"\n]*)\")?\s*>\n?(.*?)</edit>", re.DOTALL)
+EDIT = re.compile(
+    r"<edit(?:\s+path=\"([^\"\n]*)\")?(?:\s+lines=\"(\d{1,6})(?:-(\d{1,6}))?\")?\s*>\n?(.*?)</edit>", re.DOTALL
+)
 BETWEEN = re.compile(r"^=======[ \t]*\n", re.MULTILINE)
 
 
@@ -20,6 +22,8 @@ class Edit:
     """Empty where the edit does not say; then the old lines must tell."""
     old: str
     new: str
+    lines: tuple[int, int] | None = None
+    """The first and the last line that goes, from 1, where they are told by number and not by ``old``."""
 
 
 def edits_of(reply: str) -> list[Edit]:
@@ -31,28 +35,37 @@ def edits_of(reply: str) -> list[Edit]:
     blocks = EDIT.findall(reply)
     if not blocks or reply.count("<edit") != len(blocks):
         raise DataError("there is no edit: give <edit path=...>, the old lines, =======, the new lines, </edit>")
-    return [_edit(path, body) for path, body in blocks]
+    return [_edit(*block) for block in blocks]
 
 
-def _edit(path: str, body: str) -> Edit:
-    parts = BETWEEN.split(body if body.endswith("\n") else f"{body}\n")
+def without_edits(reply: str) -> str:
+    """What a reply says beside its edits."""
+    return EDIT.sub("", reply).strip()
+
+
+def _edit(path: str, first: str, last: str, body: str) -> Edit:
+    body = body if not body or body.endswith("\n") else f"{body}\n"
+    if first:
+        return Edit(path.strip(), "", body, (int(first), int(last or first)))
+    parts = BETWEEN.split(body)
     if len(parts) != 2:
         raise DataError("an edit has one line of ======= between its old lines and its new ones")
     if not parts[0].strip():
         raise DataError("an edit must say which lines go: give some of those that are there")
-    return Edit(path.strip(), *parts)
+    return Edit(path.strip(), parts[0], parts[1])
 
 
 def edited(tree: Tree, edits: Sequence[Edit], *, shown: Sequence[str] = ()) -> Tree:
     """The files after edits, each of which finds its old lines exactly once, as they are or but for their layout.
 
     An edit that names no file is of the one that holds its old lines, among those that were ``shown``, if any were.
+    Numbers of lines are those of the files before all edits.
 
     Raises:
         DataError: one does not, or is of a file that must not be changed.
     """
-    for edit in edits:
-        path = edit.path or _only(tree, edit.old, shown or list(tree.files))
+    for edit in sorted(edits, key=_place, reverse=True):
+        path = edit.path or _only(tree, edit, shown or list(tree.files))
         check_inside(path)
         if kind_of(path) == "test":
             raise DataError(f"{path} decides what the tests say, and is not to be changed")
@@ -63,21 +76,36 @@ def edited(tree: Tree, edits: Sequence[Edit], *, shown: Sequence[str] = ()) -> T
     return tree
 
 
-def _only(tree: Tree, old: str, among: Sequence[str]) -> str:
-    """The one file that holds some lines."""
-    holders = [path for path in among if kind_of(path) != "test" and _places(tree.text(path) or "", old)]
+def _place(edit: Edit) -> tuple[int, int]:
+    """By which edits by number are made from the last line to the first, so that numbers go on being right."""
+    return edit.lines or (0, 0)
+
+
+def _only(tree: Tree, edit: Edit, among: Sequence[str]) -> str:
+    """The one file that an edit can be of."""
+    holders = [path for path in among if kind_of(path) != "test" and _spans(tree.text(path) or "", edit)]
     if len(holders) != 1:
-        raise DataError(f"{len(holders)} files hold the old lines of an edit that names none: name the file")
+        raise DataError(f"{len(holders)} files hold the lines of an edit that names none: name the file")
     return holders[0]
 
 
 def _replaced(path: str, text: str, edit: Edit) -> str:
-    places = _places(text, edit.old)
-    if len(places) != 1:
-        raise DataError(f"{path} holds the old lines of an edit {len(places)} times: give lines that are there once")
-    start, end = places[0]
+    spans = _spans(text, edit)
+    if len(spans) != 1 and edit.lines:
+        raise DataError(f"{path} has no lines {edit.lines[0]} to {edit.lines[1]}: give numbers of lines that are there")
+    if len(spans) != 1:
+        raise DataError(f"{path} holds the old lines of an edit {len(spans)} times: give lines that are there once")
+    start, end = spans[0]
     lines = text.splitlines(keepends=True)
     return "".join((*lines[:start], edit.new, *lines[end:]))
+
+
+def _spans(text: str, edit: Edit) -> list[tuple[int, int]]:
+    """Which lines of a text an edit may be of."""
+    if edit.lines is None:
+        return _places(text, edit.old)
+    first, last = edit.lines
+    return [(first - 1, last)] if 1 <= first <= last <= len(text.splitlines()) else []
 
 
 def _places(text: str, old: str) -> list[tuple[int, int]]:

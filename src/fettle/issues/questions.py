@@ -1,6 +1,7 @@
 """What a problem asks, and the reply that solves it."""
 
 from collections.abc import Sequence
+from difflib import SequenceMatcher
 
 from fettle.errors import DataError
 from fettle.issues.edits import Edit, edited
@@ -9,10 +10,22 @@ from fettle.issues.patches import files_of
 from fettle.issues.trees import Tree
 
 
-def question(instance: Instance, base: Tree) -> str:
-    """The statement, with the files that the solution changes, as they were."""
-    files = "\n".join(f'<file path="{path}">\n{base.text(path) or ""}</file>' for path in shown(instance))
+def question(instance: Instance, base: Tree, *, numbered: bool = False) -> str:
+    """The statement, with the files that the solution changes, as they were; each line after its number, if so."""
+    texts = {path: base.text(path) or "" for path in shown(instance)}
+    if numbered:
+        texts = {path: numbers(text) for path, text in texts.items()}
+    files = "\n".join(f'<file path="{path}">\n{text}</file>' for path, text in texts.items())
     return f"{instance.problem_statement}\n\n{files}"
+
+
+def numbers(text: str, first: int = 1) -> str:
+    r"""Lines with their numbers.
+
+    >>> numbers("a\nb\n")
+    '1 a\n2 b\n'
+    """
+    return "".join(f"{at} {line}\n" for at, line in enumerate(text.splitlines(), first))
 
 
 def shown(instance: Instance) -> list[str]:
@@ -20,34 +33,57 @@ def shown(instance: Instance) -> list[str]:
     return [file.path for file in files_of(instance.patch) if not file.is_new]
 
 
-def solution(instance: Instance, base: Tree, *, named: bool = True) -> str:
+def solution(instance: Instance, base: Tree, *, numbered: bool = False) -> str:
     """The reply that makes the solution of a file: as few lines as tell where they are.
 
-    Unless ``named``, it does not say which file where one alone is shown.
+    Where lines are ``numbered``, it tells them so, and does not say which file if one alone is shown.
 
     Raises:
         DataError: it cannot be said in edits, as a new file cannot.
     """
-    edits: list[Edit] = []
-    tree = base
     for file in files_of(instance.patch):
         if file.is_new or file.is_gone:
             raise DataError(f"{instance.instance_id} makes or deletes {file.path}, which no edit can")
+    after = base.applied(instance.patch)
+    edits = _by_number(instance, base, after) if numbered else _by_lines(instance, base)
+    if edited(base, edits).files != after.files:
+        raise DataError(f"{instance.instance_id} changes what edits of lines cannot")
+    return "\n".join(_said(one, named=not numbered or len(shown(instance)) > 1) for one in edits)
+
+
+def _said(edit: Edit, *, named: bool) -> str:
+    path = f' path="{edit.path}"' if named else ""
+    if edit.lines is None:
+        return f"<edit{path}>\n{edit.old}=======\n{edit.new}</edit>"
+    first, last = edit.lines
+    return f'<edit{path} lines="{first if first == last else f"{first}-{last}"}">\n{edit.new}</edit>'
+
+
+def _by_number(instance: Instance, base: Tree, after: Tree) -> list[Edit]:
+    edits = []
+    for path in shown(instance):
+        old, new = ((tree.text(path) or "").splitlines(keepends=True) for tree in (base, after))
+        for kind, start, end, begin, stop in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
+            if kind == "insert" and start:  # a line beside it goes and comes again
+                start, begin = start - 1, begin - 1
+            elif kind == "insert":
+                end, stop = 1, stop + 1
+            if kind != "equal":
+                edits.append(Edit(path, "", "".join(new[begin:stop]), (start + 1, end)))
+    return edits
+
+
+def _by_lines(instance: Instance, base: Tree) -> list[Edit]:
+    edits: list[Edit] = []
+    tree = base
+    for file in files_of(instance.patch):
         for hunk in file.hunks:
             edit = next((each for each in _edits(file.path, hunk) if _is_possible(tree, each)), None)
             if edit is None:
                 raise DataError(f"{instance.instance_id} changes lines of {file.path} that stand there more than once")
             edits.append(edit)
             tree = edited(tree, [edit])
-    if tree.files != base.applied(instance.patch).files:
-        raise DataError(f"{instance.instance_id} changes what edits of lines cannot")
-    say_which = named or len(shown(instance)) > 1
-    return "\n".join(_said(one, say_which) for one in edits)
-
-
-def _said(edit: Edit, say_which: bool) -> str:
-    tag = f'<edit path="{edit.path}">' if say_which else "<edit>"
-    return f"{tag}\n{edit.old}=======\n{edit.new}</edit>"
+    return edits
 
 
 def _edits(path: str, hunk: Sequence[str]) -> list[Edit]:

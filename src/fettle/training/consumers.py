@@ -203,7 +203,7 @@ CONSUMERS: Mapping[type[Frozen], Mapping[str, str]] = {
     },
     c.Issues: {
         **dict.fromkeys(
-            ("path", "heldout_path", "repository", "credit", "validation", "characters", "system"),
+            ("path", "heldout_path", "repository", "credit", "validation", "characters", "numbered", "tools", "system"),
             "environments.issues",
         ),
         **dict.fromkeys(("seed", "heldout", "likeness"), "environments.issues"),
@@ -211,9 +211,14 @@ CONSUMERS: Mapping[type[Frozen], Mapping[str, str]] = {
         "weight": DRAWING,
     },
     c.IssueCredit: dict.fromkeys(
-        ("applied", "tests", "share", "similarity", "location", "quality"), "environments.issues"
+        ("applied", "tests", "share", "similarity", "location", "quality", "readability", "explanation"),
+        "environments.issues_judged",
     ),
-    c.Validation: dict.fromkeys(("seconds", "plugins"), "issues.testing") | {"sandbox": "environments.issues"},
+    c.ToolUse: dict.fromkeys(
+        ("call_cost", "max_calls", "call_seconds", "result_characters"), "environments.issues_tools"
+    )
+    | {"system": "environments.issues"},
+    c.Validation: dict.fromkeys(("seconds", "plugins"), "issues.testing") | {"sandbox": "environments.issues_judged"},
     c.MadeProblems: dict.fromkeys(("min_steps", "max_steps", "largest", "tests"), "environments.code_made"),
     c.ListedProblems: dict.fromkeys(("path", "format", "shown", "inexact"), "environments.code_files"),
     c.Tools: {
