@@ -24,6 +24,7 @@ VERBS = (
     "keys",
     "replay",
     "export",
+    "deploy",
     "router",
     "runs",
     "info",

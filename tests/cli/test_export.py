@@ -1,6 +1,8 @@
 """``fettle export``: a finished run becomes a folder that stands by itself."""
 
 import json
+import shlex
+from pathlib import Path
 
 import pytest
 
@@ -36,3 +38,16 @@ def test_what_cannot_be_is_one_sentence(run, fettle, tmp_path, options, code, co
     assert done.code == code
     assert done.complaint.startswith(complaint)
     assert not (tmp_path / "out").exists()
+
+
+def test_the_page_is_right_about_it(run, desk, fettle):
+    page = (Path(__file__).parents[2] / "docs" / "deploy.md").read_text()
+    (desk / "runs").mkdir()
+    (desk / "runs" / "sums").symlink_to(run.folder)
+    typed = [shlex.split(line, comments=True)[1:] for line in page.splitlines() if line.startswith("fettle export ")]
+    for command in typed:
+        done = fettle(*command)
+        # This run trained all of its weights, and has no adapter.
+        assert done.code == (1 if "--adapter" in command else 0), done.err
+        assert (desk / command[command.index("--to") + 1]).exists() == (done.code == 0)
+    assert len(typed) == 3

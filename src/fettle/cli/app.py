@@ -7,6 +7,7 @@ import typer
 
 from fettle.cli.collect import collect
 from fettle.cli.demo import demo
+from fettle.cli.deploy import deploy
 from fettle.cli.environments import environments
 from fettle.cli.evaluate import evaluate, sample
 from fettle.cli.exits import BAD_USAGE, FAILED, REFUSED
@@ -50,6 +51,7 @@ app.add_typer(keys, name="keys")
 app.add_typer(environments, name="environments")
 app.add_typer(issues, name="issues")
 app.add_typer(router, name="router")
+app.add_typer(deploy, name="deploy")
 
 
 def main() -> None:

@@ -1,0 +1,1 @@
+"""What needs KServe's SDK, which is installed apart from everything else: see ``constraints-deploy.txt``."""
