@@ -1,12 +1,14 @@
 """A round without a person: what the gate lets through comes into use, what does worse later goes, all is told."""
 
 import json
+import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from fettle.cli import main
+from fettle.config import load_as
 from fettle.config.router import RouterConfig
 from fettle.config.routing import PromotionGate
 from fettle.errors import BusyError, ConfigError
@@ -14,6 +16,7 @@ from fettle.router.audit import entry, read_audit
 from fettle.router.autopilot import autopilot, switches_of
 from fettle.router.files import POLICY
 from fettle.router.registry import folder_of, in_use, keep, point
+from tests.router.conftest import SMALL
 
 LEARNING = (
     "rllm.autopilot.enabled=true",
@@ -34,20 +37,37 @@ HURRIED = "rllm.reward_weights.latency=20"
 """A world in which working alone is best, whatever was learned in the other."""
 
 
+def settings(folder, *overrides):
+    places = (f"rllm.autopilot.registry={folder / 'registry'}", f"rllm.experiment.output_dir={folder / 'rounds'}")
+    return load_as(RouterConfig, None, [*SMALL, *LEARNING, *places, *overrides])
+
+
 @pytest.fixture
-def flown(small, tmp_path):
+def flown(tmp_path):
     """``flown("rllm...")``: what a round did, and what the audit log then says."""
-    registry = tmp_path / "registry"
 
     def round_(*overrides):
-        places = (f"rllm.autopilot.registry={registry}", f"rllm.experiment.output_dir={tmp_path / 'rounds'}")
-        steps = autopilot(small(*LEARNING, *places, *overrides), gate=GATE)
-        audit = read_audit(registry)
+        steps = autopilot(settings(tmp_path, *overrides), gate=GATE)
+        audit = read_audit(tmp_path / "registry")
         assert audit.broken == ()
         assert all(each["simulated"] for each in audit.entries)
-        return [step.what for step in steps], audit.entries, in_use(registry)
+        return [step.what for step in steps], audit.entries, in_use(tmp_path / "registry")
 
     return round_
+
+
+@pytest.fixture(scope="module")
+def one_round(tmp_path_factory):
+    """What a first round leaves, which promoted; and the steps it told of."""
+    folder = tmp_path_factory.mktemp("first")
+    return folder, [step.what for step in autopilot(settings(folder, FOR_REAL), gate=GATE)]
+
+
+@pytest.fixture
+def after_one(one_round, flown, tmp_path):
+    """``flown``, for the rounds after that one."""
+    shutil.copytree(one_round[0], tmp_path, dirs_exist_ok=True)
+    return flown
 
 
 def test_by_default_it_says_what_it_would_do_and_does_nothing(flown, tmp_path):
@@ -62,11 +82,9 @@ def test_by_default_it_says_what_it_would_do_and_does_nothing(flown, tmp_path):
     assert json.loads((tmp_path / "rounds" / "round-0001" / "evaluation.json").read_text())["simulated"] is True
 
 
-def test_a_policy_that_beats_what_is_in_use_is_promoted_and_looked_at_again_and_one_that_does_not_is_not(flown):
-    steps, _, used = flown(FOR_REAL)
-    assert steps == ["retrained", "promoted"]
-    assert used[0] == 1
-    steps, entries, used = flown(FOR_REAL, "rllm.trainer.updates=1")
+def test_a_policy_that_beats_what_is_in_use_is_promoted_and_one_that_does_not_is_not(one_round, after_one):
+    assert one_round[1] == ["retrained", "promoted"]
+    steps, entries, used = after_one(FOR_REAL, "rllm.trainer.updates=1")
     assert steps == ["reviewed", "retrained", "not_promoted"]
     assert used[0] == 1
     [review] = [each for each in entries if each["event"] == "reviewed"]
@@ -74,12 +92,11 @@ def test_a_policy_that_beats_what_is_in_use_is_promoted_and_looked_at_again_and_
     assert "that is not above 0" in entries[-1]["why"]
 
 
-def test_what_does_worse_on_a_later_evaluation_goes(flown):
-    flown(FOR_REAL)
-    steps, _, used = flown(HURRIED, "rllm.trainer.updates=1")
+def test_what_does_worse_on_a_later_evaluation_goes(after_one):
+    steps, _, used = after_one(HURRIED, "rllm.trainer.updates=1")
     assert steps[0] == "would_roll_back"
     assert used[0] == 1
-    steps, entries, used = flown(FOR_REAL, HURRIED, "rllm.trainer.updates=1")
+    steps, entries, used = after_one(FOR_REAL, HURRIED, "rllm.trainer.updates=1")
     assert steps == ["rolled_back", "retrained", "not_promoted"]
     assert used is None
     [back] = [each for each in entries if each["event"] == "rolled_back"]
@@ -94,13 +111,13 @@ def test_no_two_rounds_are_alike(flown, tmp_path):
     assert len(seeds) == 3
 
 
-def test_rounds_that_begin_at_once_have_numbers_and_folders_of_their_own(small, tmp_path):
+def test_rounds_that_begin_at_once_have_numbers_and_folders_of_their_own(tmp_path):
     """Two at one registry, where one of them may find it locked; and one of another registry, at the same folder."""
 
     def one(registry):
-        places = (f"rllm.autopilot.registry={tmp_path / registry}", f"rllm.experiment.output_dir={tmp_path / 'rounds'}")
+        place = f"rllm.autopilot.registry={tmp_path / registry}"
         try:
-            autopilot(small(*LEARNING, *places, "rllm.trainer.updates=1"), gate=GATE)
+            autopilot(settings(tmp_path, place, "rllm.trainer.updates=1"), gate=GATE)
         except BusyError:
             return one(registry)
         return None
@@ -114,9 +131,8 @@ def test_rounds_that_begin_at_once_have_numbers_and_folders_of_their_own(small, 
     assert {path.name for path in (tmp_path / "rounds").iterdir()} == {f"round-000{at}" for at in (1, 2, 3)}
 
 
-def test_a_version_that_came_into_use_meanwhile_is_not_rolled_back_for_another(flown, tmp_path):
+def test_a_version_that_came_into_use_meanwhile_is_not_rolled_back_for_another(after_one, tmp_path):
     """While it was looked at, somebody promoted: what was seen is no word on that one."""
-    flown(FOR_REAL)
     registry = tmp_path / "registry"
     log, waiting = registry / "audit.jsonl", [True]
 
@@ -132,7 +148,7 @@ def test_a_version_that_came_into_use_meanwhile_is_not_rolled_back_for_another(f
                 waiting.append(True)
 
     sys.addaudithook(promote_meanwhile)
-    steps, entries, used = flown(FOR_REAL, HURRIED, "rllm.trainer.updates=1")
+    steps, entries, used = after_one(FOR_REAL, HURRIED, "rllm.trainer.updates=1")
     assert not waiting
     assert steps[0] == "not_rolled_back"
     assert used[0] == 2
@@ -147,9 +163,8 @@ def test_a_run_that_a_breaker_ends_is_not_promoted(flown):
     assert used is None
 
 
-def test_a_policy_of_other_features_is_left_alone(flown):
-    flown(FOR_REAL)
-    steps, entries, used = flown("rllm.simulator.type=legacy", "rllm.trainer.updates=1")
+def test_a_policy_of_other_features_is_left_alone(after_one):
+    steps, entries, used = after_one("rllm.simulator.type=legacy", "rllm.trainer.updates=1")
     assert steps[0] == "not_reviewed"
     assert "other features" in entries[-3]["why"]
     assert used[0] == 1
@@ -173,9 +188,23 @@ def test_the_verb_says_what_keeps_it_off_and_leaves_nothing(tmp_path, monkeypatc
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_round_that_a_breaker_ends_is_told_of_as_failed(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    on = ["rllm.enabled=true", "rllm.trainer.enabled=true", *LEARNING, "rllm.breakers.min_entropy=1.7"]
+    log = ["rllm.observability.enabled=true", "rllm.observability.logging.enabled=true"]
+    monkeypatch.setattr("sys.argv", ["fettle", "router", "autopilot", *on, *log])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 0
+    assert "not promoted: update 1 was undone: entropy fell to" in capsys.readouterr().out
+    [line] = [json.loads(line) for line in (tmp_path / "logs" / "rllm.log").read_text().splitlines()]
+    assert (line["level"], line["event"]) == ("error", "stopped")
+
+
 def test_the_verb_flies_a_round(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    on = ["rllm.enabled=true", "rllm.trainer.enabled=true", *LEARNING, "rllm.trainer.updates=2"]
+    short = ("rllm.trainer.updates=2", "rllm.trainer.episode_length=2")
+    on = ["rllm.enabled=true", "rllm.trainer.enabled=true", *LEARNING, *short]
     monkeypatch.setattr("sys.argv", ["fettle", "router", "autopilot", *on])
     with pytest.raises(SystemExit) as end:
         main()

@@ -15,7 +15,6 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 
 from fettle.cli import main
-from fettle.config.router import RouterConfig
 from fettle.errors import ConfigError
 from fettle.router.observability import described, observed
 from fettle.router.training import train
@@ -126,8 +125,9 @@ def test_a_collector_receives_a_span_for_each_rollout_and_each_update_within_the
 
 
 def test_telling_changes_no_number(small, over_grpc):
-    _, settings = over_grpc
+    collector, settings = over_grpc
     assert run(small(*TRACED, *settings))[0] == run(small())[0]
+    assert len(collector.spans) == 7  # the run, and a rollout and an update for each of three rows
 
 
 def test_a_collector_that_is_away_does_not_end_the_run(small):
@@ -181,14 +181,26 @@ def test_a_name_that_is_none_is_refused(small, setting, sentence):
         small(f"rllm.observability.{setting}")
 
 
-@pytest.mark.parametrize("part", ["logging", "metrics", "tracing"])
-def test_under_the_master_switch_nothing_is_opened(small, part, tmp_path, monkeypatch):
+def test_under_the_master_switch_nothing_is_opened(small, over_http, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with observed(small(f"rllm.observability.{part}.enabled=true")) as told:
+    collector, settings = over_http
+    parts = [f"rllm.observability.{part}.enabled=true" for part in ("logging", "metrics", "tracing")]
+    rows, _ = run(small(*parts, *settings))
+    assert len(rows) == 3
+    assert collector.spans == []
+    with observed(small(*parts, *settings)) as told:
         assert told.sink is None
-    with observed(RouterConfig()):
-        pass
     assert list(tmp_path.iterdir()) == []
+    run(small(ON, parts[2], *settings))
+    assert len(collector.spans) == 7  # one was there all the time
+
+
+def test_a_run_that_a_breaker_stopped_says_so_in_its_spans(small, over_http):
+    collector, settings = over_http
+    run(small(*TRACED, *settings, "rllm.breakers.min_entropy=1.7"))
+    [whole] = collector.named("train")
+    assert whole.status.code == whole.status.STATUS_CODE_ERROR
+    assert whole.status.message.startswith("update 1 was undone: entropy fell to")
 
 
 def test_the_verb_sends_curves_and_ends_a_run_that_a_breaker_stopped_as_failed(tmp_path, monkeypatch, capsys):

@@ -30,7 +30,7 @@ def autopilot(
         raise typer.Exit(SWITCHED_OFF)
     torch.set_num_threads(1)  # as for fettle router train
     with observed(settings) as told:
-        steps = flown(settings, told.row, told.spans)
+        steps = flown(settings, told.row, told.spans, stopped=told.stopped)
     for step in steps:
         print(f"{step.what.replace('_', ' ')}: {step.why}")
     if settings.rllm.autopilot.dry_run:

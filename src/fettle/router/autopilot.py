@@ -21,7 +21,7 @@ from fettle.router.modes import MODES
 from fettle.router.policy import RouterPolicy, load_policy
 from fettle.router.promotion import promote, rollback, verdict
 from fettle.router.registry import NOTHING, folder_of, in_use, locked, pointer
-from fettle.router.training import Row, Spans, train, untraced
+from fettle.router.training import Row, Spans, Trained, train, untraced
 from fettle.tracking.atomic import unwritable
 
 WHO = "autopilot"
@@ -82,9 +82,10 @@ def autopilot(
     told: Callable[[Row], None] | None = None,
     spans: Spans = untraced,
     *,
+    stopped: Callable[[str], None] | None = None,
     gate: PromotionGate | None = None,
 ) -> tuple[Step, ...]:
-    """One round, from looking again at what is in use to the gate.
+    """One round, from looking again at what is in use to the gate; ``stopped`` is told where a breaker ends it.
 
     Raises:
         ConfigError: a switch is off.
@@ -92,7 +93,12 @@ def autopilot(
     """
     check_autopilot(config)
     this = _claimed(config, gate or PromotionGate())
-    return (*_reviewed(this), *_retrained(this, told, spans))
+    reviewed, trained = _reviewed(this), _trained(this, told, spans)
+    if trained.stopped is not None:
+        if stopped is not None:
+            stopped(trained.stopped)
+        return (*reviewed, this.noted("not_promoted", trained.stopped, candidate=str(this.folder)))
+    return (*reviewed, *_evaluated(this))
 
 
 def _claimed(config: RouterConfig, gate: PromotionGate) -> _Round:
@@ -166,21 +172,23 @@ def _learned(who: object) -> bool:
     return isinstance(who, RouterPolicy)
 
 
-def _retrained(this: _Round, told: Callable[[Row], None] | None, spans: Spans) -> tuple[Step, ...]:
-    """Train with a seed of the round's own, evaluate, and ask the gate."""
-    rllm, folder = this.config.rllm, this.folder
-    experiment = rllm.experiment.model_copy(update={"output_dir": str(folder)})
+def _trained(this: _Round, told: Callable[[Row], None] | None, spans: Spans) -> Trained:
+    """Train with a seed of the round's own."""
+    rllm = this.config.rllm
+    experiment = rllm.experiment.model_copy(update={"output_dir": str(this.folder)})
     seed = key(rllm.trainer.seed, "router", "round", this.number) % SEEDS
     trainer = rllm.trainer.model_copy(update={"seed": seed})
     config = RouterConfig(rllm=rllm.model_copy(update={"experiment": experiment, "trainer": trainer}))
-    trained = train(config, RunFolder(config, None), told, spans)
-    if trained.stopped is not None:
-        return (this.noted("not_promoted", trained.stopped, candidate=str(folder)),)
-    found = evaluate(load_policy(folder), seeds=this.gate.seeds, episodes=this.gate.episodes)
-    write_evaluation(found, folder)
+    return train(config, RunFolder(config, None), told, spans)
+
+
+def _evaluated(this: _Round) -> tuple[Step, ...]:
+    """Evaluate what was trained as the gate asks, and ask it."""
+    found = evaluate(load_policy(this.folder), seeds=this.gate.seeds, episodes=this.gate.episodes)
+    write_evaluation(found, this.folder)
     words = f"{found.policy.mean:.4f} a decision on held-out seeds (simulated)"
-    done = this.noted("retrained", words, candidate=str(folder))
-    return done, _gated(this, folder)
+    done = this.noted("retrained", words, candidate=str(this.folder))
+    return done, _gated(this, this.folder)
 
 
 def _gated(this: _Round, folder: Path) -> Step:

@@ -1,7 +1,7 @@
 """What is told of a run besides its artifacts: a log, curves, spans. All of it is off until it is switched on."""
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +23,8 @@ class Observed:
     write: Write
     spans: Spans
     sink: Sink | None
+    told_of_end: Callable[[str], None] = lambda reason: None
+    """Told why a breaker ended the run."""
     failed: bool = False
 
     def row(self, row: Row) -> None:
@@ -35,6 +37,7 @@ class Observed:
         """A breaker has ended it."""
         self.failed = True
         self.write("error", "stopped", reason=reason)
+        self.told_of_end(reason)
 
 
 @contextmanager
@@ -53,7 +56,8 @@ def observed(config: RouterConfig) -> Iterator[Observed]:
             found.sink = open_sink(told.metrics.backend, told.metrics.destination, described(config))
             open_now.push(lambda kind, *_: _closed(found, broken=kind is not None))
         if told.enabled and told.tracing.enabled:
-            found.spans = open_now.enter_context(_traced(config))
+            traces = open_now.enter_context(_traced(config))
+            found.spans, found.told_of_end = traces, traces.stopped
         yield found
 
 
@@ -71,7 +75,7 @@ def described(config: RouterConfig) -> Described:
     )
 
 
-def _traced(config: RouterConfig) -> AbstractContextManager[Spans]:
+def _traced(config: RouterConfig) -> AbstractContextManager[Any]:
     try:
         # Only when it is asked for: it needs an extra.
         tracing: Any = importlib.import_module("fettle.router.tracing")
@@ -82,7 +86,7 @@ def _traced(config: RouterConfig) -> AbstractContextManager[Spans]:
             f"rllm.observability.tracing needs the package {error.name}, which is not installed: "
             "pip install 'fettle[otel]'"
         ) from error
-    made: AbstractContextManager[Spans] = tracing.traced(config.rllm.observability.tracing, config.rllm.experiment)
+    made: AbstractContextManager[Any] = tracing.traced(config.rllm.observability.tracing, config.rllm.experiment)
     return made
 
 

@@ -3,15 +3,15 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from opentelemetry.trace import Tracer
+from opentelemetry.trace import Span, StatusCode, Tracer
 
 from fettle.config.router import Experiment, TracingExport
-from fettle.router.training import Note, Row, Spans
+from fettle.router.training import Note, Row
 from fettle.tracking.otel import end, spans_to
 
 
 @contextmanager
-def traced(settings: TracingExport, experiment: Experiment) -> Iterator[Spans]:
+def traced(settings: TracingExport, experiment: Experiment) -> Iterator["Traces"]:
     """Spans that are sent until the block ends; what is left is sent then."""
     attributes = {
         "fettle.experiment": experiment.name,
@@ -22,20 +22,26 @@ def traced(settings: TracingExport, experiment: Experiment) -> Iterator[Spans]:
     provider = spans_to(settings.endpoint, grpc=settings.exporter == "otlp", attributes=attributes)
     tracer = provider.get_tracer("fettle.router")
     try:
-        with tracer.start_as_current_span("train"):
-            yield _Spans(tracer)
+        with tracer.start_as_current_span("train") as span:
+            yield Traces(tracer, span)
     finally:
         end(provider)
 
 
-class _Spans:
+class Traces:
     """Satisfies ``Spans``."""
 
-    def __init__(self, tracer: Tracer) -> None:
+    def __init__(self, tracer: Tracer, whole: Span) -> None:
         self._tracer = tracer
+        self._whole = whole
+
+    def stopped(self, reason: str) -> None:
+        """Say of the run that it failed, and why."""
+        self._whole.set_status(StatusCode.ERROR, reason)
 
     @contextmanager
     def __call__(self, name: str, update: int) -> Iterator[Note]:
+        """A span within the run's."""
         with self._tracer.start_as_current_span(name, attributes={"fettle.update": update}) as span:
 
             def note(numbers: Row) -> None:
