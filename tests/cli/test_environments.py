@@ -58,7 +58,7 @@ def test_a_type_is_tried_here(fettle):
             ("serve", "arithmetic", "environments.arithmetic.heldout=5000", "environments.arithmetic.digits=1"),
             "hold out",
         ),
-        (("check", "127.0.0.1/arithmetic"), "127.0.0.1: "),
+        (("check", "127.0.0.1/arithmetic"), "address is '127.0.0.1'"),
         (("check", "10.0.0.1:5/arithmetic"), "tls is not set"),
         (("list", "127.0.0.1:1"), "the server at 127.0.0.1:1 cannot be reached"),
     ],

@@ -168,7 +168,7 @@ def _remote(
             **settings,
         )
     except ValidationError as error:
-        raise ConfigError(f"{address}: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from error
+        raise ConfigError(error.errors()[0]["msg"].removeprefix("Value error, ")) from error
 
 
 def _without_extra(error: ModuleNotFoundError) -> ConfigError:

@@ -166,7 +166,9 @@ def _check_files(settings: ServiceConfig) -> None:
         ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(settings.tls_cert, settings.tls_key)
     except OSError as error:  # ssl's own errors are such
         files = f"tls_cert {settings.tls_cert} and tls_key {settings.tls_key}"
-        raise ConfigError(f"{files} are no certificate and its key in PEM ({error.strerror or error})") from error
+        raise ConfigError(
+            f"{files} are no certificate and its key in PEM ({error.strerror or error}): name two files that are"
+        ) from error
 
 
 def _claimed(state: Path) -> BinaryIO:

@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, JsonValue, model_validator
+from pydantic import AfterValidator, Field, JsonValue, model_validator
 
 from fettle.config.base import Frozen
 from fettle.errors import ConfigError
 
+ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):\d{1,5}")
+LAST_PORT = 65_535
 LEAST_TOKEN = 32
 """Characters of a token: fewer can be guessed."""
 
@@ -32,11 +34,17 @@ class RemoteTLS(Frozen):
         return self
 
 
+def _host_and_port(address: str) -> str:
+    if not ADDRESS.fullmatch(address) or not 0 < int(address.rpartition(":")[2]) <= LAST_PORT:
+        raise ValueError(f"address is {address!r}: write a host and a port from 1 to {LAST_PORT}, as 127.0.0.1:50051")
+    return address
+
+
 class Remote(Frozen):
     """An environment that ``fettle environments serve`` serves, here or elsewhere."""
 
     type: Literal["remote"] = "remote"
-    address: Annotated[str, Field(pattern=r"^(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):\d{1,5}$")]
+    address: Annotated[str, AfterValidator(_host_and_port)]
     """Host and port of the server (``127.0.0.1:50051``)."""
     environment: Annotated[str, Field(min_length=1)]
     """What the server calls it; ``fettle environments list ADDRESS`` names them."""

@@ -5,9 +5,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from fettle.config.base import Frozen
-from fettle.config.remote import RemoteTLS, loopback
+from fettle.config.remote import LAST_PORT, RemoteTLS, loopback
 
-LAST_PORT = 65_535
+
 Count = Annotated[int, Field(ge=1)]
 Weight = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]

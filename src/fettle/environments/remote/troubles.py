@@ -116,7 +116,8 @@ def ended(address: str, status: grpc.StatusCode, details: str, metadata: Mapping
             address, Refusal(CODES.get(metadata[wire.FAULT_KEY], pb.FAULT_CODE_UNSPECIFIED), details, retry_after=after)
         )
     if status in AWAY:
-        why = f"the server at {address} cannot be reached: {details or status.name}"
+        mend = "see that it runs there, and speaks TLS if this side does"
+        why = f"the server at {address} cannot be reached: {mend} ({details or status.name})"
         return Trouble(why, kind=UnreachableError, passing=True)
     kind, sentence = SENTENCES.get(status, (EnvironmentFault, "the server at {address}: {details}"))
     return Trouble(sentence.format(address=address, details=details or status.name), kind=kind)
