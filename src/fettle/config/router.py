@@ -7,7 +7,6 @@ from pydantic import Field, model_validator
 from fettle.config.base import Frozen
 from fettle.config.remote import LAST_PORT, RemoteTLS, loopback
 
-
 Count = Annotated[int, Field(ge=1)]
 Weight = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
