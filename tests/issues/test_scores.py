@@ -1,6 +1,7 @@
 """What a change is worth beside its tests: what cheap changes earn, and what the solution does."""
 
 import pytest
+from rapidfuzz.distance import Indel
 
 from fettle.issues.scores import location, quality, similarity, size
 from fettle.issues.trees import Tree
@@ -39,6 +40,30 @@ def tree(text: str) -> Tree:
 )
 def test_likeness_is_of_changed_lines_of_programs(text, least, most):
     assert least <= similarity(tree(BASE), tree(text), tree(RIGHT)) <= most
+
+
+def test_a_comment_in_the_right_place_is_like_no_solution_though_the_patches_are_alike():
+    comment = tree(BASE.replace("        result -= value\n", "        # result += value\n        result -= value\n"))
+    whole = [tree(BASE).patch_to(other) for other in (comment, tree(RIGHT))]
+    assert Indel.normalized_similarity(*whole) > 0.49  # what is paid for it where whole patches are compared
+    assert similarity(tree(BASE), comment, tree(RIGHT)) == 0.0
+
+
+def test_the_solutions_lines_again_and_again_are_less_like_it():
+    stuffed = tree(RIGHT.replace("        result += value\n", "        result += value\n" * 10))
+    assert similarity(tree(BASE), stuffed, tree(RIGHT)) < 0.7
+
+
+def test_a_change_of_everything_is_not_where_the_solution_is():
+    everywhere = tree(RIGHT.replace('"total"', '"sum"')).with_files({f"n{at}.py": b"x = 1\n" for at in range(9)})
+    assert location(tree(BASE), everywhere, tree(RIGHT)) < 0.4
+
+
+def test_violations_are_not_hidden_by_comments():
+    bare = RIGHT.replace("    result = 0\n", "    result = undefined\n")
+    assert quality(tree(BASE), tree(bare.replace("undefined\n", "undefined  # noqa\n"))) == quality(
+        tree(BASE), tree(bare)
+    )
 
 
 def test_files_that_the_solution_leaves_alone_cost():

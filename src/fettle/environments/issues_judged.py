@@ -41,7 +41,9 @@ class Judge:
         """
         if proposed.files == base.files or _is_for_the_tests(base, proposed):
             return nothing()
-        share, kept = await self._verdict(instance, base, proposed)
+        share, kept = 0.0, False
+        if scores.is_program(base, proposed):
+            share, kept = await self._verdict(instance, base, proposed)
         passed = share == 1 and kept
         part = MOST_OF_A_PART * share * kept if self._config.credit.share else 0.0
         values = {"applied": 1.0, "tests": 1.0 if passed else part}

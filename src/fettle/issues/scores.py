@@ -30,7 +30,7 @@ def similarity(base: Tree, proposed: Tree, solution: Tree) -> float:
     Lines around them do not count, comments and blank lines do not either, and a change of Python that does not
     compile, or leaves the program as it was, is like none.
     """
-    if not _is_program(base, proposed):
+    if not is_program(base, proposed):
         return 0.0
     own, right = (_changed(base.patch_to(tree)) for tree in (proposed, solution))
     weights = {path: max(len(own.get(path, ())), len(right.get(path, ()))) for path in {*own, *right}}
@@ -56,15 +56,18 @@ def size(base: Tree, proposed: Tree, solution: Tree) -> float:
 
 def quality(base: Tree, proposed: Tree) -> float:
     """1 less a fifth for each violation of ruff's rules for errors and bugs that a change brings; 0 for no program."""
-    if not _is_program(base, proposed):
+    if not is_program(base, proposed):
         return 0.0
     changed = [path for path in proposed.files if path.endswith(".py") and proposed.files[path] != base.files.get(path)]
     before, after = (_violations(tuple(t.files[p] for p in changed if p in t.files)) for t in (base, proposed))
     return min(1.0, max(0.0, 1 - (after - before) / TOLERATED))
 
 
-def _is_program(base: Tree, proposed: Tree) -> bool:
-    """Whether each changed file of Python compiles, and at least one file of any kind says something else."""
+def is_program(base: Tree, proposed: Tree) -> bool:
+    """Whether each changed file of Python compiles, and at least one file of any kind says something else.
+
+    A change of which this is not so mends nothing, and need not be tested.
+    """
     differs = False
     for path, data in proposed.files.items():
         if data == base.files.get(path):
@@ -133,6 +136,16 @@ def _violations(files: tuple[bytes, ...]) -> int:
     with tempfile.TemporaryDirectory() as name:
         for at, data in enumerate(files):
             (Path(name) / f"f{at}.py").write_bytes(data)
-        command = [sys.executable, "-m", "ruff", "check", "--isolated", "--no-cache", "--select", RULES]
+        command = [
+            sys.executable,
+            "-m",
+            "ruff",
+            "check",
+            "--isolated",
+            "--no-cache",
+            "--ignore-noqa",
+            "--select",
+            RULES,
+        ]
         done = subprocess.run([*command, "--output-format", "json", name], capture_output=True, check=False)
         return len(json.loads(done.stdout or b"[]"))
