@@ -20,6 +20,7 @@ from fettle.cli.engines import engine_of, tokenizer_of
 from fettle.cli.invoked import FETTLE
 from fettle.cli.profiler import StepProfiler, middle_step
 from fettle.cli.sources import Prompt, comparisons_of, conversations_of, episodes_of, files_of
+from fettle.cli.trackers import outlets
 from fettle.client import HTTPEngine
 from fettle.config import (
     Episodes,
@@ -67,6 +68,7 @@ class Place:
     heldout: Collection[Prompt]
     callbacks: Sequence[Callback]
     profiler: StepProfiler | None
+    trackers: Sequence[Tracker]
 
 
 async def run_stage(
@@ -85,9 +87,12 @@ async def run_stage(
         every = config.evaluation.every
         profiler = StepProfiler(middle_step(config.steps, evaluated_every=every)) if config.profile else None
         heard = callbacks if profiler is None else (*callbacks, profiler)
-        summary = await KINDS[type(config)](config, Place(files, folder, stop, heldout, heard, profiler))
-        _draw(folder, summary, profiler)
-        write_report(folder, summary, command=FETTLE)
+        with outlets(config, folder) as told:
+            place = Place(files, folder, stop, heldout, heard, profiler, told.sinks)
+            summary = await KINDS[type(config)](config, place)
+            _draw(folder, summary, profiler)
+            write_report(folder, summary, command=FETTLE)
+            told.keep(summary)
     return summary
 
 
@@ -235,7 +240,7 @@ async def _parts(config: StageConfig, place: Place) -> AsyncIterator[tuple[Sessi
 @contextmanager
 def _session(config: StageConfig, place: Place, told: Sequence[Tracker]) -> Iterator[Session]:
     console, files, folder = ConsoleTracker(), place.files, place.folder
-    trackers = tee([files, console, *told])
+    trackers = tee([files, console, *told, *place.trackers])
     session = Session(
         folder, trackers, checkpoints=config.checkpoints, steps=config.steps, stop=place.stop, callbacks=place.callbacks
     )

@@ -17,10 +17,12 @@ from optuna.trial import FrozenTrial
 from fettle.cli import build
 from fettle.cli.exits import INTERRUPTED
 from fettle.cli.models import stages_of
+from fettle.cli.parents import adopted, told_the_end
 from fettle.config import RunConfig
 from fettle.config.load import dump, load, load_as
 from fettle.config.study import Study
 from fettle.errors import StateError
+from fettle.tracking import write_atomically
 from fettle.tuning import (
     ARM,
     BEST,
@@ -69,7 +71,11 @@ class Tuning:
         config = build.settled(load(recipe, changed))
         check_space(settings, lambda more: load(recipe, [*changed, *more]))
         build.check(config)
-        return cls.at(StudyFolder.create(root, settings.name, recipe=dump(config), study=dump(settings)))
+        folder = StudyFolder.create(root, settings.name, recipe=dump(config), study=dump(settings))
+        nested = adopted(config, settings, folder)
+        if nested:
+            write_atomically(folder.recipe_path, dump(load(folder.recipe_path, nested)))
+        return cls.at(folder)
 
     @classmethod
     def at(cls, folder: StudyFolder) -> "Tuning":
@@ -116,6 +122,10 @@ class Tuning:
         if not trials.is_over():
             raise StateError(_undone(self.folder, codes))
         return True
+
+    def end(self, found: Standing) -> None:
+        """Tell whoever was told that it began."""
+        told_the_end(self.recipe, self.desk.study, self.folder, found)
 
     def standing(self) -> Standing:
         """How it stands now, which is written down too."""

@@ -84,6 +84,7 @@ def _carry_out(tuning: "Tuning", workers: int) -> None:
         if not done:
             print(f"fettle: stopped, and what was found is kept; go on with: {again}", file=sys.stderr)
             raise typer.Exit(INTERRUPTED)
+    tuning.end(found)
     _print(tuning, found)
 
 

@@ -9,6 +9,7 @@ from fettle.config.data import DemonstrationsConfig, Episodes, PreferenceDataCon
 from fettle.config.losses import DPO, KTO, PreferenceLossConfig, RewardModeling
 from fettle.config.parts import Checkpoints, FolderName, HeldoutLoss, HeldoutPairs
 from fettle.config.policy import AdamW, Constant, EngineConfig, LocalEngine, PolicySpec, Schedule
+from fettle.config.trackers import TrackerConfig
 
 
 class Targets(Frozen):
@@ -78,6 +79,8 @@ class SFTRun(Frozen):
     """When the policy is saved."""
     profile: bool = False
     """Write where each second of a step went into the run folder."""
+    trackers: tuple[TrackerConfig, ...] = ()
+    """Where metrics go besides the run's folder."""
 
     @model_validator(mode="after")
     def _no_head_is_trained(self) -> "SFTRun":
@@ -121,6 +124,8 @@ class Comparison(Frozen):
     """When what is trained is saved."""
     profile: bool = False
     """Write where each second of a step went into the run folder."""
+    trackers: tuple[TrackerConfig, ...] = ()
+    """Where metrics go besides the run's folder."""
 
 
 class PreferenceRun(Comparison):

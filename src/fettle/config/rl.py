@@ -28,6 +28,7 @@ from fettle.config.parts import Checkpoints, Evaluation, FolderName, Limits, Red
 from fettle.config.policy import AdamW, Constant, EngineConfig, LocalEngine, PolicySpec, Schedule, TinyModel
 from fettle.config.presets import PRESETS
 from fettle.config.rewards import Alarms
+from fettle.config.trackers import TrackerConfig
 
 Preset = Literal[
     "grpo",
@@ -129,6 +130,8 @@ class RLRun(Frozen):
     """When the policy is saved."""
     profile: bool = False
     """Write where each second of a step went into the run folder."""
+    trackers: tuple[TrackerConfig, ...] = ()
+    """Where metrics go besides the run's folder."""
 
     @model_validator(mode="before")
     @classmethod

@@ -10,6 +10,7 @@ DRAWING, LEARNING, PLAYERS = "training.drawing", "training.learning", "training.
 OFFLINE, PREFERENCE = "training.offline", "training.preference"
 CRITIC, TRUST, LEARNED = "training.critic", "training.trust", "training.learned"
 STAGES, SOURCES, SCHEDULE = "cli.stages", "cli.sources", "training.schedule"
+TRACKERS = "cli.trackers"
 ADAPTERS = "environments.adapters."
 MODEL, TINY = "engine.local.policy", "engine.local.tiny"
 
@@ -17,6 +18,7 @@ COMPARED: Mapping[str, str] = {
     **dict.fromkeys(("seed", "policy", "loss", "steps", "batch_size"), PREFERENCE),
     **dict.fromkeys(("max_tokens", "optimizer", "schedule", "evaluation"), OFFLINE),
     **dict.fromkeys(("engine", "data", "checkpoints", "profile"), STAGES),
+    "trackers": TRACKERS,
     "name": "cli.build",
 }
 
@@ -43,12 +45,14 @@ CONSUMERS: Mapping[type[Frozen], Mapping[str, str]] = {
         **dict.fromkeys(("evaluation", "alarms"), RL),
         "checkpoints": STAGES,
         "profile": STAGES,
+        "trackers": TRACKERS,
     },
     c.SFTRun: {
         **dict.fromkeys(("seed", "policy", "steps", "batch_size"), SFT),
         **dict.fromkeys(("max_tokens", "optimizer", "schedule", "evaluation"), OFFLINE),
         **dict.fromkeys(("targets", "weighting"), SFT),
         **dict.fromkeys(("engine", "data", "checkpoints", "profile"), STAGES),
+        "trackers": TRACKERS,
         "name": "cli.build",
     },
     c.Targets: dict.fromkeys(("actions", "observations"), SFT),
@@ -88,6 +92,12 @@ CONSUMERS: Mapping[type[Frozen], Mapping[str, str]] = {
     c.HeldoutLoss: {"every": OFFLINE, "patience": STAGES},
     c.HeldoutPairs: {"every": OFFLINE, "patience": STAGES, "target": STAGES},
     c.Checkpoints: dict.fromkeys(("every", "keep"), SESSION),
+    c.MLflow: dict.fromkeys(("uri", "experiment", "traces", "registration", "parent"), TRACKERS),
+    c.Registration: dict.fromkeys(("name", "alias", "checkpoint"), TRACKERS),
+    c.WandB: dict.fromkeys(("project", "entity", "url"), TRACKERS),
+    c.TensorBoard: {"folder": TRACKERS},
+    c.Prometheus: {"address": TRACKERS},
+    c.OTLP: dict.fromkeys(("endpoint", "protocol"), TRACKERS),
     c.DynamicSampling: {"max_rounds": DRAWING},
     c.Overlong: {"buffer": CREDIT},
     c.Critic: dict.fromkeys(

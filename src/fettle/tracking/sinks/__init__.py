@@ -1,5 +1,5 @@
-"""Numbers sent elsewhere: W&B, MLflow, TensorBoard, Prometheus. Each needs an extra, and is imported when asked for."""
+"""Numbers sent elsewhere: MLflow, W&B, TensorBoard, Prometheus, OTLP. Each needs an extra, imported when asked for."""
 
-from fettle.tracking.sinks.base import EXTRAS, Described, Sink, open_sink
+from fettle.tracking.sinks.base import EXTRAS, Described, Model, Sink, open_sink
 
-__all__ = ["EXTRAS", "Described", "Sink", "open_sink"]
+__all__ = ["EXTRAS", "Described", "Model", "Sink", "open_sink"]

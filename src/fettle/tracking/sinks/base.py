@@ -2,17 +2,20 @@
 
 import importlib
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
 
 from fettle.errors import ConfigError, FettleError, StorageError
+from fettle.tracking.base import Transcript
+from fettle.tracking.sinks.line import PATIENCE_S, Line
 
 logger = logging.getLogger(__name__)
 
 EXTRAS: Mapping[str, str] = MappingProxyType(
-    {"wandb": "wandb", "mlflow": "mlflow", "tensorboard": "tensorboard", "prometheus": "server"}
+    {"wandb": "wandb", "mlflow": "mlflow", "tensorboard": "tensorboard", "prometheus": "server", "otlp": "otel"}
 )
 """The sinks by name, and the extra of this package that brings what each needs."""
 
@@ -31,16 +34,50 @@ class Described:
     settings: Mapping[str, object]
     """Of the run, by dotted names."""
     simulated: bool
+    facts: Mapping[str, str] = field(default_factory=dict)
+    """What it is made with."""
+    kept: Path | None = None
+    """A folder in which a sink may keep what it needs to go on with a run that is resumed."""
+    parent: str = ""
+    """The sink's own name of the run that this one belongs to."""
+    traces: int = 0
+    """Conversations of each evaluation that it is to keep."""
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A checkpoint that is to be registered."""
+
+    path: Path
+    name: str
+    """Under which."""
+    alias: str
+    """For the new version; empty for none."""
+    facts: Mapping[str, str]
+    """What it is, and where it comes from."""
 
 
 class Sink(Protocol):
     """Somewhere that takes rows of numbers."""
 
+    @property
+    def identity(self) -> str:
+        """Its own name of the run; empty where it has none."""
+        ...
+
     def log(self, step: int, row: Mapping[str, float]) -> None:
         """One row; names are ``area/name``."""
         ...
 
-    def close(self, *, failed: bool) -> None:
+    def transcripts(self, step: int, pages: Sequence[Transcript]) -> None:
+        """Samples drawn after ``step`` steps."""
+        ...
+
+    def keep(self, files: Sequence[Path], model: Model | None) -> None:
+        """What the run has left: files and folders, and a model that it is to be known by."""
+        ...
+
+    def close(self, *, failed: bool = False) -> None:
         """Nothing more will come; whether the run came to grief."""
         ...
 
@@ -48,7 +85,8 @@ class Sink(Protocol):
 def open_sink(kind: str, destination: str, run: Described) -> Sink:
     """A sink of that kind, which writes to ``destination``; empty: where it writes by itself.
 
-    Once it is open, a sink that fails is told of in the log, and no more is sent: a run does not end with it.
+    Once it is open, nothing waits for it, and a sink that fails is told of in the log and gets no more: a run neither
+    ends nor stands still with it. The end waits for it a little.
 
     Raises:
         ConfigError: its package is not installed.
@@ -68,22 +106,54 @@ def open_sink(kind: str, destination: str, run: Described) -> Sink:
 
 
 class _Guarded:
-    """A sink whose faults end it, and not the run."""
+    """A sink whose faults end it, and not the run, and for which nobody waits."""
 
     def __init__(self, kind: str, sink: Sink) -> None:
         self._kind = kind
+        self.identity = sink.identity
         self._sink: Sink | None = sink
+        self._line: Line | None = Line(f"to {kind}")
 
     def log(self, step: int, row: Mapping[str, float]) -> None:
         """If it still takes any; one that does not is closed."""
-        if self._sink is not None and not self._told(lambda sink: sink.log(step, row), self._sink):
-            self.close(failed=True)
+        values = dict(row)
+        self._give(lambda sink: sink.log(step, values))
 
-    def close(self, *, failed: bool) -> None:
-        """If it still is open."""
+    def transcripts(self, step: int, pages: Sequence[Transcript]) -> None:
+        """The same."""
+        self._give(lambda sink: sink.transcripts(step, pages))
+
+    def keep(self, files: Sequence[Path], model: Model | None) -> None:
+        """The same."""
+        self._give(lambda sink: sink.keep(files, model))
+
+    def close(self, *, failed: bool = False) -> None:
+        """If it still is open, once it has taken everything; one that has stopped taking is left."""
+        line = self._line
+        if line is None:
+            return
+        self._give(lambda _: self._closed(failed=failed))
+        self._line = None
+        left = line.end(PATIENCE_S)
+        if left:
+            logger.warning(
+                "%s stands still, and did not take the last %d of what the run had for it: the run's folder has all",
+                self._kind,
+                left,
+            )
+
+    def _give(self, call: Callable[[Sink], None]) -> None:
+        if self._line is not None:
+            self._line.give(lambda: self._made(call))
+
+    def _made(self, call: Callable[[Sink], None]) -> None:
+        if self._sink is not None and not self._told(call, self._sink):
+            self._closed(failed=True)
+
+    def _closed(self, *, failed: bool) -> None:
         sink, self._sink = self._sink, None
         if sink is not None:
-            self._told(lambda sink: sink.close(failed=failed), sink)
+            self._told(lambda each: each.close(failed=failed), sink)
 
     def _told(self, call: Callable[[Sink], None], sink: Sink) -> bool:
         try:

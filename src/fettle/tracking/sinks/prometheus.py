@@ -1,14 +1,16 @@
 """Prometheus: a page of the newest numbers, at an address of this machine, for as long as the run goes on."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from threading import Thread
 from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import CollectorRegistry, Gauge, start_http_server
 
 from fettle.errors import ConfigError
-from fettle.tracking.sinks.base import Described, Sink
+from fettle.tracking.base import Transcript
+from fettle.tracking.sinks.base import Described, Model, Sink
 
 ADDRESS = "127.0.0.1:9464"
 """Where the page is by itself."""
@@ -33,6 +35,8 @@ ABOUT = ("name", "description", "tags", "project", "entity", "simulated")
 class Prometheus:
     """Satisfies ``Sink``. A number is a gauge, named as it is here but for what Prometheus does not take."""
 
+    identity = ""
+
     def __init__(self, registry: CollectorRegistry, server: WSGIServer, thread: Thread, run: str) -> None:
         self._registry = registry
         self._server = server
@@ -48,7 +52,13 @@ class Prometheus:
                 self._gauges[name] = Gauge(spelt, f"The run's newest {name}.", ("name",), registry=self._registry)
             self._gauges[name].labels(self._run).set(value)
 
-    def close(self, *, failed: bool) -> None:
+    def transcripts(self, step: int, pages: Sequence[Transcript]) -> None:
+        """Nothing: it takes numbers only."""
+
+    def keep(self, files: Sequence[Path], model: Model | None) -> None:
+        """Nothing: it takes numbers only."""
+
+    def close(self, *, failed: bool = False) -> None:
         """The page goes."""
         self._server.shutdown()
         self._server.server_close()

@@ -2,11 +2,12 @@
 
 import importlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fettle.tracking.sinks.base import Described, Sink
+from fettle.tracking.base import Transcript
+from fettle.tracking.sinks.base import Described, Model, Sink
 
 FOLDER = "tensorboard"
 """Where they are written by themselves, from where the command is given."""
@@ -28,6 +29,8 @@ def opened(destination: str, run: Described) -> Sink:
 class TensorBoard:
     """Satisfies ``Sink``."""
 
+    identity = ""
+
     def __init__(self, writer: Any) -> None:
         self._writer = writer
 
@@ -37,7 +40,13 @@ class TensorBoard:
             self._writer.add_scalar(name, value, step)
         self._writer.flush()
 
-    def close(self, *, failed: bool) -> None:
+    def transcripts(self, step: int, pages: Sequence[Transcript]) -> None:
+        """Nothing: it takes numbers only."""
+
+    def keep(self, files: Sequence[Path], model: Model | None) -> None:
+        """Nothing: it takes numbers only."""
+
+    def close(self, *, failed: bool = False) -> None:
         """Close the file."""
         self._writer.add_text("outcome", "failed" if failed else "finished")
         self._writer.close()

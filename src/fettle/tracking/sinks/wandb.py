@@ -1,10 +1,12 @@
 """Weights & Biases. Where it writes, and whether at all over the network, says ``wandb`` itself (``WANDB_MODE``)."""
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from fettle.tracking.sinks.base import Described, Sink
+from fettle.tracking.base import Transcript
+from fettle.tracking.sinks.base import Described, Model, Sink
 
 
 def opened(destination: str, run: Described) -> Sink:
@@ -19,7 +21,7 @@ def opened(destination: str, run: Described) -> Sink:
         name=run.name,
         notes=run.description or None,
         tags=run.tags,
-        config={**run.settings, "simulated": run.simulated},
+        config={**run.settings, **run.facts, "simulated": run.simulated},
         settings=settings,
     )
     return WandB(made)
@@ -28,6 +30,8 @@ def opened(destination: str, run: Described) -> Sink:
 class WandB:
     """Satisfies ``Sink``."""
 
+    identity = ""
+
     def __init__(self, run: Any) -> None:
         self._run = run
 
@@ -35,6 +39,12 @@ class WandB:
         """A row of its history."""
         self._run.log(dict(row), step=step)
 
-    def close(self, *, failed: bool) -> None:
+    def transcripts(self, step: int, pages: Sequence[Transcript]) -> None:
+        """Nothing: it takes numbers only."""
+
+    def keep(self, files: Sequence[Path], model: Model | None) -> None:
+        """Nothing: it takes numbers only."""
+
+    def close(self, *, failed: bool = False) -> None:
         """Finish the run."""
         self._run.finish(exit_code=int(failed))

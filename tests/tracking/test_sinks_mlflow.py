@@ -1,0 +1,176 @@
+"""MLflow, a real server: a resumed run goes on, conversations are traces, a checkpoint is a version with an alias."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fettle.errors import StorageError
+from fettle.tracking import Transcript
+from fettle.tracking.sinks import Described, Model, open_sink
+from fettle.types import Message, ToolCall
+
+TALK = Transcript(
+    title="sum-7",
+    messages=(
+        Message("system", "Reckon."),
+        Message("user", "1 + 2 ="),
+        Message("assistant", "", (ToolCall("a", "add", "[1, 2]"),)),
+        Message("tool", "3", tool_call_id="a"),
+        Message("assistant", "3"),
+    ),
+    reward=0.75,
+    components={"exact": 1.0, "calls@1": -0.25},
+    group="group-3",
+)
+
+
+TAGS = {
+    "mlflow.note.content": "what it is for",
+    "mlflow.parentRunId": "0" * 32,
+    "fettle.commit": "abc",
+    "a": "true",
+    "b": "true",
+    "entity": "us",
+    "simulated": "true",
+}
+
+
+def described(kept: Path) -> Described:
+    return Described(
+        name="eight",
+        description="what it is for",
+        tags=("a", "b"),
+        project="sums",
+        entity="us",
+        settings={f"a.{n}": n for n in range(130)},
+        simulated=True,
+        facts={"fettle.commit": "abc"},
+        kept=kept,
+        parent="0" * 32,
+        traces=1,
+    )
+
+
+@dataclass(frozen=True)
+class Server:
+    """MLflow's own, at an address, and its own client."""
+
+    address: str
+    client: Any
+
+    def run(self, experiment: str) -> Any:
+        """The only one of an experiment."""
+        [found] = self.client.search_runs([self.client.get_experiment_by_name(experiment).experiment_id])
+        return found
+
+
+@pytest.fixture
+def mlflow() -> Iterator[Server]:
+    """A server, which takes a dozen seconds to start: it is for one test."""
+    pytest.importorskip("flask_cors")
+    client_to = pytest.importorskip("mlflow").MlflowClient
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        port = door.getsockname()[1]
+    # In memory where there is such a place: its database is made in a hundred steps, each of which waits for the disk.
+    home = Path(tempfile.mkdtemp(prefix="fettle-mlflow-", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None))
+    places = ["--backend-store-uri", f"sqlite:///{home / 'mlflow.db'}", "--artifacts-destination", str(home / "kept")]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mlflow", "server", *places, "--port", str(port), "--workers", "1"],
+        env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    address, until = f"http://127.0.0.1:{port}", time.monotonic() + 240
+    try:
+        while not answers(f"{address}/health"):
+            assert process.poll() is None, "the server did not start"
+            assert time.monotonic() < until, "the server does not answer"
+            time.sleep(0.1)
+        yield Server(address, client_to(tracking_uri=address))
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait(60)
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=10):
+            return True
+    except OSError:
+        return False
+
+
+def test_a_real_server_has_all_there_is_to_know_of_a_run_that_was_interrupted_and_resumed(mlflow, tmp_path):
+    checkpoint = tmp_path / "step-000002"
+    checkpoint.mkdir()
+    (checkpoint / "weights").write_bytes(b"1234")
+    (tmp_path / "report.md").write_text("# A report")
+    first = open_sink("mlflow", mlflow.address, described(tmp_path))
+    first.log(1, {"heldout/pass@4": 0.25})
+    first.close(failed=True)
+    assert mlflow.run("sums").info.status == "FAILED"
+    again = open_sink("mlflow", mlflow.address, described(tmp_path))
+    again.log(2, {"heldout/pass@4": 0.5})
+    again.transcripts(2, [TALK, TALK])
+    again.keep([tmp_path / "report.md"], Model(checkpoint, "reckoner", "best", {"fettle.digest": "d" * 64}))
+    again.close()
+    run = mlflow.run("sums")
+    assert run.info.run_id == again.identity == json.loads((tmp_path / "mlflow.json").read_text())["run"]
+    check_what_it_is_told(mlflow.client, run)
+    check_the_registered_model(mlflow.client, run, tmp_path)
+    check_the_trace(mlflow.client, run)
+
+
+def check_what_it_is_told(client, run) -> None:
+    assert (run.info.run_name, run.info.status) == ("eight", "FINISHED")
+    assert (len(run.data.params), run.data.params["a.7"]) == (130, "7")
+    told = {name: run.data.tags[name] for name in TAGS}
+    assert told == TAGS
+    history = client.get_metric_history(run.info.run_id, "heldout/pass_at_4")
+    assert [(point.step, point.value) for point in history] == [(1, 0.25), (2, 0.5)]
+
+
+def check_the_registered_model(client, run, folder) -> None:
+    version = client.get_model_version_by_alias("reckoner", "best")
+    assert (version.run_id, version.tags["fettle.digest"]) == (run.info.run_id, "d" * 64)
+    there = client.download_artifacts(run.info.run_id, "checkpoint/weights", str(folder))
+    assert Path(there).read_bytes() == b"1234"
+    assert {each.path for each in client.list_artifacts(run.info.run_id)} == {"checkpoint", "report.md"}
+
+
+def check_the_trace(client, run) -> None:
+    [trace] = client.search_traces(locations=[run.info.experiment_id])
+    assert trace.info.trace_metadata["mlflow.sourceRun"] == run.info.run_id
+    assert trace.info.trace_metadata["mlflow.trace.session"] == "group-3"
+    assert (trace.info.tags["task"], trace.info.tags["step"]) == ("sum-7", "2")
+    rewards = {each.name: each.value for each in trace.info.assessments}
+    assert rewards == {"reward": 0.75, "exact": 1.0, "calls_at_1": -0.25}
+    root, *turns = trace.data.spans
+    assert (root.name, root.outputs["reward"]) == ("rollout", 0.75)
+    told = [(turn.span_type, turn.outputs["content"]) for turn in turns]
+    assert told == [("CHAT_MODEL", ""), ("TOOL", "3"), ("CHAT_MODEL", "3")]
+    assert [each["content"] for each in turns[-1].inputs["messages"]] == ["Reckon.", "1 + 2 =", "", "3"]
+
+
+def test_a_server_that_is_not_there_is_one_sentence_at_once(tmp_path):
+    pytest.importorskip("mlflow")
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        port = door.getsockname()[1]
+    with pytest.raises(StorageError, match=f"start a server there with mlflow server --port {port}") as caught:
+        open_sink("mlflow", f"http://127.0.0.1:{port}", described(tmp_path))
+    assert "\n" not in caught.value.message
