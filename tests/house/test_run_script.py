@@ -32,7 +32,7 @@ class Clone:
     def __init__(self, root: Path, folder: Path) -> None:
         self.path = folder / "a clone"
         self.path.mkdir()
-        for name in ("run", "pyproject.toml", "constraints.txt"):
+        for name in ("run", "pyproject.toml", "constraints.txt", "constraints-deploy.txt"):
             shutil.copy(root / name, self.path / name)
         self.elsewhere = folder
         self.python = folder / "python3"
@@ -55,7 +55,8 @@ class Clone:
         """What pip was asked to install, in order, less what it is told every time."""
         lines = self.notes.read_text().splitlines()
         return [
-            line.partition(" -c constraints.txt ")[2]
+            line.replace("constraints-deploy.txt", "constraints.txt")
+            .partition(" -c constraints.txt ")[2]
             .replace("--build-constraint constraints.txt ", "")
             .replace(str(self.path), "{clone}")
             for line in lines
@@ -72,11 +73,17 @@ OPENENV = (
     "--upgrade --no-deps --target {clone}/.venv/openenv openenv-core==0.3.0 fastmcp-slim==4.1.2 py-key-value-aio==0.4.4"
     " authlib==1.9.9 joserfc==1.8.0 cachetools==7.3.2 exceptiongroup==1.3.1"
 )
+KSERVE = (
+    "--upgrade --no-deps --target {clone}/.venv/kserve cloudevents==1.13.0 deprecation==2.1.0 durationpy==0.11"
+    " grpc-interceptor==0.15.4 kserve==0.21.0 kubernetes==36.0.3 oauthlib==4.0.1 pandas==2.3.3 psutil==5.9.8"
+    " requests-oauthlib==2.0.0 tabulate==0.10.0 timing-asgi==0.3.2 websocket-client==1.9.2"
+)
 TOOLS = [
     "-e .[server,s3,otel,math,remote,adapters,tools,view,issues,tune] --group dev",
     "-e .[mlflow,tensorboard,wandb]",
     "-e .[peers]",
     OPENENV,
+    KSERVE,
 ]
 EVERYTHING = FOR_A_RUN + TOOLS
 
@@ -126,7 +133,7 @@ def test_a_run_needs_no_tools_and_they_are_added_when_they_are_asked_for(clone):
     assert clone.asked == []
 
 
-@pytest.mark.parametrize("name", ["pyproject.toml", "constraints.txt"])
+@pytest.mark.parametrize("name", ["pyproject.toml", "constraints.txt", "constraints-deploy.txt"])
 def test_a_change_of_what_is_installed_is_installed(clone, name):
     clone.run("true")
     with (clone.path / name).open("a") as file:
@@ -187,14 +194,33 @@ def test_without_a_compiler_one_line_says_so_and_the_command_runs(clone):
 def test_without_a_server_to_talk_to_one_line_says_so_and_the_command_runs(clone):
     result = clone.run("echo", "ran", FAIL_AT="openenv-core")
     assert result.returncode == 0
-    assert "no OpenEnv server" in result.stdout.splitlines()[-2]
+    assert "no OpenEnv server" in result.stdout.splitlines()[-3]
+    assert result.stdout.splitlines()[-1] == "ran"
+
+
+def test_what_deploys_sees_its_own_packages_first_and_needs_the_tools(clone):
+    command = clone.elsewhere / "bin" / "fettle"
+    command.parent.mkdir()
+    command.write_text('#!/bin/sh\necho "$PYTHONPATH"\n')
+    command.chmod(0o755)
+    path = f"{command.parent}{os.pathsep}{os.environ['PATH']}"
+    result = clone.run("fettle", "deploy", "kserve", PATH=path, PYTHONPATH="")
+    assert clone.asked == EVERYTHING
+    assert result.stdout.splitlines()[-1] == str(clone.path / ".venv" / "kserve")
+    assert clone.run("fettle", "runs", PATH=path, PYTHONPATH="").stdout == "\n"
+
+
+def test_without_kserve_one_line_says_so_and_the_command_runs(clone):
+    result = clone.run("echo", "ran", FAIL_AT="kserve==")
+    assert result.returncode == 0
+    assert "no KServe SDK" in result.stdout.splitlines()[-2]
     assert result.stdout.splitlines()[-1] == "ran"
 
 
 def test_without_anybody_to_compare_with_one_line_says_so_and_the_command_runs(clone):
     result = clone.run("echo", "ran", FAIL_AT="[peers]")
     assert result.returncode == 0
-    assert "no TRL" in result.stdout.splitlines()[-3]
+    assert "no TRL" in result.stdout.splitlines()[-4]
     assert result.stdout.splitlines()[-1] == "ran"
 
 
