@@ -9,7 +9,7 @@ from fettle.data import conversations, episodes, preferences
 from fettle.errors import DataError
 from fettle.issues.examples import SYSTEM, Example
 from fettle.issues.instances import Instance
-from fettle.issues.learning_sets import conversation_rows, episode_rows, preference_rows, problems_of
+from fettle.issues.learning_sets import conversation_rows, episode_rows, messages, preference_rows, problems_of
 
 
 def example(asked: str, said: str, reward: float, **about: object) -> Example:
@@ -50,11 +50,14 @@ def test_the_best_is_preferred_to_what_came_to_less_of_the_same_question(tmp_pat
     assert dropped == {"nothing else answers the same and came to less": 1}
 
 
-def test_without_the_system_message_the_text_is_asked_as_it_is():
-    assert conversation_rows(EXAMPLES[:1], system="", min_reward=0)[0][0]["messages"] == [
-        {"role": "user", "content": f"{SYSTEM}\n\nMend a"},
-        {"role": "assistant", "content": "well"},
-    ]
+@pytest.mark.parametrize("own", ["", "Be brief."])
+def test_what_a_text_begins_with_gives_way_to_what_the_run_s_questions_begin_with(own):
+    given = example("Mend a", "well", 1.0, system=own)
+    if own:
+        given = given.model_copy(update={"input_text": f"{own}\n\nMend a"})
+    asked = {"role": "user", "content": "Mend a"}
+    assert messages(given, system="") == [asked]
+    assert messages(given, system="Mine.") == [{"role": "system", "content": "Mine."}, asked]
 
 
 def test_reinforcement_learning_asks_the_problems_that_examples_are_of():

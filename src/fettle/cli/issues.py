@@ -5,12 +5,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fettle.cli import issues_data, issues_train
 from fettle.cli.train import Overrides
 
 if TYPE_CHECKING:
     from fettle.issues.instances import Instance
 
 issues = typer.Typer(help="Make problems out of a project's history, and check them.", no_args_is_help=True)
+
+issues.command("benchmark")(issues_data.benchmark)
+issues.command("convert")(issues_data.convert)
+issues.command("train")(issues_train.train)
 
 OUT, TRAINING, HELDOUT = Path("instances.jsonl"), Path("train.jsonl"), Path("heldout.jsonl")
 Repo = Annotated[Path, typer.Argument(help="The folder of a git repository.")]

@@ -29,6 +29,8 @@ class ExampleAbout(Recorded):
     step_index: int | None = None
     """Of the step whose response is the line's."""
     issue_type: str = "general"
+    system: str = ""
+    """Beside the documented fields: what ``input_text`` begins with, before the issue."""
     problem: str = ""
     """Beside the documented fields: the id of the problem whose tests told what it was worth."""
 
@@ -74,6 +76,7 @@ def _example(trajectory: IssueTrajectory, at: int, reward: float, system: str) -
         source=trajectory.source,
         step_index=at,
         issue_type=trajectory.metadata.issue_type,
+        system=system,
         problem=trajectory.outcome.problem if trajectory.outcome is not None else "",
     )
     before = asked(trajectory, at)

@@ -5,18 +5,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fettle.errors import DataError
-from fettle.issues.examples import Example
+from fettle.issues.examples import SYSTEM, Example
 from fettle.issues.instances import Instance
 
 Rows = list[dict[str, Any]]
 
 
 def messages(example: Example, *, system: str) -> list[dict[str, str]]:
-    """What is asked, with ``system`` as a message of its own where the text begins with it."""
-    asked = example.input_text
-    rest = asked.removeprefix(system).lstrip("\n") if system and asked.startswith(system) else asked
-    told = [{"role": "user", "content": rest or asked}]
-    return [{"role": "system", "content": system}, *told] if rest != asked and rest else told
+    """What is asked, after ``system`` if there is one: it stands in the place of what the text itself begins with."""
+    own = example.metadata.system or SYSTEM
+    asked = example.input_text.removeprefix(own).lstrip("\n") or example.input_text
+    told = [{"role": "user", "content": asked}]
+    return [{"role": "system", "content": system}, *told] if system else told
 
 
 def conversation_rows(examples: Sequence[Example], *, system: str, min_reward: float) -> tuple[Rows, Counter[str]]:

@@ -1,0 +1,132 @@
+"""``fettle issues benchmark`` and ``convert``: attempts at problems, and what recipes learn from them."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fettle.cli.train import Overrides
+
+if TYPE_CHECKING:
+    from fettle.issues.examples import Example
+    from fettle.issues.instances import Instance
+    from fettle.issues.trajectories import IssueTrajectory
+
+BENCHMARKS = Path("data/benchmarks")
+ProblemsFile = Annotated[Path | None, typer.Option("--problems", help="Problems that attempts are of.")]
+
+
+class Form(StrEnum):
+    """What trajectories are turned into."""
+
+    EXAMPLES = "examples"
+    CONVERSATIONS = "conversations"
+    EPISODES = "episodes"
+    PREFERENCES = "preferences"
+    PROBLEMS = "problems"
+    TRAJECTORIES = "trajectories"
+
+
+def benchmark(
+    path: Annotated[Path, typer.Argument(help="Problems, as validate writes them.")],
+    repository: Annotated[Path, typer.Option("--repository", help="The repository that they were mined from.")],
+    id: Annotated[str | None, typer.Option("--id", help="Of the benchmark; by default the moment it is run.")] = None,
+    replies: Annotated[
+        Path | None, typer.Option(help="JSON Lines of instance_id and reply; by default the history's own solutions.")
+    ] = None,
+    benchmarks: Annotated[Path, typer.Option(help="Folder that holds the benchmarks.")] = BENCHMARKS,
+) -> None:
+    """Test an attempt at each problem in the sandbox, and write down what came of it."""
+    import asyncio
+    import json
+
+    from fettle.compat.rllm import BenchmarkIntegration, get_default_config
+    from fettle.rows import rows
+
+    told = None if replies is None else {row.text("instance_id"): row.text("reply") for row in rows(str(replies))}
+    made = BenchmarkIntegration(get_default_config(), folder=benchmarks)
+    result = asyncio.run(made.run_benchmark(path, repository, benchmark_id=id, replies=told))
+    found = json.loads(result.read_text(encoding="utf-8"))
+    print(f"{found['total_issues']:6} problems, {found['skipped_issues']} without a reply")
+    print(f"{found['successful_issues']:6} solved, {found['failed_issues']} not: {result}")
+
+
+def convert(
+    path: Annotated[Path, typer.Argument(help="trajectories_<id>.json, or a file of fettle collect.")],
+    form: Annotated[Form, typer.Option("--to", help="What is written.")],
+    out: Annotated[Path, typer.Option("--out", help="Where.")],
+    overrides: Overrides = None,
+    problems: ProblemsFile = None,
+    heldout: Annotated[
+        Path | None, typer.Option("--heldout", help="Hold some issues out, which are written here.")
+    ] = None,
+    share: Annotated[float, typer.Option(min=0, max=1, help="Of what is held out.")] = 0.2,
+    seed: Annotated[int, typer.Option(min=0, help="Of what is held out.")] = 0,
+) -> None:
+    """Turn attempts at issues into what recipes learn from; min_steps=3 and the like choose among them."""
+    from fettle.config.issues import Split
+    from fettle.config.load import load_as
+    from fettle.issues.instances import read_instances
+    from fettle.issues.selection import Selection, parted, selected
+    from fettle.tracking import write_atomically
+
+    known = read_instances(problems) if problems is not None else []
+    kept, dropped = selected(_attempts(path, known), load_as(Selection, None, overrides or ()))
+    sides = [kept] if heldout is None else parted(kept, Split(heldout=share, seed=seed), known)
+    for why, count in dropped.items():
+        print(f"{count:6} dropped: {why}")
+    for side, to in zip(sides, (out, heldout), strict=False):
+        if to is not None:
+            count, text = _text(form, side, known)
+            write_atomically(to, text)
+            print(f"{count:6} {form.value}: {to}")
+
+
+def _attempts(path: Path, known: "list[Instance]") -> "list[IssueTrajectory]":
+    from fettle.issues.trajectories import of_episode, read_trajectories
+    from fettle.rollouts.trajectories import recorded
+
+    if path.suffix == ".jsonl":
+        return [of_episode(each.trajectory, known) for each in recorded(path)]
+    return read_trajectories(path)
+
+
+def _text(form: Form, side: "list[IssueTrajectory]", known: "list[Instance]") -> tuple[int, str]:
+    """How many there are, and the file."""
+    from fettle.issues import examples, instances, learning_sets
+    from fettle.issues.trajectories import as_episode
+    from fettle.rollouts.trajectories import line
+
+    if form is Form.TRAJECTORIES:
+        return len(side), b"".join(line(as_episode(each), episode=each.issue_id) for each in side).decode()
+    if form is Form.CONVERSATIONS:
+        solved = [each for each in side if each.outcome is not None and each.outcome.resolved]
+        print(f"{len(side) - len(solved):6} dropped: not solved, and so not to be shown")
+        side = solved
+    made = examples.converted(side)
+    for why, count in made.dropped.items():
+        print(f"{count:6} dropped: {why}")
+    if form is Form.EXAMPLES:
+        return len(made.examples), examples.written(made.examples)
+    if form is Form.PROBLEMS:
+        found = learning_sets.problems_of(made.examples, known)
+        return len(found), instances.written(found)
+    return _rows(form, made.examples)
+
+
+def _rows(form: Form, made: "list[Example]") -> tuple[int, str]:
+    import json
+    import math
+
+    from fettle.issues.learning_sets import conversation_rows, episode_rows, preference_rows
+
+    if form is Form.CONVERSATIONS:
+        found, dropped = conversation_rows(made, system="", min_reward=-math.inf)
+    elif form is Form.PREFERENCES:
+        found, dropped = preference_rows(made, system="")
+    else:
+        return len(made), "".join(json.dumps(row) + "\n" for row in episode_rows(made, system=""))
+    for why, count in dropped.items():
+        print(f"{count:6} dropped: {why}")
+    return len(found), "".join(json.dumps(row) + "\n" for row in found)

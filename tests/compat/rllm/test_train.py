@@ -1,0 +1,156 @@
+"""A program's own code for training on historical issues, as it stands on its page, with the import root changed.
+
+Its preset is of a model of 14 B, which is made small here.
+"""
+
+import importlib.util
+import io
+import json
+import shlex
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import fettle.compat.rllm
+from fettle.cli import main
+from fettle.compat.rllm import MLIntegration, RLLMConfig, train_rllm
+from fettle.compat.rllm.train_rllm import flags_of
+from fettle.config.load import load
+from fettle.errors import ConfigError, StateError
+from fettle.issues.instances import written
+from tests.seeds.blocks import blocks
+
+[SNIPPET] = blocks("rllm.md")
+COMMANDS = blocks("rllm.md", "bash")
+ROOT = "backend.apps.python_ml"
+
+
+def fettle_(*words: str) -> tuple[int, str, str]:
+    """The exit code and both outputs of a command."""
+    out, err, before = io.StringIO(), io.StringIO(), sys.argv
+    sys.argv = ["fettle", *words]
+    try:
+        with redirect_stdout(out), redirect_stderr(err):
+            main()
+    except SystemExit as ended:
+        return int(ended.code or 0), out.getvalue(), err.getvalue()
+    finally:
+        sys.argv = before
+    return 0, out.getvalue(), err.getvalue()
+
+
+def small(model: str) -> RLLMConfig:
+    """The preset, for one step of each stage on this machine."""
+    tree = fettle.compat.rllm.get_deepcoder_config().model_dump(mode="json")
+    tree["model"] |= {"model_id": model, "max_seq_length": 256}
+    tree["training"] |= {"num_train_epochs": 1, "warmup_steps": 0, "learning_rate": 1e-2, "report_to": []}
+    tree["training"] |= {"gradient_accumulation_steps": 2, "system_prompt": ""}
+    return RLLMConfig.model_validate(tree)
+
+
+@pytest.fixture(scope="module")
+def benchmark(corpus, tmp_path_factory) -> Path:
+    """A folder in which there is a benchmark_123, whose attempts were made elsewhere."""
+    folder = tmp_path_factory.mktemp("trained")
+    benchmarks = folder / "data" / "benchmarks"
+    benchmarks.mkdir(parents=True)
+    steps = [{"action": "read the issue", "observation": "", "response": ""}]
+    made = []
+    for one in corpus.problems:
+        name = one.FAIL_TO_PASS[0].partition("test_")[2].partition(".py")[0]
+        said = f'<edit path="{name}.py">\n    return a - b\n=======\n    return a + b\n</edit>'
+        outcome = {"reward": 1.0, "resolved": True, "problem": one.instance_id}
+        told = {"issue_id": one.instance_id, "metadata": {"issue_title": one.problem_statement}, "outcome": outcome}
+        made.append({**told, "steps": [{**steps[0], "response": said}]})
+    (benchmarks / "trajectories_benchmark_123.json").write_text(json.dumps(made))
+    (benchmarks / "problems_benchmark_123.jsonl").write_text(written(corpus.problems))
+    result = {"benchmark_id": "benchmark_123", "repository_folder": str(corpus.repository)}
+    (benchmarks / "result_benchmark_123.json").write_text(json.dumps(result))
+    return folder
+
+
+def test_the_snippet_trains_by_the_recipe_that_it_writes(benchmark, model, monkeypatch, capfd):
+    monkeypatch.chdir(benchmark)
+    preset = small(model)
+    monkeypatch.setattr(fettle.compat.rllm, "get_deepcoder_config", lambda: preset)
+    exec(SNIPPET.replace(ROOT, "fettle.compat.rllm"), {})
+    trained = Path(capfd.readouterr().out.partition("Model saved to ")[2].strip())
+    pipeline = load("outputs/rllm/recipe.yaml")
+    assert load(trained.parents[2] / "config.yaml") == pipeline
+    assert [(stage.type, stage.policy.quantization) for stage in pipeline.stages] == [("sft", "nf4"), ("rl", "nf4")]
+    assert pipeline.stages[1].preset == "ppo"
+    tensors = load_file(trained / "adapter_model.safetensors")
+    layers = {name.rpartition(".lora_")[0].rpartition(".")[2] for name in tensors}
+    assert layers == set(preset.model.lora_target_modules)
+    assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_commands_are_taken_as_they_stand(command):
+    words = shlex.split(command.replace("<benchmark_id>", "x").replace("\\\n", ""))
+    assert words[:3] == ["python", "-m", f"{ROOT}.scripts.train_rllm"]
+    flags = flags_of(words[3:])
+    assert flags.benchmark_id == "x" or flags.train_path == Path("./data/train.jsonl")
+    assert importlib.util.find_spec("fettle.compat.rllm.train_rllm") is not None
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (["--distributed"], 2, "one engine to a run here"),
+        (["--benchmark-id", "none"], 1, "there is no benchmark none"),
+        (["--train-path", "none.jsonl", "--val-path", "none.jsonl"], 1, "none.jsonl cannot be read"),
+        (["--config", "none.json"], 2, "none.json cannot be read"),
+    ],
+)
+def test_both_commands_end_with_one_sentence(tmp_path, monkeypatch, capsys, words, code, says):
+    monkeypatch.chdir(tmp_path)
+    assert train_rllm.main(words) == code
+    assert says in capsys.readouterr().err
+    ended, _, err = fettle_("issues", "train", *words)
+    assert (ended, err.count("\n")) == (code, 1)
+    assert says in err
+
+
+def test_a_sample_of_the_settings_is_written_and_nothing_is_trained(tmp_path):
+    code, out, _ = fettle_("issues", "train", "--sample-config", "--output-dir", str(tmp_path), "--epochs", "9")
+    assert code == 0
+    assert str(tmp_path / "config.json") in out
+    assert RLLMConfig.from_json(tmp_path / "config.json").training.num_train_epochs == 9
+
+
+async def test_a_trainer_that_does_not_come_to_its_end_is_an_error(corpus, tmp_path, settings, monkeypatch):
+    broken = (sys.executable, "-c", "import sys; sys.exit(3)")
+    monkeypatch.setattr("fettle.compat.rllm.trainer.PIPELINE", broken)
+    trainer = fettle.compat.rllm.RLLMTrainer(settings, repository=corpus.repository)
+    files = [corpus.file(tmp_path / f"{at}.jsonl", at) for at in (0, 1)]
+    with pytest.raises(StateError, match=r"ended with 3: what it said stands above"):
+        await trainer.train(*files)
+
+
+def test_nobody_is_told_twice_at_once():
+    told = MLIntegration(RLLMConfig.model_validate({"training": {"report_to": ["tensorboard"]}}))
+    told._sinks.append(None)
+    with pytest.raises(ConfigError, match="end it first"):
+        told.begin("run")
+
+
+async def test_mlflow_has_the_settings_and_the_rows_that_are_asked_for(tmp_path):
+    client_to = pytest.importorskip("mlflow.tracking").MlflowClient
+    place = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    told = MLIntegration(RLLMConfig.model_validate({"training": {"logging_steps": 2}}))
+    await told.setup_mlflow(experiment_name="mine", tracking_uri=place, run_name="first")
+    told.begin("run")
+    for step in range(1, 6):
+        told.log_training_metrics({"loss": step / 2}, step)
+    told.log_training_metrics({"heldout/reward": 0.5}, 5)
+    told.end(failed=False)
+    client = client_to(tracking_uri=place)
+    [run] = client.search_runs([client.get_experiment_by_name("mine").experiment_id])
+    assert run.data.params["model.lora_r"] == "16"
+    assert [point.step for point in client.get_metric_history(run.info.run_id, "loss")] == [2, 4]
+    assert (run.data.metrics["heldout/reward"], run.info.status) == (0.5, "FINISHED")
