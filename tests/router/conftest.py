@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from fettle.cli import main
 from fettle.config import load_as
 from fettle.config.router import RouterConfig
 from fettle.config.routing import PromotionGate, RoutingConfig
@@ -37,17 +38,31 @@ def small():
     return settings
 
 
-LEARNED = (
-    "rllm.enabled=true",
-    "rllm.trainer.enabled=true",
-    "rllm.experiment.enabled=true",
+LEARNING = (
     "rllm.ppo.rollout_length=1024",
+    "rllm.ppo.mini_batch_size=256",
     "rllm.ppo.gamma=0.1",
     "rllm.ppo.gae_lambda=0",
+    "rllm.ppo.learning_rate=0.03",
     "rllm.trainer.parallel=256",
     "rllm.trainer.target_kl=null",
-    "rllm.trainer.episode_length=8",
 )
+"""With which something is learned in a second."""
+
+
+@pytest.fixture
+def fettle(monkeypatch, capsys, tmp_path):
+    """``fettle("train", ...)``: how a verb of ``fettle router`` ends in an empty folder, and what it prints."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        monkeypatch.setattr("sys.argv", ["fettle", "router", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        out, err = capsys.readouterr()
+        return end.value.code, out, err
+
+    return run
 
 
 @pytest.fixture(scope="session")
@@ -57,7 +72,8 @@ def runs(tmp_path_factory):
     for name, updates, rate in (("first", 1, 1e-6), ("better", 2, 0.03), ("best", 60, 0.03)):
         folder = base / name
         own = (f"trainer.updates={updates}", f"ppo.learning_rate={rate}", f"experiment.output_dir={folder}")
-        config = load_as(RouterConfig, None, [*LEARNED, *(f"rllm.{each}" for each in own)])
+        on = ("experiment.enabled=true", "trainer.episode_length=8", *own)
+        config = load_as(RouterConfig, None, [*SWITCHED_ON, *LEARNING, *(f"rllm.{each}" for each in on)])
         train(config, RunFolder(config, None))
         write_evaluation(evaluate(load_policy(folder), seeds=4, episodes=128), folder)
     return base

@@ -16,18 +16,12 @@ from fettle.router.audit import entry, read_audit
 from fettle.router.autopilot import autopilot, switches_of
 from fettle.router.files import POLICY
 from fettle.router.registry import folder_of, in_use, keep, point
-from tests.router.conftest import SMALL
+from tests.router.conftest import LEARNING, SMALL, SWITCHED_ON
 
-LEARNING = (
+FLOWN = (
+    *LEARNING,
     "rllm.autopilot.enabled=true",
     "rllm.experiment.enabled=true",
-    "rllm.ppo.rollout_length=1024",
-    "rllm.ppo.mini_batch_size=256",
-    "rllm.ppo.gamma=0.1",
-    "rllm.ppo.gae_lambda=0",
-    "rllm.ppo.learning_rate=0.03",
-    "rllm.trainer.parallel=256",
-    "rllm.trainer.target_kl=null",
     "rllm.trainer.updates=24",
     "rllm.evaluation.episodes=64",
 )
@@ -39,7 +33,7 @@ HURRIED = "rllm.reward_weights.latency=20"
 
 def settings(folder, *overrides):
     places = (f"rllm.autopilot.registry={folder / 'registry'}", f"rllm.experiment.output_dir={folder / 'rounds'}")
-    return load_as(RouterConfig, None, [*SMALL, *LEARNING, *places, *overrides])
+    return load_as(RouterConfig, None, [*SMALL, *FLOWN, *places, *overrides])
 
 
 @pytest.fixture
@@ -173,7 +167,7 @@ def test_a_policy_of_other_features_is_left_alone(after_one):
 @pytest.mark.parametrize("switch", ["enabled", "trainer.enabled", "autopilot.enabled", "experiment.enabled"])
 def test_it_takes_four_switches(small, switch):
     with pytest.raises(ConfigError, match=rf"the autopilot is switched off by rllm\.{switch}: set them to true"):
-        autopilot(small(*LEARNING, f"rllm.{switch}=false"))
+        autopilot(small(*FLOWN, f"rllm.{switch}=false"))
 
 
 def test_the_verb_says_what_keeps_it_off_and_leaves_nothing(tmp_path, monkeypatch, capsys):
@@ -190,7 +184,7 @@ def test_the_verb_says_what_keeps_it_off_and_leaves_nothing(tmp_path, monkeypatc
 
 def test_a_round_that_a_breaker_ends_is_told_of_as_failed(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    on = ["rllm.enabled=true", "rllm.trainer.enabled=true", *LEARNING, "rllm.breakers.min_entropy=1.7"]
+    on = [*SWITCHED_ON, *FLOWN, "rllm.breakers.min_entropy=1.7"]
     log = ["rllm.observability.enabled=true", "rllm.observability.logging.enabled=true"]
     monkeypatch.setattr("sys.argv", ["fettle", "router", "autopilot", *on, *log])
     with pytest.raises(SystemExit) as end:
@@ -204,7 +198,7 @@ def test_a_round_that_a_breaker_ends_is_told_of_as_failed(tmp_path, monkeypatch,
 def test_the_verb_flies_a_round(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     short = ("rllm.trainer.updates=2", "rllm.trainer.episode_length=2")
-    on = ["rllm.enabled=true", "rllm.trainer.enabled=true", *LEARNING, *short]
+    on = [*SWITCHED_ON, *FLOWN, *short]
     monkeypatch.setattr("sys.argv", ["fettle", "router", "autopilot", *on])
     with pytest.raises(SystemExit) as end:
         main()

@@ -6,27 +6,11 @@ import re
 import numpy as np
 import pytest
 
-from fettle.cli import main
 from fettle.router.modes import MODES
 from fettle.router.policy import load_policy
+from tests.router.conftest import SWITCHED_ON
 
-ON = ("rllm.enabled=true", "rllm.trainer.enabled=true")
-SMALL = (*ON, "rllm.ppo.rollout_length=64", "rllm.ppo.mini_batch_size=32", "rllm.trainer.episode_length=4")
-
-
-@pytest.fixture
-def fettle(monkeypatch, capsys, tmp_path):
-    """``fettle("train", ...)``: its exit code, and what it printed."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        monkeypatch.setattr("sys.argv", ["fettle", "router", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            main()
-        out, err = capsys.readouterr()
-        return end.value.code, out, err
-
-    return run
+SMALL = (*SWITCHED_ON, "rllm.ppo.rollout_length=64", "rllm.ppo.mini_batch_size=32", "rllm.trainer.episode_length=4")
 
 
 def test_switched_off_it_ends_with_3(fettle, tmp_path):

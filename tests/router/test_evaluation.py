@@ -22,27 +22,20 @@ from fettle.router.heads import logits, values
 from fettle.router.modes import MODES
 from fettle.router.policy import RouterPolicy, load_policy
 from fettle.router.training import train
-
-LEARNED = (
-    "rllm.experiment.enabled=true",
-    "rllm.ppo.rollout_length=1024",
-    "rllm.ppo.mini_batch_size=256",
-    "rllm.ppo.gamma=0.1",
-    "rllm.ppo.gae_lambda=0",
-    "rllm.ppo.learning_rate=0.03",
-    "rllm.trainer.parallel=256",
-    "rllm.trainer.target_kl=null",
-    "rllm.trainer.updates=40",
-    "rllm.trainer.episode_length=8",
-)
+from tests.router.conftest import LEARNING, SWITCHED_ON
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A folder with a linear policy that knows a little."""
     folder = tmp_path_factory.mktemp("run")
-    switches = ("rllm.enabled=true", "rllm.trainer.enabled=true", f"rllm.experiment.output_dir={folder}")
-    config = load_as(RouterConfig, None, [*switches, *LEARNED])
+    own = (
+        "experiment.enabled=true",
+        f"experiment.output_dir={folder}",
+        "trainer.updates=40",
+        "trainer.episode_length=8",
+    )
+    config = load_as(RouterConfig, None, [*SWITCHED_ON, *LEARNING, *(f"rllm.{each}" for each in own)])
     train(config, RunFolder(config, None))
     return folder
 

@@ -5,7 +5,6 @@ import shutil
 
 import pytest
 
-from fettle.cli import main
 from fettle.config import PromotionGate
 from fettle.router.evaluation import evaluate, write_evaluation
 from fettle.router.policy import load_policy
@@ -30,19 +29,10 @@ def judged(runs, tmp_path_factory):
 
 
 @pytest.fixture
-def fettle(monkeypatch, capsys, tmp_path, judged):
-    """``fettle("promote", "best")``: its exit code, and what it printed; beside copies of the runs."""
-    monkeypatch.chdir(tmp_path)
+def fettle(fettle, tmp_path, judged):
+    """As elsewhere, but beside copies of the runs."""
     shutil.copytree(judged, tmp_path, dirs_exist_ok=True)
-
-    def run(*arguments):
-        monkeypatch.setattr("sys.argv", ["fettle", "router", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            main()
-        out, err = capsys.readouterr()
-        return end.value.code, out, err
-
-    return run
+    return fettle
 
 
 def test_a_policy_is_promoted_told_of_and_gone_back_from(fettle, tmp_path):

@@ -10,6 +10,7 @@ from fettle.router.learning import settings
 from fettle.router.modes import MODES
 from fettle.router.nouns import DOCUMENTED_TERMS
 from fettle.router.training import train
+from tests.router.conftest import LEARNING
 
 
 def rows_of(config):
@@ -73,21 +74,12 @@ def test_the_loss_is_that_of_language_models(small):
     assert settings(ppo) == expected
 
 
-LEARNING = (
-    "rllm.ppo.rollout_length=1024",
-    "rllm.ppo.mini_batch_size=256",
-    "rllm.ppo.gamma=0.1",
-    "rllm.ppo.gae_lambda=0",
-    "rllm.ppo.learning_rate=0.02",
-    "rllm.trainer.parallel=256",
-    "rllm.trainer.target_kl=null",
-    "rllm.trainer.updates=20",
-)
+SLOWLY = (*LEARNING, "rllm.ppo.learning_rate=0.02", "rllm.trainer.updates=20")
 
 
 @pytest.mark.parametrize("policy", ["linear", "mlp"])
 def test_it_learns(small, policy):
-    rows, _ = rows_of(small(*LEARNING, f"rllm.policy.type={policy}"))
+    rows, _ = rows_of(small(*SLOWLY, f"rllm.policy.type={policy}"))
     late = np.mean([row["mean_reward"] for row in rows[-5:]])
     assert late > np.mean([row["mean_reward"] for row in rows[:3]]) + 0.1
 
@@ -106,7 +98,7 @@ def test_more_weight_on_a_term_alone_moves_decisions_the_right_way(small, weight
     """Its own term rises or falls as its sign says, and so does the number of agents that are asked."""
 
     def late(value):
-        rows = rows_of(small(*LEARNING, f"rllm.reward_weights.{weight}={value}"))[0][-5:]
+        rows = rows_of(small(*SLOWLY, f"rllm.reward_weights.{weight}={value}"))[0][-5:]
         levels = [sum(at * row[f"share_{mode}"] for at, mode in enumerate(MODES)) for row in rows]
         return np.mean([row[DOCUMENTED_TERMS[weight]] for row in rows]), np.mean(levels)
 
@@ -135,7 +127,7 @@ def test_a_critic_learns_alike_at_any_scale_of_reward(small):
     ]
 
     def explained(*overrides):
-        return rows_of(small(*LEARNING, *large, *overrides))[0][-1]["explained_variance"]
+        return rows_of(small(*SLOWLY, *large, *overrides))[0][-1]["explained_variance"]
 
     assert explained() > 0.5
     assert explained("rllm.trainer.normalize_values=false") < 0.2
