@@ -124,7 +124,8 @@ def _cluster(kubeconfig: Path | None, context: str | None) -> "Cluster":
 
 def _check_sdk() -> None:
     """KServe's SDK is here; what it reads of the command line as it is imported is not for it."""
-    if find_spec("kserve") is None:
+    found = find_spec("kserve")
+    if found is None or found.origin is None:  # a mere folder of that name has no origin
         raise ConfigError(
             "KServe's SDK is not installed here, for it needs an environment of its own: ./run fettle deploy ... "
             "makes it, or pip install 'fettle[server,deploy]' -c constraints-deploy.txt in a new one"

@@ -1,11 +1,15 @@
 """The manifest is what KServe reads: nothing more, nothing less, by two who know and do not know of each other."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 import yaml
 
 from fettle.deploy.schema import check_schema
+
+from .apart import environment
 
 MANIFEST = "fettle.deploy.kserve.manifest"
 DRY = ("deploy", "kserve", "--name", "sums", "--dry-run", "--model-uri")
@@ -80,6 +84,18 @@ def test_a_field_that_is_not_there_is_found_by_both(apart, own, change):
 def test_what_was_printed_passes_both(apart, own):
     assert apart.call(f"{MANIFEST}:check_round_trip", own, "V1beta1InferenceService") is None
     check_schema(own)
+
+
+def test_help_waits_for_no_sdk(apart):
+    code = """
+import sys
+from typer.testing import CliRunner
+import fettle.cli
+done = CliRunner().invoke(fettle.cli.app, ["deploy", "kserve", "--help"])
+print(done.exit_code, sorted({"kserve", "kubernetes", "torch"} & sys.modules.keys()))
+"""
+    done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("0 []\n", "")
 
 
 def test_a_client_that_writes_other_names_is_noticed(apart):
