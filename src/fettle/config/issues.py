@@ -22,8 +22,10 @@ the lines that go
 the lines that come
 </edit>"""
 
-CHANGES_BY_TOOLS = """Mend the problem with the tools. Tests decide, some of which you do not see; leave tests as they
-are. When it is mended, call nothing, and say in a few sentences what you changed and why."""
+CHANGES_BY_TOOLS = (
+    "Mend the problem with the tools. Tests decide, some of which you do not see; leave tests as they are. "
+    "When it is mended, call nothing, and say in a few sentences what you changed and why."
+)
 
 
 class Mining(Frozen):

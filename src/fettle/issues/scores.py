@@ -6,6 +6,7 @@ import math
 import subprocess
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -76,15 +77,27 @@ def is_program(base: Tree, proposed: Tree) -> bool:
             differs = True
             continue
         try:
-            differs = ast.dump(ast.parse(data)) != _dumped(base.files.get(path, b"")) or differs
+            differs = ast.dump(_parsed(data)) != _dumped(base.files.get(path, b"")) or differs
         except (SyntaxError, ValueError):
             return False
     return differs or any(path not in proposed.files for path in base.files)
 
 
+def _parsed(source: bytes | str) -> ast.Module:
+    """Without warnings about what a model wrote: they are nobody's here.
+
+    Raises:
+        SyntaxError: it is no program.
+        ValueError: nor even a text of one.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SyntaxWarning)
+        return ast.parse(source)
+
+
 def _dumped(data: bytes) -> str:
     try:
-        return ast.dump(ast.parse(data))
+        return ast.dump(_parsed(data))
     except (SyntaxError, ValueError):
         return ""
 
@@ -124,7 +137,7 @@ def _functions(base: Tree, tree: Tree, path: str) -> set[str]:
 
 def _definitions(text: str) -> Mapping[str, str]:
     try:
-        nodes = list(ast.walk(ast.parse(text)))
+        nodes = list(ast.walk(_parsed(text)))
     except (SyntaxError, ValueError):
         return {}
     kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)

@@ -1,6 +1,7 @@
 """How easily programs are read, by what can be counted and not be padded: comments and blank lines add nothing."""
 
 import ast
+import warnings
 from collections.abc import Iterator, Sequence
 
 LONG_LINE, LONG_FUNCTION, DEEP, BRANCHED = 100, 50, 4, 10
@@ -37,7 +38,9 @@ def faults(source: str) -> int:
     Raises:
         SyntaxError: it is none.
     """
-    tree = ast.parse(source)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SyntaxWarning)  # about what a model wrote
+        tree = ast.parse(source)
     long_lines = sum(len(line) > LONG_LINE for line in source.splitlines())
     return long_lines + sum(_faults_of(node) for node in ast.walk(tree) if isinstance(node, FUNCTIONS))
 

@@ -216,6 +216,7 @@ CONSUMERS: Mapping[type[Frozen], Mapping[str, str]] = {
             ("path", "heldout_path", "repository", "credit", "validation", "characters", "numbered", "tools", "system"),
             "environments.issues",
         ),
+        "credit": "environments.issues_judged",
         **dict.fromkeys(("seed", "heldout", "likeness"), "environments.issues"),
         "rewards": "environments.table",
         "weight": DRAWING,
