@@ -31,7 +31,7 @@ def train(
     early_stop_patience: Annotated[int | None, typer.Option(min=1, help="Evaluations without it.")] = None,
     mlflow: Annotated[bool | None, typer.Option("--mlflow/--no-mlflow", help="Tell MLflow the numbers.")] = None,
     experiment_name: Annotated[str, typer.Option(help="In MLflow.")] = "rllm_training",
-    run_name: Annotated[str | None, typer.Option(help="Of the run, here and in MLflow.")] = None,
+    run_name: Annotated[str | None, typer.Option(help="First part of the run folder's name.")] = None,
     benchmarks: Annotated[Path, typer.Option(help="Folder that holds the benchmarks.")] = BENCHMARKS,
     verbose: Annotated[bool, typer.Option("--verbose", help="Print the recipe before it is carried out.")] = False,
     sample_config: Annotated[
@@ -53,7 +53,7 @@ def train(
     from fettle.compat.rllm.recipe import recipe_base
 
     flags = Flags(**{**given, "overrides": overrides or ()})
-    documented = settings(flags, {"training.report_to": []})
+    documented = settings(flags, {})
     base = recipe_base(shipped(RECIPE), documented)
     try:
         trained = asyncio.run(carried_out(flags, documented, base, print))

@@ -79,6 +79,7 @@ def test_a_file_reads_back_to_the_same(tmp_path):
         ('{"model": {"use_8bit": true}}', "stored one way"),
         ('{"model": {"use_lora": false}}', "use_4bit false"),
         ('{"reward": {"bug_fix_weight": 0}}', "nothing would be shown"),
+        ('{"training": {"logging_steps": 5}}', "every step is told here: leave it out"),
         ("[]", "holds no mapping"),
         ("{", "cannot be read"),
     ],

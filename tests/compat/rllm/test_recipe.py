@@ -7,7 +7,7 @@ import pytest
 
 from fettle.cli.issues import issues
 from fettle.cli.recipes import shipped
-from fettle.compat.rllm import RLLMConfig, RLLMTrainer, get_deepcoder_config
+from fettle.compat.rllm import MLIntegration, RLLMConfig, RLLMTrainer, get_deepcoder_config
 from fettle.compat.rllm.config import (
     RLLMDistributedConfig,
     RLLMModelConfig,
@@ -69,8 +69,8 @@ SWITCHES = {
 """What goes with none of the others."""
 ELSEWHERE = {
     "model.output_dir": "where all is written",
-    "training.report_to": "who is told of the numbers",
-    "training.logging_steps": "how often they are",
+    "training.report_to": "who is told of the numbers: below",
+    "training.logging_steps": "refused",
     "training.optim": "has one value",
     "reward.bug_fix_weight": "what is shown",
     "reward.feature_weight": "what is shown",
@@ -133,6 +133,17 @@ def test_every_setting_is_in_one_of_the_tables():
     assert sorted([*PLACES, *SWITCHES, *ELSEWHERE]) == sorted(FIELDS)
     assert RLLMConfig.model_fields.keys() == {*SECTIONS, "distributed"}  # which is refused, as a flag is
     assert RLLMDistributedConfig.model_fields
+
+
+async def test_whoever_is_reported_to_is_a_tracker_of_each_stage(tmp_path):
+    config = RLLMConfig.model_validate({"training": {"report_to": ["mlflow", "tensorboard"]}})
+    told = MLIntegration(config)
+    await told.setup_mlflow(experiment_name="mine", tracking_uri="sqlite:///here.db")
+    for stage in resolved(tmp_path, config, trackers=told.trackers()).stages:
+        mlflow, tensorboard = stage.trackers
+        assert (mlflow.experiment, mlflow.uri, tensorboard.type) == ("mine", "sqlite:///here.db", "tensorboard")
+    nobody = RLLMConfig.model_validate({"training": {"report_to": []}})
+    assert MLIntegration(nobody).trackers() == []
 
 
 def test_the_weights_of_kinds_are_what_a_solution_counts_when_it_is_shown():
@@ -268,7 +279,8 @@ def test_the_preset_for_code_is_shipped_as_a_recipe_that_can_be_planned(tmp_path
     config = get_deepcoder_config()
     there = Problems(Path("problems.jsonl"), Path("heldout.jsonl"), Path("repository"), count=200, heldout=20)
     rows = Material(Path("shown.jsonl"), Path("shown_heldout.jsonl"), 200, 20, False, False, there, {})
-    path, made = write_recipe(tmp_path, documented_base(config), config, rows, half_precision=True)
+    told = MLIntegration(config).trackers()
+    path, made = write_recipe(tmp_path, documented_base(config), config, rows, half_precision=True, trackers=told)
     for stage, ours in zip(made.stages, found.stages, strict=True):
         assert stage.model_copy(update=_places(stage, ours)) == ours
     assert load(path) == made

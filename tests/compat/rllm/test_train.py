@@ -17,10 +17,10 @@ from safetensors.torch import load_file
 
 import fettle.compat.rllm
 from fettle.cli import main
-from fettle.compat.rllm import MLIntegration, RLLMConfig, train_rllm
+from fettle.compat.rllm import RLLMConfig, train_rllm
 from fettle.compat.rllm.train_rllm import flags_of
 from fettle.config.load import load
-from fettle.errors import ConfigError, StateError
+from fettle.errors import StateError
 from fettle.issues.instances import written
 from tests.seeds.blocks import blocks
 
@@ -130,27 +130,3 @@ async def test_a_trainer_that_does_not_come_to_its_end_is_an_error(corpus, tmp_p
     files = [corpus.file(tmp_path / f"{at}.jsonl", at) for at in (0, 1)]
     with pytest.raises(StateError, match=r"ended with 3: what it said stands above"):
         await trainer.train(*files)
-
-
-def test_nobody_is_told_twice_at_once():
-    told = MLIntegration(RLLMConfig.model_validate({"training": {"report_to": ["tensorboard"]}}))
-    told._sinks.append(None)
-    with pytest.raises(ConfigError, match="end it first"):
-        told.begin("run")
-
-
-async def test_mlflow_has_the_settings_and_the_rows_that_are_asked_for(tmp_path):
-    client_to = pytest.importorskip("mlflow.tracking").MlflowClient
-    place = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    told = MLIntegration(RLLMConfig.model_validate({"training": {"logging_steps": 2}}))
-    await told.setup_mlflow(experiment_name="mine", tracking_uri=place, run_name="first")
-    told.begin("run")
-    for step in range(1, 6):
-        told.log_training_metrics({"loss": step / 2}, step)
-    told.log_training_metrics({"heldout/reward": 0.5}, 5)
-    told.end(failed=False)
-    client = client_to(tracking_uri=place)
-    [run] = client.search_runs([client.get_experiment_by_name("mine").experiment_id])
-    assert run.data.params["model.lora_r"] == "16"
-    assert [point.step for point in client.get_metric_history(run.info.run_id, "loss")] == [2, 4]
-    assert (run.data.metrics["heldout/reward"], run.info.status) == (0.5, "FINISHED")

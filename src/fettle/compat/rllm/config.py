@@ -75,7 +75,7 @@ class RLLMTrainingConfig(Frozen):
     weight_decay: Weight = 0.01
     """Each step multiplies the weights by 1 less this times the learning rate."""
     logging_steps: Count = 10
-    """Steps between rows that trackers are told; the run's own file has all."""
+    """Another number is refused: every step is told, here and to trackers."""
     save_steps: Count = 500
     """Steps between checkpoints."""
     eval_steps: Count = 500
@@ -100,6 +100,12 @@ class RLLMTrainingConfig(Frozen):
     """After how many of them."""
     system_prompt: str = SYSTEM
     """What every question begins with; empty for nothing."""
+
+    @model_validator(mode="after")
+    def _every_step_is_told(self) -> "RLLMTrainingConfig":
+        if self.logging_steps != RLLMTrainingConfig.model_fields["logging_steps"].default:
+            raise ValueError(f"logging_steps is {self.logging_steps}, and every step is told here: leave it out")
+        return self
 
 
 class RLLMDistributedConfig(Frozen):

@@ -136,7 +136,7 @@ async def carried_out(flags: Flags, config: RLLMConfig, base: Base, told: Callab
         told(f"every setting: {path}")
         return None
     numbers = MLIntegration(config)
-    await numbers.setup_mlflow(flags.experiment_name, run_name=flags.run_name)
+    await numbers.setup_mlflow(flags.experiment_name)
     trainer = RLLMTrainer(
         config,
         base=base,

@@ -107,11 +107,14 @@ def write_recipe(
     material: Material,
     *,
     half_precision: bool,
+    trackers: Sequence[Mapping[str, Any]] = (),
     name: str | None = None,
     checkpoint_epochs: int | None = None,
     overrides: Sequence[str] = (),
 ) -> tuple[Path, Pipeline]:
     """The recipe, resolved, in ``folder``; ``half_precision``: whether the device computes in it.
+
+    ``trackers`` stand in each stage, where anything was said of whom to report to.
 
     Raises:
         ConfigError: a setting cannot be what it is, by the line of the recipe or by the override.
@@ -122,6 +125,8 @@ def write_recipe(
         for stage in base.tree["stages"]
         if stage["type"] != "rl" or material.problems is not None
     ]
+    if "report_to" in said.get("training", {}):
+        stages = [{**stage, "trackers": list(trackers)} for stage in stages]
     path = folder / NAME
     named = {"name": name} if name is not None else {}
     write_atomically(path, written({**base.tree, **named, "stages": stages}))

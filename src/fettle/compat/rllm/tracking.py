@@ -1,63 +1,29 @@
-"""Where the numbers of a run are told besides its own folder: MLflow, and the like."""
+"""Where the numbers of a run are told besides its own folder: trackers of the recipe, by their documented names."""
 
-from collections.abc import Mapping
+from typing import Any
 
 from fettle.compat.rllm.config import RLLMConfig
-from fettle.config.load import leaves
-from fettle.errors import ConfigError
-from fettle.tracking.sinks import Described, Sink, open_sink
 
 EXPERIMENT = "rllm_training"
 
 
 class MLIntegration:
-    """A run's numbers for whoever ``report_to`` names.
-
-    What fails once it is open is told in the log, and ends nothing: the run's own folder has every row.
-    """
+    """The trackers that ``report_to`` names, as a recipe has them: each stage is a run of theirs."""
 
     def __init__(self, config: RLLMConfig) -> None:
-        self._config = config
+        self._named = config.training.report_to
         self._experiment = EXPERIMENT
-        self._destination = ""
-        self._run = ""
-        self._sinks: list[Sink] = []
+        self._uri: str | None = None
 
-    async def setup_mlflow(
-        self, experiment_name: str = EXPERIMENT, tracking_uri: str = "", run_name: str | None = None
-    ) -> None:
-        """Under which experiment and name, and at which address runs are told; empty: where MLflow itself writes."""
-        self._experiment, self._destination, self._run = experiment_name, tracking_uri, run_name or ""
+    async def setup_mlflow(self, experiment_name: str = EXPERIMENT, tracking_uri: str | None = None) -> None:
+        """Under which experiment runs are filed, and at which address; None: MLflow's own choice."""
+        self._experiment, self._uri = experiment_name, tracking_uri
 
-    def begin(self, name: str) -> None:
-        """Open what is named, for a run of that name unless there is another.
-
-        Raises:
-            ConfigError: a package is not installed, or a run is under way.
-            StorageError: something cannot be opened.
-        """
-        if self._sinks:
-            raise ConfigError("a run is told of already: end it first")
-        run = Described(
-            name=self._run or name,
-            description="",
-            tags=("issues",),
-            project=self._experiment,
-            entity="",
-            settings={path: value for path, _, _, value in leaves(self._config)},
-            simulated=False,
-        )
-        for kind in self._config.training.report_to:
-            self._sinks.append(open_sink(kind, self._destination if kind == "mlflow" else "", run))
-
-    def log_training_metrics(self, metrics: Mapping[str, float], step: int) -> None:
-        """A row, if it is one of those that ``logging_steps`` asks for, or tells what was held out."""
-        if step % self._config.training.logging_steps == 0 or any(name.startswith("heldout/") for name in metrics):
-            for sink in self._sinks:
-                sink.log(step, metrics)
-
-    def end(self, *, failed: bool) -> None:
-        """Nothing more will come; whether the run came to grief."""
-        sinks, self._sinks = self._sinks, []
-        for sink in sinks:
-            sink.close(failed=failed)
+    def trackers(self) -> list[dict[str, Any]]:
+        """Settings of a recipe's ``trackers``; none, where nobody is to be told."""
+        known: dict[str, dict[str, Any]] = {
+            "mlflow": {"experiment": self._experiment, "uri": self._uri},
+            "wandb": {"project": self._experiment},
+            "tensorboard": {},
+        }
+        return [{"type": name, **known[name]} for name in self._named]

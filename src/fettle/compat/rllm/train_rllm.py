@@ -43,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--tune-hyperparameters", action="store_true", help="refused: this is one training")
     made.add_argument("--n-trials", type=int, help="of tuning")
     made.add_argument("--experiment-name", default=EXPERIMENT, help="in MLflow (default: %(default)s)")
-    made.add_argument("--run-name", help="of the run, here and in MLflow")
+    made.add_argument("--run-name", help="first part of the run folder's name")
     made.add_argument("--verbose", action="store_true", help="print the recipe before it is carried out")
     made.add_argument("--sample-config", action="store_true", help="write every setting to config.json, and end")
     made.add_argument("--kubernetes", action="store_true", help="refused: this trains here")

@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -13,11 +13,10 @@ from fettle.compat.rllm.recipe import Base, documented_base, kind_weights, write
 from fettle.compat.rllm.tracking import MLIntegration
 from fettle.config import Pipeline
 from fettle.errors import StateError
-from fettle.tracking import RunFolder, read_metrics
+from fettle.tracking import RunFolder
 from fettle.training import Session
 
 PIPELINE = (sys.executable, "-c", "from fettle.cli import main; main()", "pipeline")
-POLL_S = 1.0
 INTERRUPTED = 130
 """What the trainer ends with when it was asked to stop."""
 
@@ -41,7 +40,7 @@ class RLLMTrainer:
             config: the documented settings.
             base: what they are laid over; None: nothing, and every one of them counts.
             repository: where problems are tested, for data that do not tell.
-            ml_integration: who is told of the numbers; None: whoever ``report_to`` names.
+            ml_integration: where MLflow is told; None: under the documented experiment.
             name: first part of the run's name.
             checkpoint_epochs: passes over the data between checkpoints, in the place of ``save_steps``.
             overrides: settings of the recipe, as ``stages.0.steps=5``; they count last.
@@ -79,6 +78,7 @@ class RLLMTrainer:
             self._config,
             learned,
             half_precision=torch.cuda.is_available(),
+            trackers=self._told.trackers(),
             name=self._name,
             checkpoint_epochs=self._checkpoint_epochs,
             overrides=self._overrides,
@@ -86,12 +86,12 @@ class RLLMTrainer:
         return path, pipeline, learned
 
     async def train(self, train_data_path: Path | str, val_data_path: Path | str) -> Path:
-        """Train, and tell of the numbers as they come: the folder of the last stage's newest checkpoint.
+        """Train: the folder of the last stage's newest checkpoint.
 
         When it is cancelled the trainer is asked to save and stop, and is waited for.
 
         Raises:
-            ConfigError: a setting cannot be what it is, or who is to be told cannot be.
+            ConfigError: a setting cannot be what it is.
             DataError: the data cannot be used.
             StateError: the trainer did not come to its end; what it said stands on standard error.
         """
@@ -101,72 +101,23 @@ class RLLMTrainer:
     async def carry_out(self, path: Path, pipeline: Pipeline) -> Path:
         """Train as the recipe at ``path`` says, as ``train`` does."""
         runs = self._folder / "runs"
-        self._told.begin(pipeline.name)
-        failed = True
-        try:
-            code = await self._process(path, runs, pipeline)
-            failed = code != 0
-        finally:
-            self._told.end(failed=failed)
-        if failed:
-            why = "was asked to stop" if code == INTERRUPTED else f"ended with {code}"
-            raise StateError(f"the training of {path} {why}: what it said stands above, and runs are in {runs}")
-        return Path(Session.ended(RunFolder(_newest(runs) / pipeline.stages[-1].name)).checkpoint)
-
-    async def _process(self, recipe: Path, runs: Path, pipeline: Pipeline) -> int:
-        """How the trainer's process ended."""
         before = frozenset(_folders(runs))
         # In a session of its own, so that Ctrl-C reaches it once, from here.
         process = await asyncio.create_subprocess_exec(
-            *PIPELINE, str(recipe), "--runs", str(runs), start_new_session=True
+            *PIPELINE, str(path), "--runs", str(runs), start_new_session=True
         )
-        heard = _Heard(pipeline)
         try:
-            while True:
-                try:
-                    return await asyncio.wait_for(process.wait(), POLL_S)
-                except TimeoutError:
-                    self._tell(heard, runs, before)
+            code = await process.wait()
         except asyncio.CancelledError:
             process.terminate()
             await process.wait()
             raise
-        finally:
-            self._tell(heard, runs, before)
-
-    def _tell(self, heard: "_Heard", runs: Path, before: frozenset[Path]) -> None:
-        for folder in _folders(runs):
-            if folder not in before:
-                for step, row in heard.rows(folder):
-                    self._told.log_training_metrics(row, step)
-
-
-class _Heard:
-    """Rows of a pipeline's stages, each once, by steps that go on from stage to stage."""
-
-    def __init__(self, pipeline: Pipeline) -> None:
-        self._stages = pipeline.stages
-        self._seen = dict.fromkeys((stage.name for stage in pipeline.stages), 0)
-
-    def rows(self, folder: Path) -> list[tuple[int, Mapping[str, float]]]:
-        """Those that are new."""
-        found: list[tuple[int, Mapping[str, float]]] = []
-        before = 0
-        for stage in self._stages:
-            rows = read_metrics(folder / stage.name / "metrics.jsonl")[self._seen[stage.name] :]
-            self._seen[stage.name] += len(rows)
-            found += [(before + int(row["step"]), _numbers(row)) for row in rows]
-            before += stage.steps
-        return found
-
-
-def _numbers(row: Mapping[str, float]) -> dict[str, float]:
-    return {name: value for name, value in row.items() if "/" in name}
+        if code:
+            why = "was asked to stop" if code == INTERRUPTED else f"ended with {code}"
+            raise StateError(f"the training of {path} {why}: what it said stands above, and runs are in {runs}")
+        [made] = [folder for folder in _folders(runs) if folder not in before]
+        return Path(Session.ended(RunFolder(made / pipeline.stages[-1].name)).checkpoint)
 
 
 def _folders(runs: Path) -> list[Path]:
     return [path for path in runs.iterdir() if path.is_dir()] if runs.is_dir() else []
-
-
-def _newest(runs: Path) -> Path:
-    return max(_folders(runs), key=lambda path: path.stat().st_mtime)
