@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from fettle.config.base import Frozen
 from fettle.config.remote import LAST_PORT, RemoteTLS, loopback
+from fettle.config.routing import REGISTRY
 
 Count = Annotated[int, Field(ge=1)]
 Weight = Annotated[float, Field(ge=0)]
@@ -93,7 +94,7 @@ class Autopilot(Frozen):
     """Switch it on."""
     dry_run: bool = True
     """Train and evaluate, and write down what would be promoted or rolled back, without doing either."""
-    registry: str = "outputs/router-registry"
+    registry: Annotated[str, Field(min_length=1)] = REGISTRY
     """The folder of promoted policies, and of the log of what was done."""
 
 

@@ -9,6 +9,8 @@ from fettle.config.base import Frozen
 Seconds = Annotated[float, Field(gt=0)]
 Positive = Annotated[float, Field(gt=0)]
 Bound = Annotated[float, Field(ge=0)]
+REGISTRY = "outputs/router-registry"
+"""Where policies are promoted, where nothing else is said."""
 
 
 class PromotionGate(Frozen):
@@ -58,7 +60,7 @@ class RoutingConfig(Frozen):
     exposure: Literal["fixed", "shadow", "canary", "full"] = "fixed"
     """``fixed`` loads no policy; in ``shadow`` one is asked, and the fixed mode taken; ``canary`` follows it for a
     share of the requests; ``full`` for all."""
-    registry: str = "outputs/router-registry"
+    registry: Annotated[str, Field(min_length=1)] = REGISTRY
     """The folder of promoted policies; the one in use is taken, and changed while the router runs."""
     policy: str | None = None
     """A run's folder instead, which no gate has passed: for ``shadow`` alone."""
