@@ -1,5 +1,7 @@
 """Frozen weights in few bits: what they stand for, how much room they take, and that adapters learn beside them."""
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ from fettle.engine.local import LocalBackend
 from fettle.engine.local.model import load_model
 from fettle.engine.local.policy import LocalPolicy
 from fettle.engine.local.quantized import Quantized, nf4_levels
+from fettle.errors import ModelError
 from fettle.types import Datum, datum
 
 CPU = torch.device("cpu")
@@ -74,6 +77,32 @@ def test_what_is_trained_and_in_what_it_is_stored_is_what_was_asked_for(kind, ti
     assert {p.dtype for p in held._parameters.values()} == {torch.float32}
     assert {q.codes.dtype for q in quantized} == {torch.int8 if kind == "int8" else torch.uint8}
     assert not any(p.requires_grad for p in base.parameters.values())
+
+
+@KINDS
+def test_only_the_layers_that_are_named_are_trained(kind, tiny):
+    base = load_model(tiny, device=CPU, precision="float32", trained=False, quantization=kind)
+    spec = PolicySpec(model=tiny, lora=LoRA(rank=3, targets=("q_proj", "v_proj")), quantization=kind)
+    trained = LocalPolicy(spec, base)._parameters
+    layers = {name.rpartition(".lora_")[0].rpartition(".")[2] for name in trained}
+    assert layers == {"q_proj", "v_proj"}
+    assert {min(p.shape) for p in trained.values()} == {3}
+
+
+@pytest.mark.parametrize(
+    ("stored", "says"),
+    [
+        ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "by bitsandbytes, whose layers are not trained here"),
+        ({"quant_method": "gptq", "bits": 4}, "cannot be loaded"),
+    ],
+)
+def test_weights_that_another_package_stored_in_few_bits_are_refused(stored, says, tiny, tmp_path):
+    folder = tmp_path / "stored"
+    shutil.copytree(tiny, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "quantization_config": stored}))
+    with pytest.raises(ModelError, match=says):
+        load_model(str(folder), device=CPU, precision="float32", trained=False)
 
 
 @KINDS

@@ -11,7 +11,7 @@ import torch
 import transformers
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from fettle.engine.local import checkpoint
 from fettle.engine.local.asked import asked_logprobs
@@ -226,9 +226,10 @@ def load_model(
     dtype = torch.bfloat16 if precision == "bfloat16" and not trained else torch.float32
     try:
         with LOADING:
+            _check_whole(source)
             module = AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
             tokenizer = AutoTokenizer.from_pretrained(source)
-    except (OSError, ValueError, SafetensorError, RuntimeError, KeyError) as error:
+    except (OSError, ValueError, SafetensorError, RuntimeError, KeyError, ImportError) as error:
         raise ModelError(_why(source, error)) from error
     if quantization is not None:
         quantize(module, quantization)
@@ -268,6 +269,16 @@ def saved_head(model: LanguageModel, folder: Path) -> Head | None:
     for parameter in head.parameters.values():
         parameter.requires_grad_(False)
     return head
+
+
+def _check_whole(source: str) -> None:
+    """Refuse weights that are stored in layers of another package's, in which no adapter is trained here."""
+    stored = getattr(AutoConfig.from_pretrained(source), "quantization_config", None) or {}
+    if stored.get("quant_method") == "bitsandbytes":
+        raise ModelError(
+            f"the model in {source} was stored in few bits by bitsandbytes, whose layers are not trained here: give "
+            "the model in full, and policy.quantization stores it in few bits"
+        )
 
 
 def _why(source: str, error: Exception) -> str:
