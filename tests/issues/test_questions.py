@@ -6,7 +6,7 @@ from fettle.errors import DataError
 from fettle.issues.edits import edited, edits_of
 from fettle.issues.git import Repository
 from fettle.issues.instances import Instance
-from fettle.issues.questions import question, shown, solution
+from fettle.issues.questions import question, shown, slip, solution
 from fettle.issues.trees import Tree, tree_of
 from tests.issues.conftest import History
 
@@ -71,6 +71,9 @@ def test_a_solution_by_numbers_of_lines_makes_what_the_patch_makes(history, afte
     assert "=======" not in reply
     assert edited(base, edits_of(reply), shown=shown(instance)).text("m.py") == after
     assert "\n2     return x\n" in question(instance, base, numbered=True)
+    left = slip(instance, base)
+    assert left.count("<edit lines=") == reply.count("<edit lines=")
+    assert edited(base, edits_of(left), shown=shown(instance)).files == base.files
 
 
 @pytest.mark.parametrize("lines", ["0", "3-2", "8", "6-7"])

@@ -141,30 +141,35 @@ def demonstrate(
     brief: Annotated[
         bool, typer.Option("--brief", help="For a small model: lines by number, and no system message.")
     ] = False,
+    slips: Annotated[
+        bool, typer.Option("--slips", help="With --brief: beside each, one that mends nothing, for practice to mend.")
+    ] = False,
 ) -> None:
     """Write conversations in which each problem is asked and solved, for supervised fine-tuning."""
     import json
 
     from fettle.config.issues import CHANGES_IN_EDITS
-    from fettle.errors import DataError
+    from fettle.errors import ConfigError, DataError
     from fettle.issues.instances import read_instances
-    from fettle.issues.questions import question, solution
+    from fettle.issues.questions import question, slip, solution
     from fettle.issues.trees import tree_of
     from fettle.tracking import write_atomically
 
+    if slips and not brief:
+        raise ConfigError("--slips are told by numbers of lines: give --brief as well")
     rows = []
     for one in read_instances(path):
         base = tree_of(repository, one.base_commit)
         try:
-            told = {
-                "user": question(one, base, numbered=brief),
-                "assistant": solution(one, base, numbered=brief),
-            }
+            replies = [solution(one, base, numbered=brief), *([slip(one, base)] if slips else [])]
         except DataError as error:
             print(f"left out: {error.message}")
             continue
-        told = told if brief else {"system": CHANGES_IN_EDITS, **told}
-        rows.append({"messages": [{"role": role, "content": text} for role, text in told.items()]})
+        asked = {"user": question(one, base, numbered=brief)}
+        asked = asked if brief else {"system": CHANGES_IN_EDITS, **asked}
+        for reply in replies:
+            told = {**asked, "assistant": reply}
+            rows.append({"messages": [{"role": role, "content": text} for role, text in told.items()]})
     write_atomically(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     print(f"{len(rows):6} conversations: {out}")
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from difflib import SequenceMatcher
 
 from fettle.errors import DataError
-from fettle.issues.edits import Edit, edited
+from fettle.issues.edits import Edit, edited, edits_of
 from fettle.issues.instances import Instance
 from fettle.issues.patches import files_of
 from fettle.issues.trees import Tree
@@ -49,6 +49,25 @@ def solution(instance: Instance, base: Tree, *, numbered: bool = False) -> str:
     if edited(base, edits).files != after.files:
         raise DataError(f"{instance.instance_id} changes what edits of lines cannot")
     return "\n".join(_said(one, named=not numbered or len(shown(instance)) > 1) for one in edits)
+
+
+def slip(instance: Instance, base: Tree) -> str:
+    """A reply in the same form that mends nothing: the lines that are wrong, told by number, come again as they are.
+
+    Raises:
+        DataError: the solution cannot be said in edits.
+    """
+    edits = edits_of(solution(instance, base, numbered=True))
+    named = len(shown(instance)) > 1
+    return "\n".join(_said(_as_it_is(base, one, shown(instance)), named=named) for one in edits)
+
+
+def _as_it_is(base: Tree, edit: Edit, paths: Sequence[str]) -> Edit:
+    path = edit.path or paths[0]
+    assert edit.lines is not None  # as it was told by number
+    first, last = edit.lines
+    lines = (base.text(path) or "").splitlines(keepends=True)[first - 1 : last]
+    return Edit(path, "", "".join(lines), edit.lines)
 
 
 def _said(edit: Edit, *, named: bool) -> str:
