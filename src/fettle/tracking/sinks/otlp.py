@@ -8,19 +8,17 @@ from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExp
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter as OverHTTP
 from opentelemetry.metrics import _Gauge as Gauge
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import MetricExporter, PeriodicExportingMetricReader
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader, MetricExporter, MetricExportResult
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.trace import Tracer, set_span_in_context
 
 from fettle.tracking.base import Transcript
-from fettle.tracking.otel import EXPORT_TIMEOUT_S, LAST_SPANS_MS, end, spans_to
+from fettle.tracking.otel import EXPORT_TIMEOUT_S, end, spans_to
 from fettle.tracking.sinks.base import Described, Model, Sink
 
 ENDPOINT = "http://127.0.0.1:4318"
 GRPC = "grpc:"
 """Before the address of a collector that speaks gRPC."""
-NEVER_MS = float("inf")
-"""Numbers are sent as they come, and not by a clock."""
 
 
 def opened(destination: str, run: Described) -> Sink:
@@ -33,11 +31,9 @@ def opened(destination: str, run: Described) -> Sink:
         exporter = OverGRPC(endpoint=endpoint, timeout=EXPORT_TIMEOUT_S, insecure=endpoint.startswith("http:"))
     else:
         exporter = OverHTTP(endpoint=f"{endpoint.rstrip('/')}/v1/metrics", timeout=EXPORT_TIMEOUT_S)
-    reader = PeriodicExportingMetricReader(exporter, export_interval_millis=NEVER_MS)
     resource = Resource.create({"service.name": "fettle", **attributes})
-    metrics = MeterProvider([reader], resource, shutdown_on_exit=False)
     traces = spans_to(endpoint if grpc else f"{endpoint.rstrip('/')}/v1/traces", grpc=grpc, attributes=attributes)
-    return OTLP(metrics, traces.get_tracer("fettle"), lambda: end(traces))
+    return OTLP(exporter, resource, traces.get_tracer("fettle"), lambda: end(traces))
 
 
 class OTLP:
@@ -45,9 +41,13 @@ class OTLP:
 
     identity = ""
 
-    def __init__(self, provider: MeterProvider, tracer: Tracer, end_spans: Callable[[], None]) -> None:
-        self._provider = provider
-        self._meter = provider.get_meter("fettle")
+    def __init__(
+        self, exporter: MetricExporter, resource: Resource, tracer: Tracer, end_spans: Callable[[], None]
+    ) -> None:
+        self._exporter = exporter
+        # Numbers are sent as they come, and not by a clock, which would tell nobody of a failure.
+        self._reader = InMemoryMetricReader()
+        self._meter = MeterProvider([self._reader], resource, shutdown_on_exit=False).get_meter("fettle")
         self._tracer = tracer
         self._end_spans = end_spans
         self._gauges: dict[str, Gauge] = {}
@@ -58,7 +58,8 @@ class OTLP:
             if name not in self._gauges:
                 self._gauges[name] = self._meter.create_gauge(f"fettle.{_named(name)}")
             self._gauges[name].set(float(value))
-        if not self._provider.force_flush(LAST_SPANS_MS):
+        numbers = self._reader.get_metrics_data()
+        if numbers is not None and self._exporter.export(numbers) is not MetricExportResult.SUCCESS:
             raise ConnectionError("the collector does not take what it is sent")
 
     def transcripts(self, step: int, pages: Sequence[Transcript]) -> None:
@@ -77,7 +78,7 @@ class OTLP:
     def close(self, *, failed: bool = False) -> None:
         """Send what is left."""
         self._end_spans()
-        self._provider.shutdown(LAST_SPANS_MS)
+        self._exporter.shutdown()
 
 
 def _named(name: str) -> str:

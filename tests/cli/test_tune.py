@@ -1,0 +1,91 @@
+"""``fettle tune``: what the page on it shows, in small; what it leaves; and what it says of what cannot be."""
+
+import csv
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from fettle.tracking import read_metrics
+from tests.cli.conftest import Done, furnished, typed
+
+PAGE = (Path(__file__).parents[2] / "docs" / "tuning.md").read_text(encoding="utf-8")
+SMALL = ["steps=2", "evaluation.every=1", "data.size=64", "data.tasks.heldout=8"]
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory) -> Done:
+    """The study of the page, with runs of two steps."""
+    desk = furnished(tmp_path_factory.mktemp("tune"))
+    recipe, tried = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+    (desk / "sums.yaml").write_text(recipe)
+    (desk / "study.yaml").write_text(re.sub("trials: 16", "trials: 2", tried).replace("101, 102, 103", "101, 102"))
+    ended = typed("tune", "sums.yaml", *SMALL, "--study", "study.yaml", into=desk)
+    assert ended.code == 0, ended.err
+    [folder] = (desk / "studies").iterdir()
+    return Done(desk, folder, ended)
+
+
+def test_each_trial_is_a_run_of_its_own_with_the_settings_that_were_proposed(study):
+    told = json.loads((study.folder / "study.json").read_text())
+    folders = {line["folder"] for line in told["trials"]}
+    assert len(folders) == 2
+    for line in told["trials"]:
+        rows = read_metrics(study.folder / "trials" / line["folder"] / "metrics.jsonl")
+        assert [row["heldout/loss"] for row in rows if "heldout/loss" in row][-1] == line["value"]
+        config = (study.folder / "trials" / line["folder"] / "config.yaml").read_text()
+        assert f"batch_size: {line['parameters']['batch_size']}\n" in config
+    assert told["best"] == min(told["trials"], key=lambda line: line["value"])["number"]
+
+
+def test_the_best_is_run_beside_the_recipe_on_the_same_seeds(study):
+    told = json.loads((study.folder / "study.json").read_text())
+    assert list(told["sides"]) == ["best", "recipe", "difference"]
+    assert all(list(side["values"]) == ["101", "102"] for side in told["sides"].values())
+    assert len(list((study.folder / "finals").iterdir())) == 4
+    assert "the recipe's own" in study.ended.out
+    assert (study.folder / "study.png").read_bytes().startswith(b"\x89PNG")
+    with (study.folder / "trials.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 2
+
+
+def test_a_study_that_is_over_is_told_again_and_nothing_is_run(study):
+    before = sorted(study.folder.rglob("metrics.jsonl"))
+    again = typed("tune", "--resume", study.folder, into=study.desk)
+    assert (again.code, again.out) == (0, study.ended.out.replace("studies/", f"{study.folder.parent}/"))
+    assert sorted(study.folder.rglob("metrics.jsonl")) == before
+
+
+def test_a_metric_that_no_run_has_is_told_with_those_it_has(study):
+    (study.desk / "wrong.yaml").write_text("space: {batch_size: {type: int, low: 4, high: 8}}\nmetric: heldout/los\n")
+    ended = typed("tune", "sums.yaml", *SMALL, "--study", "wrong.yaml", into=study.desk)
+    assert ended.code == 2
+    assert "metric is heldout/los, which the recipe's runs do not measure: they have heldout/loss" in ended.complaint
+
+
+def test_a_path_that_does_not_exist_is_told_before_anything_is_made(fettle, desk):
+    (desk / "study.yaml").write_text("space: {optimizer.lr: {type: float, low: 0.1, high: 0.2}}\n")
+    ended = fettle("tune", "tiny.yaml", "--study", "study.yaml")
+    assert ended.code == 2
+    assert "did you mean 'optimizer.learning_rate'?" in ended.complaint
+    assert not (desk / "studies").exists()
+
+
+def test_without_optuna_the_extra_is_named(fettle, monkeypatch):
+    for name in [name for name in sys.modules if name.partition(".")[0] == "optuna" or "tuning" in name]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delitem(sys.modules, "fettle.cli.studied", raising=False)
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    ended = fettle("tune", "tiny.yaml", "--study", "study.yaml")
+    assert (ended.code, "pip install 'fettle[tune]'" in ended.complaint) == (2, True)
+
+
+@pytest.mark.parametrize("arguments", [["tiny.yaml"], ["--resume", "here", "tiny.yaml"], []])
+def test_what_is_missing_is_told(fettle, arguments):
+    assert fettle("tune", *arguments).code == 2
+
+
+def test_what_is_no_study_is_told(fettle, desk):
+    assert "is no study's folder" in fettle("tune", "--resume", desk).complaint
