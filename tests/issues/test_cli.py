@@ -40,6 +40,14 @@ def test_from_a_repository_to_problems_that_their_tests_tell(history: History, e
     (row,) = map(json.loads, kept.read_text().splitlines())
     assert row["FAIL_TO_PASS"] == ["tests/test_calc.py::test_add"]
     assert fettle("issues", "split", str(kept))[2].startswith("fettle: of 1 problems split by cluster none is left")
+    shown = tmp_path / "shown.jsonl"
+    assert fettle("issues", "demonstrate", str(kept), *where, "--out", str(shown), "--brief", "--slips")[0] == 0
+    right, slip = (json.loads(line)["messages"] for line in shown.read_text().splitlines())
+    assert right[:-1] == slip[:-1]
+    assert "a + b" in right[-1]["content"]
+    assert "a - b" in slip[-1]["content"]
+    assert fettle("issues", "demonstrate", str(kept), *where, "--out", str(shown))[0] == 0
+    assert [said["role"] for said in json.loads(shown.read_text())["messages"]] == ["system", "user", "assistant"]
     code, out, _ = fettle("issues", "checkout", str(kept), "local__calculator-7", *where, "--to", str(folder))
     assert code == 0
     assert len(list(Repository(folder).main_line())) == 1
@@ -52,6 +60,7 @@ def test_from_a_repository_to_problems_that_their_tests_tell(history: History, e
         (["mine", "{tmp}/none"], "is no git repository", 1),
         (["mine", "{repo}", "max_fils=3"], "did you mean 'max_files'?", 2),
         (["mine", "{repo}", "--issues", "{tmp}/none.json"], "none.json cannot be read", 1),
+        (["demonstrate", "{rows}", "--repository", "{repo}", "--slips"], "give --brief as well", 2),
         (["validate", "{tmp}/none.jsonl", "--repository", "{repo}"], "none.jsonl cannot be read", 1),
         (["checkout", "{rows}", "a__b-8", "--repository", "{repo}", "--to", "{tmp}/x"], "did you mean a__b-7?", 1),
         (["checkout", "{rows}", "a__b-7", "--repository", "{repo}", "--to", "{tmp}/x"], "has no commit 0000000", 1),
