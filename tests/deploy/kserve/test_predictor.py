@@ -114,6 +114,7 @@ def test_a_seed_draws_the_same_again_and_a_stop_ends_a_text(predicting):
         return predicting.post("/v1/models/sums:predict", {"instances": [asked]})[1]["predictions"][0]
 
     assert answer(seed=5) == answer(seed=5) != answer(seed=6)
+    assert answer() != answer()
     text = answer(seed=5)["text"]
     place = len(text) // 2
     stopped = answer(seed=5, stop=[text[place]])

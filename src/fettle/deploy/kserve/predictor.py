@@ -2,9 +2,9 @@
 
 import asyncio
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any
 
 from fastapi import FastAPI
 from kserve import InferOutput, InferRequest, InferResponse, Model
@@ -36,21 +36,13 @@ class Asked(BaseModel):
     temperature: Annotated[float, Field(ge=0, le=2)] = 1.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
-    seed: int = 0
-
-
-class Opened(Protocol):
-    """A service that serves one model."""
-
-    def __call__(self) -> AbstractAsyncContextManager[Service]:
-        """It is open within the block."""
-        ...
+    seed: int | None = None
 
 
 class Predictor(Model):  # type: ignore[misc]  # the SDK has no types
     """The model of a service. It is ready once it has really generated something."""
 
-    def __init__(self, name: str, opened: Opened) -> None:
+    def __init__(self, name: str, opened: Callable[[], AbstractAsyncContextManager[Service]]) -> None:
         super().__init__(name)
         self._opened = opened
         self._ended = asyncio.Event()
@@ -109,7 +101,8 @@ class Predictor(Model):  # type: ignore[misc]  # the SDK has no types
             raise ModelNotReady(self.name)
         _, sampler, speaker = self._answering
         prompt = speaker.text(asked.prompt)
-        params = SamplingParams(**asked.model_dump(exclude={"prompt"}))
+        seed = secrets.randbits(31) if asked.seed is None else asked.seed
+        params = SamplingParams(**{**asked.model_dump(exclude={"prompt"}), "seed": seed})
         (completion,) = await sampler.sample(prompt, 1, params)
         choice = Choice(speaker, stop=asked.stop, before=prompt)
         ending = choice.ended(completion)
