@@ -39,9 +39,9 @@ def train(
     ] = False,
     distributed: Annotated[bool, typer.Option("--distributed", help="Refused: a run has one engine.")] = False,
     tune_hyperparameters: Annotated[
-        bool, typer.Option("--tune-hyperparameters", help="Refused: this is one training.")
+        bool, typer.Option("--tune-hyperparameters", help="Try other settings: a study.")
     ] = False,
-    n_trials: Annotated[int | None, typer.Option(min=1, help="Of tuning.")] = None,
+    n_trials: Annotated[int | None, typer.Option(min=1, help="Of the study, 10 by default.")] = None,
     kubernetes: Annotated[bool, typer.Option("--kubernetes", help="Refused: this trains here.")] = False,
 ) -> None:
     """Show a model how problems were solved, then have it learn on them: configs/issues.yaml with other settings."""
@@ -60,4 +60,4 @@ def train(
     except KeyboardInterrupt as interrupted:
         raise typer.Exit(INTERRUPTED) from interrupted
     if trained is not None:
-        print(f"trained: {trained}")
+        print(f"made: {trained}")

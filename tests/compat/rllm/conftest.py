@@ -64,8 +64,12 @@ def _problem(history: History, at: int, name: str) -> Instance:
 @pytest.fixture(scope="session")
 def model(tmp_path_factory) -> str:
     folder = tmp_path_factory.mktemp("rllm-model") / "tiny"
-    texts = [text for _, _, text in MISTAKES.values()] * 3
-    return make_tiny_model(TinyModel(hidden=16, layers=1, heads=1, context=512, vocabulary=300), folder, texts=texts)
+    texts = [
+        f'{said} <file path="{name}.py"> def {name}(a, b):\n    return {wrong} return {right} </file> <edit path='
+        for name, (wrong, right, said) in MISTAKES.items()
+    ]
+    settings = TinyModel(hidden=16, layers=1, heads=1, context=512, vocabulary=600)
+    return make_tiny_model(settings, folder, texts=texts * 5)
 
 
 @pytest.fixture

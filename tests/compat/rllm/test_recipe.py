@@ -17,9 +17,11 @@ from fettle.compat.rllm.config import (
 from fettle.compat.rllm.flags import Flags, files, settings
 from fettle.compat.rllm.material import Material, Problems, material
 from fettle.compat.rllm.recipe import documented_base, kind_weights, recipe_base, system_of, write_recipe
+from fettle.compat.rllm.study import write_study
 from fettle.compat.rllm.train_rllm import DEFAULTS, flags_of, parser
 from fettle.config import Pipeline, RLRun
-from fettle.config.load import load
+from fettle.config.load import load, load_as
+from fettle.config.study import Study
 from fettle.data import conversations, episodes
 from fettle.errors import ConfigError, DataError
 from fettle.issues.examples import converted
@@ -179,6 +181,7 @@ ELSEWHERE_FLAGS = {
     "--verbose": "what is printed",
     "--sample-config": "ends at once",
     "--run-name": "what the run is called: below",
+    "--tune-hyperparameters": "a study of the recipe: below",
     "--repository": "data",
     "--benchmarks": "data",
     "--help": "ends at once",
@@ -187,8 +190,7 @@ ELSEWHERE_FLAGS = {
 REFUSED = {
     "--distributed": ([], "one engine to a run"),
     "--kubernetes": ([], "this trains here"),
-    "--tune-hyperparameters": ([], "give its recipe.yaml to a study"),
-    "--n-trials": (["3"], "not asked for"),
+    "--n-trials": (["3"], "not asked for: add it"),
 }
 
 
@@ -219,6 +221,19 @@ def test_patience_is_of_early_stopping(tmp_path):
 def test_what_cannot_be_done_is_refused_with_the_reason(tmp_path, flag, values, says):
     with pytest.raises(ConfigError, match=says):
         with_flags(tmp_path, flag, *values)
+
+
+def test_the_study_is_of_settings_that_the_recipe_has(tmp_path, documented):
+    path = write_study(tmp_path, documented, learned(tmp_path), trials=3)
+    study = load_as(Study, path)
+    assert (study.trials, study.metric, study.direction) == (3, "heldout/reward", "maximize")
+    assert list(study.space) == ["stages.1.optimizer.learning_rate", "stages.1.groups_per_step", "stages.1.steps"]
+    rate, batch, steps = study.space.values()
+    assert (rate.low, rate.high, batch.choices) == (1e-6, 1e-4, (2, 4, 8, 16))
+    assert steps.choices == (6, 12, 18, 24, 30)
+    shown = documented.model_copy(update={"stages": documented.stages[:1]})
+    study = load_as(Study, write_study(tmp_path, shown, learned(tmp_path), trials=3))
+    assert (study.metric, study.direction) == ("heldout/loss", "minimize")
 
 
 def test_every_documented_flag_is_in_one_of_the_tables_and_in_both_commands():

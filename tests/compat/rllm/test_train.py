@@ -46,7 +46,7 @@ def fettle_(*words: str) -> tuple[int, str, str]:
 def small(model: str) -> RLLMConfig:
     """The preset, for one step of each stage on this machine."""
     tree = fettle.compat.rllm.get_deepcoder_config().model_dump(mode="json")
-    tree["model"] |= {"model_id": model, "max_seq_length": 256}
+    tree["model"] |= {"model_id": model, "max_seq_length": 128}
     tree["training"] |= {"num_train_epochs": 1, "warmup_steps": 0, "learning_rate": 1e-2, "report_to": []}
     tree["training"] |= {"gradient_accumulation_steps": 2, "system_prompt": ""}
     return RLLMConfig.model_validate(tree)
@@ -125,7 +125,7 @@ def test_a_sample_of_the_settings_is_written_and_nothing_is_trained(tmp_path):
 
 async def test_a_trainer_that_does_not_come_to_its_end_is_an_error(corpus, tmp_path, settings, monkeypatch):
     broken = (sys.executable, "-c", "import sys; sys.exit(3)")
-    monkeypatch.setattr("fettle.compat.rllm.trainer.PIPELINE", broken)
+    monkeypatch.setattr("fettle.compat.rllm.trainer.FETTLE", broken)
     trainer = fettle.compat.rllm.RLLMTrainer(settings, repository=corpus.repository)
     files = [corpus.file(tmp_path / f"{at}.jsonl", at) for at in (0, 1)]
     with pytest.raises(StateError, match=r"ended with 3: what it said stands above"):

@@ -9,13 +9,14 @@ from typing import Any
 from fettle.compat.rllm.benchmarks import FOLDER_OF_ALL, BenchmarkIntegration
 from fettle.compat.rllm.config import RLLMConfig
 from fettle.compat.rllm.recipe import Base
+from fettle.compat.rllm.study import write_study
 from fettle.compat.rllm.tracking import EXPERIMENT, MLIntegration
 from fettle.compat.rllm.trainer import RLLMTrainer
 from fettle.config.layers import laid_over
 from fettle.errors import ConfigError
 
 OUTPUT = Path("data/rllm")
-PATIENCE, TRIALS = 3, 10
+TRIALS = 10
 
 SETTINGS: Mapping[str, str] = MappingProxyType(
     {
@@ -84,13 +85,8 @@ def _check(flags: Flags) -> None:
         )
     if flags.kubernetes:
         raise ConfigError("--kubernetes asks to be run elsewhere, and this trains here: leave it out")
-    if flags.tune_hyperparameters:
-        raise ConfigError(
-            "--tune-hyperparameters asks for many trainings, and this is one: train once, and give its recipe.yaml to "
-            "a study"
-        )
-    if flags.n_trials is not None:
-        raise ConfigError("--n-trials is of --tune-hyperparameters, which is not asked for: leave it out")
+    if flags.n_trials is not None and not flags.tune_hyperparameters:
+        raise ConfigError("--n-trials is of --tune-hyperparameters, which is not asked for: add it")
     if flags.early_stop_patience is not None and not flags.early_stopping:
         raise ConfigError("--early-stop-patience is of --early-stopping, which is not asked for: add it")
 
@@ -123,7 +119,7 @@ async def files(flags: Flags, config: RLLMConfig) -> tuple[Path, Path]:
 
 
 async def carried_out(flags: Flags, config: RLLMConfig, base: Base, told: Callable[[str], object]) -> Path | None:
-    """Train as flags ask: the folder of what was trained; None where a sample of settings was asked for.
+    """Train, or tune, as flags ask: the folder of what came of it; None where a sample of settings was asked for.
 
     ``told`` hears what is learned from.
 
@@ -154,4 +150,8 @@ async def carried_out(flags: Flags, config: RLLMConfig, base: Base, told: Callab
     told(f"{learned.count:6} to be shown, {learned.heldout} held out; the recipe: {path}")
     if flags.verbose:
         told(path.read_text(encoding="utf-8"))
+    if flags.tune_hyperparameters:
+        study = write_study(path.parent, pipeline, learned, trials=flags.n_trials or TRIALS)
+        told(f"the study: {study}")
+        return await trainer.tune(path, study)
     return await trainer.carry_out(path, pipeline)

@@ -40,8 +40,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--checkpoint-interval", type=int, help="passes over the data between checkpoints")
     made.add_argument("--early-stopping", action="store_true", help="end when evaluations get no better")
     made.add_argument("--early-stop-patience", type=int, help="after how many of them (default: 3)")
-    made.add_argument("--tune-hyperparameters", action="store_true", help="refused: this is one training")
-    made.add_argument("--n-trials", type=int, help="of tuning")
+    made.add_argument("--tune-hyperparameters", action="store_true", help="try other settings: a study")
+    made.add_argument("--n-trials", type=int, help="of the study (default: 10)")
     made.add_argument("--experiment-name", default=EXPERIMENT, help="in MLflow (default: %(default)s)")
     made.add_argument("--run-name", help="first part of the run folder's name")
     made.add_argument("--verbose", action="store_true", help="print the recipe before it is carried out")
@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     if trained is not None:
-        _say(f"Model saved to {trained}")
+        _say(f"{'Study in' if flags.tune_hyperparameters else 'Model saved to'} {trained}")
     return 0
 
 

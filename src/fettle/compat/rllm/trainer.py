@@ -16,7 +16,7 @@ from fettle.errors import StateError
 from fettle.tracking import RunFolder
 from fettle.training import Session
 
-PIPELINE = (sys.executable, "-c", "from fettle.cli import main; main()", "pipeline")
+FETTLE = (sys.executable, "-c", "from fettle.cli import main; main()")
 INTERRUPTED = 130
 """What the trainer ends with when it was asked to stop."""
 
@@ -102,21 +102,36 @@ class RLLMTrainer:
         """Train as the recipe at ``path`` says, as ``train`` does."""
         runs = self._folder / "runs"
         before = frozenset(_folders(runs))
-        # In a session of its own, so that Ctrl-C reaches it once, from here.
-        process = await asyncio.create_subprocess_exec(
-            *PIPELINE, str(path), "--runs", str(runs), start_new_session=True
-        )
-        try:
-            code = await process.wait()
-        except asyncio.CancelledError:
-            process.terminate()
-            await process.wait()
-            raise
-        if code:
-            why = "was asked to stop" if code == INTERRUPTED else f"ended with {code}"
-            raise StateError(f"the training of {path} {why}: what it said stands above, and runs are in {runs}")
+        await _ended("pipeline", str(path), "--runs", str(runs))
         [made] = [folder for folder in _folders(runs) if folder not in before]
         return Path(Session.ended(RunFolder(made / pipeline.stages[-1].name)).checkpoint)
+
+    async def tune(self, path: Path, study: Path) -> Path:
+        """Try other settings of a recipe, as a study says: the folder of the study.
+
+        Raises:
+            StateError: it did not come to its end; what it said stands on standard error.
+        """
+        studies = self._folder / "studies"
+        before = frozenset(_folders(studies))
+        await _ended("tune", str(path), "--study", str(study), "--studies", str(studies))
+        [made] = [folder for folder in _folders(studies) if folder not in before]
+        return made
+
+
+async def _ended(*words: str) -> None:
+    """Wait for a command to come to its end."""
+    # In a session of its own, so that Ctrl-C reaches it once, from here.
+    process = await asyncio.create_subprocess_exec(*FETTLE, *words, start_new_session=True)
+    try:
+        code = await process.wait()
+    except asyncio.CancelledError:
+        process.terminate()
+        await process.wait()
+        raise
+    if code:
+        why = "was asked to stop" if code == INTERRUPTED else f"ended with {code}"
+        raise StateError(f"{words[0]} of {words[1]} {why}: what it said stands above")
 
 
 def _folders(runs: Path) -> list[Path]:
