@@ -1,4 +1,4 @@
-"""MLflow, a real server: a resumed run goes on, conversations are traces, a checkpoint is a version with an alias."""
+"""MLflow, a real server: runs go on, conversations are traces, checkpoints have versions, trials are nested."""
 
 import json
 import os
@@ -17,10 +17,16 @@ from typing import Any
 
 import pytest
 
+from fettle.cli.parents import adopted, told_the_end
+from fettle.config.load import dump, load
+from fettle.config.study import Study
 from fettle.errors import StorageError
 from fettle.tracking import Transcript
 from fettle.tracking.sinks import Described, Model, open_sink
+from fettle.tuning import StudyFolder
+from fettle.tuning.report import Line, Side, Standing
 from fettle.types import Message, ToolCall
+from tests.cli.conftest import furnished
 
 TALK = Transcript(
     title="sum-7",
@@ -37,6 +43,9 @@ TALK = Transcript(
 )
 
 
+STUDY = Study.model_validate({"space": {"steps": {"type": "int", "low": 1, "high": 9}}, "seeds": (1, 2)})
+BEST = Line(0, "finished", 0.5, 4, 1.0, "trial-0000", None, "", {"steps": 4})
+FOUND = Standing((BEST,), 0, {}, {"best": Side({1: 0.4, 2: 0.6}, 0.5, 0.1, 0.9)})
 TAGS = {
     "mlflow.note.content": "what it is for",
     "mlflow.parentRunId": "0" * 32,
@@ -134,6 +143,7 @@ def test_a_real_server_has_all_there_is_to_know_of_a_run_that_was_interrupted_an
     check_what_it_is_told(mlflow.client, run)
     check_the_registered_model(mlflow.client, run, tmp_path)
     check_the_trace(mlflow.client, run)
+    check_a_study(mlflow, tmp_path)
 
 
 def check_what_it_is_told(client, run) -> None:
@@ -165,6 +175,22 @@ def check_the_trace(client, run) -> None:
     told = [(turn.span_type, turn.outputs["content"]) for turn in turns]
     assert told == [("CHAT_MODEL", ""), ("TOOL", "3"), ("CHAT_MODEL", "3")]
     assert [each["content"] for each in turns[-1].inputs["messages"]] == ["Reckon.", "1 + 2 =", "", "3"]
+
+
+def check_a_study(server, folder) -> None:
+    """Its trials are nested under a run of its own, which has the result."""
+    recipe_path = furnished(folder / "desk") / "tiny.yaml"
+    tracker = f"trackers=[{{type: mlflow, uri: '{server.address}', experiment: letters}}]"
+    recipe = load(recipe_path, [tracker])
+    study = StudyFolder.create(folder, "study", recipe=dump(recipe), study=dump(STUDY))
+    nested = load(recipe_path, [tracker, *adopted(recipe, STUDY, study)])
+    study.summary_path.write_text("{}")
+    told_the_end(nested, STUDY, study, FOUND)
+    run = server.run("letters")
+    assert nested.trackers[0].parent == run.info.run_id
+    assert (run.info.status, run.data.params["steps"]) == ("FINISHED", "type='int' low=1 high=9 step=1")
+    assert run.data.metrics == {"search/heldout/reward": 0.5, "search/trial": 0.0, "best/heldout/reward": 0.5}
+    assert "study.json" in {each.path for each in server.client.list_artifacts(run.info.run_id)}
 
 
 def test_a_server_that_is_not_there_is_one_sentence_at_once(tmp_path):

@@ -30,7 +30,11 @@ def adopted(recipe: RunConfig, study: Study, folder: StudyFolder) -> list[str]:
 def told_the_end(recipe: RunConfig, study: Study, folder: StudyFolder, found: Standing) -> None:
     """Hand the study's own runs what came of it, and end them."""
     best = next((line for line in found.lines if line.number == found.best), None)
-    row = {} if best is None or best.value is None else {f"best/{study.metric}": best.value, "best/trial": best.number}
+    row = (
+        {}
+        if best is None or best.value is None
+        else {f"search/{study.metric}": best.value, "search/trial": best.number}
+    )
     for name, side in found.sides.items():
         row |= {f"{name}/{study.metric}": side.mean} if side.mean is not None else {}
     files = [path for path in _left(folder) if path.is_file()]

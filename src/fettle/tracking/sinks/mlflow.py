@@ -20,6 +20,7 @@ from fettle.tracking.sinks.base import Described, Model, Sink
 
 LONGEST = 500
 """Characters of a parameter's value."""
+LONGEST_TAG = 5000
 MOST = 100
 """Parameters in one call."""
 NOTE = "mlflow.note.content"
@@ -63,7 +64,7 @@ def opened(destination: str, run: Described) -> Sink:
         client.update_run(before, status="RUNNING")
         return MLflow(mlflow, client, address, experiment, str(before), run.traces)
     made = client.create_run(experiment, tags=_tags(run), run_name=run.name)
-    parameters = [mlflow.entities.Param(name, str(value)[:LONGEST]) for name, value in run.settings.items()]
+    parameters = [mlflow.entities.Param(_named(name), str(value)[:LONGEST]) for name, value in run.settings.items()]
     for some in _batched(parameters):
         client.log_batch(made.info.run_id, params=some)
     if run.kept is not None:
@@ -79,7 +80,7 @@ def _batched(parameters: Sequence[Any]) -> list[Sequence[Any]]:
 def _tags(run: Described) -> dict[str, str]:
     tags = {NOTE: run.description, "entity": run.entity, PARENT: run.parent, **dict.fromkeys(run.tags, "true")}
     tags |= {"simulated": str(run.simulated).lower(), **run.facts}
-    return {name: value for name, value in tags.items() if value}
+    return {name: value[:LONGEST_TAG] for name, value in tags.items() if value}
 
 
 def _check_reached(address: str) -> None:
