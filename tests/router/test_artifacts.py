@@ -12,6 +12,7 @@ from fettle.config.router import RouterConfig
 from fettle.errors import CheckpointError, ConfigError, StorageError, UnreachableError
 from fettle.router.artifacts import RunFolder
 from fettle.router.training import train
+from fettle.tracking.claim import claim
 
 DOCUMENTED_ROW = [
     *("update", "mean_reward", "avg_episode_return", "avg_episode_length", "avg_throughput", "avg_reliability"),
@@ -141,6 +142,14 @@ def test_a_world_that_is_away_leaves_everything_as_it_was(left, tmp_path):
 def closed_port():
     with socket.create_server(("127.0.0.1", 0)) as door:
         return door.getsockname()[1]
+
+
+def test_a_folder_in_which_another_run_is_writing_is_left_to_it(left):
+    folder = left("run")
+    before = contents(folder)
+    with claim(folder), pytest.raises(StorageError, match="is being written by another process"):
+        left("run", "rllm.trainer.seed=7")
+    assert contents(folder) == before
 
 
 @pytest.mark.parametrize("resume", ["true", "false"])

@@ -6,7 +6,7 @@ import platform
 import re
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -31,6 +31,7 @@ from fettle.router.nouns import DOCUMENTED_TERMS
 from fettle.router.simulators import simulator_of
 from fettle.router.training import Row, Run, Trained
 from fettle.tracking import write_atomically
+from fettle.tracking.claim import claim
 
 PACKAGES = ("fettle", "numpy", "torch")
 NEEDED = {"rows", "episodes/modes", "proven/update", "succeeded"}
@@ -47,6 +48,7 @@ class RunFolder:
         self._rows: list[Row] = []
         self._kept_at = 0
         self._goes_on = False
+        self._held: BinaryIO | None = None
 
     def resumed(self) -> Arrays | None:
         """The newest checkpoint, where the run is to go on and there is one.
@@ -79,13 +81,14 @@ class RunFolder:
         """What an earlier run left goes, but for the checkpoints of the one that goes on.
 
         Raises:
-            StorageError: the folder cannot be written to.
+            StorageError: the folder cannot be written to, or another run is writing there.
         """
         stale = [self.path / name for name in (EVALUATION, FIGURE)]
         if not self._goes_on:
             stale += [*self._numbered(), *(self.path / name for name in (HISTORY, POLICY, METADATA))]
         try:
             self._checkpoints.mkdir(parents=True, exist_ok=True)
+            self._held = claim(self.path)
             for old in stale:
                 old.unlink(missing_ok=True)
         except OSError as error:
@@ -111,6 +114,8 @@ class RunFolder:
         """The policy that the run came to, and why it ended if that was before its time; what was undone has no row."""
         self._rows = self._rows[: trained.updates]
         self._write(trained.policy, trained.stopped)
+        if self._held is not None:
+            self._held.close()
 
     def _write(self, policy: Arrays, stopped: str | None) -> None:
         """Everything that is there after each update; the history has a row a line."""
