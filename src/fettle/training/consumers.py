@@ -213,7 +213,7 @@ CONSUMERS: Mapping[type[Frozen], Mapping[str, str]] = {
     },
     c.Issues: {
         **dict.fromkeys(
-            ("path", "heldout_path", "repository", "credit", "validation", "characters", "numbered", "tools", "system"),
+            ("path", "heldout_path", "repository", "validation", "characters", "numbered", "tools", "system"),
             "environments.issues",
         ),
         "credit": "environments.issues_judged",
