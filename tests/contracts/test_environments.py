@@ -1,11 +1,13 @@
 """What every row of ``ENVIRONMENTS`` promises. Whoever adds an environment adds one row to ``SUITES`` or ``GAMES``."""
 
+import functools
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -105,20 +107,21 @@ def held(_: Path) -> Iterator[EnvironmentConfig]:
     yield OpenEnv(url=kept_openenv_server(), observation_field="shown", heldout=40, turns=20)
 
 
-SOLUTIONS: dict[str, str] = {}
-"""By the ids of problems."""
+@functools.cache
+def corpus() -> tuple[TemporaryDirectory[str], EnvironmentConfig, dict[str, str]]:
+    """A folder until the process ends, problems of a repository that is made there, and the replies that solve them."""
+    folder = TemporaryDirectory()
+    config, instances = settings(Path(folder.name) / "corpus", training=4, heldout=40)
+    return folder, config, {id: solution(one) for id, one in instances.items()}
 
 
 @contextmanager
-def mined(folder: Path) -> Iterator[EnvironmentConfig]:
-    """Problems of a repository that is made."""
-    config, instances = settings(folder / "corpus", training=4, heldout=40)
-    SOLUTIONS.update({id: solution(one) for id, one in instances.items()})
-    yield config
+def mined(_: Path) -> Iterator[EnvironmentConfig]:
+    yield corpus()[1]
 
 
 def reply_of_solutions(task: Task) -> Sequence[str]:
-    return (SOLUTIONS[task.data["instance"]],)
+    return (corpus()[2][task.data["instance"]],)
 
 
 def reply_of_letters(task: Task) -> Sequence[str]:

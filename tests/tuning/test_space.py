@@ -56,7 +56,7 @@ def test_a_step_that_passes_over_the_end_stops_before_it():
         ({"group_size": {"type": "int", "low": 0, "high": 4}}, r"space of the study: group_size=0"),
         (
             {"advantage": {"type": "categorical", "choices": ["group_centered", "best"]}},
-            "'advantage' is 'gspo', which is none",
+            "'advantage' is 'best', which is none",
         ),
     ],
     ids=["unknown", "out of bounds", "no such choice"],
