@@ -92,6 +92,17 @@ def test_a_batch_comes_back_datum_by_datum():
         assert all(map(same, data, found))
 
 
+@pytest.mark.parametrize("data", [BATCH, BATCH[:1], BATCH[1:2], BATCH[2:], [BATCH[0], BATCH[0]], []])
+def test_a_batch_that_was_read_is_said_as_its_data_are(data):
+    found = batch_of(unpacked(packed(batch_tree(data))))
+    assert packed(batch_tree(found)) == packed(batch_tree(list(found))) == packed(batch_tree(data))
+
+
+def test_a_scalar_that_no_datum_has_is_not_said_again():
+    said = batch_tree(BATCH[1:2]) | {"scalars": {"preferred": np.array([np.nan])}}
+    assert packed(batch_tree(batch_of(said))) == packed(batch_tree(BATCH[1:2]))
+
+
 def test_a_batch_can_be_written_by_hand():
     (found,) = batch_of({"tokens": [1, 2], "offsets": [0, 2], "loss_mask": [0, 1], "streams": {"advantages": [0, 1]}})
     assert same(found, datum([1, 2], [0, 1], advantages=[0, 1]))

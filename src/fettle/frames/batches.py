@@ -5,7 +5,8 @@ N tokens of B sequences: ``tokens`` and ``targets`` [N] of int32, ``offsets`` [B
 the others' places are zeros; a scalar that a datum lacks is NaN.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,14 @@ from fettle.frames.codec import Tree, bounds
 from fettle.types import Datum
 
 MOST = np.iinfo(np.int32).max
+ALWAYS = ("offsets", "tokens", "loss_mask", "temperature")
+KNOWN = frozenset({*ALWAYS, "group", "streams", "scalars", "targets", "has"})
+
+
+class Batch(tuple[Datum, ...]):
+    """Data with the tree that they were read from, by which they are said again without being put together anew."""
+
+    tree: dict[str, Tree]
 
 
 def batch_tree(data: Sequence[Datum]) -> dict[str, Tree]:
@@ -24,6 +33,8 @@ def batch_tree(data: Sequence[Datum]) -> dict[str, Tree]:
     Raises:
         LossInputError: a token id is beyond what 32 bits hold.
     """
+    if isinstance(data, Batch):
+        return data.tree
     tree: dict[str, Tree] = {
         "offsets": bounds(len(datum.tokens) for datum in data),
         "tokens": _ids([datum.tokens for datum in data]),
@@ -49,75 +60,114 @@ def batch_tree(data: Sequence[Datum]) -> dict[str, Tree]:
     return tree
 
 
-def batch_of(tree: Tree) -> list[Datum]:
+def batch_of(tree: Tree) -> Sequence[Datum]:
     """The batch that :func:`batch_tree` said; lists of numbers may stand where arrays do.
 
     Raises:
         DataError: it is not one.
         LossInputError: a datum in it cannot be what it is.
     """
+    columns = _columns(tree)
+    made = Datum.checked_before if columns.sound else Datum
+    found = []
+    for i in range(columns.size):
+        try:
+            found.append(columns.datum(i, made))
+        except LossInputError as error:
+            raise LossInputError(f"datum {i}: {error.message}") from error
+    if not columns.whole:
+        return found
+    batch = Batch(found)
+    batch.tree = columns.tree()
+    return batch
+
+
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    """What stands in a batch, by name, each of the right type and length."""
+
+    offsets: NDArray[np.int64]
+    tokens: NDArray[np.int32]
+    loss_mask: NDArray[Any]
+    temperature: NDArray[np.float64]
+    group: list[str]
+    streams: dict[str, NDArray[Any]]
+    scalars: dict[str, NDArray[Any]]
+    targets: NDArray[np.int32] | None
+    has: dict[str, NDArray[Any]]
+
+    @property
+    def size(self) -> int:
+        """Of data."""
+        return len(self.group)
+
+    @property
+    def sound(self) -> bool:
+        """Whether no datum will be refused: all are looked at together, in a third of the time that each would take."""
+        return bool(
+            self.size
+            and np.diff(self.offsets).min() >= 2
+            and ((self.loss_mask == 0) | (self.loss_mask == 1)).all()
+            and not self.loss_mask[self.offsets[:-1]].any()
+            and (self.temperature > 0).all()
+            and all(np.isfinite(values).all() for values in self.streams.values())
+            and not any(np.isinf(values).any() for values in self.scalars.values())
+        )
+
+    @property
+    def whole(self) -> bool:
+        """Whether the data say these columns and no others: hashes are taken of what :func:`batch_tree` says."""
+        return bool(self.size and not self.has and not any(np.isnan(each).all() for each in self.scalars.values()))
+
+    def datum(self, i: int, made: Callable[..., Datum]) -> Datum:
+        """One of the data; its arrays are views."""
+        own = slice(int(self.offsets[i]), int(self.offsets[i + 1]))
+        return made(
+            self.tokens[own],
+            self.loss_mask[own],
+            {name: values[own] for name, values in self.streams.items() if self._is_there(name, i)},
+            float(self.temperature[i]),
+            self.group[i],
+            {name: float(values[i]) for name, values in self.scalars.items() if not np.isnan(values[i])},
+            self.targets[own] if self.targets is not None and self._is_there("targets", i) else None,
+        )
+
+    def tree(self) -> dict[str, Tree]:
+        """What :func:`batch_tree` says of the data, if they are whole."""
+        tree: dict[str, Tree] = {
+            name: getattr(self, name) for name in ("offsets", "tokens", "loss_mask", "temperature")
+        }
+        if any(self.group):
+            tree["group"] = self.group
+        tree |= {name: parts for name in ("streams", "scalars") if (parts := getattr(self, name))}
+        return tree if self.targets is None else {**tree, "targets": self.targets}
+
+    def _is_there(self, name: str, i: int) -> bool:
+        return name not in self.has or bool(self.has[name][i])
+
+
+def _columns(tree: Tree) -> _Columns:
     if not isinstance(tree, Mapping):
         raise DataError(f"a batch is a mapping of arrays, and this is {type(tree).__name__}")
-    known = {"offsets", "tokens", "loss_mask", "temperature", "group", "streams", "scalars", "targets", "has"}
-    if unknown := sorted(set(tree) - known):
-        raise DataError(f"a batch has no {unknown[0]!r}: it has {', '.join(sorted(known))}")
+    if unknown := sorted(set(tree) - KNOWN):
+        raise DataError(f"a batch has no {unknown[0]!r}: it has {', '.join(sorted(KNOWN))}")
     offsets = _array("offsets", tree.get("offsets"), np.int64)
     if offsets.ndim != 1 or not len(offsets) or offsets[0] != 0 or (np.diff(offsets) < 0).any():
         raise DataError("a batch's offsets must begin with 0 and never fall")
     size, total = len(offsets) - 1, int(offsets[-1])
-    columns = {
-        "tokens": _array("tokens", tree.get("tokens"), np.int32, total),
-        "loss_mask": _array("loss_mask", tree.get("loss_mask"), None, total),
-    }
-    if "targets" in tree:
-        columns["targets"] = _array("targets", tree["targets"], np.int32, total)
-    streams = {name: _array(name, value, None, total) for name, value in _mapping(tree, "streams").items()}
-    scalars = {name: _array(name, value, np.float64, size) for name, value in _mapping(tree, "scalars").items()}
-    has = {name: _array(f"has.{name}", value, np.uint8, size) for name, value in _mapping(tree, "has").items()}
-    temperature = _array("temperature", tree.get("temperature", [1.0] * size), np.float64, size)
     groups = tree.get("group", [""] * size)
     if not isinstance(groups, list) or len(groups) != size or not all(isinstance(group, str) for group in groups):
         raise DataError(f"a batch's group must be one text for each of its {size} data")
-
-    made = Datum.checked_before if _sound(offsets, columns["loss_mask"], streams, scalars, temperature) else Datum
-
-    def datum(i: int) -> Datum:
-        own = slice(int(offsets[i]), int(offsets[i + 1]))
-        return made(
-            columns["tokens"][own],
-            columns["loss_mask"][own],
-            {name: values[own] for name, values in streams.items() if name not in has or has[name][i]},
-            float(temperature[i]),
-            groups[i],
-            {name: float(values[i]) for name, values in scalars.items() if not np.isnan(values[i])},
-            columns["targets"][own] if "targets" in columns and ("targets" not in has or has["targets"][i]) else None,
-        )
-
-    found = []
-    for i in range(size):
-        try:
-            found.append(datum(i))
-        except LossInputError as error:
-            raise LossInputError(f"datum {i}: {error.message}") from error
-    return found
-
-
-def _sound(
-    offsets: NDArray[np.int64],
-    loss_mask: NDArray[Any],
-    streams: Mapping[str, NDArray[Any]],
-    scalars: Mapping[str, NDArray[Any]],
-    temperature: NDArray[Any],
-) -> bool:
-    """Whether no datum will be refused: all are looked at together, in a third of the time that each would take."""
-    return bool(
-        len(offsets) > 1
-        and np.diff(offsets).min() >= 2
-        and ((loss_mask == 0) | (loss_mask == 1)).all()
-        and not loss_mask[offsets[:-1]].any()
-        and (temperature > 0).all()
-        and all(np.isfinite(values).all() for values in streams.values())
-        and not any(np.isinf(values).any() for values in scalars.values())
+    return _Columns(
+        offsets,
+        _array("tokens", tree.get("tokens"), np.int32, total),
+        _array("loss_mask", tree.get("loss_mask"), None, total),
+        _array("temperature", tree.get("temperature", [1.0] * size), np.float64, size),
+        groups,
+        {name: _array(name, value, None, total) for name, value in _mapping(tree, "streams").items()},
+        {name: _array(name, value, np.float64, size) for name, value in _mapping(tree, "scalars").items()},
+        _array("targets", tree["targets"], np.int32, total) if "targets" in tree else None,
+        {name: _array(f"has.{name}", value, np.uint8, size) for name, value in _mapping(tree, "has").items()},
     )
 
 

@@ -9,7 +9,6 @@ In the tree an array is ``{"$": index}``. Numbers keep their type and their bits
 """
 
 import itertools
-import json
 import math
 import struct
 from collections.abc import Iterable, Mapping
@@ -17,7 +16,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 
 from fettle.errors import DataError
 
@@ -71,7 +70,7 @@ def unpacked(frame: bytes | memoryview) -> Tree:
     if start + length > len(frame):
         raise DataError(f"a frame's header has {length} bytes, and {len(frame) - start} are here: it was cut off")
     try:
-        header = json.loads(bytes(frame[start : start + length]))
+        header = from_json(bytes(frame[start : start + length]))
         tree, listed = header["tree"], header["arrays"]
         arrays = [_array(frame, start + length, *entry) for entry in listed]
     except (ValueError, KeyError, TypeError, RecursionError) as error:

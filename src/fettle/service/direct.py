@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import parse_qsl
 
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -75,7 +76,7 @@ class DirectRoute(APIRoute):
                 named[each.name] = await each.call(request)
         if asks.request_param_name:
             named[asks.request_param_name] = request
-        given, wrong = request.query_params, []
+        given, wrong = dict(parse_qsl(request.scope["query_string"].decode("latin-1"), keep_blank_values=True)), []
         for field in asks.query_params:
             if field.alias in given:
                 named[field.name], errors = field.validate(given[field.alias], {}, loc=("query", field.alias))

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Protocol
 
 import zstandard
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fettle.errors import DataError, TimeoutError, TooLargeError
@@ -62,12 +62,13 @@ class Limits:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
+        # As a mapping, since that is asked five times, and looking through them is not free; the first of a name counts.
+        headers = {name: value.decode("latin-1") for name, value in reversed(list(scope["headers"]))}
         most = body_limit(scope["method"], scope["path"], self._most)
-        kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+        kind = headers.get(b"content-type", "").partition(";")[0].strip().lower()
         most = most if kind in BINARY else min(most, LARGEST_TEXT)
         scope[BODY] = body = _Body(receive, headers, self._intake, most, self._timeout_s)
-        if "content-encoding" in headers:
+        if b"content-encoding" in headers:
             scope["headers"] = list(scope["headers"])
             opened = MutableHeaders(scope=scope)
             del opened["content-encoding"]
@@ -87,14 +88,14 @@ class Limits:
 class _Body:
     """One request's body. Whole, it is parsed at once, and is then no longer here; unless it is ``kept``."""
 
-    def __init__(self, receive: Receive, headers: Headers, intake: Intake, most: int, timeout_s: float) -> None:
+    def __init__(self, receive: Receive, headers: Mapping[bytes, str], intake: Intake, most: int, timeout_s: float) -> None:
         self.kept = False
         """Whether it is here until it is let go."""
         self._receive = receive
         self._intake = intake
-        self._encoding = headers.get("content-encoding", "").strip().lower()
-        self._chunked = "transfer-encoding" in headers
-        self._announced = int(headers["content-length"]) if headers.get("content-length", "").isdigit() else 0
+        self._encoding = headers.get(b"content-encoding", "").strip().lower()
+        self._chunked = b"transfer-encoding" in headers
+        self._announced = int(length) if (length := headers.get(b"content-length", "")).isdigit() else 0
         self._most = most
         self._timeout_s = timeout_s
         self._deadline = asyncio.get_running_loop().time() + timeout_s

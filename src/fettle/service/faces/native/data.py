@@ -1,6 +1,6 @@
 """Batches as people and programs send them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from fettle.types import Datum, Ints, datum, ids_of
 FIELDS = ("tokens", "loss_mask", "targets", "temperature", "group", "scalars", "streams")
 
 
-def data_of(tree: Tree) -> list[Datum] | None:
+def data_of(tree: Tree) -> Sequence[Datum] | None:
     """A ragged batch, or a list of data, each with its ``tokens`` and what goes with them; nothing is None.
 
     Of one in a list, ``loss_mask`` may be left out: then every token but the first is trained on. What is no field of
