@@ -62,7 +62,7 @@ class Limits:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        # As a mapping, since that is asked five times, and looking through them is not free; the first of a name counts.
+        # As a mapping, which is asked five times; the first of a name counts.
         headers = {name: value.decode("latin-1") for name, value in reversed(list(scope["headers"]))}
         most = body_limit(scope["method"], scope["path"], self._most)
         kind = headers.get(b"content-type", "").partition(";")[0].strip().lower()
@@ -88,7 +88,9 @@ class Limits:
 class _Body:
     """One request's body. Whole, it is parsed at once, and is then no longer here; unless it is ``kept``."""
 
-    def __init__(self, receive: Receive, headers: Mapping[bytes, str], intake: Intake, most: int, timeout_s: float) -> None:
+    def __init__(
+        self, receive: Receive, headers: Mapping[bytes, str], intake: Intake, most: int, timeout_s: float
+    ) -> None:
         self.kept = False
         """Whether it is here until it is let go."""
         self._receive = receive
