@@ -93,8 +93,11 @@ def test_a_head_goes_with_its_model(base, tmp_path):
 def test_what_cannot_be_exported_says_why(adapted, whole, tmp_path):
     with pytest.raises(ModelError, match="there is no adapter in"):
         export(str(whole), tmp_path / "out", form="adapter")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ModelError, match="empty holds no model: name a run"):
+        export(str(tmp_path / "empty"), tmp_path / "out")
     with pytest.raises(CheckpointError, match="name a new one"):
         export(str(whole), tmp_path)
     with pytest.raises(ModelError, match="no model folder"):
         export(str(tmp_path / "nowhere"), tmp_path / "out")
-    assert not any(tmp_path.iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == ["empty"]

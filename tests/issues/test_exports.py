@@ -76,6 +76,12 @@ def test_a_migration_archive_is_a_folder_of_files(tmp_path, export):
         ('"text"', "holds str, and an export is a list"),
         ('{"number": 1\nnonsense', "line 1, is no JSON"),
         ('[{"number": 1, "title": "a", "created_at": "yesterday"}]', "created_at is 'yesterday'"),
+        (
+            '[{"number": 1, "title": "a", "created_at": "2026-01-01", "labels": 3}]',
+            "entry 0: labels is int, and",
+        ),
+        ('[{"number": 1, "title": "a", "created_at": "2026-01-01", "timeline": 4}]', "entry 0: timeline is int"),
+        ('[{"number": 1, "title": "a", "created_at": "2026-01-01", "comments": [3]}]', r"comments\[0\] is int"),
     ],
 )
 def test_what_is_no_export_is_refused_by_its_place(tmp_path, text, says):

@@ -41,6 +41,7 @@ def test_a_list_in_json_is_read_too(tmp_path):
         (json.dumps({**ROW, "patch": ""}), "line 1: patch cannot be used"),
         (json.dumps({"repo": "a/b"}), "line 1: instance_id cannot be used"),
         (json.dumps({**ROW, "FAIL_TO_PASS": "not json"}), "line 1: FAIL_TO_PASS cannot be used"),
+        (json.dumps({**ROW, "FAIL_TO_PASS": None}), "line 1: FAIL_TO_PASS cannot be used"),
         (json.dumps(ROW) + "\n" + json.dumps(ROW), "line 2: owner__name-12 was there before"),
     ],
 )

@@ -5,7 +5,7 @@ import pytest
 from fettle.config.issues import Mining
 from fettle.errors import DataError
 from fettle.issues.exports import read_export
-from fettle.issues.git import Repository
+from fettle.issues.git import Repository, git
 from fettle.issues.mining import DROPPED, Mined, mine
 from fettle.issues.patches import files_of
 from fettle.issues.records import Tracker
@@ -132,6 +132,9 @@ def test_hints_are_what_was_said_before_and_not_edited_since(history, export):
 def test_what_is_no_repository_or_a_part_of_one_is_refused(history, tmp_path):
     with pytest.raises(DataError, match="is no git repository"):
         Repository(tmp_path)
+    git(["init", "-q", "empty"], folder=tmp_path)
+    with pytest.raises(DataError, match="empty has no commit: give a repository that has a history"):
+        Repository(tmp_path / "empty")
     history.git("clone", "-q", "--depth", "1", f"file://{history.path}", str(tmp_path / "shallow"))
     with pytest.raises(DataError, match="git fetch --unshallow"):
         Repository(tmp_path / "shallow")

@@ -34,7 +34,12 @@ class RemoteTLS(Frozen):
         return self
 
 
-def _host_and_port(address: str) -> str:
+def host_and_port(address: str) -> str:
+    """The same, if it is an address.
+
+    Raises:
+        ValueError: it is none.
+    """
     if not ADDRESS.fullmatch(address) or not 0 < int(address.rpartition(":")[2]) <= LAST_PORT:
         raise ValueError(f"address is {address!r}: write a host and a port from 1 to {LAST_PORT}, as 127.0.0.1:50051")
     return address
@@ -44,7 +49,7 @@ class Remote(Frozen):
     """An environment that ``fettle environments serve`` serves, here or elsewhere."""
 
     type: Literal["remote"] = "remote"
-    address: Annotated[str, AfterValidator(_host_and_port)]
+    address: Annotated[str, AfterValidator(host_and_port)]
     """Host and port of the server (``127.0.0.1:50051``)."""
     environment: Annotated[str, Field(min_length=1)]
     """What the server calls it; ``fettle environments list ADDRESS`` names them."""

@@ -2,9 +2,10 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from fettle.config.base import Frozen
+from fettle.config.remote import host_and_port
 
 
 class Registration(Frozen):
@@ -58,7 +59,7 @@ class Prometheus(Frozen):
     """A page of the newest numbers, for Prometheus to read while the run goes on."""
 
     type: Literal["prometheus"] = "prometheus"
-    address: str = "127.0.0.1:9464"
+    address: Annotated[str, AfterValidator(host_and_port)] = "127.0.0.1:9464"
     """Host and port of the page."""
 
 

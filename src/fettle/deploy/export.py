@@ -40,6 +40,8 @@ def export(weights: str, folder: Path, *, form: Form = "merged", precision: Prec
     is_adapter = (source / ADAPTER_CONFIG).is_file()
     if form == "adapter" and not is_adapter:
         raise ModelError(f"there is no adapter in {weights}: name a checkpoint that has one, or export it merged")
+    if source.is_dir() and not is_adapter and not _is_model(source):
+        raise ModelError(f"{weights} holds no model: name a run, one of its checkpoints, or a model with its weights")
     if folder.exists():
         raise CheckpointError(f"there is a folder {folder} already: name a new one")
     if (source / checkpoint.MANIFEST).is_file():
@@ -53,6 +55,10 @@ def export(weights: str, folder: Path, *, form: Form = "merged", precision: Prec
             origin["precision"] = precision
         (scratch / ORIGIN).write_text(json.dumps(origin, indent=2) + "\n")
     return origin
+
+
+def _is_model(source: Path) -> bool:
+    return (source / "config.json").is_file() and any(source.glob("*.safetensors"))
 
 
 def _copy(source: Path, folder: Path) -> None:

@@ -11,6 +11,8 @@ from fettle.issues.records import Comment, Issue, Outcome, Tracker, moment
 
 CAMEL = re.compile(r"(?<=[a-z])([A-Z])")
 """Where a name of ``gh --json`` has a capital."""
+LISTS = ("labels", "comments", "timeline", "events")
+"""Fields that are lists where an export has them; REST answers count comments instead."""
 CHINESE_OR_DETAIL = ("issue_state", "issue_type", "issue_state_detail", "security_hole")
 """Names that only Gitee and GitCode use."""
 REJECTED = frozenset({"not_planned", "rejected", "wontfix", "invalid", "已拒绝"})
@@ -71,6 +73,9 @@ def _issue(entry: Any, place: str) -> Issue | None:
     tree = {CAMEL.sub(lambda at: f"_{at[1].lower()}", str(name)): value for name, value in entry.items()}
     if missing := [name for name in ("number", "title", "created_at") if not tree.get(name)]:
         raise DataError(f"{place} has no {missing[0]}: is this the export of a tracker's issues?")
+    for name in LISTS:
+        if tree.get(name) and not isinstance(tree[name], list | int if name == "comments" else list):
+            raise DataError(f"{place}: {name} is {type(tree[name]).__name__}, and a list is needed")
     if tree.get("security_hole") is True:
         return None
     created = moment(tree["created_at"], place=f"{place}: created_at")
@@ -119,6 +124,8 @@ def _comments(tree: Mapping[str, Any], place: str) -> tuple[Comment, ...]:
         return ()
     found = []
     for at, entry in enumerate(given):
+        if not isinstance(entry, Mapping):
+            raise DataError(f"{place}: comments[{at}] is {type(entry).__name__}, and a comment is a mapping")
         own = {CAMEL.sub(lambda at: f"_{at[1].lower()}", str(name)): value for name, value in entry.items()}
         created = moment(own.get("created_at"), place=f"{place}: comments[{at}].created_at")
         updated = moment(own.get("updated_at") or own["created_at"], place=f"{place}: comments[{at}].updated_at")

@@ -34,7 +34,7 @@ class Repository:
     """A repository on this machine.
 
     Raises:
-        DataError: it is none, or has only a part of its history.
+        DataError: it is none, or has no history, or only a part of it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -45,6 +45,10 @@ class Repository:
             raise DataError(f"{path} is no git repository: give the folder of one") from error
         if self._git("rev-parse", "--is-shallow-repository").strip() == "true":
             raise DataError(f"{path} has only a part of its history: run git fetch --unshallow in it")
+        try:
+            self._git("rev-parse", "--verify", "--quiet", "HEAD")
+        except DataError as error:
+            raise DataError(f"{path} has no commit: give a repository that has a history") from error
 
     @property
     def name(self) -> str:

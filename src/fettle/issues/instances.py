@@ -10,12 +10,15 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from fettle.errors import DataError
 
 
-def _listed(value: Any) -> Any:
+def _listed(value: Any) -> tuple[Any, ...]:
     """Older dumps hold lists as texts of JSON."""
-    return json.loads(value) if isinstance(value, str) else value
+    listed = json.loads(value) if isinstance(value, str) else value
+    if not isinstance(listed, list | tuple):
+        raise ValueError(f"a list of names is needed, not {listed!r}")
+    return tuple(listed)
 
 
-Names = Annotated[tuple[str, ...], BeforeValidator(lambda value: tuple(_listed(value)))]
+Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
 
 
 class Instance(BaseModel):
