@@ -147,6 +147,6 @@ def test_a_file_that_is_too_small_to_hold_out_says_so(written):
 
 
 def test_too_few_problems_to_hold_out_is_an_error():
-    few = Mathematics(problems=MadeMathematics(kinds=("linear_equations",)), heldout=20000)
-    with pytest.raises(ConfigError, match="math: heldout is 20000, but its settings make only"):
+    few = Mathematics(problems=MadeMathematics(kinds=("linear_equations",)), heldout=5000)
+    with pytest.raises(ConfigError, match="math: heldout is 5000, but its settings make only"):
         suite(few)
