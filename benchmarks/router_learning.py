@@ -13,8 +13,9 @@ import torch
 from fettle.cli.recipes import shipped
 from fettle.config.load import load_as
 from fettle.config.router import RouterConfig
+from fettle.intervals import students_interval
 from fettle.router.artifacts import described
-from fettle.router.evaluation import Evaluation, evaluate, interval
+from fettle.router.evaluation import Evaluation, evaluate
 from fettle.router.policy import RouterPolicy
 from fettle.router.training import train
 
@@ -75,7 +76,7 @@ def main() -> None:
         off, on = before.found.policy.mean, credited[-1].found.policy.mean
         print(f"| {seed} | {off:.4f} | {on:.4f} | {on - off:+.4f} |", flush=True)
     gains = [on.found.policy.mean - off.found.policy.mean for off, on in zip(without, credited, strict=True)]
-    mean, low, high = interval(gains)
+    mean, low, high = students_interval(gains)
     print(f"\ndifference over {len(gains)} seeds: {mean:+.4f}, 95 % [{low:+.4f}, {high:+.4f}]")
 
 

@@ -10,9 +10,9 @@ from fettle.issues.examples import read_examples
 from fettle.issues.instances import Instance, read_instances, written
 from fettle.issues.trajectories import read_trajectories
 from fettle.rollouts.trajectories import recorded
+from tests.commands import typed
 from tests.issues.attempts import STEPS, trajectory
 from tests.issues.conftest import MORE_TESTS, History
-from tests.issues.test_cli import fettle
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def attempts(tmp_path: Path) -> Path:
 def converted(path: Path, form: str, *words: str) -> tuple[str, str]:
     """The file that is written, and what is said."""
     to = path.with_name(f"{form}.jsonl")
-    code, out, err = fettle("issues", "convert", str(path), "--to", form, "--out", str(to), *words)
+    code, out, err = typed("issues", "convert", str(path), "--to", form, "--out", str(to), *words)
     assert (code, err) == (0, "")
     return str(to), out
 
@@ -85,9 +85,9 @@ def test_a_benchmark_is_what_its_tests_say(history: History, tmp_path):
     path, folder = tmp_path / "p.jsonl", tmp_path / "all"
     path.write_text(written([problem]))
     words = ("issues", "benchmark", str(path), "--repository", str(history.path), "--benchmarks", str(folder))
-    code, out, _ = fettle(*words, "--id", "x")
+    code, out, _ = typed(*words, "--id", "x")
     assert (code, "1 solved, 0 not" in out) == (0, True)
     [found] = read_trajectories(folder / "trajectories_x.json")
     assert found.outcome is not None
     assert found.outcome.resolved
-    assert fettle(*words, "--id", "x")[2].endswith("is there already: give the benchmark another id\n")
+    assert typed(*words, "--id", "x")[2].endswith("is there already: give the benchmark another id\n")

@@ -13,9 +13,10 @@ import torch
 from fettle.config import load_as
 from fettle.config.router import RouterConfig
 from fettle.errors import CheckpointError
+from fettle.intervals import students_interval
 from fettle.router.artifacts import RunFolder, described
 from fettle.router.bandits import LinearThompson, Thompson
-from fettle.router.evaluation import Evaluation, Standing, evaluate, interval, write_evaluation
+from fettle.router.evaluation import Evaluation, Standing, evaluate, write_evaluation
 from fettle.router.figures import draw
 from fettle.router.files import read_arrays
 from fettle.router.heads import logits, values
@@ -62,7 +63,7 @@ def test_the_bandit_finds_the_best_fixed_mode_and_the_linear_one_more(found):
 
 
 def standing(name, *means, learned=False):
-    return Standing(name, *interval(means), learned=learned, means=means)
+    return Standing(name, *students_interval(means), learned=learned, means=means)
 
 
 def test_episodes_that_were_the_same_are_compared_with_each_other():
@@ -70,7 +71,7 @@ def test_episodes_that_were_the_same_are_compared_with_each_other():
     policy, rival = standing("policy", 0.1, 0.5, 0.9), standing("thompson", 0.09, 0.48, 0.89, learned=True)
     found = Evaluation(policy, (standing("solo", 0.2, 0.5, 0.8), rival), 3, 1, 3, {})
     margin = found.margins["thompson"]
-    assert (margin.mean, margin.low, margin.high) == pytest.approx(interval([0.01, 0.02, 0.01]))
+    assert (margin.mean, margin.low, margin.high) == pytest.approx(students_interval([0.01, 0.02, 0.01]))
     assert found.beaten == {"solo": False, "thompson": False}
     surer = Evaluation(standing("policy", 0.12, 0.51, 0.915), found.others, 3, 1, 3, {})
     assert surer.beaten == {"solo": False, "thompson": True}
@@ -117,10 +118,6 @@ def test_evaluations_with_and_without_an_oracle_are_drawn_beside_each_other(foun
     for at, pair in enumerate(([found, without], [without, found])):
         draw(pair, tmp_path / f"{at}.png")
         assert (tmp_path / f"{at}.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_the_interval_is_students():
-    assert interval([1.0, 2.0, 3.0]) == pytest.approx((2.0, 2.0 - 4.303 / np.sqrt(3), 2.0 + 4.303 / np.sqrt(3)))
 
 
 @pytest.mark.parametrize("bandit", [Thompson, lambda: LinearThompson(2)], ids=["mean", "linear"])

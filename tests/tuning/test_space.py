@@ -94,7 +94,9 @@ def test_every_stage_of_a_pipeline_gets_the_seed():
 @pytest.mark.parametrize("path", sorted((CONFIGS / "tune").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_shipped_study_fits_the_recipe_that_it_names(path):
     named = path.read_text().partition("configs/")[2].split()[0].rstrip(".,:")
-    check_space(load_as(Study, path), lambda more: load(CONFIGS / named, more))
+    study_ = load_as(Study, path)
+    check_space(study_, lambda more: load(CONFIGS / named, more))
+    assert study_.space
 
 
 def test_every_setting_of_a_study_is_read():

@@ -13,10 +13,11 @@ import numpy as np
 from fettle.config.router import RouterConfig, switched_off
 from fettle.config.routing import PromotionGate
 from fettle.errors import BusyError, CheckpointError, ConfigError, RefusedError, StorageError
+from fettle.intervals import students_interval
 from fettle.randomness import key
 from fettle.router.artifacts import RunFolder, described
 from fettle.router.audit import append, entry, read_audit
-from fettle.router.evaluation import evaluate, interval, seed_means, write_evaluation
+from fettle.router.evaluation import evaluate, seed_means, write_evaluation
 from fettle.router.modes import MODES
 from fettle.router.policy import RouterPolicy, load_policy
 from fettle.router.promotion import promote, rollback, verdict
@@ -146,7 +147,7 @@ def _reviewed(this: _Round) -> tuple[Step, ...]:
 
     own = means(found[1])
     against, best = max(((name, means(who)) for name, who in rivals.items()), key=lambda pair: float(np.mean(pair[1])))
-    mean, low, high = interval([mine - its for mine, its in zip(own, best, strict=True)])
+    mean, low, high = students_interval([mine - its for mine, its in zip(own, best, strict=True)])
     numbers = {"mean": mean, "low": low, "high": high, "seeds": evaluation.seeds, "against": against}
     words = f"version {found[0]} earns {mean:+.4f} a decision over {against}, 95 % [{low:+.4f}, {high:+.4f}]"
     if high >= 0:

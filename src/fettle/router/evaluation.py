@@ -1,8 +1,7 @@
 """A policy on seeds that it was never trained on, beside every fixed mode, chance, two bandits and the oracle."""
 
 import json
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from pydantic import TypeAdapter
 
 from fettle.config.router import RouterRewardWeights, SimulatorConfig
 from fettle.errors import CheckpointError
+from fettle.intervals import students_interval
 from fettle.randomness import key
 from fettle.router.bandits import LinearThompson, Thompson
 from fettle.router.files import EVALUATION, FIGURE, SCHEMA
@@ -28,9 +28,6 @@ HELD_OUT = "held out"
 """The name of the seeds that every policy is held to."""
 BANDIT_EPISODES = 256
 """Episodes that a bandit plays at once."""
-T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
-"""The quantile of Student's t at 0.975, by degrees of freedom from 1: of an interval that leaves 2.5 % on either side.
-Beyond the table its last is taken, which is a little too wide."""
 EVALUATED = ("policy_sha256", "simulator", "reward_weights", "episode_length")
 """What an evaluation keeps of the metadata of a policy: which file it was, and the world that it was held to."""
 
@@ -107,7 +104,7 @@ class Evaluation:
 
 def _margin(own: Standing, rival: Standing) -> Margin:
     differences = [mine - its for mine, its in zip(own.means, rival.means, strict=True)]
-    return Margin(*interval(differences), apart=own.low > rival.high or own.high < rival.low)
+    return Margin(*students_interval(differences), apart=own.low > rival.high or own.high < rival.low)
 
 
 def evaluate(policy: RouterPolicy, *, seeds: int, episodes: int) -> Evaluation:
@@ -163,13 +160,6 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
     (folder / FIGURE).unlink(missing_ok=True)
 
 
-def interval(means: Sequence[float]) -> tuple[float, float, float]:
-    """The mean of what each seed came to, and Student's 95 % interval around it."""
-    t = T_975[min(len(means) - 1, len(T_975)) - 1]
-    mean, half = float(np.mean(means)), t * float(np.std(means, ddof=1)) / math.sqrt(len(means))
-    return mean, mean - half, mean + half
-
-
 @dataclass(frozen=True, slots=True)
 class _Table:
     simulator: Simulator
@@ -182,7 +172,7 @@ class _Table:
     def standing(self, name: str, choose: Choose, *, learned: bool = False) -> Standing:
         """On all held-out seeds."""
         means = tuple(self.means(choose))
-        return Standing(name, *interval(means), learned=learned, means=means)
+        return Standing(name, *students_interval(means), learned=learned, means=means)
 
     def means(self, choose: Choose) -> list[float]:
         """On each held-out seed."""

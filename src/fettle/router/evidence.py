@@ -14,7 +14,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fettle.config.routing import PromotionGate
 from fettle.errors import CheckpointError, RefusedError
-from fettle.router.evaluation import EVALUATED, interval, seed_means
+from fettle.intervals import students_interval
+from fettle.router.evaluation import EVALUATED, seed_means
 from fettle.router.files import EVALUATION, METADATA, POLICY, SCHEMA, contents_of, object_in
 from fettle.router.modes import MODES, CollaborationMode
 from fettle.router.policy import RouterPolicy, load_policy
@@ -100,7 +101,7 @@ def candidate_of(folder: Path, gate: PromotionGate) -> Candidate:
             f"{gate.episodes} are asked for: {AGAIN}"
         )
     means = _means(policy, policy, gate)
-    for name, measured in zip(("mean", "low", "high"), interval(means), strict=True):
+    for name, measured in zip(("mean", "low", "high"), students_interval(means), strict=True):
         said = getattr(record.policy, name)
         if abs(measured - said) > TOLERANCE:
             raise RefusedError(
@@ -133,7 +134,7 @@ def compared(candidate: Candidate, in_use: tuple[int, RouterPolicy] | None) -> C
 
 
 def _comparison(candidate: Candidate, against: str, rival: tuple[float, ...]) -> Comparison:
-    mean, low, high = interval([mine - its for mine, its in zip(candidate.means, rival, strict=True)])
+    mean, low, high = students_interval([mine - its for mine, its in zip(candidate.means, rival, strict=True)])
     own, gate = float(np.mean(candidate.means)), candidate.gate
     return Comparison(against, mean, low, high, own, float(np.mean(rival)), gate.seeds, gate.episodes)
 

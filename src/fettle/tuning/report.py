@@ -13,7 +13,7 @@ from optuna.study import create_study
 from optuna.trial import FrozenTrial, TrialState
 
 from fettle.config.study import Study
-from fettle.router.evaluation import interval
+from fettle.intervals import students_interval
 from fettle.tracking import write_atomically
 from fettle.tuning.folder import StudyFolder
 from fettle.tuning.space import Parameters
@@ -148,4 +148,4 @@ def _sides(finals: Sequence[FrozenTrial]) -> dict[str, Side]:
 def _side(values: dict[int, float]) -> Side:
     if len(values) < 2:
         return Side(values, None, None, None)
-    return Side(values, *interval(list(values.values())))
+    return Side(values, *students_interval(list(values.values())))

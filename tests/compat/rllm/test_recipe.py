@@ -133,7 +133,7 @@ def test_every_switch_changes_the_recipe(tmp_path, documented, field):
 
 def test_every_setting_is_in_one_of_the_tables():
     assert sorted([*PLACES, *SWITCHES, *ELSEWHERE]) == sorted(FIELDS)
-    assert RLLMConfig.model_fields.keys() == {*SECTIONS, "distributed"}  # which is refused, as a flag is
+    assert RLLMConfig.model_fields.keys() == {*SECTIONS, "distributed"}  # which is kept, and read by nothing
     assert RLLMDistributedConfig.model_fields
 
 

@@ -4,11 +4,9 @@ Its preset is of a model of 14 B, which is made small here.
 """
 
 import importlib.util
-import io
 import json
 import shlex
 import sys
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
@@ -16,31 +14,17 @@ import torch
 from safetensors.torch import load_file
 
 import fettle.compat.rllm
-from fettle.cli import main
 from fettle.compat.rllm import RLLMConfig, train_rllm
 from fettle.compat.rllm.train_rllm import flags_of
 from fettle.config.load import load
 from fettle.errors import StateError
 from fettle.issues.instances import written
+from tests.commands import typed
 from tests.seeds.blocks import blocks
 
 [SNIPPET] = blocks("rllm.md")
 COMMANDS = blocks("rllm.md", "bash")
 ROOT = "backend.apps.python_ml"
-
-
-def fettle_(*words: str) -> tuple[int, str, str]:
-    """The exit code and both outputs of a command."""
-    out, err, before = io.StringIO(), io.StringIO(), sys.argv
-    sys.argv = ["fettle", *words]
-    try:
-        with redirect_stdout(out), redirect_stderr(err):
-            main()
-    except SystemExit as ended:
-        return int(ended.code or 0), out.getvalue(), err.getvalue()
-    finally:
-        sys.argv = before
-    return 0, out.getvalue(), err.getvalue()
 
 
 def small(model: str) -> RLLMConfig:
@@ -111,13 +95,13 @@ def test_both_commands_end_with_one_sentence(tmp_path, monkeypatch, capsys, word
     monkeypatch.chdir(tmp_path)
     assert train_rllm.main(words) == code
     assert says in capsys.readouterr().err
-    ended, _, err = fettle_("issues", "train", *words)
+    ended, _, err = typed("issues", "train", *words)
     assert (ended, err.count("\n")) == (code, 1)
     assert says in err
 
 
 def test_a_sample_of_the_settings_is_written_and_nothing_is_trained(tmp_path):
-    code, out, _ = fettle_("issues", "train", "--sample-config", "--output-dir", str(tmp_path), "--epochs", "9")
+    code, out, _ = typed("issues", "train", "--sample-config", "--output-dir", str(tmp_path), "--epochs", "9")
     assert code == 0
     assert str(tmp_path / "config.json") in out
     assert RLLMConfig.from_json(tmp_path / "config.json").training.num_train_epochs == 9

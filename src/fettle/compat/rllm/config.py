@@ -109,7 +109,7 @@ class RLLMTrainingConfig(Frozen):
 
 
 class RLLMDistributedConfig(Frozen):
-    """What other machines there are. Training is on one machine here, and asking for more is refused."""
+    """What other machines there are: kept as it was given, and read by nothing, since a run is on one machine here."""
 
     use_ray: bool = True
     num_workers: Count = 4
