@@ -81,6 +81,7 @@ KSERVE = (
 TOOLS = [
     "-e .[server,s3,otel,math,remote,adapters,tools,view,issues,tune] --group dev",
     "-e .[mlflow,tensorboard,wandb]",
+    "-e .[cluster]",
     "-e .[peers]",
     OPENENV,
     KSERVE,
@@ -221,6 +222,13 @@ def test_without_anybody_to_compare_with_one_line_says_so_and_the_command_runs(c
     result = clone.run("echo", "ran", FAIL_AT="[peers]")
     assert result.returncode == 0
     assert "no TRL" in result.stdout.splitlines()[-4]
+    assert result.stdout.splitlines()[-1] == "ran"
+
+
+def test_without_ray_one_line_says_so_and_the_command_runs(clone):
+    result = clone.run("echo", "ran", FAIL_AT="[cluster]")
+    assert result.returncode == 0
+    assert "no Ray" in result.stdout.splitlines()[-5]
     assert result.stdout.splitlines()[-1] == "ran"
 
 
