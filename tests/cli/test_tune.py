@@ -15,13 +15,19 @@ PAGE = (Path(__file__).parents[2] / "docs" / "tuning.md").read_text(encoding="ut
 SMALL = ["steps=2", "evaluation.every=1", "data.size=64", "data.tasks.heldout=8"]
 
 
+def write_study(desk: Path, *, trials: int, more: str = "") -> None:
+    """The recipe and the study of the page, with fewer trials, and two seeds."""
+    recipe, tried, *_ = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+    (desk / "sums.yaml").write_text(recipe)
+    fewer = tried.replace("trials: 16", f"trials: {trials}").replace("101, 102, 103", "101, 102")
+    (desk / "study.yaml").write_text(fewer + more)
+
+
 @pytest.fixture(scope="module")
 def study(tmp_path_factory) -> Done:
     """The study of the page, with runs of two steps."""
     desk = furnished(tmp_path_factory.mktemp("tune"))
-    recipe, tried = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
-    (desk / "sums.yaml").write_text(recipe)
-    (desk / "study.yaml").write_text(re.sub("trials: 16", "trials: 2", tried).replace("101, 102, 103", "101, 102"))
+    write_study(desk, trials=2)
     ended = typed("tune", "sums.yaml", *SMALL, "--study", "study.yaml", into=desk)
     assert ended.code == 0, ended.err
     [folder] = (desk / "studies").iterdir()

@@ -76,6 +76,7 @@ def test_what_the_recipe_does_not_have_or_take_is_told_before_anything_is_run(sp
         ("space: {a: {type: categorical, choices: [1]}}", "needs at least 2 item"),
         ("space: {a: {type: flaot, low: 1, high: 2}}", "did you mean float"),
         ("space: {a: {type: int, low: 1, high: 2}}\nseeds: [1, 1]", "seeds are 1, 1, of which some are the same"),
+        ("space: {a: {type: int, low: 1, high: 2}}\nworkers: {type: rey}", "did you mean ray"),
         ("space: {a: {type: int, low: 1, high: 2}}\npruner: {type: median}", "did you mean 'pruning'"),
     ],
 )
@@ -100,7 +101,9 @@ def test_every_shipped_study_fits_the_recipe_that_it_names(path):
 
 
 def test_every_setting_of_a_study_is_read():
-    rooms = [*Path(fettle.__file__).parent.glob("tuning/*.py"), Path(fettle.__file__).parent / "cli" / "studied.py"]
+    package = Path(fettle.__file__).parent
+    beside = (package / "cli" / f"{name}.py" for name in ("studied", "tune", "crews_on_ray"))
+    rooms = [*package.glob("tuning/*.py"), *beside]
     trees = [ast.walk(ast.parse(room.read_text())) for room in rooms]
     read = {node.attr for tree in trees for node in tree if isinstance(node, ast.Attribute)}
     kinds = [kind for kind in vars(study).values() if isinstance(kind, type) and kind.__module__ == study.__name__]

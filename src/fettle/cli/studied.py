@@ -4,8 +4,6 @@ import asyncio
 import functools
 import math
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +13,7 @@ from pathlib import Path
 from optuna.trial import FrozenTrial
 
 from fettle.cli import build
-from fettle.cli.exits import INTERRUPTED
+from fettle.cli.crews import Team
 from fettle.cli.models import stages_of
 from fettle.cli.parents import adopted, told_the_end
 from fettle.config import RunConfig
@@ -46,7 +44,7 @@ from fettle.tuning import (
 POLL_S = 0.5
 SEARCH = "trials"
 """The phase that looks for better settings; the other one compares them with the recipe's own."""
-START = "from fettle.cli import main; main()"
+STOPS = (signal.SIGINT, signal.SIGTERM)
 
 Told = Callable[[FrozenTrial], None]
 """Says how a trial ended."""
@@ -103,24 +101,26 @@ class Tuning:
         with self.folder.worker() as owner:
             return work(self.trials(phase, owner), functools.partial(self._run, phase), told)
 
-    def share(self, phase: str, workers: int, told: Told) -> bool:
-        """Have other processes run them; False where one was interrupted.
+    def share(self, phase: str, team: Team, told: Told) -> bool:
+        """Have others run them; False where one was interrupted. A signal to stop is passed on to them.
 
         Raises:
             StateError: they ended before the trials did.
         """
         trials, seen = self.trials(phase), set[int]()
         seen |= {trial.number for trial in trials.all() if trial.state.is_finished()}
-        with _processes(self.folder, phase, workers) as running:
-            while any(process.poll() is None for process in running):
+        with _asked() as asked, team.crew(phase) as crew:
+            while crew.at_work():
                 _tell_new(trials, seen, told)
+                for _ in range(len(asked)):
+                    asked.pop()
+                    crew.stop()
                 time.sleep(POLL_S)
         _tell_new(trials, seen, told)
-        codes = [process.returncode for process in running]
-        if INTERRUPTED in codes:
+        if crew.interrupted():
             return False
         if not trials.is_over():
-            raise StateError(_undone(self.folder, codes))
+            raise StateError(crew.undone())
         return True
 
     def end(self, found: Standing) -> None:
@@ -181,39 +181,12 @@ def _tell_new(trials: Trials, seen: set[int], told: Told) -> None:
 
 
 @contextmanager
-def _processes(folder: StudyFolder, phase: str, workers: int) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """Workers on a study, each a ``fettle tune`` of its own; what ends this process ends them."""
-    command = [sys.executable, "-c", START, "tune", "--resume", str(folder.path), "--only", phase]
-    running: list[subprocess.Popen[bytes]] = []
-
-    def passed_on(*_: object) -> None:
-        for process in running:
-            process.send_signal(signal.SIGINT)
-
-    # They are kept out of the terminal's group, which would send them Ctrl-C a second time, and so end them at once.
-    before = {each: signal.signal(each, passed_on) for each in (signal.SIGINT, signal.SIGTERM)}
+def _asked() -> Iterator[list[int]]:
+    """The signals that ask this process to stop, as they come, rather than that they end it."""
+    came: list[int] = []
+    before = {each: signal.signal(each, lambda number, _: came.append(number)) for each in STOPS}
     try:
-        for at in range(workers):
-            with (folder.workers / f"{phase}-{at + 1}.log").open("ab") as log:
-                started = subprocess.Popen(
-                    command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-                )
-            running.append(started)
-        yield running
+        yield came
     finally:
-        for process in running:
-            if process.poll() is None:
-                process.terminate()
-            process.wait()
         for each, handler in before.items():
             signal.signal(each, handler)
-
-
-def _undone(folder: StudyFolder, codes: Sequence[int]) -> str:
-    """Why the trials are not done though nobody works on them."""
-    killed = [f"signal {-code}" for code in codes if code < 0]
-    if killed:
-        return f"a worker was killed ({', '.join(killed)}) before the trials were done; what was found is kept"
-    logs = sorted(folder.workers.glob("*.log"), key=lambda path: path.stat().st_mtime)
-    said = [line for path in logs for line in path.read_text(errors="replace").splitlines() if "fettle: " in line]
-    return said[-1].partition("fettle: ")[2] if said else f"the workers failed: see {folder.workers}"

@@ -2,6 +2,8 @@
 
 import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,6 +18,7 @@ from fettle.errors import ConfigError, StateError
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
+    from fettle.cli.crews import Team
     from fettle.cli.studied import Tuning
     from fettle.tuning import Line, Standing
 
@@ -32,7 +35,9 @@ def tune(
     overrides: Overrides = None,
     study: Annotated[Path | None, typer.Option(help="What is tried, as YAML; see configs/tune/.")] = None,
     resume: Annotated[Path | None, typer.Option(help="The folder of a study to go on with.")] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes that run trials at once.")] = 1,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="How many run trials at once; by default, as the study says.")
+    ] = None,
     only: Annotated[
         Phase | None,
         typer.Option(help="Work on these beside others who do, and leave the rest to whoever began the study."),
@@ -46,8 +51,9 @@ def tune(
         raise ConfigError("name a recipe and a study (fettle tune recipe.yaml --study study.yaml), or --resume FOLDER")
     tuning = _tuning(recipe, overrides or [], study, resume, studies)
     if only is None:
-        _carry_out(tuning, workers)
-    elif not tuning.work(only, _say):
+        with _team(tuning, workers) as team:
+            _carry_out(tuning, team)
+    elif not tuning.work(only, say):
         raise typer.Exit(INTERRUPTED)
 
 
@@ -69,14 +75,35 @@ def _tuning(
     return Tuning.begun(studies, recipe, overrides, study)
 
 
-def _carry_out(tuning: "Tuning", workers: int) -> None:
+@contextmanager
+def _team(tuning: "Tuning", count: int | None) -> "Iterator[Team | None]":
+    """Who runs the trials; None: this process."""
+    from fettle.cli.crews import Processes
+    from fettle.config.study import RayTasks
+
+    workers = tuning.desk.study.workers
+    workers = workers if count is None else workers.model_copy(update={"count": count})
+    if not isinstance(workers, RayTasks):
+        yield Processes(tuning.folder, workers.count) if workers.count > 1 else None
+        return
+    try:
+        from fettle.cli.crews_on_ray import ray_team
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            "workers of type ray need the package ray, which is not installed: pip install 'fettle[cluster]'"
+        ) from error
+    with ray_team(tuning.folder, workers) as team:
+        yield team
+
+
+def _carry_out(tuning: "Tuning", team: "Team | None") -> None:
     """Both phases, and the report."""
     again = f"{FETTLE} tune --resume {shlex.quote(str(tuning.folder.path))}"
     print(f"study in {tuning.folder.path}: {tuning.desk.study.trials} trials", file=sys.stderr)
     found = tuning.standing()
     for phase in Phase:
         try:
-            done = tuning.work(phase, _say) if workers == 1 else tuning.share(phase, workers, _say)
+            done = tuning.work(phase, say) if team is None else tuning.share(phase, team, say)
         except StateError as error:
             raise StateError(f"{error.message}; go on with: {again}") from error
         finally:
@@ -88,7 +115,7 @@ def _carry_out(tuning: "Tuning", workers: int) -> None:
     _print(tuning, found)
 
 
-def _say(trial: "FrozenTrial") -> None:
+def say(trial: "FrozenTrial") -> None:
     """A line as a trial ends."""
     from fettle.tuning import line_of
 

@@ -125,7 +125,17 @@ from fettle.config.runs import PREVIOUS, STAGE, Pipeline, RunConfig, StageConfig
 from fettle.config.sandbox import SandboxSettings
 from fettle.config.scheduling import Scheduling
 from fettle.config.service import ServedModel, ServiceConfig
-from fettle.config.study import Choices, Floats, HyperbandPruning, Integers, MedianPruning, NoPruning, Study
+from fettle.config.study import (
+    Choices,
+    Floats,
+    HyperbandPruning,
+    Integers,
+    MedianPruning,
+    NoPruning,
+    Processes,
+    RayTasks,
+    Study,
+)
 from fettle.config.tools import (
     Calculations,
     FileTasks,
@@ -245,12 +255,14 @@ __all__ = [
     "Preferences",
     "Prices",
     "ProcessServer",
+    "Processes",
     "Prometheus",
     "PromotionGate",
     "QuadraticPenalty",
     "Questions",
     "RLRun",
     "Ratings",
+    "RayTasks",
     "Reading",
     "ReasoningGym",
     "Reduction",

@@ -1,5 +1,6 @@
 """A study: which settings of a recipe are tried, where, by what score, and how the best of them is shown to be so."""
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -93,6 +94,41 @@ Pruning = Annotated[MedianPruning | HyperbandPruning | NoPruning, Field(discrimi
 """Which trials are ended early, by the scores on their way."""
 
 
+class Processes(Frozen):
+    """Processes of the machine that the study was begun on."""
+
+    type: Literal["processes"] = "processes"
+    count: Annotated[int, Field(ge=1)] = 1
+    """How many; one is the command itself."""
+
+
+class RayTasks(Frozen):
+    """Tasks of Ray; every machine of the cluster must see the study's folder, and what the recipe reads."""
+
+    type: Literal["ray"] = "ray"
+    count: Annotated[int, Field(ge=1)] = 2
+    """How many at once, as far as the cluster has room."""
+    address: str | None = None
+    """Of the cluster: ``host:6379``, or ``auto`` on one of its machines; null begins one here, which ends with the
+    command."""
+    cpus: Annotated[float, Field(gt=0)] = 1.0
+    """Of a machine, taken by each."""
+    gpus: Annotated[float, Field(ge=0)] = 0.0
+    """The same."""
+
+    @model_validator(mode="after")
+    def _one_of_its_machines_speaks_to_it(self) -> "RayTasks":
+        if self.address is not None and self.address != "auto" and not re.fullmatch(r"[\w.\-\[\]:]+:\d+", self.address):
+            raise ValueError(
+                f"address is {self.address!r}, which is no cluster: write host:6379, or auto on one of its machines"
+            )
+        return self
+
+
+Workers = Annotated[Processes | RayTasks, Field(discriminator="type")]
+"""Who runs the trials of a study."""
+
+
 class Study(Frozen):
     """Trials of a recipe with other settings."""
 
@@ -118,6 +154,8 @@ class Study(Frozen):
     """Seeds of the runs that compare the best settings with those of the recipe as it is."""
     retries: Annotated[int, Field(ge=0)] = 1
     """How often a trial is begun again whose process was killed."""
+    workers: Workers = Processes()
+    """Who runs the trials."""
     storage: str = "journal"
     """Where trials are kept: ``journal`` or ``sqlite``, a file in the study's folder; or the address of a database,
     as in ``postgresql://user@host/name``."""
@@ -132,5 +170,10 @@ class Study(Frozen):
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(
                 f"seeds are {', '.join(map(str, self.seeds))}, of which some are the same: let them differ"
+            )
+        if isinstance(self.workers, RayTasks) and self.workers.address is not None and self.storage == "sqlite":
+            raise ValueError(
+                "storage is sqlite, whose locks the machines of a cluster do not share: write journal, or "
+                "postgresql://user@host/name"
             )
         return self
