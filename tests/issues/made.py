@@ -2,17 +2,15 @@
 
 import asyncio
 import re
-from functools import lru_cache
 from pathlib import Path
 
 from fettle.config import Corpus, Issues, Mining
-from fettle.issues.corpus import Flaw, flaws, write_corpus
+from fettle.issues.corpus import flaws, write_corpus
 from fettle.issues.exports import read_export
 from fettle.issues.git import Repository
 from fettle.issues.instances import Instance, written
 from fettle.issues.mining import mine
 from fettle.issues.patches import files_of
-from fettle.issues.specimens import SPECIMENS, clamp, fahrenheit, grade, is_leap, triangle
 from fettle.issues.splits import clusters
 from fettle.issues.trees import tree_of
 from fettle.sandbox import sandbox
@@ -20,16 +18,10 @@ from fettle.sandbox import sandbox
 TEST = re.compile(r"def (test_\w+)")
 
 
-@lru_cache(maxsize=1)
-def mistakes() -> tuple[Flaw, ...]:
-    """Mistakes of some functions that all end."""
-    chosen = {function: SPECIMENS[function] for function in (clamp, fahrenheit, grade, is_leap, triangle)}
-    return tuple(asyncio.run(flaws(sandbox(), chosen)))
-
-
 def problems(folder: Path, count: int) -> list[Instance]:
     """Problems no two of which are alike, out of a corpus in a folder that is made."""
-    write_corpus(folder, Corpus(problems=4 * count), mistakes())
+    corpus = Corpus(problems=count + 2)
+    write_corpus(folder, corpus, asyncio.run(flaws(sandbox(), corpus)))
     mined = mine(Repository(folder / "repository"), read_export(folder / "issues.json"), Mining()).instances
     apart = [alike[0] for alike in clusters(mined, likeness=0.8)]
     assert len(apart) >= count

@@ -73,6 +73,21 @@ def test_what_is_alike_is_found_and_never_parted(given, why):
         assert ("o__n-3" in heldout) == ("o__n-99" in heldout)
 
 
+PROGRAM = "{name} = lambda {given}: sum({one} for {one} in {given} if {one} >= {number}) / max(1, len({given}))"
+
+
+def test_a_copy_under_other_names_is_found_and_a_program_with_other_numbers_is_none():
+    names = [
+        {"name": "average", "given": "values", "one": "value", "number": 41},
+        {"name": "mean_of_rest", "given": "rest", "one": "each", "number": 41},
+        {"name": "average", "given": "values", "one": "value", "number": 7},
+    ]
+    copies = [problem(n, change=PROGRAM.format(**given)) for n, given in enumerate(names)]
+    (leak,) = leaks(copies[:1], copies[1:2], likeness=0.9)
+    assert leak.why == "nearly the same program under other names"
+    assert leaks(copies[:1], copies[2:], likeness=0.9) == []
+
+
 def test_by_time_what_is_told_of_later_is_not_trained_on():
     problems = [*PROBLEMS, problem(99, patch_id="p3", day=50)]
     training, heldout = split(problems, Split(by="time", gap_days=1))

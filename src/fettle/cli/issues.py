@@ -30,14 +30,22 @@ def corpus(
     """Make a repository in which mistakes were made, reported and mended, to try everything else on."""
     import asyncio
 
+    from rich.console import Console
+    from rich.progress import Progress
+
     from fettle.config.issues import Corpus
     from fettle.config.load import load_as
     from fettle.issues.corpus import flaws, write_corpus
     from fettle.sandbox import sandbox
 
     settings = load_as(Corpus, None, overrides or ())
-    commits = write_corpus(folder, settings, asyncio.run(flaws(sandbox(settings.sandbox))))
-    print(f"{commits} commits and {settings.problems} issues: {folder / 'repository'}, {folder / 'issues.json'}")
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("mistakes", total=settings.problems)
+        found = asyncio.run(flaws(sandbox(settings.sandbox), settings, told=lambda: progress.advance(task)))
+    commits = write_corpus(folder, settings, found)
+    tests = [len(flaw.right) + len(flaw.wrong) for flaw in found]
+    print(f"{commits} commits and {len(found)} issues: {folder / 'repository'}, {folder / 'issues.json'}")
+    print(f"{sum(tests)} tests, {min(tests)} to {max(tests)} a problem, {sum(len(flaw.wrong) for flaw in found)} fail")
 
 
 @issues.command("mine")

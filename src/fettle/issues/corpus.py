@@ -1,9 +1,8 @@
 """A corpus made here: a repository in which mistakes were made, reported and mended, and its tracker's export."""
 
-import inspect
+import asyncio
 import json
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,7 +13,8 @@ from fettle.config.issues import Corpus
 from fettle.errors import DataError
 from fettle.issues.git import git
 from fettle.issues.mutations import Mutation, mutations
-from fettle.issues.specimens import PURPOSES, SPECIMENS
+from fettle.issues.specimens import Arguments, Specimen, most_specimens, specimens
+from fettle.randomness import key
 from fettle.sandbox import Sandbox, Value
 
 BEGAN = datetime(2025, 1, 6, 9, tzinfo=UTC)
@@ -22,20 +22,25 @@ HOUR = timedelta(hours=1)
 PACKAGE = "parts"
 SECONDS = 1.0
 """Of one call, when it is looked for what a mistake changes."""
-RIGHT, WRONG = 2, 3
-"""Examples that a problem's tests have, at most: of those that go on as they did, and of those that are mended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A call, what it gives where nothing is wrong, and what came of it with the mistake, in words."""
+
+    arguments: Arguments
+    value: Any
+    said: str
 
 
 @dataclass(frozen=True, slots=True)
 class Flaw:
-    """A mistake in one function, with examples of what it changes and what it leaves."""
+    """A mistake in one function, with the calls that it changes and those that it leaves."""
 
-    function: Callable[..., Any]
+    specimen: Specimen
     mutation: Mutation
-    wrong: tuple[tuple[Any, ...], ...]
-    right: tuple[tuple[Any, ...], ...]
-    said: tuple[str, ...]
-    """For each wrong example what came instead, in words."""
+    wrong: tuple[Example, ...]
+    right: tuple[Example, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,102 +52,100 @@ class Change:
     author: str = "Ada <ada@example.com>"
 
 
-async def flaws(
-    box: Sandbox, specimens: Mapping[Callable[..., Any], Sequence[tuple[Any, ...]]] = SPECIMENS
-) -> list[Flaw]:
-    """Every mistake that can be told by the examples of its function.
+async def flaws(box: Sandbox, settings: Corpus, *, told: Callable[[], object] = lambda: None) -> list[Flaw]:
+    """One mistake in each of so many functions; ``told`` hears of each.
 
     Raises:
+        DataError: there are fewer functions.
         SandboxError: the sandbox could not do its work.
     """
-    found = []
-    for function, examples in specimens.items():
-        expected = [function(*arguments) for arguments in examples]
-        for mutation in mutations(inspect.getsource(function)):
-            replies = await box.calls(mutation.source, function.__name__, examples, seconds=SECONDS)
-            right = [reply == Value(value) for reply, value in zip(replies, expected, strict=True)]
-            wrong = tuple(example for example, same in zip(examples, right, strict=True) if not same)
-            kept = tuple(example for example, same in zip(examples, right, strict=True) if same)
-            said = tuple(_said(reply) for reply, same in zip(replies, right, strict=True) if not same)
-            if wrong and kept:
-                found.append(Flaw(function, mutation, wrong, kept, said))
-    return found
+    if settings.problems > most_specimens():
+        raise DataError(
+            f"{settings.problems} problems were asked for, and {most_specimens()} can be made: ask for fewer"
+        )
+
+    async def flaw(number: int, specimen: Specimen) -> Flaw:
+        found = await _flaw(box, specimen, Random(key(settings.seed, "corpus", "flaw", number)))
+        told()
+        return found
+
+    chosen = specimens(Random(key(settings.seed, "corpus", "specimens")), settings.problems)
+    return list(await asyncio.gather(*(flaw(number, specimen) for number, specimen in enumerate(chosen))))
+
+
+async def _flaw(box: Sandbox, specimen: Specimen, rng: Random) -> Flaw:
+    """The first mistake, in an order by chance, that some calls tell and others do not."""
+    right = await box.calls(specimen.source, specimen.name, specimen.examples, seconds=SECONDS)
+    possible = list(mutations(specimen.source))
+    for mutation in rng.sample(possible, len(possible)):
+        replies = await box.calls(mutation.source, specimen.name, specimen.examples, seconds=SECONDS)
+        both: tuple[list[Example], list[Example]] = ([], [])
+        for arguments, value, reply in zip(specimen.examples, right, replies, strict=True):
+            assert isinstance(value, Value), (specimen.name, arguments)  # a specimen answers every call
+            both[reply == value].append(Example(arguments, value.value, _said(reply)))
+        if all(both):
+            return Flaw(specimen, mutation, *map(tuple, both))
+    raise AssertionError(f"no mistake in {specimen.name} is told by its examples")
 
 
 def write_corpus(folder: Path, settings: Corpus, found: Sequence[Flaw]) -> int:
-    """Write a repository of so many problems, and ``issues.json`` beside it: how many commits it has.
+    """Write a repository of these problems, and ``issues.json`` beside it: how many commits it has.
 
     Raises:
-        DataError: the folder is there already, or fewer problems can be made.
+        DataError: the folder is there already.
     """
     if folder.exists():
         raise DataError(f"{folder} is there already: name a folder that is not")
-    rng = Random(f"corpus/{settings.seed}")
-    pairs = [(flaw, purpose) for flaw in found for purpose in PURPOSES]
-    if settings.problems > len(pairs):
-        raise DataError(f"{settings.problems} problems were asked for, and {len(pairs)} can be made: ask for fewer")
-    chosen = rng.sample(pairs, settings.problems)
-    changes = list(_history(chosen, rng))
+    changes = list(_history(found, Random(key(settings.seed, "corpus", "history"))))
     repository = folder / "repository"
     repository.mkdir(parents=True)
     git(["init", "-q", "-b", "main"], folder=repository)
     git(["fast-import", "--quiet"], folder=repository, given="".join(_stream(changes)))
     git(["reset", "-q", "--hard", "main"], folder=repository)
-    export = [_issue(number, flaw, purpose) for number, (flaw, purpose) in enumerate(chosen, 1)]
+    export = [_issue(number, flaw) for number, flaw in enumerate(found, 1)]
     (folder / "issues.json").write_text(json.dumps(export, indent=1) + "\n")
     return len(changes)
 
 
-def _history(chosen: Sequence[tuple[Flaw, str]], rng: Random) -> Iterator[Change]:
+def _history(found: Sequence[Flaw], rng: Random) -> Iterator[Change]:
     """What is added and later mended, in an order by chance, and between them what mends nothing."""
     yield Change("Begin", {f"{PACKAGE}/__init__.py": "", "README.md": "# Parts\n"})
     open_: list[int] = []
-    left = list(range(len(chosen), 0, -1))
+    left = list(range(len(found), 0, -1))
     while left or open_:
         if left and (len(open_) < 2 or rng.random() < 0.5):
             number = left.pop()
             open_.append(number)
-            yield _added(number, *chosen[number - 1])
+            flaw = found[number - 1]
+            yield _change(f"Add {flaw.specimen.name}", number, flaw, flaw.mutation.source, flaw.right)
         else:
             number = open_.pop(rng.randrange(len(open_)))
-            yield _mended(number, *chosen[number - 1])
+            flaw = found[number - 1]
+            message = f"Fix {flaw.specimen.name} (closes #{number})"
+            yield _change(message, number, flaw, flaw.specimen.source, (*flaw.right, *flaw.wrong))
         if rng.random() < 0.2:
             yield rng.choice(_NOISE)(rng)
 
 
-def _added(number: int, flaw: Flaw, purpose: str) -> Change:
-    name = _name(flaw, purpose)
-    tests = _tests(number, flaw, purpose, flaw.right[:RIGHT])
-    program = {_module(number, name): _renamed(flaw.mutation.source, flaw, name)}
-    return Change(f"Add {name}", {**program, f"tests/test_{_stem(number, name)}.py": tests})
+def _change(message: str, number: int, flaw: Flaw, program: str, examples: Sequence[Example]) -> Change:
+    """A function, and a test of it for each example."""
+    name = flaw.specimen.name
+    stem = f"{name}_{number}"
+    lines = [f"from {PACKAGE}.{stem} import {name}\n"]
+    for example in examples:
+        at = flaw.specimen.examples.index(example.arguments)
+        lines.append(f"\n\ndef test_example_{at}():\n    assert {_call(name, example)} == {example.value!r}\n")
+    return Change(message, {f"{PACKAGE}/{stem}.py": program, f"tests/test_{stem}.py": "".join(lines)})
 
 
-def _mended(number: int, flaw: Flaw, purpose: str) -> Change:
-    name = _name(flaw, purpose)
-    tests = _tests(number, flaw, purpose, (*flaw.right[:RIGHT], *flaw.wrong[:WRONG]))
-    program = {_module(number, name): _renamed(inspect.getsource(flaw.function), flaw, name)}
-    return Change(f"Fix {name} (closes #{number})", {**program, f"tests/test_{_stem(number, name)}.py": tests})
-
-
-def _tests(number: int, flaw: Flaw, purpose: str, examples: Sequence[tuple[Any, ...]]) -> str:
-    name = _name(flaw, purpose)
-    lines = [f"from {PACKAGE}.{_stem(number, name)} import {name}\n"]
-    for arguments in examples:
-        at = flaw.right.index(arguments) if arguments in flaw.right else len(flaw.right) + flaw.wrong.index(arguments)
-        call = f"{name}({', '.join(map(repr, arguments))})"
-        lines.append(f"\n\ndef test_example_{at}():\n    assert {call} == {flaw.function(*arguments)!r}\n")
-    return "".join(lines)
-
-
-def _issue(number: int, flaw: Flaw, purpose: str) -> dict[str, Any]:
+def _issue(number: int, flaw: Flaw) -> dict[str, Any]:
     """As GitHub tells it."""
-    name = _name(flaw, purpose)
-    arguments = ", ".join(map(repr, flaw.wrong[0]))
+    name, shown = flaw.specimen.name, min(flaw.wrong, key=lambda one: len(repr(one.arguments)))
     began = BEGAN + number * HOUR
     return {
         "number": number,
-        "title": f"{name} is wrong for {arguments}",
-        "body": f"`{name}({arguments})` {flaw.said[0]} and should be `{flaw.function(*flaw.wrong[0])!r}`.",
+        "title": f"{name} is wrong for {_call('', shown)[1:-1]}",
+        "body": f"`{_call(name, shown)}` {shown.said} and should be `{shown.value!r}`.",
         "state": "closed",
         "state_reason": "completed",
         "labels": [{"name": "bug"}],
@@ -153,20 +156,8 @@ def _issue(number: int, flaw: Flaw, purpose: str) -> dict[str, Any]:
     }
 
 
-def _name(flaw: Flaw, purpose: str) -> str:
-    return f"{flaw.function.__name__}_of_{purpose}"
-
-
-def _stem(number: int, name: str) -> str:
-    return f"{name}_{number}"
-
-
-def _module(number: int, name: str) -> str:
-    return f"{PACKAGE}/{_stem(number, name)}.py"
-
-
-def _renamed(source: str, flaw: Flaw, name: str) -> str:
-    return re.sub(rf"\b{flaw.function.__name__}\b", name, source)
+def _call(name: str, example: Example) -> str:
+    return f"{name}({', '.join(map(repr, example.arguments))})"
 
 
 def _said(reply: object) -> str:

@@ -24,10 +24,6 @@ OTHERS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "or": ("and",),
         "min": ("max",),
         "max": ("min",),
-        "True": ("False",),
-        "False": ("True",),
-        "low": ("high",),
-        "high": ("low",),
     }
 )
 """What may stand in the place of a word; a whole number may be one more or one less."""

@@ -1,199 +1,360 @@
-"""Small functions that are right, out of which a corpus of problems is made by putting mistakes into them."""
+"""Small functions that are right, out of which a corpus of problems is made by putting mistakes into them.
 
-from collections.abc import Callable, Mapping
+No two are the same: each is of a family, about something of its own, and with numbers of its own, all of which its
+docstring says.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from math import comb
+from random import Random
+from string import Template
 from types import MappingProxyType
 from typing import Any
 
-
-def clamp(value: int, low: int, high: int) -> int:
-    """The nearest number to value that is from low to high."""
-    if value < low:
-        return low
-    if value > high:
-        return high
-    return value
+Arguments = tuple[Any, ...]
 
 
-def mean(values: list[int]) -> float:
-    """The arithmetic mean; 0 for no values."""
-    if not values:
-        return 0.0
-    return sum(values) / len(values)
+@dataclass(frozen=True, slots=True)
+class Specimen:
+    """A function, and calls of it on which its mistakes are looked for."""
+
+    name: str
+    source: str
+    examples: tuple[Arguments, ...]
 
 
-def is_leap(year: int) -> bool:
-    """Whether a year of the Gregorian calendar has 366 days."""
-    return year % 4 == 0 and (year % 100 != 0 or year % 400 == 0)
+@dataclass(frozen=True, slots=True)
+class Family:
+    """Functions that differ in what they are about, ``$x``, and in their numbers, of which ``$a`` is the least."""
+
+    source: str
+    calls: Callable[[list[int], Random], list[Arguments]]
+    """Given the numbers."""
+    numbers: int = 2
+    least: int = 2
+    most: int = 60
 
 
-def factorial(n: int) -> int:
-    """The product of the numbers from 1 to n."""
-    product = 1
-    for factor in range(2, n + 1):
-        product = product * factor
-    return product
+def specimens(rng: Random, count: int) -> Iterator[Specimen]:
+    """So many functions, each family in its turn, no two of one family with the same numbers."""
+    seen: set[tuple[str, tuple[int, ...]]] = set()
+    names = list(FAMILIES)
+    made = 0
+    while made < count:
+        name = names[made % len(names)]
+        family = FAMILIES[name]
+        numbers = sorted(rng.sample(range(family.least, family.most), family.numbers))
+        if (name, tuple(numbers)) not in seen:
+            seen.add((name, tuple(numbers)))
+            made += 1
+            yield _specimen(name, family, numbers, rng)
 
 
-def count_vowels(text: str) -> int:
-    """How many letters of a text are a, e, i, o or u."""
-    count = 0
-    for letter in text.lower():
-        if letter in "aeiou":
-            count = count + 1
-    return count
+def most_specimens() -> int:
+    """How many there can be: the family with the fewest numbers to choose from has its turn as often as the others."""
+    return min(comb(family.most - family.least, family.numbers) for family in FAMILIES.values()) * len(FAMILIES)
 
 
-def running_sums(values: list[int]) -> list[int]:
-    """The sum of each value with all before it."""
-    sums = []
-    total = 0
-    for value in values:
-        total = total + value
-        sums.append(total)
-    return sums
+def _specimen(kind: str, family: Family, numbers: list[int], rng: Random) -> Specimen:
+    about = rng.choice(ABOUT)
+    given = dict(zip("abc", map(str, numbers), strict=False))
+    source = Template(family.source).substitute(given, x=about, name=f"{kind}_of_{about}")
+    calls = {repr(call): call for call in family.calls(numbers, rng)}
+    return Specimen(f"{kind}_of_{about}", source.lstrip("\n"), tuple(calls.values()))
 
 
-def is_sorted(values: list[int]) -> bool:
-    """Whether no value is smaller than the one before it."""
-    for at in range(1, len(values)):  # noqa: SIM110  each word a mistake can be made in stands in a line of its own
-        if values[at] < values[at - 1]:
-            return False
-    return True
+def _near(numbers: list[int]) -> list[int]:
+    """Where a function does something else than just before."""
+    return [0, 1, *(n + d for n in numbers for d in (-1, 0, 1)), 2 * numbers[-1] + 1]
 
 
-def digit_sum(n: int) -> int:
-    """The sum of a number's decimal digits."""
-    total = 0
-    while n > 0:
-        total = total + n % 10
-        n = n // 10
-    return total
+def _one(numbers: list[int], rng: Random) -> list[Arguments]:
+    return [(n,) for n in (*_near(numbers), *rng.sample(range(2 * numbers[-1] + 4), 3))]
 
 
-def chunks(values: list[int], size: int) -> list[list[int]]:
-    """The values in lists of a size, of which the last may be shorter."""
-    return [values[at : at + size] for at in range(0, len(values), size)]
+def _two(numbers: list[int], rng: Random) -> list[Arguments]:
+    near = _near(numbers)
+    pairs = [(n + d, n - d) for n in near[2:] for d in (-1, 0, 1)]
+    return [(0, 0), (0, numbers[0]), *pairs, *((rng.choice(near), rng.choice(near)) for _ in range(3))]
 
 
-def second_largest(values: list[int]) -> int:
-    """The largest value but one; the same value twice counts twice."""
-    ordered = sorted(values, reverse=True)
-    return ordered[1]
+def _many(numbers: list[int], rng: Random) -> list[Arguments]:
+    near = _near(numbers)
+    return [([],), (near,), (near[::-1],), *(([rng.choice(near) for _ in range(rng.randint(1, 6))],) for _ in range(7))]
 
 
-def common_prefix(first: str, second: str) -> str:
-    """The longest text that both begin with."""
-    length = 0
-    while length < min(len(first), len(second)) and first[length] == second[length]:
-        length = length + 1
-    return first[:length]
+def _long(numbers: list[int], rng: Random) -> list[Arguments]:
+    """Lists about as long as the numbers say."""
+    return [([rng.randrange(10) for _ in range(length)],) for length in _near(numbers)]
 
 
-def overlap(start: int, end: int, other_start: int, other_end: int) -> int:
-    """The length of what two stretches share; 0 where they do not meet."""
-    return max(0, min(end, other_end) - max(start, other_start))
+def _text(numbers: list[int], rng: Random) -> list[Arguments]:
+    return [(_word(length, rng),) for length in _near(numbers)]
 
 
-def fahrenheit(celsius: int) -> float:
-    """A temperature in degrees of Fahrenheit."""
-    return celsius * 9 / 5 + 32
+def _words(numbers: list[int], rng: Random) -> list[Arguments]:
+    texts = [[_word(rng.choice(_near(numbers)), rng) for _ in range(rng.randint(2, 4))] for _ in range(5)]
+    return [*_text(numbers, rng), *((" ".join(words),) for words in texts)]
 
 
-def index_of(values: list[int], wanted: int) -> int:
-    """Where a value stands first; -1 where it does not."""
-    for at in range(len(values)):
-        if values[at] == wanted:
-            return at
-    return -1
+def _word(length: int, rng: Random) -> str:
+    return "".join(rng.choice("abcdeiou") for _ in range(length))
 
 
-def is_prime(n: int) -> bool:
-    """Whether a number has exactly two divisors."""
-    if n < 2:
-        return False
-    for divisor in range(2, n):  # noqa: SIM110  the same
-        if n % divisor == 0:
-            return False
-    return True
-
-
-def change_due(price: int, paid: int) -> int:
-    """What is given back; nothing where too little was paid."""
-    if paid < price:
-        return 0
-    return paid - price
-
-
-def without(values: list[int], unwanted: int) -> list[int]:
-    """The values that are not the unwanted one."""
-    return [value for value in values if value != unwanted]
-
-
-def grade(points: int) -> str:
-    """A for 90 points and more, B for 75 and more, C for 50 and more, otherwise F."""
-    if points >= 90:
+FAMILIES: Mapping[str, Family] = MappingProxyType(
+    {
+        "band": Family(
+            '''
+def $name($x: int) -> str:
+    """A for $c and more, B for $b and more, C for $a and more, otherwise F."""
+    if $x >= $c:
         return "A"
-    if points >= 75:
+    if $x >= $b:
         return "B"
-    if points >= 50:
+    if $x >= $a:
         return "C"
     return "F"
-
-
-def triangle(a: int, b: int, c: int) -> bool:
-    """Whether three lengths are those of a triangle."""
-    return a + b > c and a + c > b and b + c > a
-
-
-def collatz(n: int) -> int:
-    """How many steps lead to 1, halving what is even, and else tripling and adding one."""
-    steps = 0
-    while n != 1 and steps < 100:
-        n = n // 2 if n % 2 == 0 else 3 * n + 1
-        steps = steps + 1
-    return steps
-
-
-Arguments = tuple[tuple[Any, ...], ...]
-
-SPECIMENS: Mapping[Callable[..., Any], Arguments] = MappingProxyType(
-    {
-        clamp: ((5, 0, 9), (-3, 0, 9), (12, 0, 9), (0, 0, 9), (9, 0, 9), (4, 4, 4), (-8, -5, -1)),
-        mean: (([1, 2, 3],), ([],), ([4],), ([2, 2, 8],), ([-1, 1],), ([10, 20],)),
-        is_leap: ((2024,), (2023,), (1900,), (2000,), (2100,), (1996,), (2001,)),
-        factorial: ((0,), (1,), (2,), (3,), (5,), (7,)),
-        count_vowels: (("banana",), ("",), ("xyz",), ("AEIOU",), ("Open the door",), ("a",)),
-        running_sums: (([1, 2, 3],), ([],), ([5],), ([2, -2, 4],), ([0, 0, 1],)),
-        is_sorted: (([1, 2, 3],), ([3, 2, 1],), ([],), ([1, 1, 2],), ([2, 1],), ([1, 3, 2, 4],)),
-        digit_sum: ((0,), (7,), (10,), (99,), (123,), (1005,)),
-        chunks: (([1, 2, 3, 4], 2), ([1, 2, 3], 2), ([], 3), ([1, 2, 3, 4, 5], 3), ([7], 1)),
-        second_largest: (([1, 2, 3],), ([5, 5, 1],), ([9, 4],), ([-1, -2, -3],), ([2, 8, 6, 4],)),
-        common_prefix: (("flower", "flow"), ("dog", "cat"), ("", "a"), ("same", "same"), ("abcd", "abxy")),
-        overlap: ((0, 5, 3, 8), (0, 2, 5, 8), (0, 9, 2, 4), (3, 6, 6, 9), (-4, 0, -2, 5)),
-        fahrenheit: ((0,), (100,), (-40,), (37,), (20,)),
-        index_of: (([4, 5, 6], 5), ([4, 5, 6], 9), ([], 1), ([7, 7], 7), ([1, 2, 3], 1), ([1, 2, 3], 3)),
-        is_prime: ((0,), (1,), (2,), (3,), (4,), (9,), (13,), (15,), (25,)),
-        change_due: ((10, 20), (20, 10), (5, 5), (0, 7), (13, 14)),
-        without: (([1, 2, 1, 3], 1), ([], 4), ([5, 5], 5), ([1, 2], 9)),
-        grade: ((95,), (90,), (89,), (75,), (74,), (50,), (49,), (0,)),
-        triangle: ((3, 4, 5), (1, 1, 2), (1, 2, 1), (2, 1, 1), (5, 1, 1), (1, 5, 1), (1, 1, 5), (2, 2, 3)),
-        collatz: ((1,), (2,), (3,), (6,), (7,), (8,)),
+''',
+            _one,
+            numbers=3,
+        ),
+        "clamp": Family(
+            '''
+def $name($x: int) -> int:
+    """The $x, but never below $a and never above $b."""
+    if $x < $a:
+        return $a
+    if $x > $b:
+        return $b
+    return $x
+''',
+            _one,
+        ),
+        "fee": Family(
+            '''
+def $name($x: int) -> int:
+    """$a for each $x, and $b more for all of them together; nothing where there are none."""
+    if $x == 0:
+        return 0
+    return $a * $x + $b
+''',
+            _one,
+        ),
+        "capped": Family(
+            '''
+def $name($x: int) -> int:
+    """$a for each $x, but at most $b."""
+    total = $a * $x
+    return min(total, $b)
+''',
+            _one,
+        ),
+        "within": Family(
+            '''
+def $name($x: int) -> bool:
+    """Whether the $x is at least $a and less than $b."""
+    return $x >= $a and $x < $b
+''',
+            _one,
+        ),
+        "outside": Family(
+            '''
+def $name($x: int) -> bool:
+    """Whether the $x is less than $a or more than $b."""
+    return $x < $a or $x > $b
+''',
+            _one,
+        ),
+        "rebate": Family(
+            '''
+def $name($x: int) -> int:
+    """The $x less $a, where it is $b or more; otherwise the $x."""
+    if $x >= $b:
+        return $x - $a
+    return $x
+''',
+            _one,
+        ),
+        "packs": Family(
+            '''
+def $name($x: int) -> int:
+    """How many packs of $b hold the $x, one of them for what is left, and $a more."""
+    packs = $x // $b
+    if $x % $b > 0:
+        packs = packs + 1
+    return packs + $a
+''',
+            _one,
+        ),
+        "turn": Family(
+            '''
+def $name($x: int) -> int:
+    """What is left of the $x after turns of $b, and $a more."""
+    return $x % $b + $a
+''',
+            _one,
+        ),
+        "delay": Family(
+            '''
+def $name($x: int) -> int:
+    """$a, doubled as often as the $x says, but at most $b."""
+    delay = $a
+    for _ in range($x):
+        delay = delay * 2
+    return min(delay, $b)
+''',
+            _one,
+        ),
+        "tax": Family(
+            '''
+def $name($x: int) -> int:
+    """Of the $x, what is above $b, $a times."""
+    if $x <= $b:
+        return 0
+    return ($x - $b) * $a
+''',
+            _one,
+        ),
+        "points": Family(
+            '''
+def $name($x: int, misses: int) -> int:
+    """$b for each $x, less $a for each miss, but never below 0."""
+    points = $b * $x - $a * misses
+    return max(points, 0)
+''',
+            _two,
+        ),
+        "bigger": Family(
+            '''
+def $name($x: int, other: int) -> int:
+    """The larger of the $x and the other, and $a more where both are above $b."""
+    larger = max($x, other)
+    if $x > $b and other > $b:
+        larger = larger + $a
+    return larger
+''',
+            _two,
+        ),
+        "worth": Family(
+            '''
+def $name($x: list[int]) -> int:
+    """$b for each of the values that is above $a."""
+    worth = 0
+    for value in $x:
+        if value > $a:
+            worth = worth + $b
+    return worth
+''',
+            _many,
+        ),
+        "total": Family(
+            '''
+def $name($x: list[int]) -> int:
+    """The sum of the values, of which none counts for more than $b, and $a more."""
+    total = $a
+    for value in $x:
+        total = total + min(value, $b)
+    return total
+''',
+            _many,
+        ),
+        "kept": Family(
+            '''
+def $name($x: list[int]) -> list[int]:
+    """The values from $a to $b, both included."""
+    return [value for value in $x if value >= $a and value <= $b]
+''',
+            _many,
+        ),
+        "moved": Family(
+            '''
+def $name($x: list[int]) -> list[int]:
+    """Each value and $a more, where it is below $b; the others as they are."""
+    moved = []
+    for value in $x:
+        if value < $b:
+            value = value + $a
+        moved.append(value)
+    return moved
+''',
+            _many,
+        ),
+        "found": Family(
+            '''
+def $name($x: list[int]) -> int:
+    """Where the first value above $a stands; $b where there is none."""
+    for at in range(0, len($x)):
+        if $x[at] > $a:
+            return at
+    return $b
+''',
+            _many,
+        ),
+        "ends": Family(
+            '''
+def $name($x: list[int]) -> list[int]:
+    """The first $b of the values, but without the first $a."""
+    return $x[$a:$b]
+''',
+            _long,
+            most=30,
+        ),
+        "thinned": Family(
+            '''
+def $name($x: list[int]) -> list[int]:
+    """Every $a of the values one, beginning with the one after the first $b."""
+    return $x[$b::$a]
+''',
+            _long,
+            most=30,
+        ),
+        "short": Family(
+            '''
+def $name($x: str) -> str:
+    """The text; one of more than $b letters is cut after $a, and has a dot there."""
+    if len($x) > $b:
+        return $x[:$a] + "."
+    return $x
+''',
+            _text,
+        ),
+        "wide": Family(
+            '''
+def $name($x: str) -> str:
+    """The text, and as many dots after it as make it $b wide, and $a more."""
+    missing = max($b - len($x), 0)
+    return $x + "." * (missing + $a)
+''',
+            _text,
+        ),
+        "fits": Family(
+            '''
+def $name($x: str) -> bool:
+    """Whether the text has at least $a letters and at most $b."""
+    return len($x) >= $a and len($x) <= $b
+''',
+            _text,
+        ),
+        "named": Family(
+            '''
+def $name($x: str) -> list[str]:
+    """The words of more than $a letters and fewer than $b."""
+    words = []
+    for word in $x.split():
+        if len(word) > $a and len(word) < $b:
+            words.append(word)
+    return words
+''',
+            _words,
+            most=30,
+        ),
     }
 )
-"""Each function with the arguments on which its mistakes are looked for."""
+"""The kinds of functions there are, by what their names begin with."""
 
-PURPOSES = (
-    "price",
-    "score",
-    "speed",
-    "stock",
-    "order",
-    "level",
-    "budget",
-    "signal",
-    "ticket",
-    "sample",
-    "route",
-    "meter",
+ABOUT = (
+    *("price", "score", "speed", "stock", "order", "level", "budget", "signal", "ticket", "sample", "route", "meter"),
+    *("weight", "volume", "depth", "height", "load", "rate", "share", "delta", "count", "batch", "queue", "cargo"),
 )
-"""What copies of a function are for, which their names say."""
+"""What a function may be about, which its name and its first argument say."""

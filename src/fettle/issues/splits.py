@@ -1,5 +1,7 @@
 """Problems in two sets, none of which tells of the other: by repository, by time, and by likeness."""
 
+import builtins
+import keyword
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,8 +17,13 @@ from fettle.issues.records import moment
 from fettle.randomness import key
 
 WORD = re.compile(r"\w+")
+PIECE = re.compile(r"\w+|[^\w\s]")
+KNOWN = frozenset({*keyword.kwlist, *dir(builtins)})
+"""Names that mean the same in every program; all others may be others in a copy."""
 SHINGLE = 4
 """Words in a row that two texts may share."""
+LEAST_PIECES = 24
+"""Pieces of a program around a change, below which two may be nearly the same by chance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +107,21 @@ def _alike(instances: Sequence[Instance], likeness: float) -> list[tuple[str, st
                 found.append((seen[why][mark], one.instance_id, why))
             elif mark:
                 seen[why][mark] = one.instance_id
-    return found + _like_words(instances, likeness)
+    statements = {one.instance_id: _shingles(WORD.findall(one.problem_statement.lower())) for one in instances}
+    programs = {one.instance_id: _shingles(_pieces(one), least=LEAST_PIECES) for one in instances}
+    found += _sharing(statements, likeness, "nearly the same words")
+    return found + _sharing(programs, likeness, "nearly the same program under other names")
+
+
+def _pieces(instance: Instance) -> list[str]:
+    """What the files of a change say around it once it is made, piece by piece, with one name for all names."""
+    hunks = [hunk for file in files_of(instance.patch) for hunk in file.hunks]
+    lines = [line[1:] for hunk in hunks for line in hunk if line[:1] in (" ", "+")]
+    return [_masked(piece) for line in lines for piece in PIECE.findall(line)]
+
+
+def _masked(piece: str) -> str:
+    return "_" if piece.isidentifier() and piece not in KNOWN else piece
 
 
 def _lines(instance: Instance) -> str:
@@ -120,9 +141,10 @@ def _signed(removed: tuple[str, ...], added: tuple[str, ...]) -> tuple[tuple[str
     return ("-", removed), ("+", added)
 
 
-def _like_words(instances: Sequence[Instance], likeness: float) -> list[tuple[str, str, str]]:
-    """Pairs whose statements share so much of their words in a row (Jaccard)."""
-    shingles = {one.instance_id: _shingles(one.problem_statement) for one in instances}
+def _sharing(
+    shingles: Mapping[str, frozenset[tuple[str, ...]]], likeness: float, why: str
+) -> list[tuple[str, str, str]]:
+    """Pairs of problems that share so much of what is in a row (Jaccard)."""
     holders: Mapping[tuple[str, ...], list[str]] = defaultdict(list)
     shared: dict[tuple[str, str], int] = defaultdict(int)
     for id, own in shingles.items():
@@ -131,14 +153,16 @@ def _like_words(instances: Sequence[Instance], likeness: float) -> list[tuple[st
                 shared[other, id] += 1
             holders[shingle].append(id)
     return [
-        (first, second, "nearly the same words")
+        (first, second, why)
         for (first, second), count in shared.items()
         if count >= likeness * (len(shingles[first]) + len(shingles[second]) - count)
     ]
 
 
-def _shingles(text: str) -> frozenset[tuple[str, ...]]:
-    words = WORD.findall(text.lower())
+def _shingles(words: Sequence[str], *, least: int = 1) -> frozenset[tuple[str, ...]]:
+    """Every so many in a row; none of fewer words than the least."""
+    if len(words) < least:
+        return frozenset()
     return frozenset(tuple(words[at : at + SHINGLE]) for at in range(max(1, len(words) - SHINGLE + 1)))
 
 
