@@ -8,6 +8,17 @@ from pathlib import Path
 
 import pytest
 
+from fettle.cli.sources import comparisons_of, conversations_of
+from fettle.config import (
+    Arithmetic,
+    Conversations,
+    Debate,
+    Episodes,
+    Preferences,
+    WorkedDebates,
+    WorkedPairs,
+    WorkedSums,
+)
 from fettle.tracking import read_metrics
 from tests.cli.conftest import Done, furnished, typed
 
@@ -43,6 +54,7 @@ def test_each_trial_is_a_run_of_its_own_with_the_settings_that_were_proposed(stu
         assert [row["heldout/loss"] for row in rows if "heldout/loss" in row][-1] == line["value"]
         config = (study.folder / "trials" / line["folder"] / "config.yaml").read_text()
         assert f"batch_size: {line['parameters']['batch_size']}\n" in config
+        assert "  half: first\n" in config
     assert told["best"] == min(told["trials"], key=lambda line: line["value"])["number"]
 
 
@@ -50,11 +62,17 @@ def test_the_best_is_run_beside_the_recipe_on_the_same_seeds(study):
     told = json.loads((study.folder / "study.json").read_text())
     assert list(told["sides"]) == ["best", "recipe", "difference"]
     assert all(list(side["values"]) == ["101", "102"] for side in told["sides"].values())
-    assert len(list((study.folder / "finals").iterdir())) == 4
+    finals = [path.read_text() for path in (study.folder / "finals").glob("*/config.yaml")]
+    assert len(finals) == sum("  half: second\n" in config for config in finals) == 4
     assert "the recipe's own" in study.ended.out
     assert (study.folder / "study.png").read_bytes().startswith(b"\x89PNG")
     with (study.folder / "trials.csv").open() as file:
         assert len(list(csv.DictReader(file))) == 2
+
+
+def test_a_recipe_that_is_scored_on_a_half_already_is_refused(study):
+    ended = typed("tune", "sums.yaml", "evaluation.half=first", "--study", "study.yaml", into=study.desk)
+    assert (ended.code, "leave it out" in ended.complaint) == (2, True)
 
 
 def test_a_study_that_is_over_is_told_again_and_nothing_is_run(study):
@@ -95,3 +113,36 @@ def test_what_is_missing_is_told(fettle, arguments):
 
 def test_what_is_no_study_is_told(fettle, desk):
     assert "is no study's folder" in fettle("tune", "--resume", desk).complaint
+
+
+ROWS = [{"prompt": f"What is {n // 2}?", "chosen": f"{n}", "rejected": "no"} for n in range(24)]
+TALKS = [
+    {"messages": [{"role": "user", "content": each["prompt"]}, {"role": "assistant", "content": "so"}]} for each in ROWS
+]
+
+
+@pytest.mark.parametrize(
+    ("parts", "data"),
+    [
+        (comparisons_of, lambda path: Preferences(path=path, heldout=6)),
+        (conversations_of, lambda path: Conversations(path=path, heldout=6)),
+        (conversations_of, lambda path: Episodes(path=path, heldout=6)),
+        (conversations_of, lambda _: WorkedDebates(tasks=Debate(heldout=5), size=2)),
+        (conversations_of, lambda _: WorkedSums(tasks=Arithmetic(heldout=5), size=2)),
+        (comparisons_of, lambda _: WorkedPairs(tasks=Arithmetic(heldout=5), size=2)),
+    ],
+    ids=["preferences", "conversations", "episodes", "debates", "sums", "pairs"],
+)
+def test_trials_and_finals_are_scored_on_halves_that_ask_nothing_in_common(tmp_path, parts, data):
+    path = tmp_path / "rows.jsonl"
+    rows = ROWS if parts is comparisons_of else [{**talk, "reward": 1.0} for talk in TALKS]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = [parts(data(str(path)), (), half) for half in (None, "first", "second")]
+    assert found[0][0] == found[1][0] == found[2][0]
+    whole, first, second = ([_asked(row) for row in scored] for _, scored in found)
+    assert (len(first) + len(second), bool(first), bool(second)) == (len(whole), True, True)
+    assert not set(first) & set(second)
+
+
+def _asked(row) -> str:
+    return str(getattr(row, "prompt", None) or row[:-1])

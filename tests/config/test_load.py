@@ -280,7 +280,7 @@ def test_the_recipes_that_are_owed_are_there():
 
 def test_a_dump_is_plain_yaml_in_the_order_of_the_fields():
     text = dump(Evaluation(target=0.5))
-    assert text == "every: 20\ntasks: 200\nsamples: 1\ntemperature: 1.0\npatience: null\ntarget: 0.5\n"
+    assert text == "every: 20\ntasks: 200\nhalf: null\nsamples: 1\ntemperature: 1.0\npatience: null\ntarget: 0.5\n"
     assert dump(Sampling(stop=("no", "1e5"))).splitlines()[-3:] == ["stop:", "- 'no'", "- '1e5'"]
 
 

@@ -34,3 +34,18 @@ def test_a_space_held_out_whole_is_an_error():
     everything = {sums.training_task(index).prompt for index in range(5000)}
     with pytest.raises(ConfigError, match=r"nearly all tasks of .* are held out"):
         Sheltered(sums, everything).training_task(0)
+
+
+@pytest.mark.parametrize("count", [2, 5])
+def test_the_halves_of_what_is_held_out_have_nothing_in_common_and_train_on_the_same(count):
+    sums = suite(Arithmetic(heldout=count))
+    whole, first, second = (Sheltered(sums, (), half) for half in (None, "first", "second"))
+    parts = [[task.id for task in part.heldout_tasks()] for part in (first, second)]
+    assert sorted(parts[0] + parts[1]) == sorted(task.id for task in whole.heldout_tasks())
+    assert (len(parts[0]), len(parts[1])) == (count - count // 2, count // 2)
+    assert first.training_task(3).id == second.training_task(3).id
+
+
+def test_half_of_one_is_refused():
+    with pytest.raises(ConfigError, match="hold out 2 or more"):
+        Sheltered(suite(Arithmetic(heldout=1)), (), "second").heldout_tasks()

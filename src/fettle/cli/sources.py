@@ -28,6 +28,7 @@ from fettle.config import (
     WorkedDebates,
     WorkedMathematics,
 )
+from fettle.config.parts import Half
 from fettle.data import (
     Conversation,
     Episode,
@@ -46,7 +47,8 @@ from fettle.data import (
     worked_mathematics,
     worked_pairs,
 )
-from fettle.environments import Sheltered, sheltered, suite
+from fettle.data.splits import question
+from fettle.environments import Sheltered, halved, sheltered, suite
 from fettle.environments.debate import shown
 from fettle.environments.tools import calculator, tool
 from fettle.randomness import key
@@ -56,23 +58,19 @@ Prompt = tuple[Message, ...]
 
 
 def conversations_of(
-    data: DemonstrationsConfig, heldout: Collection[Prompt]
+    data: DemonstrationsConfig, heldout: Collection[Prompt], half: Half = None
 ) -> tuple[Sequence[Conversation], Sequence[Conversation]]:
-    """What to learn from, and what to be scored on."""
+    """What to learn from, and what to be scored on, or half of it."""
     if isinstance(data, Conversations):
-        found = conversations(data.path)
-        if data.heldout_path is None:
-            return split(found, heldout=data.heldout, seed=data.seed)
-        apart = conversations(data.heldout_path)
-        return found, held_apart(
-            found, apart, lambda talk: talk[:-1], most=data.heldout, seed=data.seed, path=data.heldout_path
-        )
+        found, kept = _told(data)
+        return found, halved(kept, half, lambda talk: question(talk[:-1]))
     if isinstance(data, Episodes):
-        learned, kept = episodes_of(data)
-        return [episode.messages for episode in learned], [episode.messages for episode in kept]
+        learned, scored = episodes_of(data)
+        scored = halved(scored, half, lambda episode: question(episode.prompt))
+        return [episode.messages for episode in learned], [episode.messages for episode in scored]
     if isinstance(data, WorkedDebates):
-        return _debates(data, heldout)
-    source = Sheltered(suite(data.tasks), heldout)
+        return _debates(data, heldout, half)
+    source = Sheltered(suite(data.tasks), heldout, half)
     training = (source.training_task(index) for index in range(data.size))
     if isinstance(data, WorkedCalls):
         offered = tool(calculator).spec
@@ -92,8 +90,20 @@ def conversations_of(
     )
 
 
-def _debates(data: WorkedDebates, heldout: Collection[Prompt]) -> tuple[Sequence[Conversation], Sequence[Conversation]]:
-    source = sheltered(suite(data.tasks), heldout)
+def _told(data: Conversations) -> tuple[Sequence[Conversation], Sequence[Conversation]]:
+    found = conversations(data.path)
+    if data.heldout_path is None:
+        return split(found, heldout=data.heldout, seed=data.seed)
+    apart = conversations(data.heldout_path)
+    return found, held_apart(
+        found, apart, lambda talk: talk[:-1], most=data.heldout, seed=data.seed, path=data.heldout_path
+    )
+
+
+def _debates(
+    data: WorkedDebates, heldout: Collection[Prompt], half: Half
+) -> tuple[Sequence[Conversation], Sequence[Conversation]]:
+    source = sheltered(suite(data.tasks), heldout, half)
 
     def argued(tasks: Iterable[Task], purpose: str) -> list[Conversation]:
         return [
@@ -118,19 +128,24 @@ def episodes_of(data: Episodes) -> tuple[Sequence[Episode], Sequence[Episode]]:
 
 
 def comparisons_of(
-    data: PreferenceDataConfig, heldout: Collection[Prompt]
+    data: PreferenceDataConfig, heldout: Collection[Prompt], half: Half = None
 ) -> tuple[Sequence[Preference | Rating], Sequence[Preference | Rating]]:
-    """Pairs or ratings to learn from, and to be scored on."""
-    if isinstance(data, Preferences):
-        return split_by_prompt(preferences(data.path), heldout=data.heldout, seed=data.seed)
-    if isinstance(data, Ratings):
-        return split_by_prompt(ratings(data.path), heldout=data.heldout, seed=data.seed)
-    source = Sheltered(suite(data.tasks), heldout)
+    """Pairs or ratings to learn from, and to be scored on, or half of these."""
+    if isinstance(data, Preferences | Ratings):
+        learned, kept = _rated(data)
+        return learned, halved(kept, half, lambda answer: question(answer.prompt))
+    source = Sheltered(suite(data.tasks), heldout, half)
     training = (source.training_task(index) for index in range(data.size))
     return (
         list(worked_pairs(training, malformed=data.malformed, seed=data.seed)),
         list(worked_pairs(source.heldout_tasks(), malformed=data.malformed, seed=data.seed)),
     )
+
+
+def _rated(data: Preferences | Ratings) -> tuple[Sequence[Preference | Rating], Sequence[Preference | Rating]]:
+    if isinstance(data, Preferences):
+        return split_by_prompt(preferences(data.path), heldout=data.heldout, seed=data.seed)
+    return split_by_prompt(ratings(data.path), heldout=data.heldout, seed=data.seed)
 
 
 def files_of(config: StageConfig) -> list[Path]:

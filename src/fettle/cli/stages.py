@@ -11,12 +11,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 
 from fettle.broker import Broker
 from fettle.chat import Template, check_same_tokenizer, load_tokenizer
-from fettle.cli.engines import engine_of, tokenizer_of
+from fettle.cli.engines import engine_of, threads_of, tokenizer_of
 from fettle.cli.invoked import FETTLE
 from fettle.cli.profiler import StepProfiler, middle_step
 from fettle.cli.sources import Prompt, comparisons_of, conversations_of, episodes_of, files_of
@@ -24,7 +23,6 @@ from fettle.cli.trackers import outlets
 from fettle.client import HTTPEngine
 from fettle.config import (
     Episodes,
-    LocalEngine,
     PolicySpec,
     PreferenceRun,
     RewardModelRun,
@@ -82,7 +80,7 @@ async def run_stage(
     folder = RunFolder.at(folder.path)
     with closing(FileTracker(folder)) as files:  # from here on the folder is ours alone
         folder.write_config(dump(config))
-        threads = config.engine.threads or torch.get_num_threads() if isinstance(config.engine, LocalEngine) else None
+        threads = threads_of(config.engine)
         folder.write_provenance(sys.argv, threads=threads, data=files_of(config))
         every = config.evaluation.every
         profiler = StepProfiler(middle_step(config.steps, evaluated_every=every)) if config.profile else None
@@ -130,7 +128,8 @@ def materialized(config: StageConfig, folder: RunFolder, texts: Iterable[str]) -
 
 
 async def _reinforced(config: RLRun, place: Place) -> Summary:
-    suites = [sheltered(suite(environment), place.heldout) for environment in config.environments]
+    half = config.evaluation.half
+    suites = [sheltered(suite(environment), place.heldout, half) for environment in config.environments]
     rehearsed = conversations_of(config.rehearsal.data, place.heldout)[0] if config.rehearsal is not None else ()
     shown = (text_of(message) for conversation in rehearsed for message in conversation)
     texts = itertools.chain(shown, _prompts(suites))
@@ -154,7 +153,7 @@ async def _reinforced(config: RLRun, place: Place) -> Summary:
 
 
 async def _supervised(config: SFTRun, place: Place) -> Summary:
-    training, scored = conversations_of(config.data, place.heldout)
+    training, scored = conversations_of(config.data, place.heldout, config.evaluation.half)
     texts = (text_of(message) for conversation in training for message in conversation)
     config = config.model_copy(update={"policy": materialized(config, place.folder, texts)})
     template = _template(config)
@@ -172,7 +171,7 @@ async def _supervised(config: SFTRun, place: Place) -> Summary:
 
 
 async def _compared(config: PreferenceRun | RewardModelRun, place: Place) -> Summary:
-    training, scored = comparisons_of(config.data, place.heldout)
+    training, scored = comparisons_of(config.data, place.heldout, config.evaluation.half)
     config = config.model_copy(update={"policy": materialized(config, place.folder, _texts(training))})
     template = _template(config)
     if isinstance(config, PreferenceRun) and config.reference is not None:

@@ -19,7 +19,7 @@ from fettle.cli.parents import adopted, told_the_end
 from fettle.config import RunConfig
 from fettle.config.load import dump, load, load_as
 from fettle.config.study import Study
-from fettle.errors import StateError
+from fettle.errors import ConfigError, StateError
 from fettle.tracking import write_atomically
 from fettle.tuning import (
     ARM,
@@ -35,6 +35,7 @@ from fettle.tuning import (
     check_space,
     line_of,
     overrides,
+    scored_on,
     seeded,
     standing,
     work,
@@ -69,6 +70,10 @@ class Tuning:
         config = build.settled(load(recipe, changed))
         check_space(settings, lambda more: load(recipe, [*changed, *more]))
         build.check(config)
+        if any(stage.evaluation.half is not None for stage in stages_of(config)):
+            raise ConfigError(
+                "evaluation.half of the recipe is set, and a study sets it for each of its runs: leave it out"
+            )
         folder = StudyFolder.create(root, settings.name, recipe=dump(config), study=dump(settings))
         nested = adopted(config, settings, folder)
         if nested:
@@ -167,10 +172,12 @@ class Tuning:
     def _changes(self, phase: str, candidate: Candidate) -> list[str]:
         """Laid over the recipe, they make it the trial's."""
         if phase == SEARCH:
-            return [f"name=trial-{candidate.number:04d}", *overrides(candidate.parameters)]
+            seen = scored_on(self.recipe, "first")
+            return [f"name=trial-{candidate.number:04d}", *seen, *overrides(candidate.parameters)]
         arm, seed = str(candidate.parameters[ARM]), int(str(candidate.parameters[SEED]))
         best = overrides(self._best(self.desk.search("")).params) if arm == BEST else []
-        return [f"name={arm}-seed-{seed}", *best, *seeded(self.recipe, seed)]
+        unseen = scored_on(self.recipe, "second")
+        return [f"name={arm}-seed-{seed}", *unseen, *best, *seeded(self.recipe, seed)]
 
 
 def _tell_new(trials: Trials, seen: set[int], told: Told) -> None:

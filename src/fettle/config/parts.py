@@ -19,6 +19,9 @@ def _names_a_folder(name: str) -> str:
 FolderName = Annotated[str, AfterValidator(_names_a_folder)]
 
 
+Half = Literal["first", "second"] | None
+
+
 class Evaluation(Frozen):
     """Scoring on held-out tasks."""
 
@@ -26,6 +29,9 @@ class Evaluation(Frozen):
     """Steps between evaluations; there is always one before the first step and one after the last."""
     tasks: Annotated[int, Field(ge=1)] = 200
     """Held-out tasks scored, shared among the environments."""
+    half: Half = None
+    """Score every other held-out task alone, from the first or from the second on; null scores all. A study scores its
+    trials by the one half, and its comparison by the other."""
     samples: Annotated[int, Field(ge=1)] = 1
     """Completions drawn for each held-out task; with k of them, pass@k is told beside the mean."""
     temperature: Annotated[float, Field(ge=0)] = 1.0
@@ -41,6 +47,8 @@ class HeldoutLoss(Frozen):
 
     every: Annotated[int, Field(ge=1)] = 20
     """Steps between evaluations; there is always one before the first step and one after the last."""
+    half: Half = None
+    """Score every other question that is held out alone, from the first or from the second on; null scores all."""
     patience: Annotated[int, Field(ge=1)] | None = None
     """Stop after this many evaluations without a lower loss; null never stops early."""
 
@@ -50,6 +58,8 @@ class HeldoutPairs(Frozen):
 
     every: Annotated[int, Field(ge=1)] = 20
     """Steps between evaluations; there is always one before the first step and one after the last."""
+    half: Half = None
+    """Score every other question that is held out alone, from the first or from the second on; null scores all."""
     patience: Annotated[int, Field(ge=1)] | None = None
     """Stop after this many evaluations without a higher accuracy; null never stops early."""
     target: Annotated[float, Field(gt=0, le=1)] | None = None

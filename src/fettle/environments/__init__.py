@@ -2,7 +2,7 @@
 
 from fettle.environments.base import Environment, Game, GameStep, GameSuite, Observation, StepResult, Suite
 from fettle.environments.scoring import ScoringThread
-from fettle.environments.sheltered import Sheltered, ShelteredGames, sheltered
+from fettle.environments.sheltered import Sheltered, ShelteredGames, halved, sheltered
 from fettle.environments.single_turn import SingleTurn, paying
 from fettle.environments.table import ENVIRONMENTS, suite
 
@@ -19,6 +19,7 @@ __all__ = [
     "SingleTurn",
     "StepResult",
     "Suite",
+    "halved",
     "paying",
     "sheltered",
     "suite",

@@ -2,7 +2,7 @@
 
 from fettle.tuning.folder import StudyFolder
 from fettle.tuning.report import Line, Side, Standing, line_of, standing, write_standing
-from fettle.tuning.space import check_space, overrides, seeded
+from fettle.tuning.space import check_space, overrides, scored_on, seeded
 from fettle.tuning.study import ARM, BEST, RECIPE, SEED, Desk
 from fettle.tuning.trials import Candidate, Outcome, Trials
 from fettle.tuning.worker import Objective, Watch, work
@@ -25,6 +25,7 @@ __all__ = [
     "check_space",
     "line_of",
     "overrides",
+    "scored_on",
     "seeded",
     "standing",
     "work",

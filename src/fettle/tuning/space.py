@@ -36,8 +36,16 @@ def overrides(parameters: Parameters) -> list[str]:
 
 def seeded(recipe: RunConfig, seed: int) -> list[str]:
     """Overrides that give every stage of a recipe a seed."""
-    stages = [f"stages.{index}." for index in range(len(recipe.stages))] if isinstance(recipe, Pipeline) else [""]
-    return [f"{stage}seed={seed}" for stage in stages]
+    return [f"{stage}seed={seed}" for stage in _stages(recipe)]
+
+
+def scored_on(recipe: RunConfig, half: str) -> list[str]:
+    """Overrides by which every stage of a recipe is scored on that half of what is held out."""
+    return [f"{stage}evaluation.half={half}" for stage in _stages(recipe)]
+
+
+def _stages(recipe: RunConfig) -> list[str]:
+    return [f"stages.{index}." for index in range(len(recipe.stages))] if isinstance(recipe, Pipeline) else [""]
 
 
 def check_space(study: Study, recipe: Recipe) -> None:
