@@ -30,7 +30,7 @@ def train(
     early_stopping: Annotated[bool, typer.Option("--early-stopping", help="End when nothing gets better.")] = False,
     early_stop_patience: Annotated[int | None, typer.Option(min=1, help="Evaluations without it.")] = None,
     mlflow: Annotated[bool | None, typer.Option("--mlflow/--no-mlflow", help="Tell MLflow the numbers.")] = None,
-    experiment_name: Annotated[str, typer.Option(help="In MLflow.")] = "rllm_training",
+    experiment_name: Annotated[str | None, typer.Option(help="In MLflow, rllm_training by default.")] = None,
     run_name: Annotated[str | None, typer.Option(help="First part of the run folder's name.")] = None,
     benchmarks: Annotated[Path, typer.Option(help="Folder that holds the benchmarks.")] = BENCHMARKS,
     verbose: Annotated[bool, typer.Option("--verbose", help="Print the recipe before it is carried out.")] = False,

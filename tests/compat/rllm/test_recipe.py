@@ -14,7 +14,7 @@ from fettle.compat.rllm.config import (
     RLLMRewardConfig,
     RLLMTrainingConfig,
 )
-from fettle.compat.rllm.flags import Flags, files, settings
+from fettle.compat.rllm.flags import Flags, carried_out, files, settings
 from fettle.compat.rllm.material import Material, Problems, material
 from fettle.compat.rllm.recipe import documented_base, kind_weights, recipe_base, system_of, write_recipe
 from fettle.compat.rllm.study import write_study
@@ -137,15 +137,27 @@ def test_every_setting_is_in_one_of_the_tables():
     assert RLLMDistributedConfig.model_fields
 
 
-async def test_whoever_is_reported_to_is_a_tracker_of_each_stage(tmp_path):
-    config = RLLMConfig.model_validate({"training": {"report_to": ["mlflow", "tensorboard"]}})
-    told = MLIntegration(config)
-    await told.setup_mlflow(experiment_name="mine", tracking_uri="sqlite:///here.db")
-    for stage in resolved(tmp_path, config, trackers=told.trackers()).stages:
+async def test_whoever_is_reported_to_is_a_tracker_of_each_stage_also_of_a_trainer_that_is_not_told(
+    corpus, tmp_path, settings
+):
+    reported = settings.training.model_copy(update={"report_to": ("mlflow", "tensorboard")})
+    config = settings.model_copy(update={"training": reported})
+    await MLIntegration(config).setup_mlflow(experiment_name="mine", tracking_uri="sqlite:///here.db")
+    files = [corpus.file(tmp_path / f"{at}.jsonl", at) for at in (0, 1)]
+    _, pipeline, _ = RLLMTrainer(config, repository=corpus.repository).recipe(*files)
+    for stage in pipeline.stages:
         mlflow, tensorboard = stage.trackers
         assert (mlflow.experiment, mlflow.uri, tensorboard.type) == ("mine", "sqlite:///here.db", "tensorboard")
-    nobody = RLLMConfig.model_validate({"training": {"report_to": []}})
-    assert MLIntegration(nobody).trackers() == []
+    assert MLIntegration(settings).trackers() == []
+
+
+@pytest.mark.parametrize("words", [["--no-mlflow"], []], ids=["documented", "over a recipe"])
+async def test_an_experiment_that_nobody_is_told_of_is_refused(tmp_path, words):
+    flags = flags_of([*words, "--experiment-name", "mine", "--train-path", "a", "--val-path", "b"])
+    config = settings(flags, {})
+    base = documented_base(config) if words else recipe_base(shipped("issues.yaml"), config)
+    with pytest.raises(ConfigError, match="add --mlflow, or leave it out"):
+        await carried_out(flags, config, base, print)
 
 
 def test_the_weights_of_kinds_are_what_a_solution_counts_when_it_is_shown():

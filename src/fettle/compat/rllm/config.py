@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ModelWrapValidatorHandler, model_validator
+from pydantic import Field, ModelWrapValidatorHandler, PrivateAttr, model_validator
 
 from fettle.config.arguments import told_of
 from fettle.config.base import Frozen
@@ -18,6 +18,9 @@ Steps = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Weight = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
+
+
+EXPERIMENT = "rllm_training"
 
 
 class RLLMModelConfig(Frozen):
@@ -162,6 +165,16 @@ class RLLMConfig(Frozen):
     """On what other machines."""
     reward: RLLMRewardConfig = RLLMRewardConfig()
     """For what."""
+    _mlflow: tuple[str, str | None] = PrivateAttr(default=(EXPERIMENT, None))
+
+    @property
+    def mlflow(self) -> tuple[str, str | None]:
+        """Under which experiment MLflow files its runs, and at which address: no settings, but what was set up."""
+        return self._mlflow
+
+    def set_mlflow(self, experiment: str, uri: str | None) -> None:
+        """Say so, to everything that is given this config: a trainer is not handed who is told."""
+        self._mlflow = (experiment, uri)
 
     # The last one, for a validator is around those that stand before it.
     @model_validator(mode="wrap")

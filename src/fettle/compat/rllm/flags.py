@@ -10,7 +10,7 @@ from fettle.compat.rllm.benchmarks import FOLDER_OF_ALL, BenchmarkIntegration
 from fettle.compat.rllm.config import RLLMConfig
 from fettle.compat.rllm.recipe import Base
 from fettle.compat.rllm.study import write_study
-from fettle.compat.rllm.tracking import EXPERIMENT, MLIntegration
+from fettle.compat.rllm.tracking import MLIntegration
 from fettle.compat.rllm.trainer import RLLMTrainer
 from fettle.config.layers import laid_over
 from fettle.errors import ConfigError
@@ -48,7 +48,7 @@ class Flags:
     early_stop_patience: int | None = None
     tune_hyperparameters: bool = False
     n_trials: int | None = None
-    experiment_name: str = EXPERIMENT
+    experiment_name: str | None = None
     run_name: str | None = None
     verbose: bool = False
     sample_config: bool = False
@@ -91,6 +91,13 @@ def _check(flags: Flags) -> None:
         raise ConfigError("--early-stop-patience is of --early-stopping, which is not asked for: add it")
 
 
+def _check_told(config: RLLMConfig, base: Base) -> None:
+    """Refuse the name of an experiment that nobody is told under."""
+    named = base.whole or "report_to" in config.training.model_fields_set
+    if not named or "mlflow" not in config.training.report_to:
+        raise ConfigError("--experiment-name is MLflow's, which is told nothing: add --mlflow, or leave it out")
+
+
 def _tree(dotted: Mapping[str, Any]) -> dict[str, Any]:
     tree: dict[str, Any] = {}
     for key, value in dotted.items():
@@ -131,13 +138,13 @@ async def carried_out(flags: Flags, config: RLLMConfig, base: Base, told: Callab
         config.save_to_json(path)
         told(f"every setting: {path}")
         return None
-    numbers = MLIntegration(config)
-    await numbers.setup_mlflow(flags.experiment_name)
+    if flags.experiment_name is not None:
+        _check_told(config, base)
+        await MLIntegration(config).setup_mlflow(flags.experiment_name)
     trainer = RLLMTrainer(
         config,
         base=base,
         repository=flags.repository,
-        ml_integration=numbers,
         name=flags.run_name,
         checkpoint_epochs=flags.checkpoint_interval,
         overrides=flags.overrides,

@@ -2,28 +2,28 @@
 
 from typing import Any
 
-from fettle.compat.rllm.config import RLLMConfig
-
-EXPERIMENT = "rllm_training"
+from fettle.compat.rllm.config import EXPERIMENT, RLLMConfig
 
 
 class MLIntegration:
     """The trackers that ``report_to`` names, as a recipe has them: each stage is a run of theirs."""
 
     def __init__(self, config: RLLMConfig) -> None:
-        self._named = config.training.report_to
-        self._experiment = EXPERIMENT
-        self._uri: str | None = None
+        self._config = config
 
     async def setup_mlflow(self, experiment_name: str = EXPERIMENT, tracking_uri: str | None = None) -> None:
-        """Under which experiment runs are filed, and at which address; None: MLflow's own choice."""
-        self._experiment, self._uri = experiment_name, tracking_uri
+        """Under which experiment runs are filed, and at which address; None: MLflow's own choice.
+
+        Every trainer that is given the same config tells it there.
+        """
+        self._config.set_mlflow(experiment_name, tracking_uri)
 
     def trackers(self) -> list[dict[str, Any]]:
         """Settings of a recipe's ``trackers``; none, where nobody is to be told."""
+        experiment, uri = self._config.mlflow
         known: dict[str, dict[str, Any]] = {
-            "mlflow": {"experiment": self._experiment, "uri": self._uri},
-            "wandb": {"project": self._experiment},
+            "mlflow": {"experiment": experiment, "uri": uri},
+            "wandb": {"project": experiment},
             "tensorboard": {},
         }
-        return [{"type": name, **known[name]} for name in self._named]
+        return [{"type": name, **known[name]} for name in self._config.training.report_to]

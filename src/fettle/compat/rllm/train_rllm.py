@@ -9,9 +9,9 @@ from types import MappingProxyType
 from typing import Any
 
 from fettle.compat.rllm.benchmarks import FOLDER_OF_ALL
+from fettle.compat.rllm.config import EXPERIMENT
 from fettle.compat.rllm.flags import OUTPUT, Flags, carried_out, settings
 from fettle.compat.rllm.recipe import documented_base
-from fettle.compat.rllm.tracking import EXPERIMENT
 from fettle.errors import ConfigError, FettleError
 
 DEFAULTS: Mapping[str, Any] = MappingProxyType(
@@ -42,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--early-stop-patience", type=int, help="after how many of them (default: 3)")
     made.add_argument("--tune-hyperparameters", action="store_true", help="try other settings: a study")
     made.add_argument("--n-trials", type=int, help="of the study (default: 10)")
-    made.add_argument("--experiment-name", default=EXPERIMENT, help="in MLflow (default: %(default)s)")
+    made.add_argument("--experiment-name", help=f"in MLflow (default: {EXPERIMENT})")
     made.add_argument("--run-name", help="first part of the run folder's name")
     made.add_argument("--verbose", action="store_true", help="print the recipe before it is carried out")
     made.add_argument("--sample-config", action="store_true", help="write every setting to config.json, and end")

@@ -30,17 +30,15 @@ class RLLMTrainer:
         *,
         base: Base | None = None,
         repository: Path | str | None = None,
-        ml_integration: MLIntegration | None = None,
         name: str | None = None,
         checkpoint_epochs: int | None = None,
         overrides: Sequence[str] = (),
     ) -> None:
         """
         Args:
-            config: the documented settings.
+            config: the documented settings; who is told where is what ``MLIntegration`` of the same config set up.
             base: what they are laid over; None: nothing, and every one of them counts.
             repository: where problems are tested, for data that do not tell.
-            ml_integration: where MLflow is told; None: under the documented experiment.
             name: first part of the run's name.
             checkpoint_epochs: passes over the data between checkpoints, in the place of ``save_steps``.
             overrides: settings of the recipe, as ``stages.0.steps=5``; they count last.
@@ -48,7 +46,6 @@ class RLLMTrainer:
         self._config = config
         self._base = base or documented_base(config)
         self._repository = Path(repository) if repository is not None else None
-        self._told = ml_integration or MLIntegration(config)
         self._name = name
         self._checkpoint_epochs = checkpoint_epochs
         self._overrides = overrides
@@ -78,7 +75,7 @@ class RLLMTrainer:
             self._config,
             learned,
             half_precision=torch.cuda.is_available(),
-            trackers=self._told.trackers(),
+            trackers=MLIntegration(self._config).trackers(),
             name=self._name,
             checkpoint_epochs=self._checkpoint_epochs,
             overrides=self._overrides,
