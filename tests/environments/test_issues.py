@@ -50,7 +50,7 @@ async def test_the_solution_earns_everything(made):
     step = await paid(config, f"This should do:\n{solution(instance)}")
     assert step.reward == pytest.approx(1.0)
     assert sum(step.components.values()) == step.reward
-    assert step.measured == {"issue/applied": 1.0, "issue/resolved": 1.0}
+    assert step.measured == {"issue/applied": 1.0, "issue/resolved": 1.0, "issue/refused": 0.0}
 
 
 @pytest.mark.parametrize(
@@ -64,8 +64,6 @@ async def test_the_solution_earns_everything(made):
         '<edit path="{path}">\n{old}\n=======\n{old}\n</edit>',
         '<edit path="tests/test_none.py">\n{old}\n=======\nx\n</edit>',
         '<edit path="../out.py">\n{old}\n=======\nx\n</edit>',
-        '<edit path="{path}">\n{old}\n=======\nimport os; os._exit(0)\n</edit>',
-        '<edit path="{path}">\n{old}\n=======\nimport pytest\n</edit>',
         '<edit path="{path}">\n{old}\n=======\nx\n</edit><edit path="{path}">',
     ],
 )
@@ -76,20 +74,37 @@ async def test_what_proposes_nothing_that_can_be_tested_earns_nothing(made, repl
     assert set(step.components.values()) == {0.0}
 
 
+EQUAL = "type('S', (), {'_' + '_eq__': lambda a, b: True})()"
+READ = "[w for w in open('tests/{tests}').read().split() if w][-1]"
+FRAME = "(e for e in [1]).gi_frame.f_back.f_back.f_locals"
+
+
+@pytest.mark.parametrize(
+    "value", [EQUAL, READ, FRAME], ids=["equals everything", "reads the tests", "walks the frames"]
+)
+async def test_what_fools_tests_earns_nothing(made, value):
+    _, path, old, _ = asked(made)
+    indent = old[: len(old) - len(old.lstrip())]
+    step = await paid(made[0], edit(path, old, f"{indent}return {value}\n{old}"))
+    assert (step.reward, step.measured["issue/refused"], step.measured["issue/applied"]) == (0.0, 1.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    "new", ["# mended\n{old}", "'A remark.'\n{old}", "done = done\n{old}", "unread = 5\n{old}", "("]
+)
+async def test_a_change_that_leaves_the_program_as_it_was_earns_that_it_can_be_made(made, new):
+    config, _ = made
+    _, path, old, _ = asked(made)
+    indent = old[: len(old) - len(old.lstrip())]
+    step = await paid(config, edit(path, old, f"{indent}{new.replace('{old}', old)}"))
+    assert step.reward == step.components["applied"] == config.credit.applied
+
+
 async def test_a_change_that_fails_never_earns_what_one_that_passes_does(made):
     config, _ = made
-    instance, path, old, text = asked(made)
-    indent = old[: len(old) - len(old.lstrip())]
-    no_op = edit(path, old, f"{indent}# mended\n{old}")
-    step = await paid(config, no_op)
-    assert step.components["similarity"] == 0.0
-    assert step.components["tests"] == 0.0
-    broken = await paid(config, edit(path, old, "this is no program ("))
-    assert broken.components["similarity"] == 0.0
-    assert broken.components["quality"] < 0.05
-    least = config.credit.applied + config.credit.tests
+    instance, path, _, text = asked(made)
     worst = await paid(config, edit(path, text.rstrip("\n"), "\n".join(files_of(instance.patch)[0].added)))
-    assert max(step.reward, broken.reward, worst.reward) < least
+    assert worst.reward < config.credit.applied + config.credit.tests
 
 
 async def test_a_file_need_not_be_named_where_one_alone_is_shown(made):

@@ -12,7 +12,7 @@ from fettle.issues.testing import Verdicts, verdicts
 from fettle.issues.trees import Tree, tree_of
 from fettle.issues.validation import resolved, scored_tree, validated, with_tests
 from fettle.sandbox import sandbox
-from tests.issues.conftest import MORE_TESTS, RIGHT, WRONG, History
+from tests.issues.conftest import MORE_TESTS, RIGHT, TESTS, WRONG, History
 
 SETTINGS = Validation(seconds=30)
 FILES = ["tests/test_calc.py"]
@@ -124,6 +124,24 @@ async def test_a_cheat_is_not_believed(history, cheat):
     base = tree_of(history.path, "HEAD")
     found = await run(base.with_files({"calc.py": f"{cheat}\n{WRONG}".encode()}))
     assert "tests/test_calc.py::test_add" not in found.passed
+
+
+READS = """
+from pathlib import Path
+for place in Path.cwd().rglob("*"):
+    if place.is_file() and b"double(2)" in place.read_bytes() and place.name != "calc.py":
+        double = lambda n: 4
+"""
+
+
+async def test_what_tests_say_is_in_no_file_while_they_run(history):
+    base = tree_of(history.path, "HEAD")
+    data = {"tests/conftest.py": b"import pytest\n\n@pytest.fixture\ndef four():\n    return 4\n", "tests/n.txt": b"4"}
+    tests = f"{TESTS}\n\ndef test_data(four):\n    from pathlib import Path\n"
+    tests += "    assert int((Path(__file__).parent / 'n.txt').read_text()) == four\n"
+    wrong = "def add(a, b):\n    return 0\n\n\ndef double(n):\n    return 0\n"
+    found = await run(base.with_files({**data, FILES[0]: tests.encode(), "calc.py": f"{wrong}{READS}".encode()}))
+    assert found.statuses == {f"{FILES[0]}::test_double": "failed", f"{FILES[0]}::test_data": "passed"}
 
 
 async def test_tests_that_do_not_end_are_not_waited_for(history):

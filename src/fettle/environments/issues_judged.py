@@ -1,27 +1,49 @@
 """What a change to a problem's files earns: hidden tests decide in the sandbox, and the rest is counted beside them."""
 
 import asyncio
-import re
 from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
 
 from fettle.config import Issues
 from fettle.config.issues import MOST_OF_A_PART
 from fettle.environments.base import StepResult
 from fettle.issues import scores
 from fettle.issues.instances import Instance
-from fettle.issues.patches import files_of
+from fettle.issues.refusals import refusal
 from fettle.issues.testing import files_with_tests, verdicts
 from fettle.issues.trees import Tree
 from fettle.issues.validation import resolved, scored_tree
 from fettle.rewards import explained, readable
 from fettle.sandbox import sandbox
 
-PARTS = ("applied", "tests", "similarity", "location", "quality", "readability", "explanation")
-"""The components of a reward, each with its weight among the settings."""
-TELLTALE = re.compile(
-    r"\b(os\._exit|sys\.exit|SystemExit|atexit|_?pytest|unittest|sys\.modules|sys\._getframe|inspect\.|os\.kill)\b"
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A proposal for a problem, beside what it was made of and what solved it."""
+
+    instance: Instance
+    base: Tree
+    proposed: Tree
+    solution: Tree
+    said: str
+
+
+BESIDE: Mapping[str, Callable[[Change], float]] = MappingProxyType(
+    {
+        "similarity": lambda it: scores.similarity(it.base, it.proposed, it.solution),
+        "location": lambda it: scores.location(it.base, it.proposed, it.solution),
+        "quality": lambda it: scores.quality(it.base, it.proposed) * scores.size(it.base, it.proposed, it.solution),
+        "readability": lambda it: readable(*(_program(tree, it.base, it.proposed) for tree in (it.base, it.proposed))),
+        "explanation": lambda it: explained(
+            it.said, statement=it.instance.problem_statement, change=it.base.patch_to(it.proposed)
+        ),
+    }
 )
-"""What no solution here needs, and changes need that are made for tests rather than for a problem."""
+"""What a change of the program earns beside what its tests say, each part from 0 to 1."""
+PARTS = ("applied", "tests", *BESIDE)
+"""The components of a reward, each with its weight among the settings."""
 MOST_KEPT = 4096
 """Verdicts that are remembered: a policy that knows what to write writes it again and again."""
 
@@ -39,34 +61,21 @@ class Judge:
         Raises:
             SandboxError: its tests could not be run.
         """
-        if proposed.files == base.files or _is_for_the_tests(base, proposed):
+        if proposed.files == base.files:
             return nothing()
-        share, kept = 0.0, False
+        change = Change(instance, base, proposed, base.applied(instance.patch), said)
+        if refusal(base, proposed, change.solution):
+            return nothing(refused=True)
+        values = dict.fromkeys(PARTS, 0.0) | {"applied": 1.0}
+        passed = False
         if scores.is_program(base, proposed):
             share, kept = await self._verdict(instance, base, proposed)
-        passed = share == 1 and kept
-        part = MOST_OF_A_PART * share * kept if self._config.credit.share else 0.0
-        values = {"applied": 1.0, "tests": 1.0 if passed else part}
-        for name in PARTS:
-            if name not in values and getattr(self._config.credit, name):
-                values[name] = self._beside(name, instance, base, proposed, said)
-        components = {name: getattr(self._config.credit, name) * values.get(name, 0.0) for name in PARTS}
-        return _result(components, {"issue/applied": 1.0, "issue/resolved": float(passed)})
-
-    def _beside(self, name: str, instance: Instance, base: Tree, proposed: Tree, said: str) -> float:
-        """What one of the parts beside the tests comes to, from 0 to 1."""
-        solution = base.applied(instance.patch)
-        match name:
-            case "similarity":
-                return scores.similarity(base, proposed, solution)
-            case "location":
-                return scores.location(base, proposed, solution)
-            case "quality":
-                return scores.quality(base, proposed) * scores.size(base, proposed, solution)
-            case "readability":
-                return readable(*(_program(tree, base, proposed) for tree in (base, proposed)))
-            case _:
-                return explained(said, statement=instance.problem_statement, change=base.patch_to(proposed))
+            passed = share == 1 and kept
+            part = MOST_OF_A_PART * share * kept if self._config.credit.share else 0.0
+            values["tests"] = 1.0 if passed else part
+            values |= {name: part(change) for name, part in BESIDE.items() if getattr(self._config.credit, name)}
+        components = {name: getattr(self._config.credit, name) * value for name, value in values.items()}
+        return _result(components, applied=1.0, resolved=float(passed))
 
     async def _verdict(self, instance: Instance, base: Tree, proposed: Tree) -> tuple[float, bool]:
         """The share of failing tests that pass now, and whether the others still do; the same proposal is run once."""
@@ -89,19 +98,16 @@ class Judge:
         return resolved(instance, run)
 
 
-def nothing() -> StepResult:
-    """The end of an episode in which nothing was proposed that can be tested."""
-    return _result(dict.fromkeys(PARTS, 0.0), {"issue/applied": 0.0, "issue/resolved": 0.0})
+def nothing(*, refused: bool = False) -> StepResult:
+    """The end of an episode in which nothing was proposed that can be tested, or what was is ``refused``."""
+    return _result(dict.fromkeys(PARTS, 0.0), refused=float(refused))
 
 
-def _result(components: dict[str, float], measured: dict[str, float]) -> StepResult:
+def _result(
+    components: dict[str, float], *, applied: float = 0.0, resolved: float = 0.0, refused: float = 0.0
+) -> StepResult:
+    measured = {"issue/applied": applied, "issue/resolved": resolved, "issue/refused": refused}
     return StepResult((), sum(components.values()), True, False, components, measured)
-
-
-def _is_for_the_tests(base: Tree, proposed: Tree) -> bool:
-    """Whether a change brings what only changes need that are to fool tests."""
-    brought = [line for file in files_of(base.patch_to(proposed)) for line in file.added]
-    return any(TELLTALE.search(line) for line in brought)
 
 
 def _program(tree: Tree, base: Tree, proposed: Tree) -> list[str]:

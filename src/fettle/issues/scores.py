@@ -6,14 +6,14 @@ import math
 import subprocess
 import sys
 import tempfile
-import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 
 from rapidfuzz.distance import Indel
 
-from fettle.issues.patches import FilePatch, files_of, size_of
+from fettle.issues.patches import FilePatch, files_of, kind_of, size_of
+from fettle.issues.programs import DEFINITIONS, bare, meaning
 from fettle.issues.trees import MOST_KEPT, Tree
 
 LONGEST = 20_000
@@ -65,41 +65,30 @@ def quality(base: Tree, proposed: Tree) -> float:
 
 
 def is_program(base: Tree, proposed: Tree) -> bool:
-    """Whether each changed file of Python compiles, and at least one file of any kind says something else.
+    """Whether each changed file of Python compiles, and at least one file, but for documents, does something else.
 
-    A change of which this is not so mends nothing, and need not be tested.
+    A change of which this is not so mends nothing, and need not be tested: one of comments, of docstrings, or of lines
+    that do nothing, as ``n = n``.
     """
-    differs = False
+    differs = any(path not in proposed.files for path in base.files)
     for path, data in proposed.files.items():
         if data == base.files.get(path):
             continue
         if not path.endswith(".py"):
-            differs = True
+            differs = differs or kind_of(path) != "docs"
             continue
         try:
-            differs = ast.dump(_parsed(data)) != _dumped(base.files.get(path, b"")) or differs
-        except (SyntaxError, ValueError):
+            differs = meaning(data) != _meant(base.files.get(path, b"")) or differs
+        except SyntaxError:
             return False
-    return differs or any(path not in proposed.files for path in base.files)
+    return differs
 
 
-def _parsed(source: bytes | str) -> ast.Module:
-    """Without warnings about what a model wrote: they are nobody's here.
-
-    Raises:
-        SyntaxError: it is no program.
-        ValueError: nor even a text of one.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", SyntaxWarning)
-        return ast.parse(source)
-
-
-def _dumped(data: bytes) -> str:
+def _meant(data: bytes) -> Hashable:
     try:
-        return ast.dump(_parsed(data))
-    except (SyntaxError, ValueError):
-        return ""
+        return meaning(data)
+    except SyntaxError:
+        return None
 
 
 def _changed(patch: str) -> dict[str, tuple[str, ...]]:
@@ -135,13 +124,13 @@ def _functions(base: Tree, tree: Tree, path: str) -> set[str]:
     return {name for name in {*before, *after} if before.get(name) != after.get(name)}
 
 
+@lru_cache(maxsize=MOST_KEPT)
 def _definitions(text: str) -> Mapping[str, str]:
     try:
-        nodes = list(ast.walk(_parsed(text)))
-    except (SyntaxError, ValueError):
+        nodes = list(ast.walk(bare(text)))
+    except SyntaxError:
         return {}
-    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-    return {node.name: ast.dump(node) for node in nodes if isinstance(node, kinds)}
+    return {node.name: ast.dump(node) for node in nodes if isinstance(node, DEFINITIONS)}
 
 
 @lru_cache(maxsize=MOST_KEPT)

@@ -8,6 +8,7 @@ from typing import Literal
 from xml.etree import ElementTree
 
 from fettle.config.issues import Validation
+from fettle.issues.patches import kind_of
 from fettle.issues.trees import Tree
 from fettle.sandbox import Sandbox
 
@@ -19,6 +20,7 @@ told = json.load(open("fettle-told.json"))
 os.remove("fettle-told.json")
 os.remove("main.py")
 report = os.path.join("/tmp", told["report"])
+tests = told.pop("tests")
 child = os.fork()
 if child == 0:
     said = os.open(report + ".txt", os.O_RDWR | os.O_CREAT)
@@ -27,8 +29,28 @@ if child == 0:
     sys.path[:1] = [os.getcwd(), os.path.join(os.getcwd(), "src")]
     sys.dont_write_bytecode = True
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+    import importlib.machinery
+    class Tests:
+        held = {os.path.join(os.getcwd(), path): text.encode("latin-1") for path, text in tests.items()}
+        names = {part for path in tests for part in path.removesuffix(".py").split("/")}
+        def find_spec(self, name, path=None, target=None):
+            if name.rpartition(".")[2] not in self.names:
+                return None
+            spec = importlib.machinery.PathFinder.find_spec(name, path, target)
+            if spec is None or spec.origin not in self.held:
+                return None
+            spec.loader = self
+            return spec
+        def create_module(self, spec):
+            return None
+        def exec_module(self, module):
+            source = self.held.pop(module.__spec__.origin)
+            exec(compile(source, module.__spec__.origin, "exec", dont_inherit=True), module.__dict__)
+    sys.meta_path.insert(0, Tests())
+    del tests
     import pytest
     words = ["-q", "-p", "no:cacheprovider", "-o", "junit_family=xunit1", "-o", "addopts=", "--junitxml=" + report]
+    words += ["--assert=plain", "--tb=short"]
     words += [word for plugin in told["plugins"] for word in ("-p", plugin)]
     code = pytest.main([*words, *told["files"]])
     sys.stdout.flush()
@@ -37,10 +59,17 @@ code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 texts = [open(p, errors="replace").read() if os.path.exists(p) else "" for p in (report, report + ".txt")]
 print(json.dumps({"code": code, "report": texts[0], "said": texts[1][-4000:]}))
 """
-"""A copy of this program runs pytest; in the program itself, which tells what is left of that, no problem is loaded."""
+"""A copy of this program runs pytest; in the program itself, which tells what is left of that, no problem is loaded.
+
+What tests say is in no file: they are loaded from memory, each once, and their files are empty.
+"""
 
 AT_HAND = ("pytest", "_pytest.junitxml", "_pytest.unittest", "_pytest.skipping", "_pytest.pastebin", "pdb", "unittest")
 """What pytest imports as it starts, which takes as long as a small problem's tests: each run finds it imported."""
+READ_BEFORE = frozenset(
+    {"conftest.py", "pytest.ini", "tox.ini", "setup.cfg", "pyproject.toml", "sitecustomize.py", "usercustomize.py"}
+)
+"""Files that pytest, or Python itself, reads before any test."""
 RAN = frozenset({0, 1})
 """Exit codes of pytest after which its report says something: all passed, or some failed."""
 
@@ -72,12 +101,15 @@ async def verdicts(box: Sandbox, tree: Tree, files: Sequence[str], settings: Val
     """
     canary = f"test_{secrets.token_hex(8)}.py"
     wrong = secrets.randbelow(10**9)
-    told = {"report": f"{secrets.token_hex(8)}.xml", "files": [*files, canary], "plugins": settings.plugins}
-    given = {
-        **tree.files,
-        canary: f"def test_it():\n    assert {wrong} * 2 == {2 * wrong + 1}\n".encode(),
-        "fettle-told.json": json.dumps(told).encode(),
+    tests = {path: data for path, data in tree.files.items() if path.endswith(".py") and is_of_tests(path)}
+    tests[canary] = f"def test_it():\n    assert {wrong} * 2 == {2 * wrong + 1}\n".encode()
+    told = {
+        "report": f"{secrets.token_hex(8)}.xml",
+        "files": [*files, canary],
+        "plugins": settings.plugins,
+        "tests": {path: data.decode("latin-1") for path, data in tests.items()},
     }
+    given = {**tree.files, **dict.fromkeys(tests, b""), "fettle-told.json": json.dumps(told).encode()}
     given.pop("main.py", None)
     packages = (*AT_HAND, *settings.plugins)
     outcome = await box.run(RUNNER, files=given, seconds=settings.seconds, packages=packages)
@@ -133,6 +165,17 @@ def _status(case: ElementTree.Element) -> Status:
     if "failure" in kinds or "error" in kinds:
         return "failed"
     return "skipped" if "skipped" in kinds and "xfail" not in kinds["skipped"] else "passed"
+
+
+def is_of_tests(path: str) -> bool:
+    """Whether a file is one of the tests, or what they are helped by."""
+    return kind_of(path) == "test" or decides_tests(path)
+
+
+def decides_tests(path: str) -> bool:
+    """Whether a file decides what tests say: their own, and what pytest reads before them."""
+    name = path.rpartition("/")[2]
+    return name in READ_BEFORE or bool(files_with_tests([path]))
 
 
 def files_with_tests(paths: Iterable[str]) -> list[str]:

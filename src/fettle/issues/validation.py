@@ -11,7 +11,7 @@ from fettle.config.issues import Validation
 from fettle.errors import DataError
 from fettle.issues.instances import Instance
 from fettle.issues.patches import files_of
-from fettle.issues.testing import Verdicts, files_with_tests, verdicts
+from fettle.issues.testing import Verdicts, decides_tests, files_with_tests, verdicts
 from fettle.issues.trees import Tree, tree_of
 from fettle.sandbox import Sandbox
 
@@ -107,12 +107,5 @@ def scored_tree(instance: Instance, base: Tree, proposed: Tree) -> Tree:
     """What a proposal is tested in: its files, with every test file as the problem's own author left it."""
     tests = base.applied(instance.test_patch)
     own = {file.path for file in files_of(instance.test_patch)}
-    others = {path for path in {*base.files, *proposed.files} if _is_of_tests(path)}
+    others = {path for path in {*base.files, *proposed.files} if decides_tests(path)}
     return proposed.with_files({path: tests.files.get(path) for path in own | others})
-
-
-def _is_of_tests(path: str) -> bool:
-    """Whether a file decides what tests say: their own, and what pytest reads before them."""
-    from_pytest = ("conftest.py", "pytest.ini", "tox.ini", "setup.cfg", "pyproject.toml", "sitecustomize.py")
-    name = path.rpartition("/")[2]
-    return name in from_pytest or bool(files_with_tests([path]))
