@@ -153,14 +153,19 @@ def _object(value: object, place: str, what: str) -> Mapping[str, Any]:
 
 def _parsed(text: bytes, place: str, mend: str) -> Any:
     try:
-        return json.loads(text.decode("utf-8-sig"), parse_constant=_refused)
+        return json.loads(text.decode("utf-8-sig"), parse_constant=no_number)
     except UnicodeDecodeError as error:
         raise DataError(f"{place}: not UTF-8 at byte {error.start}: save the file as UTF-8") from error
     except (ValueError, RecursionError) as error:
         raise DataError(f"{place}: not JSON ({error}): {mend}") from error
 
 
-def _refused(constant: str) -> NoReturn:
+def no_number(constant: str) -> NoReturn:
+    """What a reader of JSON does with ``NaN`` and the like.
+
+    Raises:
+        ValueError: always.
+    """
     raise ValueError(f"{constant} is no JSON number")
 
 

@@ -91,3 +91,10 @@ def test_a_benchmark_is_what_its_tests_say(history: History, tmp_path):
     assert found.outcome is not None
     assert found.outcome.resolved
     assert typed(*words, "--id", "x")[2].endswith("is there already: give the benchmark another id\n")
+    replies = tmp_path / "replies.jsonl"
+    replies.write_text('{"instance_id": "local__calculator-7", "reply": "no"}\n' * 2)
+    assert "has a reply already: leave one" in typed(*words, "--replies", str(replies))[2]
+    code, _, err = typed(
+        "issues", "convert", "x.json", "--to", "examples", "--out", "y", "--heldout", "z", "--share", "1"
+    )
+    assert (code, err.count("\n"), "--share is 1, which leaves nothing" in err) == (2, 1, True)

@@ -3,11 +3,12 @@
 import json
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
+from fettle.rows import no_number
 from fettle.types import ToolCall
 
 NAME, KEY, VALUE = "marked_function", "marked_key", "marked value"
@@ -22,11 +23,7 @@ BETWEEN = re.compile(r"[\s,;\[\]]*")
 """What may stand between two calls besides the marks around each."""
 
 
-def _refused(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no JSON number")
-
-
-DECODER = json.JSONDecoder(parse_constant=_refused)
+DECODER = json.JSONDecoder(parse_constant=no_number)
 
 
 class ToolFormat:

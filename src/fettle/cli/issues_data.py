@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fettle.cli.train import Overrides
+from fettle.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from fettle.issues.examples import Example
@@ -42,14 +43,26 @@ def benchmark(
     import json
 
     from fettle.compat.rllm import BenchmarkIntegration, get_default_config
-    from fettle.rows import rows
 
-    told = None if replies is None else {row.text("instance_id"): row.text("reply") for row in rows(str(replies))}
+    told = None if replies is None else _replies(replies)
     made = BenchmarkIntegration(get_default_config(), folder=benchmarks)
     result = asyncio.run(made.run_benchmark(path, repository, benchmark_id=id, replies=told))
     found = json.loads(result.read_text(encoding="utf-8"))
     print(f"{found['total_issues']:6} problems, {found['skipped_issues']} without a reply")
     print(f"{found['successful_issues']:6} solved, {found['failed_issues']} not: {result}")
+
+
+def _replies(path: Path) -> dict[str, str]:
+    """By the problems' ids."""
+    from fettle.rows import rows
+
+    found: dict[str, str] = {}
+    for row in rows(str(path)):
+        id = row.text("instance_id")
+        if id in found:
+            raise DataError(f"{row.place}: {id} has a reply already: leave one")
+        found[id] = row.text("reply")
+    return found
 
 
 def convert(
@@ -61,7 +74,7 @@ def convert(
     heldout: Annotated[
         Path | None, typer.Option("--heldout", help="Hold some issues out, which are written here.")
     ] = None,
-    share: Annotated[float, typer.Option(min=0, max=1, help="Of what is held out.")] = 0.2,
+    share: Annotated[float, typer.Option(help="Of what is held out, between 0 and 1.")] = 0.2,
     seed: Annotated[int, typer.Option(min=0, help="Of what is held out.")] = 0,
 ) -> None:
     """Turn attempts at issues into what recipes learn from; min_steps=3 and the like choose among them."""
@@ -71,6 +84,8 @@ def convert(
     from fettle.issues.selection import Selection, parted, selected
     from fettle.tracking import write_atomically
 
+    if not 0 < share < 1:
+        raise ConfigError(f"--share is {share:g}, which leaves nothing on one side: give more than 0 and less than 1")
     known = read_instances(problems) if problems is not None else []
     kept, dropped = selected(_attempts(path, known), load_as(Selection, None, overrides or ()))
     sides = [kept] if heldout is None else parted(kept, Split(heldout=share, seed=seed), known)

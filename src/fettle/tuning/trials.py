@@ -208,4 +208,6 @@ class Trials:
                 self._study.tell(trial.number, state=TrialState.FAIL)
 
     def _note(self, trial: FrozenTrial, name: str, value: Any) -> None:
-        self._storage.set_trial_user_attr(trial._trial_id, name, value)
+        study = self._storage.get_study_id_from_name(self._plan.name)
+        identity = self._storage.get_trial_id_from_study_id_trial_number(study, trial.number)
+        self._storage.set_trial_user_attr(identity, name, value)

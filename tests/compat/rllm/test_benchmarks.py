@@ -5,7 +5,7 @@ import json
 import pytest
 
 from fettle.compat.rllm import BenchmarkIntegration, TrajectoryIntegration, get_default_config
-from fettle.errors import DataError, NotFoundError
+from fettle.errors import ConfigError, DataError, NotFoundError
 from fettle.issues.examples import SYSTEM, read_examples
 from fettle.issues.trajectories import read_trajectories
 
@@ -59,6 +59,18 @@ async def test_a_benchmark_that_is_not_there_says_which_are(run):
     made, _, _, _ = run
     with pytest.raises(NotFoundError, match=r"no benchmark other, .*: mixed"):
         await made.convert_existing_benchmark(benchmark_id="other")
+
+
+@pytest.mark.parametrize("share", [0, 1])
+async def test_a_share_that_leaves_nothing_is_one_sentence(run, share):
+    with pytest.raises(ConfigError, match=r"convert_existing_benchmark, test_size.* should be .* than") as caught:
+        await run[0].convert_existing_benchmark(benchmark_id="mixed", test_size=share)
+    assert "\n" not in caught.value.message
+
+
+async def test_a_reply_to_no_problem_is_refused_with_the_one_that_was_meant(run):
+    with pytest.raises(DataError, match=r"a reply is to ada__shop-11, .*; did you mean ada__shop-1\?"):
+        await run[2](benchmark_id="other", replies={"ada__shop-11": WRONG})
 
 
 async def test_without_replies_the_history_s_own_solutions_are_tried(corpus, tmp_path):

@@ -6,7 +6,6 @@ Its preset is of a model of 14 B, which is made small here.
 import importlib.util
 import json
 import shlex
-import sys
 from pathlib import Path
 
 import pytest
@@ -60,8 +59,9 @@ def benchmark(corpus, tmp_path_factory) -> Path:
 def test_the_snippet_trains_by_the_recipe_that_it_writes(benchmark, model, monkeypatch, capfd):
     monkeypatch.chdir(benchmark)
     preset = small(model)
-    monkeypatch.setattr(fettle.compat.rllm, "get_deepcoder_config", lambda: preset)
-    exec(SNIPPET.replace(ROOT, "fettle.compat.rllm"), {})
+    snippet = SNIPPET.replace(ROOT, "fettle.compat.rllm").replace("= get_deepcoder_config()", "= preset")
+    assert snippet.count("preset") == 1
+    exec(snippet, {"preset": preset})
     trained = Path(capfd.readouterr().out.partition("Model saved to ")[2].strip())
     pipeline = load("outputs/rllm/recipe.yaml")
     assert load(trained.parents[2] / "config.yaml") == pipeline
@@ -107,10 +107,10 @@ def test_a_sample_of_the_settings_is_written_and_nothing_is_trained(tmp_path):
     assert RLLMConfig.from_json(tmp_path / "config.json").training.num_train_epochs == 9
 
 
-async def test_a_trainer_that_does_not_come_to_its_end_is_an_error(corpus, tmp_path, settings, monkeypatch):
-    broken = (sys.executable, "-c", "import sys; sys.exit(3)")
-    monkeypatch.setattr("fettle.compat.rllm.trainer.FETTLE", broken)
+async def test_a_trainer_that_does_not_come_to_its_end_is_an_error(corpus, tmp_path, settings, capfd):
     trainer = fettle.compat.rllm.RLLMTrainer(settings, repository=corpus.repository)
-    files = [corpus.file(tmp_path / f"{at}.jsonl", at) for at in (0, 1)]
-    with pytest.raises(StateError, match=r"ended with 3: what it said stands above"):
-        await trainer.train(*files)
+    path, pipeline, _ = trainer.recipe(*[corpus.file(tmp_path / f"{at}.jsonl", at) for at in (0, 1)])
+    path.write_text("type: nothing\n")
+    with pytest.raises(StateError, match=r"ended with 2: what it said stands above"):
+        await trainer.carry_out(path, pipeline)
+    assert "recipe.yaml:1" in capfd.readouterr().err

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fettle.config import IssueCredit, Issues, Validation
 from fettle.environments.issues_judged import Judge
-from fettle.errors import DataError
+from fettle.errors import DataError, did_you_mean
 from fettle.issues.edits import edited, edits_of, without_edits
 from fettle.issues.instances import Instance, read_instances
 from fettle.issues.questions import question, shown, solution
@@ -23,13 +23,16 @@ async def attempts(
     """An attempt at each problem of a file that there is a reply for, by its id; without, by its history's solution.
 
     Raises:
-        DataError: a problem was not validated.
+        DataError: a problem was not validated, or a reply is to none of them.
         SandboxError: the sandbox could not do its work.
     """
     problems = read_instances(path)
     for one in problems:
         if not one.FAIL_TO_PASS:
             raise DataError(f"{path}: {one.instance_id} has no FAIL_TO_PASS: run fettle issues validate first")
+    known = [one.instance_id for one in problems]
+    for id in sorted((replies or {}).keys() - set(known)):
+        raise DataError(f"a reply is to {id}, which is no problem of {path}{did_you_mean(id, known)}")
     judge = Judge(Issues(path=str(path), repository=str(repository), validation=settings, credit=PASS_ALONE))
     at_once = asyncio.Semaphore(settings.sandbox.workers or os.cpu_count() or 1)
 

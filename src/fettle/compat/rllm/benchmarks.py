@@ -14,6 +14,7 @@ from fettle.compat.rllm.config import RLLMConfig
 from fettle.compat.rllm.material import FOLDER, PROBLEMS
 from fettle.compat.rllm.recipe import system_of
 from fettle.config import Split, Validation
+from fettle.config.arguments import settings_from
 from fettle.errors import DataError, NotFoundError
 from fettle.issues.examples import Converted, Example, converted
 from fettle.issues.examples import written as examples_written
@@ -144,8 +145,11 @@ class BenchmarkIntegration:
 
         Raises:
             NotFoundError: there is no such benchmark.
+            ConfigError: ``test_size`` is no share, or ``random_seed`` no seed.
             DataError: its files cannot be used, or one side would be empty.
         """
+        given = {"heldout": test_size, "seed": random_seed}
+        split = settings_from("convert_existing_benchmark", Split, given, {("heldout",): "test_size"})
         there = Benchmark(self._folder, benchmark_id)
         for path in (there.result, there.trajectories):
             if not path.is_file():
@@ -153,7 +157,6 @@ class BenchmarkIntegration:
                 raise NotFoundError(f"there is no benchmark {benchmark_id}, for {path} is missing: {known or 'none'}")
         problems = read_instances(there.problems) if there.problems.is_file() else []
         folder = _result_of(there.result).get(FOLDER)
-        split = Split(heldout=test_size, seed=random_seed)
         sides = self._trajectories.convert_trajectories(read_trajectories(there.trajectories), problems, split=split)
         for path, side in zip((there.train, there.val), sides, strict=True):
             write_atomically(path, examples_written([_placed(each, there, folder) for each in side.examples]))
