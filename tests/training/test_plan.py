@@ -33,7 +33,15 @@ def settings_classes() -> list[type[Frozen]]:
     of_others += [kind for kind in found if kind.__module__ == study.__name__]  # see tests/tuning
     of_others += [issues.Corpus, issues.Mining, issues.Split]  # see tests/issues
     of_a_service = (c.ServiceConfig, c.ServedModel, c.JournalSettings, c.Scheduling, c.Prices, c.TokenPrices)
-    never_in_a_recipe = (Frozen, c.SamplingParams, c.Reading, c.PolicyLoss, c.EnvironmentServerConfig, *of_a_service)
+    never_in_a_recipe = (
+        Frozen,
+        c.TorchEngine,
+        c.SamplingParams,
+        c.Reading,
+        c.PolicyLoss,
+        c.EnvironmentServerConfig,
+        *of_a_service,
+    )
     return [kind for kind in found if kind not in never_in_a_recipe and kind not in of_others]
 
 

@@ -17,8 +17,10 @@ from fettle.cli.stages import run_stage
 from fettle.client.kept import kept
 from fettle.config import (
     EngineConfig,
+    LocalEngine,
     Pipeline,
     PolicySpec,
+    RayEngine,
     RewardModelRun,
     RLRun,
     RunConfig,
@@ -111,7 +113,11 @@ def check(config: RunConfig) -> None:
     for (name, _), stage in zip(plans(config, _of_engine), stages_of(config), strict=True):
         if isinstance(stage.engine, ServiceEngine):
             check_for_service(name, stage)
-        elif not capabilities(stage.engine).memory_bytes:
+        elif isinstance(stage.engine, RayEngine) and stage.profile:
+            raise ConfigError(
+                f"{name}: profile looks into the engine of this process, and engine.type is ray: unset it"
+            )
+        elif isinstance(stage.engine, LocalEngine) and not capabilities(stage.engine).memory_bytes:
             raise ConfigError(f"{name} asks for engine.device {stage.engine.device}, and torch sees none here: use cpu")
         for key, path in absent_files(stage):
             raise DataError(f"{name}: {key} is {path}, and there is no such file: write it, or correct the path")

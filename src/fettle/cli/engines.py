@@ -1,22 +1,42 @@
 """The engine that a recipe asks for, in this process or at a service, and what else depends on which it is."""
 
 import hashlib
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
+from typing import Protocol
 
 from fettle.broker import Broker
 from fettle.client import HTTPEngine, once
 from fettle.client.kept import kept
-from fettle.config import EngineConfig, LocalEngine, PolicySpec, ServiceEngine, StageConfig, TinyModel
+from fettle.config import (
+    EngineConfig,
+    LocalEngine,
+    PolicySpec,
+    RayEngine,
+    ServiceEngine,
+    StageConfig,
+    TinyModel,
+    TorchEngine,
+)
 from fettle.config.keys import key_from
-from fettle.engine import Capabilities, Engine
+from fettle.engine import Backend, Capabilities, Engine
 from fettle.engine.local import LocalBackend
 from fettle.engine.local import capabilities as local_capabilities
 from fettle.errors import ConfigError
 
 CACHE = Path("~/.cache/fettle/tokenizers")
 """Tokenizers of models that are at a service."""
+
+
+class Held(Backend, Protocol):
+    """A backend that can tell what a policy would take of its memory."""
+
+    def policy_bytes(self, spec: PolicySpec) -> int:
+        """Of one rank, where it has several."""
+        ...
 
 
 @asynccontextmanager
@@ -31,11 +51,26 @@ async def engine_of(settings: EngineConfig, checkpoints: Path, *, name: str = ""
         finally:
             await remote.close()
     else:
-        broker = Broker(LocalBackend(settings, checkpoints=checkpoints))
+        with backend_of(settings, checkpoints) as backend:
+            broker = Broker(backend)
+            try:
+                yield broker
+            finally:
+                broker.close()
+
+
+@contextmanager
+def backend_of(settings: TorchEngine, checkpoints: Path) -> Iterator[Held]:
+    """The backend in this process, or of ranks that are ended with the block."""
+    if isinstance(settings, RayEngine):
+        ranks = _on_ray().ClusterBackend(settings, checkpoints=checkpoints)
         try:
-            yield broker
+            yield ranks
         finally:
-            broker.close()
+            ranks.close()
+    else:
+        assert isinstance(settings, LocalEngine)
+        yield LocalBackend(settings, checkpoints=checkpoints)
 
 
 def capabilities(settings: EngineConfig, policy: PolicySpec | None = None) -> Capabilities:
@@ -46,12 +81,40 @@ def capabilities(settings: EngineConfig, policy: PolicySpec | None = None) -> Ca
     """
     if isinstance(settings, ServiceEngine):
         return once.capabilities(settings.url, key_of(settings))
-    return local_capabilities(settings, policy)
+    return local_capabilities(settings, policy) if isinstance(settings, LocalEngine) else _of_ranks(settings, policy)
+
+
+def threads_of(settings: EngineConfig) -> int | None:
+    """The threads for arithmetic on which a run's bits hang; None where they are a service's."""
+    return capabilities(settings).threads if isinstance(settings, TorchEngine) else None
+
+
+def _of_ranks(settings: RayEngine, policy: PolicySpec | None) -> Capabilities:
+    """What each rank can do, if the machines of the cluster are like this one."""
+    own = local_capabilities(_on_ray().of_rank(settings), policy)
+    where = "started for the run" if settings.address is None else f"at {settings.address}"
+    ranks = f"{settings.workers}, each with {own.threads} threads on {own.device}, on a Ray cluster {where}"
+    return replace(own, engine="ray", paths={"ranks": ranks, **own.paths} if own.paths else {})
+
+
+def _on_ray() -> ModuleType:
+    """The room that needs Ray.
+
+    Raises:
+        ConfigError: Ray is not installed.
+    """
+    try:
+        import fettle.cluster
+    except ModuleNotFoundError as error:
+        if error.name != "ray":
+            raise
+        raise ConfigError("engine.type is ray, and Ray is not installed: pip install 'fettle[cluster]'") from error
+    return fettle.cluster
 
 
 def tokenizer_of(settings: EngineConfig, model: str) -> str:
     """Where the tokenizer of a model is to be had: with the model where that is here, or else from the service."""
-    if isinstance(settings, LocalEngine) or (Path(model).is_dir() and kept(model) is None):
+    if isinstance(settings, TorchEngine) or (Path(model).is_dir() and kept(model) is None):
         return model
     address = f"{settings.url}\n{kept(model) or model}"
     folder = CACHE.expanduser() / hashlib.sha256(address.encode()).hexdigest()[:24]

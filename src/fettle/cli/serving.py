@@ -16,9 +16,9 @@ import uvloop
 from starlette.types import ASGIApp
 
 from fettle.broker import Broker
+from fettle.cli.engines import Held, backend_of
 from fettle.cli.exits import INTERRUPTED
 from fettle.config import PolicySpec, ServiceConfig
-from fettle.engine.local import LocalBackend
 from fettle.errors import ConfigError, StateError, StorageError
 from fettle.service.app import app_of
 from fettle.service.capacity import Room
@@ -66,13 +66,13 @@ async def opened(settings: ServiceConfig) -> AsyncIterator[Service]:
     with _claimed(state):
         store = await Store.opened(settings.database_url, state)
         try:
-            backend = LocalBackend(settings.engine, checkpoints=state / FOLDER)
-            broker = await Broker.recovered(backend, state / JOURNAL, settings.journal, settings.scheduling)
-            try:
-                room = _room(settings, backend, models)
-                yield await Service(settings, broker, store, models, room).recovered()
-            finally:
-                await asyncio.to_thread(broker.close)
+            with backend_of(settings.engine, state / FOLDER) as backend:
+                broker = await Broker.recovered(backend, state / JOURNAL, settings.journal, settings.scheduling)
+                try:
+                    room = _room(settings, backend, models)
+                    yield await Service(settings, broker, store, models, room).recovered()
+                finally:
+                    await asyncio.to_thread(broker.close)
         finally:
             await store.close()
 
@@ -97,7 +97,7 @@ async def _serve(settings: ServiceConfig, listening: socket.socket) -> None:
         await asyncio.to_thread(end_traces)
 
 
-def _room(settings: ServiceConfig, backend: LocalBackend, models: Models) -> Room:
+def _room(settings: ServiceConfig, backend: Held, models: Models) -> Room:
     """The device's memory; without keys there is one tenant, whose it all is."""
     share = settings.memory_share if settings.auth == "keys" else 1.0
     return Room(backend.capabilities(), lambda spec: backend.policy_bytes(_of_path(spec, models)), share=share)

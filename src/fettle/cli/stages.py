@@ -11,12 +11,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 
 from fettle.broker import Broker
 from fettle.chat import Template, check_same_tokenizer, load_tokenizer
-from fettle.cli.engines import engine_of, tokenizer_of
+from fettle.cli.engines import engine_of, threads_of, tokenizer_of
 from fettle.cli.invoked import FETTLE
 from fettle.cli.profiler import StepProfiler, middle_step
 from fettle.cli.sources import Prompt, comparisons_of, conversations_of, episodes_of, files_of
@@ -24,7 +23,6 @@ from fettle.cli.trackers import outlets
 from fettle.client import HTTPEngine
 from fettle.config import (
     Episodes,
-    LocalEngine,
     PolicySpec,
     PreferenceRun,
     RewardModelRun,
@@ -82,7 +80,7 @@ async def run_stage(
     folder = RunFolder.at(folder.path)
     with closing(FileTracker(folder)) as files:  # from here on the folder is ours alone
         folder.write_config(dump(config))
-        threads = config.engine.threads or torch.get_num_threads() if isinstance(config.engine, LocalEngine) else None
+        threads = threads_of(config.engine)
         folder.write_provenance(sys.argv, threads=threads, data=files_of(config))
         every = config.evaluation.every
         profiler = StepProfiler(middle_step(config.steps, evaluated_every=every)) if config.profile else None

@@ -86,10 +86,12 @@ from fettle.config.policy import (
     LocalEngine,
     LoRA,
     PolicySpec,
+    RayEngine,
     SamplingParams,
     Schedule,
     ServiceEngine,
     TinyModel,
+    TorchEngine,
 )
 from fettle.config.presets import PRESETS
 from fettle.config.prices import Prices, TokenPrices
@@ -262,6 +264,7 @@ __all__ = [
     "Questions",
     "RLRun",
     "Ratings",
+    "RayEngine",
     "RayTasks",
     "Reading",
     "ReasoningGym",
@@ -315,6 +318,7 @@ __all__ = [
     "ToolServer",
     "ToolUse",
     "Tools",
+    "TorchEngine",
     "TracingExport",
     "TrackerConfig",
     "TrustRegion",

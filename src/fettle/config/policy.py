@@ -147,10 +147,9 @@ class SamplingParams(Frozen):
     """Whether a prompt that goes on from this completion is to be expected: what was computed is kept for it."""
 
 
-class LocalEngine(Frozen):
-    """The engine in this process."""
+class TorchEngine(Frozen):
+    """How models are run in a process that holds them."""
 
-    type: Literal["local"] = "local"
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """``auto`` takes a CUDA GPU where torch sees one, and else the CPU."""
     threads: Annotated[int, Field(ge=1)] | None = None
@@ -168,6 +167,32 @@ class LocalEngine(Frozen):
     ``padded``: sequences of like length side by side; ``auto``: packed wherever the model's attention can be driven."""
     frozen_gib: Annotated[float, Field(gt=0)] = 16.0
     """Memory for models that are only read (references, reward models): beyond it the least recently used go."""
+
+
+class LocalEngine(TorchEngine):
+    """The engine in this process."""
+
+    type: Literal["local"] = "local"
+
+
+class RayEngine(TorchEngine):
+    """The engine of a Ray cluster: ranks hold the same policies, and share out the data of every call.
+
+    What is set for a model (``threads``, ``train_tokens`` and so on) holds for each rank.
+    """
+
+    type: Literal["ray"] = "ray"
+    workers: Annotated[int, Field(ge=1)] = 1
+    """How many ranks. One computes to the same bits as ``type: local``."""
+    address: str | None = None
+    """Which cluster: ``auto``, the one that this machine is part of; ``host:port`` or ``ray://host:port``; null: one is
+    started here for the run, and ended with it."""
+    start_seconds: Annotated[float, Field(gt=0)] = 120.0
+    """Seconds in which the cluster must have room for all ranks, and they must have begun."""
+    silent_seconds: Annotated[float, Field(gt=0)] = 60.0
+    """Seconds without a sign of life after which a rank is given up, and another takes its place."""
+    repeated_seconds: Annotated[float, Field(gt=0)] = 60.0
+    """About how many seconds of work are done again when a rank is lost: policies are written down that often."""
 
 
 class ServiceEngine(Frozen):
@@ -197,4 +222,7 @@ class ServiceEngine(Frozen):
         return self
 
 
-EngineConfig = Annotated[LocalEngine | ServiceEngine, Field(discriminator="type")]
+BackendConfig = Annotated[LocalEngine | RayEngine, Field(discriminator="type")]
+"""An engine that holds its models itself."""
+
+EngineConfig = Annotated[LocalEngine | ServiceEngine | RayEngine, Field(discriminator="type")]

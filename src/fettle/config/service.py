@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from fettle.config.base import Frozen
 from fettle.config.durability import JournalSettings
-from fettle.config.policy import LocalEngine
+from fettle.config.policy import BackendConfig, LocalEngine
 from fettle.config.prices import Prices
 from fettle.config.scheduling import Scheduling
 
@@ -44,7 +44,7 @@ class ServiceConfig(Frozen):
     """SQLAlchemy's address of the catalogue (``postgresql+psycopg://...``); null: SQLite in the state folder."""
     artifacts_url: str | None = None
     """Where finished checkpoints are also kept (``s3://bucket/prefix``); null: in the state folder only."""
-    engine: LocalEngine = LocalEngine()
+    engine: BackendConfig = LocalEngine()
     """The engine behind it."""
     journal: JournalSettings = JournalSettings()
     """How what was taken in outlives the process."""

@@ -14,6 +14,10 @@ TRACKERS = "cli.trackers"
 ADAPTERS = "environments.adapters."
 MODEL, TINY = "engine.local.policy", "engine.local.tiny"
 
+ON_TORCH: Mapping[str, str] = dict.fromkeys(
+    ("device", "threads", "sampling_threads", "train_tokens", "sample_tokens", "layout", "frozen_gib"),
+    "engine.local.backend",
+)
 COMPARED: Mapping[str, str] = {
     **dict.fromkeys(("seed", "policy", "loss", "steps", "batch_size"), PREFERENCE),
     **dict.fromkeys(("max_tokens", "optimizer", "schedule", "evaluation"), OFFLINE),
@@ -69,10 +73,13 @@ CONSUMERS: Mapping[type[Frozen], Mapping[str, str]] = {
     },
     c.LoRA: dict.fromkeys(("rank", "alpha", "dropout", "targets"), "engine.local.lora"),
     c.TinyModel: dict.fromkeys(("hidden", "layers", "heads", "context", "vocabulary", "seed"), TINY),
-    c.LocalEngine: dict.fromkeys(
-        ("device", "threads", "sampling_threads", "train_tokens", "sample_tokens", "layout", "frozen_gib"),
-        "engine.local.backend",
-    ),
+    c.LocalEngine: ON_TORCH,
+    c.RayEngine: {
+        **ON_TORCH,
+        **dict.fromkeys(("workers", "repeated_seconds"), "cluster.backend"),
+        "address": "cluster.session",
+        **dict.fromkeys(("start_seconds", "silent_seconds"), "cluster.ranks"),
+    },
     c.ServiceEngine: dict.fromkeys(("url", "key_env", "key_file", "patience"), "cli.engines"),
     c.AdamW: dict.fromkeys(
         ("learning_rate", "beta1", "beta2", "eps", "weight_decay", "clip_norm"), "engine.local.optimizer"

@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from fettle.config import LocalEngine, PolicySpec, PreferenceRun, RLRun, SFTRun, StageConfig, TinyModel
+from fettle.config import PolicySpec, PreferenceRun, RLRun, SFTRun, StageConfig, TinyModel, TorchEngine
 from fettle.config.runs import names_stage
 from fettle.engine.filling import filled
 from fettle.errors import ModelError
@@ -79,7 +79,7 @@ def memory_estimate(run: StageConfig, *, device: str) -> list[tuple[str, int]]:
     conversations are kept where episodes have several turns, which environments tell and recipes do not.
     """
     shape = model_shape(run.policy.model)
-    if shape is None or not isinstance(run.engine, LocalEngine):
+    if shape is None or not isinstance(run.engine, TorchEngine):
         return []
     return [
         *_of_weights(run.policy, shape),
@@ -184,7 +184,7 @@ def _of_reference(run: StageConfig, shape: ModelShape) -> list[tuple[str, int]]:
     return [(what, _width(run.policy) * shape.parameters)]
 
 
-def micro_batch_tokens(run: StageConfig, engine: LocalEngine, device: str) -> int:
+def micro_batch_tokens(run: StageConfig, engine: TorchEngine, device: str) -> int:
     """Tokens in the longest micro-batch, with prompts taken to be as long as replies."""
     if isinstance(run, RLRun):
         largest = run.sampling.max_tokens * (run.group_size + 1)
@@ -193,12 +193,12 @@ def micro_batch_tokens(run: StageConfig, engine: LocalEngine, device: str) -> in
     return filled(engine.train_tokens, device, largest=largest)
 
 
-def _activations(run: StageConfig, engine: LocalEngine, shape: ModelShape, device: str) -> int:
+def _activations(run: StageConfig, engine: TorchEngine, shape: ModelShape, device: str) -> int:
     tokens = micro_batch_tokens(run, engine, device)
     return _width(run.policy) * tokens * shape.layers * ACTIVATIONS_PER_LAYER * shape.hidden
 
 
-def _of_sampling(run: RLRun, engine: LocalEngine, shape: ModelShape) -> list[tuple[str, int]]:
+def _of_sampling(run: RLRun, engine: TorchEngine, shape: ModelShape) -> list[tuple[str, int]]:
     """The cache, and copies of weights that are sampled from while others are trained."""
     ahead = run.max_staleness // (run.minibatches * run.epochs)
     copies = ahead + (engine.sampling_threads is not None)
@@ -206,7 +206,7 @@ def _of_sampling(run: RLRun, engine: LocalEngine, shape: ModelShape) -> list[tup
     return [*copied, ("sampler's cache", _cache(run, engine, shape))]
 
 
-def _cache(run: RLRun, engine: LocalEngine, shape: ModelShape) -> int:
+def _cache(run: RLRun, engine: TorchEngine, shape: ModelShape) -> int:
     width = _width(run.policy)
     rows = run.groups_per_step * run.group_size * run.sampling.max_tokens * 2  # prompts taken to be as long again
     return width * min(engine.sample_tokens, rows) * shape.layers * 2 * shape.key_value_width

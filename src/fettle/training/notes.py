@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from fettle.config import LocalEngine, RLRun, StageConfig
+from fettle.config import RLRun, StageConfig, TorchEngine
 from fettle.config.load import leaves
 from fettle.engine import Capabilities
 from fettle.training.memory import ACTIVATIONS, context_of, micro_batch_tokens
@@ -20,7 +20,7 @@ def plan_notes(run: StageConfig, memory: Memory, capabilities: Capabilities) -> 
     yield from _context(run)
     for key, path in absent_files(run):
         yield f"{key} is {path}, and there is no such file here"
-    if isinstance(run.engine, LocalEngine):
+    if isinstance(run.engine, TorchEngine):
         yield from _sampling_thread(run, run.engine)
         yield from _memory(run, run.engine, memory, capabilities)
 
@@ -39,7 +39,7 @@ def _idle(run: StageConfig) -> Iterator[str]:
         yield "schedule.warmup_steps covers the whole run: the learning rate never reaches its peak"
 
 
-def _sampling_thread(run: StageConfig, engine: LocalEngine) -> Iterator[str]:
+def _sampling_thread(run: StageConfig, engine: TorchEngine) -> Iterator[str]:
     if engine.sampling_threads is not None and not (isinstance(run, RLRun) and run.max_staleness):
         yield (
             "engine.sampling_threads gains nothing without staleness: sampling waits for each step, and has only those "
@@ -47,7 +47,7 @@ def _sampling_thread(run: StageConfig, engine: LocalEngine) -> Iterator[str]:
         )
 
 
-def _memory(run: StageConfig, engine: LocalEngine, memory: Memory, capabilities: Capabilities) -> Iterator[str]:
+def _memory(run: StageConfig, engine: TorchEngine, memory: Memory, capabilities: Capabilities) -> Iterator[str]:
     if not memory:
         yield f"no memory estimate: the shape of {run.policy.model} cannot be told without loading it"
     needed = sum(size for _, size in memory)
@@ -59,7 +59,7 @@ def _memory(run: StageConfig, engine: LocalEngine, memory: Memory, capabilities:
         yield f"about {needed / 2**30:.1f} GiB are needed and {capabilities.device} has {held:.1f}: {mend}"
 
 
-def _to_lower(run: StageConfig, engine: LocalEngine, memory: Memory, device: str) -> str:
+def _to_lower(run: StageConfig, engine: TorchEngine, memory: Memory, device: str) -> str:
     """What takes the most and can be made smaller, in words."""
     most = max((each for each in memory if each[0] in LOWERED_BY), key=lambda each: each[1], default=memory[0])
     adapters = "" if run.policy.lora is not None else ", or train with policy.lora"

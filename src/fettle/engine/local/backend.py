@@ -19,6 +19,7 @@ from fettle.engine.local.capacity import capabilities, device_of, frozen_bytes, 
 from fettle.engine.local.decode import Decoder
 from fettle.engine.local.forward import Voice, hosted
 from fettle.engine.local.frozen import FrozenModels
+from fettle.engine.local.group import ALONE, Group
 from fettle.engine.local.head import Head
 from fettle.engine.local.lean import lean_forward
 from fettle.engine.local.model import LanguageModel, Precision, load_model
@@ -43,8 +44,9 @@ class LocalBackend:
     pinned are then copied at once, and whoever runs a model's modules holds its ``turn``.
     """
 
-    def __init__(self, settings: LocalEngine, *, checkpoints: Path) -> None:
+    def __init__(self, settings: LocalEngine, *, checkpoints: Path, group: Group = ALONE) -> None:
         self._settings = settings
+        self._group = group
         self._checkpoints = checkpoints
         self._device = device_of(settings.device)
         if settings.threads is not None:
@@ -58,6 +60,11 @@ class LocalBackend:
         self._decoders: dict[int, Decoder] = {}
         self._pins_made = 0
         self._released: deque[str] = deque(maxlen=RELEASED)
+
+    def regroup(self, group: Group) -> None:
+        """Be one of another group, in which no policy has been made yet; models that are here stay."""
+        with self._lookup:
+            self._policies, self._pinned, self._decoders, self._group = {}, {}, {}, group
 
     def capabilities(self) -> Capabilities:
         """What this process can do."""
@@ -78,7 +85,7 @@ class LocalBackend:
     def create_policy(self, policy: str, spec: PolicySpec) -> int:
         """Load the model and make what is trained in it."""
         with self._making(spec, _name(spec)) as model:
-            self._policies[policy] = LocalPolicy(spec, model)
+            self._policies[policy] = LocalPolicy(spec, model, group=self._group)
         return 0
 
     def load_policy(self, policy: str, checkpoint: str, *, optimizer: bool) -> int:
@@ -86,7 +93,7 @@ class LocalBackend:
         folder = Path(checkpoint)
         spec, version = saved_state(folder)
         with self._making(spec, _name(spec) if spec.lora else checkpoint) as model:
-            loaded = LocalPolicy(spec, model, version=version)
+            loaded = LocalPolicy(spec, model, version=version, group=self._group)
             loaded.load(folder, optimizer=optimizer)
             self._policies[policy] = loaded
         return version
@@ -113,7 +120,7 @@ class LocalBackend:
             raise EngineError(f"there is a policy {policy!r} here: close it before it is revived")
         moment = snapshot.read(folder, self._device)
         with self._making(moment.spec, _name(moment.spec)) as model:
-            held = LocalPolicy(moment.spec, model)
+            held = LocalPolicy(moment.spec, model, group=self._group)
             held.go_on_from(moment, copied=self._settings.sampling_threads is not None)
             self._policies[policy] = held
             self._pinned |= dict.fromkeys(moment.pins, held)
@@ -297,7 +304,7 @@ class LocalBackend:
         folder = Path(weights)
         if (folder / STATE).is_file():
             spec, version = saved_state(folder)
-            model = self._loaded(weights, spec.precision, quantization=spec.quantization)
+            model = self._loaded(weights, spec.precision)
             model.head = model.head if spec.head == "reward" else None  # a critic's word is no score
             return model, version
         specs = [held.spec for held in self._policies.values() if held.spec.model == weights]

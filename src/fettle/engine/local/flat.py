@@ -1,7 +1,7 @@
 """Parameters laid end to end: one buffer of values, and for what is trained one of gradients."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -31,10 +31,11 @@ class Flat:
         return {name: part.view(shape) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)}
 
     @contextmanager
-    def all_or_nothing(self) -> Iterator[None]:
+    def all_or_nothing(self, add_up: Callable[[Tensor], None] = lambda made: None) -> Iterator[None]:
         """Gradients made inside are added to those held before; if anything is raised, the old ones stay alone.
 
-        Only calls that find gradients there pay: for an addition each, and until ``clear`` for a second buffer.
+        ``add_up`` puts the sum over ranks in the place of what was made [N]. Only calls that find gradients there pay:
+        for an addition each, and until ``clear`` for a second buffer.
         """
         buffer, views = self._first
         if self.gradients is not None:
@@ -44,6 +45,7 @@ class Flat:
         self._point(views)
         try:
             yield
+            add_up(buffer)
         except BaseException:
             self._point({} if self.gradients is None else self._first[1])
             raise

@@ -88,7 +88,7 @@ def layouts(
         return [
             ([i for tree in trees for i in tree.members], row_of_trees(trees, sequences, device)) for trees in groups
         ]
-    units = together or [(i,) for i in range(len(lengths))]
+    units = [(i,) for i in range(len(lengths))] if together is None else together
     full = max([len(unit) * max(lengths[i] for i in unit) for unit in units], default=0)
     indices = bins(lengths, budget=filled(budget, device.type, largest=full), together=together, steady=steady)
     return [(rows, side_by_side([sequences[i] for i in rows], device)) for rows in indices]

@@ -17,6 +17,7 @@ from fettle.engine.local import checkpoint, step
 from fettle.engine.local.flat import Flat
 from fettle.engine.local.forward import Voice
 from fettle.engine.local.generators import generator
+from fettle.engine.local.group import ALONE, Group
 from fettle.engine.local.head import Head, has_head
 from fettle.engine.local.lora import Adapter, read_adapter, write_adapter
 from fettle.engine.local.memory import enough_memory
@@ -26,7 +27,7 @@ from fettle.engine.local.snapshot import Moment
 from fettle.errors import CheckpointError, ConfigError, StateError
 from fettle.types import Checkpoint, Datum, ForwardResult, OptimResult
 
-STATE = "policy.json"
+STATE = checkpoint.STATE
 OPTIMIZER = "optimizer.safetensors"
 
 FEWER = "train fewer weights (policy.lora, a lower lora.rank), or a smaller model"
@@ -43,8 +44,9 @@ class _Past(NamedTuple):
 class LocalPolicy:
     """Weights that are trained: an adapter in a shared frozen model, or a whole model of its own."""
 
-    def __init__(self, spec: PolicySpec, model: LanguageModel, *, version: int = 0) -> None:
+    def __init__(self, spec: PolicySpec, model: LanguageModel, *, version: int = 0, group: Group = ALONE) -> None:
         self.spec = spec
+        self._group = group
         self.model = model
         self.version = version
         self._adapter: Adapter | None = None
@@ -64,7 +66,7 @@ class LocalPolicy:
         """The loss and log-probabilities, with no gradient and no dropout."""
         self._check_head(loss)
         with torch.no_grad(), self.model.slots.holding(self._adapter):
-            return step.run(self.model, data, loss, budget=budget, backward=None, head=self.head)
+            return step.run(self.model, data, loss, budget=budget, backward=None, head=self.head, group=self._group)
 
     def forward_backward(self, data: Sequence[Datum], loss: LossConfig, *, budget: int) -> ForwardResult:
         """Add the gradient of the call; a call that raises adds nothing.
@@ -75,14 +77,17 @@ class LocalPolicy:
         self._check_head(loss)
         if isinstance(loss, Reading):
             raise ConfigError("reading is no loss, and has no gradient: use forward")
-        random = generator(self.spec.seed, "dropout", self.version, self._calls, device=self.model.device)
+        named = ("dropout", self.version, self._calls, *([self._group.rank] if self._group.rank else []))
+        random = generator(self.spec.seed, *named, device=self.model.device)
 
         with (
             enough_memory("for gradients", FEWER),
-            self._flat.all_or_nothing(),
+            self._flat.all_or_nothing(self._group.add_up),
             self.model.slots.holding(self._adapter, random=random),
         ):
-            result = step.run(self.model, data, loss, budget=budget, backward=Tensor.backward, head=self.head)
+            result = step.run(
+                self.model, data, loss, budget=budget, backward=Tensor.backward, head=self.head, group=self._group
+            )
         self._calls += 1
         return result
 

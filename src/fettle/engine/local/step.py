@@ -1,7 +1,7 @@
 """The training step: a call's data through the model, one micro-batch at a time, into gradients and metrics."""
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from time import perf_counter
 from types import MappingProxyType
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fettle import losses
 from fettle.config import LossConfig, Reading
+from fettle.engine.local.group import ALONE, Group, agreed, share
 from fettle.engine.local.head import Head
 from fettle.engine.local.layout import MicroBatch, layouts, micro_batch
 from fettle.engine.local.model import LanguageModel
@@ -28,6 +29,7 @@ class Totals:
         self._loss = 0.0
         self._units = 0.0
         self._sums: dict[str, float] = {}
+        self._seen: list[int] = []
         self._logprobs: list[Floats] = [np.zeros(0, np.float32)] * size
         self._values: list[Floats] = [np.zeros(0, np.float32)] * size
         self._scores = [0.0] * size
@@ -39,6 +41,7 @@ class Totals:
 
     def add(self, batch: MicroBatch, said: Mapping[str, Tensor]) -> None:
         """Take in what the model said of one micro-batch."""
+        self._seen += batch.indices
         for name, kept in (("logprobs", self._logprobs), ("values", self._values)):
             if name in said:
                 for row, index in zip(said[name].detach().float().cpu().numpy(), batch.indices, strict=True):
@@ -58,12 +61,27 @@ class Totals:
         self._loss += value
         self._units += units
         for name, number in zip(metrics, found, strict=True):
-            best = _EXTREMES.get(name[-4:])
-            if best is None:
-                self._sums[name] = self._sums.get(name, 0.0) + number
-            elif units:
-                self._sums[name] = best(self._sums.get(name, number), number)
+            if name[-4:] not in _EXTREMES or units:
+                self._count(name, number)
         return value
+
+    def join(self, other: "Totals") -> None:
+        """Take in what another rank counted over micro-batches of its own."""
+        self._loss += other._loss
+        self._units += other._units
+        for name, number in other._sums.items():
+            self._count(name, number)
+        for i in other._seen:
+            self._logprobs[i], self._values[i], self._scores[i] = other._logprobs[i], other._values[i], other._scores[i]
+        for name, seconds in other._seconds.items():
+            self._seconds[name] = max(self._seconds.get(name, 0.0), seconds)
+
+    def _count(self, name: str, number: float) -> None:
+        best = _EXTREMES.get(name[-4:])
+        if best is None:
+            self._sums[name] = self._sums.get(name, 0.0) + number
+        else:
+            self._sums[name] = best(self._sums.get(name, number), number)
 
     def result(self, data: Sequence[Datum], read: Collection[str]) -> ForwardResult:
         """Means over what the loss speaks of, and what was read of each datum, cut to its length."""
@@ -92,8 +110,11 @@ def run(
     budget: int,
     backward: Callable[[Tensor], None] | None,
     head: Head | None = None,
+    group: Group = ALONE,
 ) -> ForwardResult:
     """Evaluate ``loss`` over ``data``; hand each micro-batch's weighted sum to ``backward``.
+
+    Each rank of a group runs its share, and is told what all of them came to.
 
     Raises:
         LossInputError: the data lacks what the loss reads, or holds token ids the model has no embedding for.
@@ -102,31 +123,53 @@ def run(
         EngineError: there is not enough memory.
     """
     losses.check_inputs(loss, data)
-    totals, read = Totals(len(data)), losses.model_outputs(loss)
+    read = losses.model_outputs(loss)
     for index, datum in enumerate(data):
         _check_tokens(model, f"datum {index}", datum, read)
+
+    def own() -> Totals:
+        totals = Totals(len(data))
+        for batch in _micro_batches(model, data, loss, read, budget, group):
+            with batch.laid.enough_memory():
+                started = perf_counter()
+                said = model.outputs(
+                    batch.laid,
+                    batch.targets,
+                    batch.loss_mask > 0,
+                    batch.temperature,
+                    read=read,
+                    head=head,
+                    lengths=batch.lengths,
+                )
+                totals.add(batch, said)
+                total = None if isinstance(loss, Reading) else _evaluated(loss, batch, said, totals)
+                totals.spent("forward", perf_counter() - started)
+                if total is not None and backward is not None:
+                    started = perf_counter()
+                    backward(total)
+                    totals.spent("backward", perf_counter() - started)
+        return totals
+
+    totals, *others = agreed(group, own)
+    for other in others:
+        totals.join(other)
+    return totals.result(data, read)
+
+
+def _micro_batches(
+    model: LanguageModel, data: Sequence[Datum], loss: LossConfig, read: Collection[str], budget: int, group: Group
+) -> Iterator[MicroBatch]:
+    """A rank's share of a call."""
     masks = [name for name in losses.masks(loss) if any(name in datum.streams for datum in data)]
     streams, scalars = (*losses.required_inputs(loss), *masks), losses.required_scalars(loss)
-    together = losses.pairs(data) if losses.unit_of(loss) == "pair" else None
     needed = [_needed(datum, read) for datum in data]
+    pairs = losses.pairs(data) if losses.unit_of(loss) == "pair" else None
+    together = share(needed, group, together=pairs, packed=model.packed)
     batches = layouts(
         needed, packed=model.packed, budget=budget, device=model.device, together=together, steady=model.steady
     )
     for indices, laid in batches:
-        batch = micro_batch(data, indices, laid, streams, scalars=scalars)
-        with laid.enough_memory():
-            started = perf_counter()
-            said = model.outputs(
-                laid, batch.targets, batch.loss_mask > 0, batch.temperature, read=read, head=head, lengths=batch.lengths
-            )
-            totals.add(batch, said)
-            total = None if isinstance(loss, Reading) else _evaluated(loss, batch, said, totals)
-            totals.spent("forward", perf_counter() - started)
-            if total is not None and backward is not None:
-                started = perf_counter()
-                backward(total)
-                totals.spent("backward", perf_counter() - started)
-    return totals.result(data, read)
+        yield micro_batch(data, indices, laid, streams, scalars=scalars)
 
 
 def _check_tokens(model: LanguageModel, name: str, datum: Datum, read: Collection[str]) -> None:

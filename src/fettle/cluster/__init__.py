@@ -1,0 +1,5 @@
+"""A backend on Ray: ranks that hold the same policies, share out every call, and may die."""
+
+from fettle.cluster.backend import ClusterBackend, of_rank
+
+__all__ = ["ClusterBackend", "of_rank"]

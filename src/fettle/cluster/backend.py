@@ -1,0 +1,331 @@
+"""A group of ranks as one backend: what is asked of it, each of them is told."""
+
+import logging
+import shutil
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+from uuid import uuid4
+
+import torch
+
+from fettle.cluster.rank import Answer, gist
+from fettle.cluster.ranks import LostError, Ranks, Said
+from fettle.cluster.recall import Done, Recall
+from fettle.cluster.session import connected
+from fettle.cluster.shares import dealt, gathered
+from fettle.config import AdamW, LocalEngine, LossConfig, PolicySpec, RayEngine
+from fettle.engine.base import Capabilities, Pooling, ReadRequest, SampleRequest
+from fettle.engine.local import checkpoint
+from fettle.engine.local.policy import saved_state
+from fettle.errors import EngineError
+from fettle.types import Checkpoint, Completion, Datum, Floats, ForwardResult, OptimResult, PromptReading, Tokens
+
+logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
+LOSSES_IN_A_ROW = 3
+"""How often ranks may be lost in the course of one operation before it is given up."""
+
+MAKING = frozenset({"create_policy", "load_policy", "revive"})
+"""What one rank can fail at and another not: a file that only one of them sees."""
+
+
+class ClusterBackend:
+    """Satisfies ``Backend``. ``checkpoints`` is a folder that every machine of the cluster sees under this name.
+
+    Ranks that are lost are replaced, and what was done since the policies were last written down is done again, to the
+    same bits: whoever calls only notices that it takes longer.
+    """
+
+    def __init__(self, settings: RayEngine, *, checkpoints: Path) -> None:
+        """Takes as long as the ranks need to begin.
+
+        Raises:
+            UnreachableError: there is no cluster.
+            EngineError: there is no room for the ranks, or they do not begin.
+        """
+        self._settings = settings
+        self._checkpoints = checkpoints.resolve()
+        self._turn = threading.RLock()  # held by whoever changes policies, and while ranks are replaced
+        self._pins: dict[str, str] = {}
+        self._pins_made = 0
+        self._lost: LostError | None = None
+        own = of_rank(settings)
+        threads = own.threads or 1
+        need = {"CPU": float(threads), **({"GPU": 1.0} if own.device == "cuda" else {})}
+        self._recall = Recall(self._checkpoints / f".ranks-{uuid4().hex[:8]}", seconds=settings.repeated_seconds)
+        self._leave = connected(settings, processors=settings.workers * threads)
+        try:
+            self._ranks = Ranks(settings, need, lambda: (own, self._checkpoints))
+            told: Capabilities = self._by_first("capabilities")
+            self._own = replace(told, engine="ray")
+        except LostError as error:
+            self.close()
+            raise EngineError(f"the ranks cannot begin: {error}") from error
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """End the ranks, and a cluster of our own."""
+        if self._ranks is not None:
+            self._ranks.close()
+        self._recall.close()
+        self._leave()
+
+    @property
+    def replaced(self) -> int:
+        """How many ranks were lost and replaced so far."""
+        return self._ranks.replaced
+
+    def capabilities(self) -> Capabilities:
+        """What a rank can do."""
+        return self._own
+
+    def policy_bytes(self, spec: PolicySpec) -> int:
+        """How much memory a new policy would take in a rank: see ``LocalBackend.policy_bytes``."""
+        with self._turn:
+            return int(self._surely(lambda: self._by_first("policy_bytes", spec)))
+
+    def create_policy(self, policy: str, spec: PolicySpec) -> int:
+        """On every rank."""
+        return int(self._changed(policy, "create_policy", policy, spec))
+
+    def load_policy(self, policy: str, checkpoint: str, *, optimizer: bool) -> int:
+        """On every rank."""
+        return int(self._changed(policy, "load_policy", policy, checkpoint, optimizer=optimizer))
+
+    def restore(self, policy: str, checkpoint: str, *, optimizer: bool) -> int:
+        """On every rank."""
+        return int(self._changed(policy, "restore", policy, checkpoint, optimizer=optimizer))
+
+    def revive(self, policy: str, folder: Path) -> None:
+        """On every rank."""
+        self._changed(policy, "revive", policy, folder)
+
+    def forward(self, policy: str, data: Sequence[Datum], loss: LossConfig) -> ForwardResult:
+        """Each rank its share."""
+        with self._turn:
+            found: ForwardResult = self._surely(lambda: self._on_all("forward", (policy, data, loss), {}))
+        return found
+
+    def forward_backward(self, policy: str, data: Sequence[Datum], loss: LossConfig) -> ForwardResult:
+        """Each rank its share; all are told the sum."""
+        found: ForwardResult = self._changed(policy, "forward_backward", policy, data, loss)
+        return found
+
+    def optim_step(self, policy: str, optimizer: AdamW, *, undoable: bool = False, empty: bool = False) -> OptimResult:
+        """On every rank, the same."""
+        found: OptimResult = self._changed(policy, "optim_step", policy, optimizer, undoable=undoable, empty=empty)
+        return found
+
+    def undo(self, policy: str) -> OptimResult:
+        """On every rank."""
+        found: OptimResult = self._changed(policy, "undo", policy)
+        return found
+
+    def snapshot(self, policy: str, folder: Path) -> None:
+        """By the first rank, which has all that the others have."""
+        with self._turn:
+            self._surely(lambda: self._written(policy, folder))
+
+    def save(self, policy: str, name: str, *, optimizer: bool) -> Checkpoint:
+        """By the first rank."""
+        folder = self._checkpoints / name
+        before = folder.exists()
+
+        def work() -> Checkpoint:
+            if folder.exists() and not before:  # the rank that wrote it was lost before it could say so
+                _, version = saved_state(folder)
+                return Checkpoint(folder.name, str(folder), version, checkpoint.digest(folder))
+            found: Checkpoint = self._by_first("save", policy, name, optimizer=optimizer)
+            return found
+
+        with self._turn:
+            return self._surely(work)
+
+    def close_policy(self, policy: str) -> None:
+        """On every rank."""
+        with self._turn:
+            self._surely(lambda: self._on_all("close_policy", (policy,), {}))
+            self._recall.forget(policy)
+            self._pins = {name: owner for name, owner in self._pins.items() if owner != policy}
+
+    def pin(self, policy: str, name: str | None = None) -> tuple[str, int]:
+        """On every rank, by one name."""
+        if name is None:
+            self._pins_made += 1
+            name = f"{policy}#{self._pins_made}"
+        found: tuple[str, int] = self._changed(policy, "pin", policy, name)
+        self._pins[name] = policy
+        return found
+
+    def unpin(self, weights: str) -> None:
+        """On every rank."""
+        policy = self._pins.pop(weights, None)
+        if policy is not None:
+            self._changed(policy, "unpin", weights)
+
+    def open(self, weights: str) -> int:
+        """On every rank."""
+        with self._turn:
+            return int(self._surely(lambda: self._on_all("open", (weights,), {})))
+
+    def sample(self, weights: Sequence[str], requests: Sequence[SampleRequest]) -> list[list[Completion]]:
+        """Each rank some of the requests, in a decode batch of its own."""
+        costs = [each.n * (len(each.prompt) + each.params.max_tokens) for each in requests]
+        asked = [replace(each, watch=None) for each in requests]
+
+        def part(share: Sequence[int]) -> Said:
+            return ([weights[i] for i in share], [asked[i] for i in share]), {}
+
+        beside = self._settings.sampling_threads is not None
+        found: list[list[Completion]] = self._shared("sample", costs, part, beside=beside)
+        for request, completions in zip(requests, found, strict=True):
+            _tell(request, completions)
+        return found
+
+    def logprobs(self, weights: str, sequences: Sequence[Tokens], *, temperature: float) -> list[Floats]:
+        """Each rank some of the sequences."""
+        costs = [len(each) for each in sequences]
+        return self._shared(
+            "logprobs", costs, lambda share: ((weights, [sequences[i] for i in share]), {"temperature": temperature})
+        )
+
+    def scores(self, weights: str, sequences: Sequence[Tokens]) -> list[float]:
+        """Each rank some of the sequences."""
+        costs = [len(each) for each in sequences]
+        return self._shared("scores", costs, lambda share: ((weights, [sequences[i] for i in share]), {}))
+
+    def read(self, weights: str, requests: Sequence[ReadRequest]) -> list[PromptReading]:
+        """Each rank some of the requests."""
+        costs = [len(each.tokens) for each in requests]
+        return self._shared("read", costs, lambda share: ((weights, [requests[i] for i in share]), {}))
+
+    def embed(self, weights: str, sequences: Sequence[Tokens], *, layer: int, pooling: Pooling) -> list[Floats]:
+        """Each rank some of the sequences."""
+        costs = [len(each) for each in sequences]
+        how = {"layer": layer, "pooling": pooling}
+        return self._shared("embed", costs, lambda share: ((weights, [sequences[i] for i in share]), how))
+
+    def statistics(self) -> Mapping[str, float]:
+        """Of the first rank."""
+        with self._turn:
+            found: Mapping[str, float] = self._surely(lambda: self._by_first("statistics"))
+        return {**found, "ranks/replaced": float(self._ranks.replaced)}
+
+    def _changed(self, policy: str, operation: str, *positional: Any, **named: Any) -> Any:
+        """An operation that changes a policy, which is remembered."""
+        with self._turn:
+            started = time.perf_counter()
+            result = self._surely(lambda: self._on_all(operation, positional, named))
+            done = Done(operation, positional, named)
+            folder = self._recall.note(policy, done, time.perf_counter() - started)
+            if folder is not None:
+                started = time.perf_counter()
+                self._surely(lambda: self._written(policy, folder))
+                self._recall.written(policy, folder, time.perf_counter() - started)
+        return result
+
+    def _surely(self, work: Callable[[], Result]) -> Result:
+        """What the work comes to, with the ranks mended as often as they are lost over it.
+
+        Raises:
+            EngineError: they were lost too often, or cannot be mended.
+        """
+        for _ in range(LOSSES_IN_A_ROW):
+            try:
+                self._mended()
+                return work()
+            except LostError as error:
+                logger.warning("%s", error)
+                self._lost = error
+        raise EngineError(
+            f"ranks were lost {LOSSES_IN_A_ROW} times in a row over one operation, and it is given up; "
+            f"the last time: {self._lost}"
+        )
+
+    def _mended(self) -> None:
+        """Bring lost ranks, and with them all policies, to where they were."""
+        with self._turn:
+            lost = self._lost
+            if lost is None:
+                return
+            if lost.generation == self._ranks.generation:
+                self._ranks.mend()
+            for done in self._recall.operations():
+                self._on_all(done.operation, done.positional, done.named)
+            self._lost = None
+
+    def _on_all(self, operation: str, positional: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        """What an operation comes to, which must be the same on all ranks."""
+        answers = self._ranks.all(operation, *positional, **named)
+        failed = [answer.error for answer in answers if answer.error is not None]
+        if len(failed) == len(answers):
+            raise failed[0]
+        if failed and operation in MAKING:
+            closed: Said = ((positional[0],), {})
+            self._ranks.each("close_policy", [closed if answer.error is None else None for answer in answers])
+            raise failed[0]
+        first, *others = [gist(answer.result) if answer.error is None else answer.error for answer in answers]
+        if any(repr(other) != repr(first) for other in others):
+            raise LostError(
+                f"the ranks came to different ends of {operation}: {first} and {others}", self._ranks.generation
+            )
+        return answers[0].result
+
+    def _by_first(self, operation: str, *positional: Any, **named: Any) -> Any:
+        parts: list[Said | None] = [None] * len(self._ranks)
+        parts[0] = (positional, named)
+        return _result(self._ranks.each(operation, parts)[0])
+
+    def _written(self, policy: str, folder: Path) -> None:
+        """Write a policy down, in the place of what a rank that was lost may have left there."""
+        shutil.rmtree(folder, ignore_errors=True)
+        self._by_first("snapshot", policy, folder)
+
+    def _shared(
+        self, operation: str, costs: Sequence[int], part: Callable[[Sequence[int]], Said], *, beside: bool = False
+    ) -> list[Any]:
+        """The answers to requests, each of which one rank answers."""
+
+        def work() -> list[Any]:
+            shares = dealt(costs, len(self._ranks))
+            parts = [part(share) if share else None for share in shares]
+            answers = self._ranks.each(operation, parts, beside=beside)
+            return gathered(shares, [_result(answer) for answer in answers])
+
+        if beside:
+            return self._surely(work)
+        with self._turn:
+            return self._surely(work)
+
+
+def of_rank(settings: RayEngine) -> LocalEngine:
+    """The settings of the engine in each rank: threads and device as this machine would choose them, shared out."""
+    shared = settings.model_dump(include=set(LocalEngine.model_fields) - {"type"})
+    threads = settings.threads or max(1, torch.get_num_threads() // settings.workers)
+    found = "cuda" if torch.cuda.is_available() else "cpu"
+    device = found if settings.device == "auto" else settings.device
+    return LocalEngine(**{**shared, "threads": threads, "device": device})
+
+
+def _tell(request: SampleRequest, completions: Sequence[Completion]) -> None:
+    """Tell a watch of all tokens, late: nothing is drawn less for what it says."""
+    for index, completion in enumerate(completions if request.watch is not None else ()):
+        for token, logprob in zip(completion.tokens, completion.logprobs, strict=True):
+            if request.watch is not None and not request.watch(index, int(token), float(logprob)):
+                return
+
+
+def _result(answer: Answer | None) -> Any:
+    if answer is None:
+        return None
+    if answer.error is not None:
+        raise answer.error
+    return answer.result

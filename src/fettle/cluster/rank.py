@@ -1,0 +1,127 @@
+"""One rank: a process of the cluster with a local backend in it, which carries out what all ranks are told."""
+
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+import transformers
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+import fettle
+from fettle.cluster.collective import BrokenError, Joined, meeting_place, part
+from fettle.config import LocalEngine
+from fettle.engine.local import LocalBackend
+from fettle.engine.local.group import ALONE, Group
+from fettle.errors import FettleError
+from fettle.types import ForwardResult, OptimResult
+
+CONTROL, DRAWING = "control", "drawing"
+"""What is answered while the rank computes, and what may be computed beside training."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Where a rank is, and what it runs."""
+
+    host: str
+    pid: int
+    versions: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a call came to on one rank: a result, an error of ours, or why the ranks must meet anew."""
+
+    result: Any = None
+    """Of the first rank; of the others, its ``gist``."""
+    error: FettleError | None = None
+    broken: str | None = None
+
+
+class Rank:
+    """The actor. A call carries the generation of the group that it is meant for: one of an older group is refused."""
+
+    def __init__(self, settings: LocalEngine, checkpoints: Path) -> None:
+        self._settings = settings
+        self._checkpoints = checkpoints
+        self._backend: LocalBackend | None = None
+        self._generation = -1
+        self._first = True
+        self._store: TCPStore | None = None
+
+    def facts(self) -> Facts:
+        """Once it answers, it has begun."""
+        return Facts(ray.util.get_node_ip_address(), os.getpid(), versions())
+
+    def alive(self) -> bool:
+        """Answered beside whatever is being computed."""
+        return True
+
+    def expect(self) -> int:
+        """Be where the others meet; returns the port."""
+        part()
+        host = ray.util.get_node_ip_address()
+        self._store = meeting_place(host, kept=True)
+        return self._store.port
+
+    def meet(self, generation: int, rank: int, size: int, host: str, port: int) -> None:
+        """Join the others, with no policy yet; models that are here stay."""
+        part()
+        if size == 1:
+            group: Group = ALONE
+        else:
+            store = self._store if rank == 0 else meeting_place(host, port)
+            assert store is not None, "the first rank is where the others meet"
+            group = Joined(store, rank, size)
+        if self._backend is None:
+            self._backend = LocalBackend(self._settings, checkpoints=self._checkpoints, group=group)
+        else:
+            self._backend.regroup(group)
+        self._generation, self._first = generation, rank == 0
+
+    def carry_out(self, generation: int, operation: str, said: tuple[tuple[Any, ...], dict[str, Any]]) -> Answer:
+        """An operation of the backend."""
+        return self._answer(generation, operation, said, full=self._first)
+
+    def share(self, generation: int, operation: str, said: tuple[tuple[Any, ...], dict[str, Any]]) -> Answer:
+        """The same of something that each rank has a part of, and answers for itself."""
+        return self._answer(generation, operation, said, full=True)
+
+    def _answer(
+        self, generation: int, operation: str, said: tuple[tuple[Any, ...], dict[str, Any]], *, full: bool
+    ) -> Answer:
+        if generation != self._generation:
+            return Answer(broken=f"a call of group {generation} came to a rank of group {self._generation}")
+        positional, named = said
+        try:
+            result = getattr(self._backend, operation)(*positional, **named)
+        except FettleError as error:
+            return Answer(error=error)
+        except BrokenError as error:
+            return Answer(broken=str(error))
+        except Exception as error:  # noqa: BLE001  whatever it is, ranks that wait for this one must hear of it
+            part()
+            return Answer(broken=f"{type(error).__name__}: {error}")
+        return Answer(result if full else gist(result))
+
+
+def gist(result: Any) -> Any:
+    """What must be the same on all ranks, without what is large."""
+    if isinstance(result, ForwardResult):
+        return result.loss, result.num_tokens
+    return (result.policy_version, result.grad_norm) if isinstance(result, OptimResult) else result
+
+
+def versions() -> dict[str, str]:
+    """Of what must be alike on all ranks for them to come to the same numbers."""
+    return {
+        "Python": platform.python_version(),
+        "fettle": fettle.__version__,
+        "torch": torch.__version__.partition("+")[0],
+        "transformers": transformers.__version__,
+    }

@@ -1,0 +1,225 @@
+"""The ranks as their driver sees them: actors in one placement group, told things together, and replaced when lost."""
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import ray
+from ray.exceptions import GetTimeoutError, RayActorError, RayError
+from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from fettle.cluster.rank import CONTROL, DRAWING, Answer, Facts, Rank, versions
+from fettle.config import RayEngine
+from fettle.errors import EngineError
+
+logger = logging.getLogger(__name__)
+
+Said = tuple[tuple[Any, ...], dict[str, Any]]
+"""What an operation is called with: by position, and by name."""
+
+LOOKED_AFTER = 2.0
+"""Seconds between looks at whether those that compute are alive."""
+
+
+class LostError(Exception):
+    """A rank died, fell silent, or lost the others: what became of the operation under way, nobody knows."""
+
+    def __init__(self, why: str, generation: int) -> None:
+        super().__init__(why)
+        self.generation = generation
+
+
+class Ranks:
+    """After a ``LostError`` they are of use again once ``mend`` has returned."""
+
+    def __init__(self, settings: RayEngine, need: Mapping[str, float], made: Callable[[], tuple[Any, ...]]) -> None:
+        """Each rank needs so much of the cluster; ``made`` gives what an actor is made with.
+
+        Raises:
+            EngineError: there is no room for them, or they do not begin, within ``start_seconds``; or one of them runs
+                other versions than this process.
+        """
+        self._settings = settings
+        self._need = dict(need)
+        self._made = made
+        self._room = placement_group([self._need] * settings.workers, strategy="PACK")
+        self._actors: dict[int, Any] = {}
+        self.generation = 0
+        self.replaced = 0
+        """How many were lost and replaced so far."""
+        try:
+            if not self._room.wait(timeout_seconds=settings.start_seconds):
+                raise EngineError(self._no_room())
+            self._actors = {bundle: self._begun(bundle) for bundle in range(settings.workers)}
+            self._meet()
+        except BaseException:
+            self.close()
+            raise
+
+    def __len__(self) -> int:
+        return len(self._actors)
+
+    def all(self, operation: str, *positional: Any, **named: Any) -> list[Answer]:
+        """What an operation comes to on each rank; all but the first answer with the gist.
+
+        Raises:
+            LostError: a rank was lost.
+        """
+        said = ray.put((positional, named))
+        asked = [actor.carry_out.remote(self.generation, operation, said) for actor in self._actors.values()]
+        return self._answers(dict(zip(asked, self._actors, strict=True)))
+
+    def each(self, operation: str, parts: Sequence[Said | None], *, beside: bool = False) -> list[Answer | None]:
+        """What an operation comes to on each rank that has a part in it.
+
+        Raises:
+            LostError: a rank was lost.
+        """
+        asked = {}
+        for (bundle, actor), part in zip(self._actors.items(), parts, strict=True):
+            if part is not None:
+                method = actor.share.options(concurrency_group=DRAWING) if beside else actor.share
+                asked[method.remote(self.generation, operation, ray.put(part))] = bundle
+        found = dict(zip(asked.values(), self._answers(asked), strict=True))
+        return [found.get(bundle) for bundle in self._actors]
+
+    def mend(self) -> None:
+        """Replace those that are dead or silent, and have all meet anew, with nothing in them but frozen models.
+
+        Where there is no room for another within ``start_seconds``, the others go on without.
+
+        Raises:
+            LostError: another was lost meanwhile.
+            EngineError: none is left.
+        """
+        started = time.perf_counter()
+        gone = [bundle for bundle, actor in self._actors.items() if not self._is_alive(actor)]
+        for bundle in gone:
+            ray.kill(self._actors[bundle])
+            self._actors[bundle] = self._begun(bundle)
+        self.replaced += len(gone)
+        for bundle in gone:
+            self._wait_for(bundle)
+        self._meet()
+        logger.warning(
+            "%d of %d ranks were replaced in %.1f s; the others were kept",
+            len(gone),
+            len(self),
+            time.perf_counter() - started,
+        )
+
+    def close(self) -> None:
+        """End them."""
+        for actor in self._actors.values():
+            ray.kill(actor)
+        self._actors = {}
+        remove_placement_group(self._room)
+
+    def _begun(self, bundle: int) -> Any:
+        kind = ray.remote(
+            num_cpus=self._need["CPU"],
+            num_gpus=self._need.get("GPU", 0),
+            max_restarts=0,
+            max_task_retries=0,
+            concurrency_groups={CONTROL: 1, DRAWING: 1},
+            scheduling_strategy=PlacementGroupSchedulingStrategy(self._room, bundle),
+        )(Rank)
+        return kind.remote(*self._made())
+
+    def _is_alive(self, actor: Any) -> bool:
+        try:
+            return bool(
+                ray.get(actor.alive.options(concurrency_group=CONTROL).remote(), timeout=self._settings.silent_seconds)
+            )
+        except (RayActorError, GetTimeoutError):
+            return False
+
+    def _wait_for(self, bundle: int) -> None:
+        """A rank that takes another's place; where it has none, there is one fewer."""
+        try:
+            ray.get(self._actors[bundle].facts.remote(), timeout=self._settings.start_seconds)
+        except RayActorError as error:
+            raise LostError(_why(bundle, error), self.generation) from error
+        except GetTimeoutError as error:
+            ray.kill(self._actors.pop(bundle))
+            if not self._actors:
+                raise EngineError(self._no_room()) from error
+            logger.warning("%s; %d ranks go on", self._no_room(), len(self))
+
+    def _meet(self) -> None:
+        """Have all of them make a new group, apart from what is left of the one before."""
+        self.generation += 1
+        actors = list(self._actors.values())
+        facts: list[Facts] = self._told([actor.facts.remote() for actor in actors])
+        for bundle, fact in zip(self._actors, facts, strict=True):
+            _check_versions(bundle, fact)
+        port = self._told([actors[0].expect.remote()])[0] if len(actors) > 1 else 0
+        place = (len(actors), facts[0].host, port)
+        self._told([actor.meet.remote(self.generation, rank, *place) for rank, actor in enumerate(actors)])
+
+    def _told(self, asked: list[Any]) -> list[Any]:
+        try:
+            return list(ray.get(asked, timeout=self._settings.start_seconds))
+        except GetTimeoutError as error:
+            raise EngineError(
+                f"the ranks have not begun within {self._settings.start_seconds:g} s: raise engine.start_seconds, or "
+                "look at what their machines are doing"
+            ) from error
+        except RayError as error:
+            raise LostError(f"a rank was lost as they met: {_last_line(error)}", self.generation) from error
+
+    def _answers(self, asked: Mapping[Any, int]) -> list[Answer]:
+        """In the order in which they were asked."""
+        waiting, found = dict(asked), {}
+        answered = time.monotonic()
+        while waiting:
+            ready, _ = ray.wait(list(waiting), num_returns=1, timeout=LOOKED_AFTER)
+            for each in ready:
+                bundle = waiting.pop(each)
+                try:
+                    found[each] = ray.get(each)
+                except RayError as error:
+                    raise LostError(_why(bundle, error), self.generation) from error
+                if found[each].broken is not None:
+                    raise LostError(f"rank {bundle} lost the others: {found[each].broken}", self.generation)
+                answered = time.monotonic()
+            if not ready:
+                late = found and time.monotonic() - answered > self._settings.silent_seconds
+                self._look_after(waiting.values(), late=bool(late))
+        return [found[each] for each in asked]
+
+    def _look_after(self, bundles: Iterable[int], *, late: bool) -> None:
+        """See to it that those that are waited for are alive, and not left alone by one that has answered."""
+        for bundle in bundles:
+            if late or not self._is_alive(self._actors[bundle]):
+                raise LostError(f"rank {bundle} does not answer", self.generation)
+
+    def _no_room(self) -> str:
+        need = ", ".join(f"{amount:g} {name}" for name, amount in self._need.items())
+        there, free = ray.cluster_resources(), ray.available_resources()
+        has = ", ".join(f"{free.get(name, 0):g} of {there.get(name, 0):g} {name}" for name in self._need)
+        return (
+            f"after {self._settings.start_seconds:g} s the cluster has no room for {self._settings.workers} ranks that "
+            f"need {need} each: {has} are free in it; lower engine.workers or engine.threads, or add a machine"
+        )
+
+
+def _check_versions(bundle: int, facts: Facts) -> None:
+    own = versions()
+    unlike = [f"{name} {facts.versions[name]}, here {own[name]}" for name in own if facts.versions[name] != own[name]]
+    if unlike:
+        raise EngineError(
+            f"rank {bundle} on {facts.host} runs other versions than this process ({'; '.join(unlike)}): install the "
+            "same on every machine of the cluster"
+        )
+
+
+def _why(bundle: int, error: RayError) -> str:
+    return f"rank {bundle} was lost: {_last_line(error)}"
+
+
+def _last_line(error: Exception) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[-1].strip() if lines else type(error).__name__
