@@ -68,10 +68,7 @@ def _copy(source: Path, folder: Path) -> None:
 
 
 def _write_model(weights: str, folder: Path, precision: Precision) -> None:
-    quantization = saved_state(Path(weights))[0].quantization if (Path(weights) / STATE).is_file() else None
-    model = load_model(
-        weights, device=torch.device("cpu"), precision="float32", trained=False, quantization=quantization
-    )
+    model = load_model(weights, device=torch.device("cpu"), precision="float32", trained=False)
     model.module.to(torch.bfloat16 if precision == "bfloat16" else torch.float32).save_pretrained(folder)
     model.tokenizer.save_pretrained(folder)
     if model.head is not None:

@@ -127,3 +127,27 @@ def test_adapters_learn_beside_it_and_come_back_from_disk(kind, tiny, tmp_path: 
 def test_whole_weights_are_not_quantized():
     with pytest.raises(ValueError, match="quantization is nf4, and whole weights are trained: set lora as well"):
         PolicySpec(model="m", quantization="nf4")
+
+
+@pytest.mark.parametrize(("first", "second"), [(None, "nf4"), ("nf4", "nf4"), ("nf4", None)])
+def test_a_second_stage_is_stored_as_asked_and_begins_where_the_first_one_ended(first, second, tiny, tmp_path: Path):
+    backend = LocalBackend(LocalEngine(), checkpoints=tmp_path)
+
+    def trained(name: str, model: str, kind):
+        backend.create_policy(name, PolicySpec(model=model, lora=LoRA(rank=4), quantization=kind))
+        begun = backend.forward(name, data(), CausalLM()).logprobs
+        for _ in range(3):
+            backend.forward_backward(name, data(), CausalLM())
+            backend.optim_step(name, AdamW(learning_rate=2e-2))
+        return begun, backend.save(name, name, optimizer=False).path
+
+    _, before = trained("one", tiny, first)
+    ended = backend.forward("one", data(), CausalLM()).logprobs
+    begun, after = trained("two", before, second)
+    small = [each for each in backend._policies["two"].model.module.modules() if isinstance(each, Quantized)]
+    assert len(small) == (14 if second else 0)
+    for ours, theirs in zip(begun, ended, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=2e-4 if first == "nf4" else 0.3)
+    drawn = backend.logprobs(after, [d.tokens.tolist() for d in data()], temperature=1.0)
+    for ours, theirs in zip(backend.forward("two", data(), CausalLM()).logprobs, drawn, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=2e-4)

@@ -14,6 +14,8 @@ from fettle.errors import CheckpointError, StorageError
 from fettle.tracking import lasting
 
 MANIFEST = "manifest.json"
+STATE = "policy.json"
+"""What a policy is, beside its weights."""
 
 
 @contextmanager

@@ -181,7 +181,7 @@ def read_layout(folder: Path) -> Layout:
 
 
 def merge_adapter(model: nn.Module, folder: Path) -> None:
-    """Add the update of the adapter in ``folder`` to the model's own weights.
+    """Add the update of the adapter in ``folder`` to the model's own weights; beside those in few bits it stays whole.
 
     Raises:
         ModelError: it cannot be read, or is no plain LoRA.
@@ -199,7 +199,11 @@ def merge_adapter(model: nn.Module, folder: Path) -> None:
         layer = modules.get(path)
         if layer is None or down is None or up is None:
             raise CheckpointError(f"the adapter in {folder} is for a layer {path!r}, which the model does not have")
-        update = layout.lora_alpha / layout.r * (up @ down)  # [out, in]
+        scale = layout.lora_alpha / layout.r
+        if isinstance(layer, Quantized):
+            layer.add(scale * up.float(), down.float())
+            continue
+        update = scale * (up @ down)  # [out, in]
         weight = next(layer.parameters())
         weight.data += (update.t() if isinstance(layer, Conv1D) else update).to(weight)
     if tensors:

@@ -1,5 +1,6 @@
 """A causal language model as the engine uses it: hidden states and head apart, limits known."""
 
+import json
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -201,11 +202,12 @@ def load_model(
     precision: Precision,
     trained: bool,
     quantization: Quantization | None = None,
+    stored: bool = True,
 ) -> LanguageModel:
     """A causal LM from a folder or a hub name; a folder that holds an adapter is its base with the adapter merged.
 
-    ``trained`` weights stay float32 whatever the precision; frozen ones are loaded in it, or stored in few bits. An
-    adapter that was trained beside such weights is merged into what those bits stand for.
+    ``trained`` weights stay float32 whatever the precision; frozen ones are loaded in it, or stored in few bits, or, if
+    not ``stored``, are what those bits stand for. An adapter is merged into what it was trained beside.
 
     Raises:
         ModelError: there is no such model, or its files cannot be read.
@@ -216,9 +218,8 @@ def load_model(
         checkpoint.verify(folder)
     if (folder / ADAPTER_CONFIG).is_file():
         base = read_layout(folder).base_model
-        model = load_model(base, device=device, precision=precision, trained=trained)
-        if quantization is not None:
-            rounded(model.module, quantization)
+        bits, stored = quantization or _beside(folder), stored and quantization is not None
+        model = load_model(base, device=device, precision=precision, trained=trained, quantization=bits, stored=stored)
         merge_adapter(model.module, folder)
         model.source = source
         model.head = None if trained else saved_head(model, folder)
@@ -232,7 +233,7 @@ def load_model(
     except (OSError, ValueError, SafetensorError, RuntimeError, KeyError, ImportError) as error:
         raise ModelError(_why(source, error)) from error
     if quantization is not None:
-        quantize(module, quantization)
+        (quantize if stored else rounded)(module, quantization)
     module = module.to(device).eval()
     module.requires_grad_(trained)
     if not trained:  # a policy lays out what it trains, its head included
@@ -251,6 +252,14 @@ def load_model(
     )
     loaded.head = None if trained else saved_head(loaded, folder)
     return loaded
+
+
+def _beside(folder: Path) -> Quantization | None:
+    """In how many bits the weights were beside which an adapter was trained, where its folder says so."""
+    if not (folder / checkpoint.STATE).is_file():
+        return None
+    kind: Quantization | None = json.loads((folder / checkpoint.STATE).read_text())["spec"].get("quantization")
+    return kind
 
 
 def new_head(model: LanguageModel) -> Head:

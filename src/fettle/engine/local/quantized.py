@@ -35,6 +35,8 @@ class Quantized(nn.Module):
 
     codes: Tensor
     scales: Tensor
+    up: Tensor | None
+    down: Tensor | None
 
     def __init__(self, linear: nn.Linear, kind: Quantization) -> None:
         super().__init__()
@@ -44,15 +46,27 @@ class Quantized(nn.Module):
         codes, scales = _int8(linear.weight) if kind == "int8" else _nf4(linear.weight)
         self.register_buffer("codes", codes)
         self.register_buffer("scales", scales)
+        self.register_buffer("up", None)
+        self.register_buffer("down", None)
+
+    def add(self, up: Tensor, down: Tensor) -> None:
+        """Add ``up [out, r] · down [r, in]`` to what the codes stand for: an earlier adapter, kept whole."""
+        ups, downs = ([] if each is None else [each] for each in (self.up, self.down))
+        self.up = torch.cat([*ups, up.to(self.scales.device)], 1)
+        self.down = torch.cat([*downs, down.to(self.scales.device)], 0)
 
     def weight(self, dtype: torch.dtype) -> Tensor:
-        """[out, in]: what the codes stand for."""
+        """[out, in]: what the codes stand for, and what was added."""
+        stored = self._stored()
+        return (stored if self.up is None or self.down is None else stored + self.up @ self.down).to(dtype)
+
+    def _stored(self) -> Tensor:
         if self.kind == "int8":
-            return (self.codes.float() * self.scales).to(dtype)
+            return self.codes.float() * self.scales
         pairs = torch.stack([self.codes >> 4, self.codes & 15], -1).flatten(1).long()  # [out, blocks · 64]
         levels = nf4_levels().to(pairs.device)[pairs]
         values = levels.reshape(len(levels), -1, BLOCK) * self.scales[..., None]
-        return values.flatten(1)[:, : self.in_features].to(dtype)
+        return values.flatten(1)[:, : self.in_features]
 
     def forward(self, x: Tensor) -> Tensor:
         """``x Wᵀ + b``."""
