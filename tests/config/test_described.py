@@ -24,6 +24,7 @@ from fettle.config import (
     Conversations,
     Correction,
     Cosine,
+    Datadog,
     Debate,
     Dialogue,
     DynamicSampling,
@@ -113,7 +114,7 @@ FULL = rl(
     optimizer=AdamW(clip_norm=None),
     schedule=Cosine(warmup_steps=5),
     sampling=Sampling(stop=("no",)),
-    trackers=(MLflow(registration=Registration(name="a")), WandB(), TensorBoard(), Prometheus(), OTLP()),
+    trackers=(MLflow(registration=Registration(name="a")), WandB(), TensorBoard(), Prometheus(), OTLP(), Datadog()),
 )
 JUDGE = Judge(url="http://127.0.0.1:8700/v1", model="m")
 WORLDS = [

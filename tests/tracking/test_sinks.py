@@ -100,6 +100,35 @@ def test_prometheus_reads_the_newest_numbers_from_a_page_that_goes_with_the_run(
         caller.connect(("127.0.0.1", port))
 
 
+@pytest.mark.parametrize("by", ["udp", "unix"])
+def test_an_agent_of_datadog_receives_each_number_as_a_gauge(by, tmp_path):
+    kind, place = (socket.AF_INET, ("127.0.0.1", 0)) if by == "udp" else (socket.AF_UNIX, str(tmp_path / "agent"))
+    with socket.socket(kind, socket.SOCK_DGRAM) as agent:
+        agent.bind(place)
+        agent.settimeout(60)
+        sink = open_sink("datadog", f"127.0.0.1:{agent.getsockname()[1]}" if by == "udp" else f"unix://{place}", RUN)
+        many = {f"router/value_{at}": at / 7 for at in range(40)}
+        for step, row in enumerate([{**ROWS[0], **many, "router/none": float("nan")}, ROWS[1]], start=1):
+            sink.log(step, row)
+        sink.close()
+        received: list[str] = []
+        while not received or not received[-1].startswith("fettle.router.entropy:1.0|"):
+            datagram = agent.recv(1 << 16)
+            assert len(datagram) <= (1432 if by == "udp" else 8192)
+            received += datagram.decode().split("\n")
+    numbers = [line.partition("|")[0].rpartition(":") for line in received]
+    sent = [("step", 1), *ROWS[0].items(), *many.items(), ("step", 2), *ROWS[1].items()]
+    assert [(name, float(value)) for name, _, value in numbers] == [
+        (f"fettle.{name.replace('/', '.')}", value) for name, value in sent
+    ]
+    assert {line.partition("|")[2] for line in received} == {"g|#run:seven,project:routers,simulated:true,a,b"}
+
+
+def test_an_agent_that_is_not_there_is_told_where_it_can_be(tmp_path):
+    with pytest.raises(StorageError, match="datadog cannot be opened at unix://"):
+        open_sink("datadog", f"unix://{tmp_path}/none", RUN)
+
+
 def test_a_port_that_is_taken_is_one_sentence():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         place = f"127.0.0.1:{taken.getsockname()[1]}"

@@ -8,6 +8,7 @@ from typing import Any
 
 from fettle.config import (
     OTLP,
+    Datadog,
     MLflow,
     Prometheus,
     Registration,
@@ -31,6 +32,7 @@ DESTINATIONS: Mapping[type, Callable[[Any, RunFolder], str | None]] = MappingPro
         TensorBoard: lambda tracker, folder: tracker.folder or str(folder.path / "tensorboard"),
         Prometheus: lambda tracker, _: tracker.address,
         OTLP: lambda tracker, _: f"{'grpc:' if tracker.protocol == 'grpc' else ''}{tracker.endpoint}",
+        Datadog: lambda tracker, _: tracker.address,
     }
 )
 """Where each writes."""
@@ -99,7 +101,7 @@ def described(tracker: TrackerConfig, config: StageConfig, folder: RunFolder) ->
     return Described(
         name=f"{folder.path.parent.name}.{folder.path.name}" if of_a_pipeline else folder.path.name,
         description="",
-        tags=(),
+        tags=tracker.tags if isinstance(tracker, Datadog) else (),
         project=_project(tracker),
         entity=(tracker.entity or "") if isinstance(tracker, WandB) else "",
         settings={path: value for path, _, _, value in leaves(config)},

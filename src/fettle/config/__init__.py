@@ -149,7 +149,7 @@ from fettle.config.tools import (
     ToolServer,
     WorkedCalls,
 )
-from fettle.config.trackers import OTLP, MLflow, Prometheus, Registration, TensorBoard, TrackerConfig, WandB
+from fettle.config.trackers import OTLP, Datadog, MLflow, Prometheus, Registration, TensorBoard, TrackerConfig, WandB
 
 __all__ = [
     "CISPO",
@@ -186,6 +186,7 @@ __all__ = [
     "Correction",
     "Cosine",
     "Critic",
+    "Datadog",
     "Debate",
     "DemonstrationsConfig",
     "Dialogue",

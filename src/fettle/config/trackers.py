@@ -1,4 +1,4 @@
-"""Where a run's metrics go besides its folder. None is on by itself, and each needs an extra."""
+"""Where a run's metrics go besides its folder. None is on by itself, and most need an extra."""
 
 from typing import Annotated, Literal
 
@@ -73,5 +73,19 @@ class OTLP(Frozen):
     """How it is spoken to."""
 
 
-TrackerConfig = Annotated[MLflow | WandB | TensorBoard | Prometheus | OTLP, Field(discriminator="type")]
+def _agent(address: str) -> str:
+    return address if address.startswith("unix:///") else host_and_port(address)
+
+
+class Datadog(Frozen):
+    """Gauges for an agent of Datadog, by DogStatsD. What it does not receive is lost to it."""
+
+    type: Literal["datadog"] = "datadog"
+    address: Annotated[str, AfterValidator(_agent)] = "127.0.0.1:8125"
+    """Of the agent: host and port, or its socket (``unix:///var/run/datadog/dsd.socket``)."""
+    tags: tuple[str, ...] = ()
+    """Beside those of the run, as in ``team:search``."""
+
+
+TrackerConfig = Annotated[MLflow | WandB | TensorBoard | Prometheus | OTLP | Datadog, Field(discriminator="type")]
 """Somewhere that takes a run's metrics."""

@@ -106,6 +106,7 @@ CONSUMERS: Mapping[type[Frozen], Mapping[str, str]] = {
     c.TensorBoard: {"folder": TRACKERS},
     c.Prometheus: {"address": TRACKERS},
     c.OTLP: dict.fromkeys(("endpoint", "protocol"), TRACKERS),
+    c.Datadog: dict.fromkeys(("address", "tags"), TRACKERS),
     c.DynamicSampling: {"max_rounds": DRAWING},
     c.Overlong: {"buffer": CREDIT},
     c.Critic: dict.fromkeys(

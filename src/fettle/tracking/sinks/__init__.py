@@ -1,4 +1,4 @@
-"""Numbers sent elsewhere: MLflow, W&B, TensorBoard, Prometheus, OTLP. Each needs an extra, imported when asked for."""
+"""Numbers sent elsewhere: MLflow, W&B, TensorBoard, Prometheus, OTLP, Datadog; most need an extra when asked for."""
 
 from fettle.tracking.sinks.base import EXTRAS, Described, Model, Sink, open_sink
 
