@@ -1,12 +1,18 @@
 """``fettle issues``, from a repository to problems that their tests tell."""
 
 import json
+import signal
+import subprocess
+import sys
 
 import pytest
 
+from fettle.config.issues import Validation
+from fettle.issues.decisions import Decisions
 from fettle.issues.git import Repository
+from fettle.issues.instances import read_instances
 from tests.commands import typed
-from tests.issues.conftest import History, issue
+from tests.issues.conftest import MORE_TESTS, RIGHT, History, issue
 
 
 def test_from_a_repository_to_problems_that_their_tests_tell(history: History, export, tmp_path):
@@ -34,6 +40,48 @@ def test_from_a_repository_to_problems_that_their_tests_tell(history: History, e
     code, out, _ = typed("issues", "checkout", str(kept), "local__calculator-7", *where, "--to", str(folder))
     assert code == 0
     assert len(list(Repository(folder).main_line())) == 1
+
+
+KILLED = """
+import asyncio, os, signal, sys
+from pathlib import Path
+from fettle.config.issues import Validation
+from fettle.issues.decisions import Decisions
+from fettle.issues.instances import read_instances
+from fettle.issues.validation import validated
+from fettle.sandbox import sandbox
+mined, repository, part = map(Path, sys.argv[1:])
+settings = Validation(seconds=30)
+decisions = Decisions(part, repository, settings)
+def told(instance, decision):
+    decisions.add(instance, decision)
+    os.kill(os.getpid(), signal.SIGKILL)
+asyncio.run(validated(read_instances(mined), repository, sandbox(settings.sandbox), settings, told=told))
+"""
+
+
+def test_what_was_decided_before_a_kill_is_not_decided_again(history: History, tmp_path):
+    halves = MORE_TESTS + "\n\ndef test_half():\n    import calc\n    assert calc.half\n"
+    history.commit("Fix halves, which are missing", {"calc.py": f"{RIGHT}half = 0.5\n", "tests/test_calc.py": halves})
+    mined, kept, part = (tmp_path / name for name in ("mined.jsonl", "validated.jsonl", "validated.jsonl.part"))
+    assert typed("issues", "mine", str(history.path), "--out", str(mined))[0] == 0
+    ids = [one.instance_id for one in read_instances(mined)]
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(mined), str(history.path), str(part)], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    (row,) = map(json.loads, part.read_bytes().splitlines())
+    first = row["instance"]["instance_id"]
+    part.write_bytes(part.read_bytes() + b'{"of": "cut sho')
+    elsewise = Decisions(part, history.path, Validation(seconds=1))
+    assert not any(map(elsewise.of, read_instances(mined)))  # under other settings nothing was decided
+    where = ("--repository", str(history.path), "--out", str(kept))
+    code, out, _ = typed("issues", "validate", str(mined), *where, "seconds=30")
+    assert code == 0
+    assert out.splitlines()[0] == f"1 of 2 problems were decided before: {part}"
+    (second,) = set(ids) - {first}
+    assert f"{first}:" not in out
+    assert f"{second}: 1 tests tell" in out
+    assert [one.instance_id for one in read_instances(kept)] == ids
+    assert not part.exists()
 
 
 @pytest.mark.parametrize(

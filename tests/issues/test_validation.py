@@ -16,6 +16,7 @@ from tests.issues.conftest import MORE_TESTS, RIGHT, TESTS, WRONG, History
 
 SETTINGS = Validation(seconds=30)
 FILES = ["tests/test_calc.py"]
+INI = "[tool:pytest]\nminversion = 2.0\n"
 
 
 def mined(history: History) -> list[Instance]:
@@ -38,38 +39,37 @@ async def test_what_fails_before_and_passes_after_tells(history):
     assert instance.PASS_TO_PASS == ("tests/test_calc.py::test_double",)
 
 
-@pytest.mark.parametrize(
-    ("tests", "why"),
-    [
-        ("def test_nothing():\n    assert True\n", "no test tells"),
-        ("import not_installed\n\ndef test_it():\n    pass\n", "cannot be built"),
-    ],
-)
-async def test_what_tests_do_not_tell_is_dropped_for_a_reason(history, tests, why):
+async def test_what_tests_do_not_tell_or_the_judge_does_not_pay_is_dropped_for_a_reason(history):
     triple = RIGHT + "\n\ndef triple(a):\n    return 3 * a\n"
-    history.commit("Fix tripling, which is missing", {"calc.py": triple, FILES[0]: tests})
+    told = '"""Sums."""\n' + triple
+    ini = "from calc import add\n\n\ndef test_it(pytestconfig):\n    assert add(0, 0) == 0\n"
+    ini += "    assert pytestconfig.getini('minversion') == '2.0'\n"
+    says = "import calc\n\n\ndef test_it():\n    assert calc.__doc__\n"
+    one = "def test_it():\n    assert True\n"
+    history.commit("Fix tripling, which is missing", {"calc.py": triple, FILES[0]: one})
+    history.commit("Fix words, which are missing", {"calc.py": told, "tests/test_doc.py": says})
+    history.commit(
+        "Fix settings of all tests", {"calc.py": told + "\n\nX = 1\n", "setup.cfg": INI, "tests/test_c.py": ini}
+    )
+    history.commit("Fix what is not there", {"calc.py": told, "tests/test_d.py": f"import not_installed\n\n\n{one}"})
+    history.commit("Fix doubling of sums", {"calc.py": told.replace("a * 2", "a + a + 0")})
     found = await checked(history)
     assert [one.number for one in found.instances] == ["7"]
-    assert found.dropped == {why: 1}
-    assert len(found.reasons) == 1
+    assert found.dropped == {"no test tells": 1, "cannot be built": 1, "not paid": 2, "no tests": 1}
+    assert "its solution leaves the program as it was" in found.reasons.values()
+    assert "its solution changes setup.cfg, which no proposal may" in found.reasons.values()
 
 
 async def test_what_differs_between_two_runs_tells_nothing(history):
     (instance,) = mined(history)
     before = [Verdicts({"kept": "passed", "new": "failed", "shaky": "failed"})] * 2
     after = [Verdicts({"kept": "passed", "new": "passed", "shaky": shaky}) for shaky in ("passed", "failed")]
-    found, _ = with_tests(instance, before, after)
-    assert found is not None
+    found = with_tests(instance, before, after).instance
     assert (found.FAIL_TO_PASS, found.PASS_TO_PASS) == (("new",), ("kept",))
     shaky = [Verdicts({"kept": status, "new": "failed"}) for status in ("passed", "failed")]
-    found, _ = with_tests(instance, shaky, after[:1] * 2)
-    assert found is not None
+    found = with_tests(instance, shaky, after[:1] * 2).instance
+    assert "new" in found.FAIL_TO_PASS
     assert "kept" not in found.PASS_TO_PASS + found.FAIL_TO_PASS
-
-
-async def test_a_change_without_tests_is_dropped(history):
-    history.commit("Fix doubling of sums", {"calc.py": RIGHT.replace("a * 2", "a + a + 0")})
-    assert (await checked(history)).dropped["no tests"] == 1
 
 
 async def test_only_the_right_change_resolves_a_problem(history):

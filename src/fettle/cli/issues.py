@@ -9,6 +9,7 @@ from fettle.cli import issues_data, issues_train
 from fettle.cli.train import Overrides
 
 if TYPE_CHECKING:
+    from fettle.issues.decisions import Decision
     from fettle.issues.instances import Instance
 
 issues = typer.Typer(help="Make problems out of a project's history, and check them.", no_args_is_help=True)
@@ -96,11 +97,15 @@ def validate(
     overrides: Overrides = None,
     out: Out = Path("validated.jsonl"),
 ) -> None:
-    """Run each problem's tests in the sandbox, and keep those whose tests fail before and pass after."""
+    """Run each problem's tests in the sandbox, and keep those whose tests fail before and pass after.
+
+    What is decided stands at once in a file beside, OUT.part, from which the same command goes on.
+    """
     import asyncio
 
     from fettle.config.issues import Validation
     from fettle.config.load import load_as
+    from fettle.issues.decisions import Decisions
     from fettle.issues.instances import read_instances, written
     from fettle.issues.validation import validated
     from fettle.sandbox import sandbox
@@ -108,14 +113,21 @@ def validate(
 
     settings = load_as(Validation, None, overrides or ())
     instances = read_instances(path)
+    decisions = Decisions(out.with_name(f"{out.name}.part"), repository, settings)
+    before = sum(decisions.of(one) is not None for one in instances)
+    if before:
+        print(f"{before} of {len(instances)} problems were decided before: {decisions.path}")
+
+    def told(instance: "Instance", decision: "Decision") -> None:
+        decisions.add(instance, decision)
+        kept = decision.instance
+        tests = f"{len(kept.FAIL_TO_PASS)} tests tell, {len(kept.PASS_TO_PASS)} must go on passing"
+        print(f"{kept.instance_id}: {f'dropped: {decision.why}' if decision.kind else tests}", flush=True)
+
     box = sandbox(settings.sandbox)
-
-    def told(instance: "Instance", why: str) -> None:
-        tests = f"{len(instance.FAIL_TO_PASS)} tests tell, {len(instance.PASS_TO_PASS)} must go on passing"
-        print(f"{instance.instance_id}: {f'dropped: {why}' if why else tests}", flush=True)
-
-    found = asyncio.run(validated(instances, repository, box, settings, told=told))
+    found = asyncio.run(validated(instances, repository, box, settings, known=decisions.of, told=told))
     write_atomically(out, written(found.instances))
+    decisions.remove()
     for why, count in found.dropped.most_common():
         print(f"{count:6} dropped: {why}")
     print(f"{len(found.instances):6} problems of {len(instances)} can be told from their solutions: {out}")

@@ -12,9 +12,8 @@ from fettle.environments.base import StepResult
 from fettle.issues import scores
 from fettle.issues.instances import Instance
 from fettle.issues.refusals import refusal
-from fettle.issues.testing import files_with_tests, verdicts
 from fettle.issues.trees import Tree
-from fettle.issues.validation import resolved, scored_tree
+from fettle.issues.validation import verdict
 from fettle.rewards import explained, readable
 from fettle.sandbox import sandbox
 
@@ -52,7 +51,8 @@ class Judge:
     """Pays changes; the same change to a problem is tested once."""
 
     def __init__(self, config: Issues) -> None:
-        self._config = config
+        self._credit, self._settings = config.credit, config.validation
+        self._box = sandbox(config.validation.sandbox)
         self._judged: OrderedDict[tuple[str, str], asyncio.Task[tuple[float, bool]]] = OrderedDict()
 
     async def paid(self, instance: Instance, base: Tree, proposed: Tree, said: str) -> StepResult:
@@ -71,17 +71,17 @@ class Judge:
         if scores.is_program(base, proposed):
             share, kept = await self._verdict(instance, base, proposed)
             passed = share == 1 and kept
-            part = MOST_OF_A_PART * share * kept if self._config.credit.share else 0.0
+            part = MOST_OF_A_PART * share * kept if self._credit.share else 0.0
             values["tests"] = 1.0 if passed else part
-            values |= {name: part(change) for name, part in BESIDE.items() if getattr(self._config.credit, name)}
-        components = {name: getattr(self._config.credit, name) * value for name, value in values.items()}
+            values |= {name: part(change) for name, part in BESIDE.items() if getattr(self._credit, name)}
+        components = {name: getattr(self._credit, name) * value for name, value in values.items()}
         return _result(components, applied=1.0, resolved=float(passed))
 
     async def _verdict(self, instance: Instance, base: Tree, proposed: Tree) -> tuple[float, bool]:
         """The share of failing tests that pass now, and whether the others still do; the same proposal is run once."""
         asked = (instance.instance_id, base.patch_to(proposed))
         if asked not in self._judged:
-            self._judged[asked] = asyncio.ensure_future(self._run(instance, base, proposed))
+            self._judged[asked] = asyncio.ensure_future(verdict(instance, base, proposed, self._box, self._settings))
             if len(self._judged) > MOST_KEPT:
                 self._judged.popitem(last=False)
         try:
@@ -89,13 +89,6 @@ class Judge:
         except BaseException:
             self._judged.pop(asked, None)  # a fault, or an end, says nothing of the proposal
             raise
-
-    async def _run(self, instance: Instance, base: Tree, proposed: Tree) -> tuple[float, bool]:
-        settings = self._config.validation
-        names = {name.partition("::")[0] for name in (*instance.FAIL_TO_PASS, *instance.PASS_TO_PASS)}
-        tree = scored_tree(instance, base, proposed)
-        run = await verdicts(sandbox(settings.sandbox), tree, files_with_tests(names), settings)
-        return resolved(instance, run)
 
 
 def nothing(*, refused: bool = False) -> StepResult:

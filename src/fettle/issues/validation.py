@@ -4,13 +4,16 @@ import asyncio
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from fettle.config.issues import Validation
 from fettle.errors import DataError
+from fettle.issues.decisions import Decision
 from fettle.issues.instances import Instance
 from fettle.issues.patches import files_of
+from fettle.issues.refusals import refusal
+from fettle.issues.scores import is_program
 from fettle.issues.testing import Verdicts, decides_tests, files_with_tests, verdicts
 from fettle.issues.trees import Tree, tree_of
 from fettle.sandbox import Sandbox
@@ -21,12 +24,24 @@ TWICE = 2
 
 @dataclass(frozen=True, slots=True)
 class Validated:
-    """Problems with the tests that tell, and why others were dropped."""
+    """What was decided of problems, in their order."""
 
-    instances: list[Instance] = field(default_factory=list)
-    dropped: Counter[str] = field(default_factory=Counter)
-    reasons: dict[str, str] = field(default_factory=dict)
-    """By the ids of those that were dropped."""
+    decisions: list[Decision]
+
+    @property
+    def instances(self) -> list[Instance]:
+        """Those that are kept, with the tests that tell."""
+        return [one.instance for one in self.decisions if not one.kind]
+
+    @property
+    def dropped(self) -> Counter[str]:
+        """How many are not, by the kind of reason."""
+        return Counter(one.kind for one in self.decisions if one.kind)
+
+    @property
+    def reasons(self) -> dict[str, str]:
+        """Why, by the ids of those that are not."""
+        return {one.instance.instance_id: one.why for one in self.decisions if one.kind}
 
 
 async def validated(
@@ -35,53 +50,66 @@ async def validated(
     box: Sandbox,
     settings: Validation,
     *,
-    told: Callable[[Instance, str], object] = lambda instance, why: None,
+    known: Callable[[Instance], Decision | None] = lambda instance: None,
+    told: Callable[[Instance, Decision], object] = lambda instance, decision: None,
 ) -> Validated:
-    """Run each problem's tests before and after its solution; ``told`` hears of each, with why it was dropped if so.
+    """Run each problem's tests before and after its solution, but of those that are ``known``; ``told`` hears of each.
 
     Raises:
         SandboxError: the sandbox could not do its work.
     """
-    found = Validated()
     at_once = asyncio.Semaphore(settings.sandbox.workers or os.cpu_count() or 1)
 
-    async def checked(instance: Instance) -> Instance | None:
+    async def checked(instance: Instance) -> Decision:
+        decision = known(instance)
+        if decision is not None:
+            return decision
         async with at_once:
             try:
-                kept, why = await _validated(instance, repository, box, settings)
+                decision = await _validated(instance, repository, box, settings)
             except DataError as error:
-                kept, why = None, ("not applicable", error.message)
-        if kept is None:
-            found.dropped[why[0]] += 1
-            found.reasons[instance.instance_id] = why[1]
-        told(kept or instance, why[1])
-        return kept
+                decision = Decision(instance, "not applicable", error.message)
+        told(instance, decision)
+        return decision
 
-    found.instances.extend(one for one in await asyncio.gather(*map(checked, instances)) if one is not None)
-    return found
+    return Validated(list(await asyncio.gather(*map(checked, instances))))
 
 
-async def _validated(
-    instance: Instance, repository: Path, box: Sandbox, settings: Validation
-) -> tuple[Instance | None, tuple[str, str]]:
-    """The problem with its tests, or None and why."""
+async def _validated(instance: Instance, repository: Path, box: Sandbox, settings: Validation) -> Decision:
     files = files_with_tests(file.path for file in files_of(instance.test_patch) if not file.is_gone)
     if not files:
-        return None, ("no tests", "its change brings no test")
-    before = tree_of(repository, instance.base_commit).applied(instance.test_patch)
+        return Decision(instance, "no tests", "its change brings no test")
+    base = tree_of(repository, instance.base_commit)
+    before = base.applied(instance.test_patch)
     after = before.applied(instance.patch)
     runs_before = [await verdicts(box, before, files, settings) for _ in range(TWICE)]
     runs_after = [await verdicts(box, after, files, settings) for _ in range(TWICE)]
     for run in runs_after:
         if run.trouble:
-            return None, ("cannot be built", run.trouble)
-    return with_tests(instance, runs_before, runs_after)
+            return Decision(instance, "cannot be built", run.trouble)
+    decision = with_tests(instance, runs_before, runs_after)
+    why = "" if decision.kind else await _unpaid(decision.instance, base, box, settings)
+    return Decision(instance, "not paid", why) if why else decision
 
 
-def with_tests(
-    instance: Instance, before: list[Verdicts], after: list[Verdicts]
-) -> tuple[Instance | None, tuple[str, str]]:
-    """The problem with the tests that tell by what was seen in each run, or None and why."""
+async def _unpaid(instance: Instance, base: Tree, box: Sandbox, settings: Validation) -> str:
+    """Why a proposal that is the solution itself would not earn what tests are worth; empty where it would."""
+    solution = base.applied(instance.patch)
+    why = refusal(base, solution, solution)
+    if why:
+        return f"its solution would be refused: {why}"
+    if not is_program(base, solution):
+        return "its solution leaves the program as it was"
+    if await verdict(instance, base, solution, box, settings) == (1.0, True):
+        return ""
+    put_back = [path for path in solution.files if decides_tests(path) and solution.files[path] != base.files.get(path)]
+    if put_back:
+        return f"its solution changes {put_back[0]}, which no proposal may"
+    return "its tests came to something else when they were run once more"
+
+
+def with_tests(instance: Instance, before: list[Verdicts], after: list[Verdicts]) -> Decision:
+    """The problem with the tests that tell by what was seen in each run, or why it is dropped."""
     steady = frozenset.intersection(*(run.passed for run in after))
     flaky = frozenset.union(*(run.passed for run in after)) - steady
     ever_before = frozenset.union(*(run.passed for run in before))
@@ -89,9 +117,22 @@ def with_tests(
     flaky |= ever_before - always_before
     fail_to_pass = steady - ever_before - flaky
     if not fail_to_pass:
-        return None, ("no test tells", "no test fails before the change and passes after it")
+        return Decision(instance, "no test tells", "no test fails before the change and passes after it")
     kept = {"FAIL_TO_PASS": tuple(sorted(fail_to_pass)), "PASS_TO_PASS": tuple(sorted(steady & always_before))}
-    return instance.model_copy(update=kept), ("", "")
+    return Decision(instance.model_copy(update=kept))
+
+
+async def verdict(
+    instance: Instance, base: Tree, proposed: Tree, box: Sandbox, settings: Validation
+) -> tuple[float, bool]:
+    """What the tests of a problem say of a proposal, as ``resolved`` has it.
+
+    Raises:
+        SandboxError: they could not be run; nothing is said of the proposal.
+    """
+    names = {name.partition("::")[0] for name in (*instance.FAIL_TO_PASS, *instance.PASS_TO_PASS)}
+    tree = scored_tree(instance, base, proposed)
+    return resolved(instance, await verdicts(box, tree, files_with_tests(names), settings))
 
 
 def resolved(instance: Instance, run: Verdicts) -> tuple[float, bool]:
