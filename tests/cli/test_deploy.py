@@ -1,9 +1,11 @@
 """``fettle deploy`` where KServe's SDK is not: a slip is told, and what is missing; nothing is made up."""
 
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
+RECIPE = str(Path(__file__).parents[2] / "configs" / "arithmetic-grpo.yaml")
 KSERVE = ("deploy", "kserve", "--name", "sums")
 
 
@@ -40,8 +42,9 @@ def test_a_slip_is_one_sentence(fettle, options, complaint):
         (*KSERVE, "--model-uri", "hf://acme/sums", "--dry-run"),
         ("deploy", "status", "sums"),
         ("deploy", "predictor", "--model", "sums", "--name", "sums"),
+        ("deploy", "rayjob", RECIPE, "--name", "a", "--image", "b", "--claim", "c"),
     ],
-    ids=" ".join,
+    ids=lambda words: words[1],
 )
 def test_without_the_sdk_it_says_how_to_get_it(fettle, arguments):
     done = fettle(*arguments)

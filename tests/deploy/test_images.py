@@ -57,7 +57,7 @@ def faults(text: str) -> list[str]:
             ]
         if step.instruction == "COPY":
             said += [f"nothing to copy: {name}" for name in step.rest.split()[:-1] if not (ROOT / name).exists()]
-    for stage in sorted({each.stage for each in found if each.instruction == "ENTRYPOINT"}):
+    for stage in sorted({each.stage for each in found if each.instruction in ("ENTRYPOINT", "USER")}):
         own = [each for each in found if each.stage == stage]
         users = [each.rest for each in own if each.instruction == "USER"]
         if not users or not re.fullmatch(r"[1-9]\d*:[1-9]\d*", users[-1]):
@@ -75,6 +75,7 @@ def test_the_images_have_no_fault():
         (("3.12.12-slim-bookworm", "latest"), "python:latest is not pinned"),
         (("pip install -c constraints.txt --upgrade pip", "pip install --upgrade pip"), "not constrained: pip install"),
         (("COPY src src", "COPY sources src"), "nothing to copy: sources"),
+        (('constraints.txt "/opt/fettle[cluster]"\nUSER 10001:10001', "constraints.txt"), "cluster is run by root"),
         (("USER 10001:10001\n", ""), "predictor is run by root, or by a name"),
         (("USER 10001:10001", "USER fettle"), "training is run by root, or by a name"),
         (("COPY src", "ADD src"), "ADD is not known here"),

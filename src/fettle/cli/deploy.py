@@ -1,20 +1,18 @@
-"""``fettle deploy``: a model served under KServe, and the predictor that serves it there."""
+"""``fettle deploy``: a model served under KServe, the predictor that serves it there, and a run on a Ray cluster."""
 
 import json
-import sys
-from importlib.util import find_spec
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fettle.cli.exits import FAILED
-from fettle.errors import ConfigError
 
 if TYPE_CHECKING:
     from fettle.deploy.kserve.cluster import Cluster, Standing
 
-deploy = typer.Typer(help="Serve a model under KServe.", no_args_is_help=True)
+deploy = typer.Typer(help="Serve a model under KServe, or train on a Ray cluster.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(help="Of the InferenceService.")]
 Namespace = Annotated[str, typer.Option(help="The namespace it is in.")]
@@ -42,6 +40,7 @@ def kserve(
 ) -> None:
     """Make the InferenceService of that name, or change it; a canary is made one for all by deploying it without."""
     from fettle.config.load import load_as
+    from fettle.deploy.sdk import sdk
     from fettle.deploy.serving import Serving
 
     asked = {
@@ -55,21 +54,46 @@ def kserve(
         "memory": memory,
         "replicas": replicas,
     }
-    serving = load_as(Serving, None, [f"{key}={json.dumps(value)}" for key, value in asked.items()])
-    _check_sdk()
-    from fettle.deploy.kserve.manifest import manifest
+    serving = load_as(Serving, None, _laid_over(asked))
+    with sdk():
+        from fettle.deploy.kserve.manifest import manifest
 
     made = manifest(serving)
     if dry_run:
-        import yaml
-
-        print("# A dry run: no cluster was asked.")
-        print(yaml.safe_dump(made, sort_keys=False), end="")
+        _show(made)
         return
     cluster = _cluster(kubeconfig, context)
     if create_namespace and cluster.make_namespace(namespace):
         print(f"created namespace {namespace}")
     print(f"{cluster.apply(made)} {name} in {namespace}; fettle deploy status {name} says when it answers")
+
+
+@deploy.command("rayjob")
+def rayjob(
+    recipe: Annotated[Path, typer.Argument(help="A YAML recipe, whose paths are those of the pods.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="Settings of the RayJob, as trainers.gpus=8.")] = None,
+    *,
+    name: Annotated[str, typer.Option(help="Of the RayJob, and the id of the run: no two have one.")],
+    image: Annotated[str, typer.Option(help="With Fettle and Ray in it, as deploy/Dockerfile makes it.")],
+    claim: Annotated[str, typer.Option(help="A volume claim for runs, which all pods can write to.")],
+    namespace: Namespace = "default",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the manifests, and ask no cluster.")] = False,
+    kubeconfig: Kubeconfig = None,
+    context: Context = None,
+) -> None:
+    """Train on a Ray cluster of its own, which KubeRay makes for the run and takes away after it."""
+    from fettle.config.load import load, load_as
+    from fettle.deploy.rayjob import Submission, manifests
+
+    asked = {"name": name, "image": image, "claim": claim, "namespace": namespace}
+    submission = load_as(Submission, None, [*(overrides or ()), *_laid_over(asked)])
+    load(recipe)
+    job, data = manifests(submission, recipe.read_text(encoding="utf-8"))
+    if dry_run:
+        _show(data, job)
+        return
+    _cluster(kubeconfig, context).begin(job, data)
+    print(f"began {name} in {namespace}; kubectl get rayjob {name} -n {namespace} says how it is doing")
 
 
 @deploy.command("status")
@@ -109,28 +133,31 @@ def predictor(
     port: Annotated[int, typer.Option(help="Port to listen on, on all addresses.")] = 8080,
 ) -> None:
     """Be the container of an InferenceService: answer KServe's V1 and V2 protocols, and OpenAI's below /openai/v1."""
-    _check_sdk()
-    from fettle.cli import predicting
+    from fettle.deploy.sdk import sdk
+
+    with sdk():
+        from fettle.cli import predicting
 
     predicting.run(model, name, port, overrides or ())
 
 
+def _laid_over(asked: Mapping[str, object]) -> list[str]:
+    return [f"{key}={json.dumps(value)}" for key, value in asked.items()]
+
+
+def _show(*made: Mapping[str, object]) -> None:
+    from fettle.deploy.written import written
+
+    print(f"# A dry run: no cluster was asked.\n{written(*made)}", end="")
+
+
 def _cluster(kubeconfig: Path | None, context: str | None) -> "Cluster":
-    _check_sdk()
-    from fettle.deploy.kserve.cluster import Cluster
+    from fettle.deploy.sdk import sdk
+
+    with sdk():
+        from fettle.deploy.kserve.cluster import Cluster
 
     return Cluster(None if kubeconfig is None else str(kubeconfig), context)
-
-
-def _check_sdk() -> None:
-    """KServe's SDK is here; what it reads of the command line as it is imported is not for it."""
-    found = find_spec("kserve")
-    if found is None or found.origin is None:  # a mere folder of that name has no origin
-        raise ConfigError(
-            "KServe's SDK is not installed here, for it needs an environment of its own: ./run fettle deploy ... "
-            "makes it, or pip install 'fettle[server,deploy]' -c constraints-deploy.txt in a new one"
-        )
-    del sys.argv[1:]
 
 
 def _told(standing: "Standing") -> list[str]:

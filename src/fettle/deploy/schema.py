@@ -1,121 +1,100 @@
-"""The part of KServe's InferenceService that Fettle writes, field by field; whatever else is there is a mistake."""
+"""Manifests, held against the schemas that clusters publish of InferenceService and RayJob: see ``crds/ORIGIN.md``."""
 
-from typing import Annotated, Any, Literal
+import json
+import re
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic.alias_generators import to_camel
+from fettle.errors import ConfigError, did_you_mean
 
-from fettle.deploy.serving import Label, Quantity
-from fettle.errors import ConfigError
+CRDS = Path(__file__).parent / "crds"
+LATER: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {"RayJob": {"backoffLimit": {"type": "integer", "format": "int32", "minimum": 0}}}
+)
+"""Fields of a ``spec`` that came after the schema was taken. KubeRay has this one since 1.2."""
 
-API_VERSION, KIND = "serving.kserve.io/v1beta1", "InferenceService"
-
-Text = Annotated[str, Field(min_length=1)]
-Port = Annotated[int, Field(ge=1, le=65535)]
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, alias_generator=to_camel)
-
-
-class _Resources(_Strict):
-    limits: dict[Literal["cpu", "memory", "nvidia.com/gpu"], Quantity]
-    requests: dict[Literal["cpu", "memory", "nvidia.com/gpu"], Quantity]
-
-
-class _Format(_Strict):
-    name: Text
-
-
-class _Model(_Strict):
-    model_format: _Format
-    storage_uri: Text
-    args: list[str]
-    resources: _Resources
+TYPES: Mapping[str, tuple[type, ...]] = MappingProxyType(
+    {
+        "object": (dict,),
+        "array": (list,),
+        "string": (str,),
+        "boolean": (bool,),
+        "integer": (int,),
+        "number": (int, float),
+    }
+)
+BITS = {"int32": 32, "int64": 64}
 
 
-class _Variable(_Strict):
-    name: Text
-    value: str
-
-
-class _ContainerPort(_Strict):
-    container_port: Port
-    name: Text
-    protocol: Literal["TCP"]
-
-
-class _Get(_Strict):
-    path: Annotated[str, Field(pattern="^/")]
-    port: Port
-
-
-class _Probe(_Strict):
-    http_get: _Get
-    period_seconds: Annotated[int, Field(ge=1)]
-    failure_threshold: Annotated[int, Field(ge=1)]
-
-
-class _Security(_Strict):
-    allow_privilege_escalation: bool
-    run_as_non_root: bool
-
-
-class _Container(_Strict):
-    name: Literal["kserve-container"]
-    image: Text
-    args: list[str]
-    env: list[_Variable]
-    ports: list[_ContainerPort]
-    readiness_probe: _Probe
-    resources: _Resources
-    security_context: _Security
-
-
-class _Predictor(_Strict):
-    min_replicas: Annotated[int, Field(ge=0)]
-    max_replicas: Annotated[int, Field(ge=1)]
-    canary_traffic_percent: Annotated[int, Field(ge=0, le=100)] | None = None
-    model: _Model | None = None
-    containers: Annotated[list[_Container], Field(min_length=1, max_length=1)] | None = None
-
-    @model_validator(mode="after")
-    def _one_server(self) -> "_Predictor":
-        if (self.model is None) == (self.containers is None):
-            raise ValueError("a predictor has either a model or a container")
-        return self
-
-
-class _Spec(_Strict):
-    predictor: _Predictor
-
-
-class _Metadata(_Strict):
-    name: Label
-    namespace: Label
-    labels: dict[str, str]
-
-
-class _InferenceService(_Strict):
-    api_version: Literal["serving.kserve.io/v1beta1"]
-    kind: Literal["InferenceService"]
-    metadata: _Metadata
-    spec: _Spec
-
-
-def check_schema(manifest: Any) -> None:
+def check_schema(manifest: Any, kind: str) -> None:
     """Refuse a manifest with a field that is missing, unknown or of another type.
 
     Raises:
-        ConfigError: it has one.
+        ConfigError: it has one; each is named by its path.
     """
-    try:
-        _InferenceService.model_validate(manifest)
-    except ValidationError as error:
-        faults = [f"{'.'.join(map(str, fault['loc'])) or 'it'}: {_said(fault['msg'])}" for fault in error.errors()]
-        raise ConfigError(f"the manifest is no {KIND} that Fettle writes ({'; '.join(faults)})") from error
+    version, schema = _published(kind)
+    found = [manifest.get(name) for name in ("apiVersion", "kind")] if isinstance(manifest, dict) else [None, None]
+    if found != [version, kind]:
+        raise ConfigError(f"the manifest is of {found[0]} {found[1]}: a cluster takes {version} {kind}")
+    wrong = list(_faults(manifest, schema, ""))
+    if wrong:
+        raise ConfigError(f"a cluster takes no such {kind}: {'; '.join(wrong)}")
 
 
-def _said(message: str) -> str:
-    message = message.removeprefix("Value error, ")
-    return message[0].lower() + message[1:]
+@cache
+def _published(kind: str) -> tuple[str, dict[str, Any]]:
+    """The version of the API, and the schema of an object of it."""
+    tree = json.loads((CRDS / f"{kind.lower()}.json").read_text(encoding="utf-8"))
+    tree["schema"]["properties"]["spec"]["properties"] |= LATER.get(kind, {})
+    return tree["apiVersion"], tree["schema"]
+
+
+def _faults(value: Any, schema: Mapping[str, Any], at: str) -> Iterator[str]:
+    """What is wrong with a value, each with its place. What a schema does not allow for is refused, not dropped."""
+    if schema.get("x-kubernetes-int-or-string"):
+        if isinstance(value, bool) or not isinstance(value, int | str):
+            yield f"{at} is {value!r}, and neither a number nor a text"
+            return
+    elif not _is(value, schema["type"]):
+        yield f"{at} is {value!r}, and of another type than {schema['type']}"
+        return
+    if isinstance(value, dict):
+        yield from _faults_of_fields(value, schema, at)
+    elif isinstance(value, list):
+        for place, each in enumerate(value):
+            yield from _faults(each, schema["items"], f"{at}[{place}]")
+    elif isinstance(value, str):
+        yield from _faults_of_text(value, schema, at)
+    elif not isinstance(value, bool):
+        most = 2 ** (BITS.get(schema.get("format", ""), 64) - 1) - 1
+        if not schema.get("minimum", -most - 1) <= value <= most:
+            yield f"{at} is {value}, which is out of its range"
+
+
+def _is(value: Any, name: str) -> bool:
+    return isinstance(value, TYPES[name]) and (name == "boolean" or not isinstance(value, bool))
+
+
+def _faults_of_fields(value: dict[str, Any], schema: Mapping[str, Any], at: str) -> Iterator[str]:
+    fields: Mapping[str, Any] = schema.get("properties", {})
+    others = schema.get("additionalProperties")
+    for name, each in value.items():
+        path = f"{at}.{name}" if at else name
+        known = fields.get(name, others)
+        if known is None:
+            yield f"there is no field {path}{did_you_mean(name, fields)}"
+        else:
+            yield from _faults(each, known, path)
+    for name in schema.get("required", ()):
+        if name not in value:
+            yield f"{at or 'it'} has no {name}"
+
+
+def _faults_of_text(value: str, schema: Mapping[str, Any], at: str) -> Iterator[str]:
+    if value not in schema.get("enum", [value]):
+        yield f"{at} is {value!r}, and none of {', '.join(schema['enum'])}"
+    if not re.search(schema.get("pattern", ""), value):
+        yield f"{at} is {value!r}, which is not written as it should be"

@@ -10,6 +10,8 @@ from pydantic import AfterValidator, Field, field_validator
 from fettle.config.base import Frozen
 from fettle.errors import did_you_mean
 
+API_VERSION, KIND = "serving.kserve.io/v1beta1", "InferenceService"
+
 LABEL = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 QUANTITY = re.compile(r"[0-9]+(\.[0-9]+)?(m|k|[KMGTPE]i?)?")
 

@@ -13,6 +13,7 @@ import yaml
 
 TOKEN = "a-token-of-this-cluster"
 SERVICES = "/apis/serving.kserve.io/v1beta1/namespaces/"
+JOBS = "/apis/ray.io/v1/namespaces/"
 MERGE = "application/merge-patch+json"
 
 
@@ -23,9 +24,14 @@ class Api:
     kubeconfig: Path
     url: str = ""
     has_kserve: bool = True
+    has_kuberay: bool = True
+    has_room: bool = True
+    """For another ConfigMap."""
     namespaces: set[str] = field(default_factory=lambda: {"default"})
     services: dict[str, dict[str, Any]] = field(default_factory=dict)
     """By namespace and name, as ``default/sums``."""
+    jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    recipes: dict[str, dict[str, Any]] = field(default_factory=dict)
     calls: list[str] = field(default_factory=list)
 
     def write_kubeconfig(self, token: str = TOKEN) -> None:
@@ -45,6 +51,13 @@ class Api:
             return failure(401, "Unauthorized")
         if path.startswith(SERVICES):
             return self.of_services(method, path.removeprefix(SERVICES), headers, body)
+        if path.startswith(JOBS):
+            return self.of_jobs(method, path.removeprefix(JOBS), body)
+        if path.endswith("/configmaps"):
+            if not self.has_room:
+                return failure(403, "exceeded quota")
+            self.recipes[body["metadata"]["name"]] = body
+            return 201, body
         return self.of_namespaces(method, path.removeprefix("/api/v1/namespaces").strip("/"), body)
 
     def of_namespaces(self, method: str, name: str, body: Any) -> tuple[int, Any]:
@@ -54,6 +67,17 @@ class Api:
         if name not in self.namespaces:
             return failure(404, f'namespaces "{name}" not found')
         return 200, {"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": name}}
+
+    def of_jobs(self, method: str, path: str, body: Any) -> tuple[int, Any]:
+        if not self.has_kuberay:
+            return 404, "404 page not found"
+        name = path.partition("/rayjobs")[2].strip("/") or body["metadata"]["name"]
+        if method == "DELETE":
+            return 200, self.jobs.pop(name)
+        if name in self.jobs:
+            return failure(409, f'rayjobs.ray.io "{name}" already exists')
+        self.jobs[name] = {**body, "metadata": {**body["metadata"], "uid": f"uid-of-{name}"}}
+        return 201, self.jobs[name]
 
     def of_services(self, method: str, path: str, headers: Any, body: Any) -> tuple[int, Any]:
         if not self.has_kserve:

@@ -1,14 +1,15 @@
 """The predictor's container, as a process: ready once it is, in three protocols, and ended in order."""
 
 import json
+import os
+import re
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -18,67 +19,60 @@ from openai import OpenAI
 from fettle.config import TinyModel
 from fettle.engine.local import make_tiny_model
 
-from .apart import environment
-from .conftest import check_packages
+from .apart import Apart
 
 PAGE = (Path(__file__).parents[3] / "docs" / "deploy.md").read_text()
-START = [sys.executable, "-c", "from fettle.cli import main; main()", "deploy", "predictor"]
+TINY = TinyModel(hidden=32, layers=2, heads=2, context=256)
 PATIENCE_S = 200
 
 
 class Predicting:
     """A predictor, and what it has printed."""
 
-    def __init__(self, model: str, folder: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.url = f"http://127.0.0.1:{free.getsockname()[1]}"
+    def __init__(self, apart: Apart, model: str, folder: Path) -> None:
         self.log = folder / "log"
-        command = [
-            *START,
-            "--model",
-            model,
-            "--name",
-            "sums",
-            "--port",
-            self.url.rpartition(":")[2],
-            "engine.threads=1",
-        ]
-        with self.log.open("w") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, env=environment(), cwd=folder)
+        self.process, port = apart.predictor(self.log, "--model", model, "--name", "sums", "engine.threads=1")
+        self.url = f"http://127.0.0.1:{port}"
+        self._apart = apart
+        self.client = httpx.Client(base_url=self.url, timeout=60)
         self.before_ready: list[int] = []
         """What it answered as long as it was not ready."""
+        self.first = 0
+        """What it answered to a prompt as soon as it said that it is."""
+
+    def ended(self, *, wait: bool = False) -> int | None:
+        return self._apart.code(self.process, wait=wait)
 
     def wait_until_ready(self) -> None:
         deadline = time.monotonic() + PATIENCE_S
-        while time.monotonic() < deadline and self.process.poll() is None:
+        while time.monotonic() < deadline and self.ended() is None:
             try:
-                status = httpx.get(f"{self.url}/v2/models/sums/ready").status_code
+                status = self.client.get("/v2/models/sums/ready").status_code
             except httpx.TransportError:
                 status = 0
             if status == 200:
+                self.first, _ = self.post("/v1/models/sums:predict", {"instances": ["1 + 2 ="]})
                 return
             self.before_ready.append(status)
             time.sleep(0.05)
         pytest.fail(self.log.read_text()[-3000:])
 
     def post(self, path: str, body: dict) -> tuple[int, dict]:
-        answer = httpx.post(self.url + path, json=body, timeout=60)
+        answer = self.client.post(path, json=body)
         return answer.status_code, answer.json()
 
 
 @pytest.fixture(scope="module")
-def predicting(tmp_path_factory) -> Iterator[Predicting]:
-    check_packages()
+def predicting(apart, tmp_path_factory) -> Iterator[Predicting]:
     folder = tmp_path_factory.mktemp("predicting")
-    model = make_tiny_model(TinyModel(hidden=32, layers=2, heads=2, context=64), folder / "model", texts=["1 + 2 = 3"])
-    started = Predicting(model, folder)
+    model = make_tiny_model(TINY, folder / "model", texts=["1 + 2 = 3"])
+    started = Predicting(apart, model, folder)
     try:
         started.wait_until_ready()
         yield started
     finally:
-        started.process.kill()
-        started.process.wait()
+        with suppress(ProcessLookupError):
+            os.kill(started.process, signal.SIGKILL)
 
 
 def drawn(predicting: Predicting, prompt: str, **settings: object) -> str:
@@ -87,9 +81,10 @@ def drawn(predicting: Predicting, prompt: str, **settings: object) -> str:
     return client.completions.create(model="sums", prompt=prompt, **settings).choices[0].text
 
 
-def test_it_is_not_ready_before_it_is(predicting):
+def test_once_it_is_ready_it_answers(predicting):
+    assert predicting.first == 200
     assert set(predicting.before_ready) <= {0, 503}
-    assert httpx.get(f"{predicting.url}/v2/health/ready").json() == {"ready": True}
+    assert predicting.client.get("/v2/health/ready").json() == {"ready": True}
 
 
 def test_the_likeliest_words_are_the_same_by_every_protocol(predicting):
@@ -136,7 +131,7 @@ def test_chats_are_streamed(predicting):
     [
         ("/v1/models/sums:predict", {"instances": []}, "instances is missing"),
         ("/v1/models/sums:predict", {"instances": [{"prompt": "1", "max_token": 3}]}, "instances[0].max_token: extra"),
-        ("/v1/models/sums:predict", {"instances": [{"prompt": "1 " * 200}]}, "context of 64"),
+        ("/v1/models/sums:predict", {"instances": [{"prompt": "1 " * 600}]}, "context of 256"),
         ("/v2/models/sums/infer", {"inputs": []}, "inputs are none: give one, prompt"),
         (
             "/v2/models/sums/infer",
@@ -160,18 +155,24 @@ def test_the_page_is_right_about_it(predicting):
         json.loads(subprocess.check_output(shlex.split(line.replace("localhost:8080", predicting.url))))
         for line in asked
     ]
-    assert [sorted(answer)[0] for answer in answers] == ["predictions", "id", "choices"]
-    assert len(answers[0]["predictions"]) == 2
-    assert [each["name"] for each in answers[1]["outputs"]] == ["text", "finish_reason"]
+    shown = [json.loads(block) for block in re.findall(r"^```json\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)]
+    assert [formed(answer) for answer in answers] == [formed(each) for each in shown]
+
+
+def formed(answer: object) -> object:
+    """An answer's form: its names, and what kind of thing each holds."""
+    if isinstance(answer, dict):
+        return {name: formed(each) for name, each in answer.items()}
+    return [formed(each) for each in answer] if isinstance(answer, list) else type(answer)
 
 
 def test_it_ends_with_what_is_under_way_answered(predicting):
     """Last, since nobody answers afterwards."""
     body = {"model": "sums", "prompt": "1 + 2 =", "max_tokens": 60, "n": 32}
-    with httpx.stream("POST", f"{predicting.url}/openai/v1/completions", json={**body, "stream": True}) as answer:
+    with predicting.client.stream("POST", "/openai/v1/completions", json={**body, "stream": True}) as answer:
         lines = answer.iter_lines()
         next(lines)
-        predicting.process.send_signal(signal.SIGTERM)
+        os.kill(predicting.process, signal.SIGTERM)
         assert [line for line in lines if line][-1] == "data: [DONE]"
-    assert predicting.process.wait(PATIENCE_S) == 0
+    assert predicting.ended(wait=True) == 0
     assert "Finished server process" in predicting.log.read_text()

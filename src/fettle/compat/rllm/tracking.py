@@ -1,12 +1,20 @@
-"""Where the numbers of a run are told besides its own folder: trackers of the recipe, by their documented names."""
+"""What surrounds a run, by its documented names: trackers of the recipe, and the model served under KServe."""
 
+import asyncio
+import importlib
+import json
 from typing import Any
 
 from fettle.compat.rllm.config import EXPERIMENT, RLLMConfig
+from fettle.config.load import load_as
+from fettle.deploy.sdk import sdk
+from fettle.deploy.serving import Serving
+
+NAMESPACE = "ml-infrastructure"
 
 
 class MLIntegration:
-    """The trackers that ``report_to`` names, as a recipe has them: each stage is a run of theirs."""
+    """The trackers that ``report_to`` names, as a recipe has them; each stage is a run of theirs. A model served."""
 
     def __init__(self, config: RLLMConfig) -> None:
         self._config = config
@@ -27,3 +35,34 @@ class MLIntegration:
             "tensorboard": {},
         }
         return [{"type": name, **known[name]} for name in self._config.training.report_to]
+
+    async def deploy_model(
+        self,
+        model_path: str,
+        model_name: str,
+        namespace: str = NAMESPACE,
+        storage_uri: str | None = None,
+        *,
+        kubeconfig: str | None = None,
+    ) -> str:
+        """Serve an exported folder under KServe: ``created`` or ``changed``. A namespace that is not there is made.
+
+        ``model_path`` lies on a volume, as CLAIM/FOLDER, unless ``storage_uri`` says where the folder is; without a
+        ``kubeconfig`` the cluster is found as kubectl finds it.
+
+        Raises:
+            ConfigError: KServe's SDK is not installed here, or KServe takes no model from there.
+            UnreachableError: there is no cluster, or it does not answer.
+        """
+        asked = {"name": model_name, "model_uri": storage_uri or f"pvc://{model_path}", "namespace": namespace}
+        serving = load_as(Serving, None, [f"{key}={json.dumps(value)}" for key, value in asked.items()])
+        return await asyncio.to_thread(_served, serving, kubeconfig)
+
+
+def _served(serving: Serving, kubeconfig: str | None) -> str:
+    with sdk():
+        manifest = importlib.import_module("fettle.deploy.kserve.manifest").manifest(serving)
+        cluster = importlib.import_module("fettle.deploy.kserve.cluster").Cluster(kubeconfig)
+    cluster.make_namespace(serving.namespace)
+    done: str = cluster.apply(manifest)
+    return done

@@ -1,4 +1,4 @@
-"""InferenceServices of a cluster: made, changed, looked at, rolled back, deleted."""
+"""What a cluster is asked for: InferenceServices made, changed, looked at, rolled back, deleted, and runs begun."""
 
 import json
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from kubernetes.client import ApiClient, ApiException, Configuration, CoreV1Api,
 from kubernetes.config import ConfigException
 from urllib3.exceptions import HTTPError
 
-from fettle.deploy.schema import API_VERSION
+from fettle.deploy import rayjob, serving
 from fettle.errors import (
     ConfigError,
     EngineError,
@@ -21,8 +21,9 @@ from fettle.errors import (
     UnreachableError,
 )
 
-GROUP, VERSION = API_VERSION.split("/")
+GROUP, VERSION = serving.API_VERSION.split("/")
 PLURAL = "inferenceservices"
+RUNS = dict(zip(("group", "version"), rayjob.API_VERSION.split("/"), strict=True), plural="rayjobs")
 CONNECTING_S, ANSWERING_S = 5, 30
 OURS = ("canaryTrafficPercent", "containers", "maxReplicas", "minReplicas", "model")
 """Fields of a predictor that are taken back where they are no longer asked for; others are somebody else's."""
@@ -119,6 +120,31 @@ class Cluster:
         with self._asking():
             self._services.delete_namespaced_custom_object(GROUP, VERSION, namespace, PLURAL, name, **self._timely)
 
+    def begin(self, job: dict[str, Any], recipe: dict[str, Any]) -> None:
+        """Make a RayJob, and the ConfigMap of its recipe, which goes when it goes.
+
+        Raises:
+            StateError: there is one of that name, and so one run of that id, already.
+        """
+        name, place = job["metadata"]["name"], {"namespace": job["metadata"]["namespace"], **RUNS}
+        with self._asking("RayJob: install KubeRay"):
+            try:
+                made = self._services.create_namespaced_custom_object(**place, body=job, **self._timely)
+            except ApiException as error:
+                if error.status != 409:
+                    raise
+                raise StateError(
+                    f"there is a run {name} in {place['namespace']} already, and each is begun once: choose another "
+                    "--name"
+                ) from error
+            owner = {"apiVersion": job["apiVersion"], "kind": job["kind"], "name": name, "uid": made["metadata"]["uid"]}
+            body = {**recipe, "metadata": {**recipe["metadata"], "ownerReferences": [owner]}}
+            try:
+                self._core.create_namespaced_config_map(place["namespace"], body, **self._timely)
+            except (ApiException, HTTPError):  # it would wait for its recipe for ever
+                self._services.delete_namespaced_custom_object(**place, name=name, **self._timely)
+                raise
+
     def make_namespace(self, name: str) -> bool:
         """Whether there was none, and it was made."""
         with self._asking():
@@ -144,11 +170,11 @@ class Cluster:
         )
 
     @contextmanager
-    def _asking(self) -> Iterator[None]:
+    def _asking(self, of: str = "InferenceService: install KServe") -> Iterator[None]:
         try:
             yield
         except ApiException as error:
-            raise KINDS.get(error.status, EngineError)(_refusal(self._address, error)) from error
+            raise KINDS.get(error.status, EngineError)(_refusal(self._address, error, of)) from error
         except HTTPError as error:
             raise UnreachableError(f"the cluster at {self._address} cannot be reached: {error}") from error
 
@@ -170,12 +196,12 @@ def _settings(kubeconfig: str | None, context: str | None) -> Configuration:
     return settings
 
 
-def _refusal(address: str, error: ApiException) -> str:
+def _refusal(address: str, error: ApiException, of: str) -> str:
     try:
         said = json.loads(error.body or "")["message"]
     except (ValueError, KeyError, TypeError):
         if error.status == 404:
-            return f"the cluster at {address} knows no InferenceService: install KServe there"
+            return f"the cluster at {address} knows no {of} there"
         said = f"{error.status} {error.reason}"
     return f"the cluster at {address} refused: {said}"
 

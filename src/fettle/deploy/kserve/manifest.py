@@ -1,7 +1,8 @@
 """An InferenceService made of the SDK's own types, and read back by them."""
 
+import json
 from importlib.metadata import version
-from typing import Any
+from typing import Any, NamedTuple
 
 import kubernetes.client
 from kserve import (
@@ -24,8 +25,8 @@ from kubernetes.client import (
     V1SecurityContext,
 )
 
-from fettle.deploy.schema import API_VERSION, KIND, check_schema
-from fettle.deploy.serving import Serving
+from fettle.deploy.schema import check_schema
+from fettle.deploy.serving import API_VERSION, KIND, Serving
 from fettle.errors import ConfigError
 
 MOUNTED = "/mnt/models"
@@ -35,11 +36,17 @@ LONGEST_START = 180
 """Looks at a predictor, ten seconds apart, that is not ready yet."""
 
 
+class Answer(NamedTuple):
+    """What the client reads: the body of an answer of the API."""
+
+    data: str
+
+
 def manifest(serving: Serving) -> dict[str, Any]:
     """What is sent to the cluster.
 
     Raises:
-        ConfigError: the installed SDK writes something else than an InferenceService.
+        ConfigError: the installed SDK writes something else than an InferenceService that a cluster takes.
     """
     predictor = V1beta1PredictorSpec(
         min_replicas=serving.replicas, max_replicas=serving.replicas, canary_traffic_percent=serving.canary
@@ -58,7 +65,7 @@ def manifest(serving: Serving) -> dict[str, Any]:
     made: dict[str, Any] = ApiClient().sanitize_for_serialization(service)
     check_written(made)
     made["spec"]["predictor"].get("model", {}).pop("name", None)  # an empty one, which is no name
-    check_schema(made)
+    check_schema(made, KIND)
     check_round_trip(made, "V1beta1InferenceService")
     return made
 
@@ -73,7 +80,7 @@ def check_round_trip(written: dict[str, Any], kind: str) -> None:
         if isinstance(known, type) and not hasattr(kubernetes.client.models, name):
             setattr(kubernetes.client.models, name, known)
     client = ApiClient()
-    read = client._ApiClient__deserialize(written, kind)
+    read = client.deserialize(Answer(json.dumps(written)), kind)
     lost = sorted(_paths(written) - _paths(client.sanitize_for_serialization(read)))
     if lost:
         raise ConfigError(f"{kind} has no field {', '.join(lost)}: mend the manifest")
