@@ -6,7 +6,6 @@ from pathlib import Path
 
 from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter as OverGRPC
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter as OverHTTP
-from opentelemetry.metrics import _Gauge as Gauge
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader, MetricExporter, MetricExportResult
 from opentelemetry.sdk.resources import Resource
@@ -50,14 +49,14 @@ class OTLP:
         self._meter = MeterProvider([self._reader], resource, shutdown_on_exit=False).get_meter("fettle")
         self._tracer = tracer
         self._end_spans = end_spans
-        self._gauges: dict[str, Gauge] = {}
+        self._gauges: dict[str, Callable[[float], None]] = {}
 
     def log(self, step: int, row: Mapping[str, float]) -> None:
         """The newest numbers, sent at once."""
         for name, value in {"step": float(step), **row}.items():
             if name not in self._gauges:
-                self._gauges[name] = self._meter.create_gauge(f"fettle.{_named(name)}")
-            self._gauges[name].set(float(value))
+                self._gauges[name] = self._meter.create_gauge(f"fettle.{_named(name)}").set
+            self._gauges[name](float(value))
         numbers = self._reader.get_metrics_data()
         if numbers is not None and self._exporter.export(numbers) is not MetricExportResult.SUCCESS:
             raise ConnectionError("the collector does not take what it is sent")
