@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from fettle.config.load import load
-from fettle.deploy.rayjob import Submission, manifests
+from fettle.deploy.rayjob import Submission, engine_settings, manifests
 from fettle.deploy.schema import check_schema
 from tests.commands import typed
 
@@ -41,7 +41,7 @@ def job() -> dict[str, Any]:
         queue="team",
         retries=2,
     )
-    return manifests(submission, "type: sft\n")[0]
+    return manifests(submission, "type: sft\n", engine_settings(submission, ["engine"]))[0]
 
 
 def groups(job) -> dict[str, dict[str, Any]]:
@@ -82,11 +82,12 @@ def test_a_retry_goes_on_with_the_run_that_is_there(job, tmp_path):
     def fettle() -> list[str]:
         return shlex.split(subprocess.check_output(command, shell=True, env=env, text=True))
 
-    assert fettle() == ["train", "--engine", "ray", "/recipe/recipe.yaml", "--runs", str(runs)]
+    begin = ["train", "/recipe/recipe.yaml", "engine.address=auto", "engine.workers=16"]  # a rank a GPU
+    assert fettle() == [*begin, "--engine", "ray", "--runs", str(runs)]
     (runs / "a-1").mkdir(parents=True)
-    assert fettle()[3] == "/recipe/recipe.yaml"  # a folder without a recipe is no run
+    assert fettle()[1] == "/recipe/recipe.yaml"  # a folder without a recipe is no run
     (runs / "a-1" / "config.yaml").touch()
-    assert fettle() == ["train", "--engine", "ray", "--resume", str(runs / "a-1")]
+    assert fettle() == ["train", "--resume", str(runs / "a-1")]
 
 
 def test_a_dry_run_prints_the_recipe_and_the_run(tmp_path):
@@ -94,6 +95,10 @@ def test_a_dry_run_prints_the_recipe_and_the_run(tmp_path):
     assert (code, out.splitlines()[0]) == (0, "# A dry run: no cluster was asked.")
     data, job = yaml.safe_load_all(out)
     check_schema(job, "RayJob")
+    words = shlex.split(job["spec"]["entrypoint"])
+    assert [word for word in words if word.startswith("stages.")] == [
+        f"stages.{stage}.engine.{setting}" for stage in (0, 1) for setting in ("address=auto", "workers=8")
+    ]
     (tmp_path / "recipe.yaml").write_text(data["data"]["recipe.yaml"])
     assert load(tmp_path / "recipe.yaml") == load(RECIPE)
     for group in groups(job).values():

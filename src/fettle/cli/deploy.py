@@ -82,13 +82,18 @@ def rayjob(
     context: Context = None,
 ) -> None:
     """Train on a Ray cluster of its own, which KubeRay makes for the run and takes away after it."""
+    from fettle.config import Pipeline
     from fettle.config.load import load, load_as
-    from fettle.deploy.rayjob import Submission, manifests
+    from fettle.deploy.rayjob import Submission, engine_settings, manifests
 
     asked = {"name": name, "image": image, "claim": claim, "namespace": namespace}
     submission = load_as(Submission, None, [*(overrides or ()), *_laid_over(asked)])
-    load(recipe)
-    job, data = manifests(submission, recipe.read_text(encoding="utf-8"))
+    config = load(recipe)
+    stages = range(len(config.stages)) if isinstance(config, Pipeline) else ()
+    engines = [f"stages.{number}.engine" for number in stages] or ["engine"]
+    settings = engine_settings(submission, engines)
+    load(recipe, [*(f"{engine}.type=ray" for engine in engines), *settings])  # refused here rather than there
+    job, data = manifests(submission, recipe.read_text(encoding="utf-8"), settings)
     if dry_run:
         _show(data, job)
         return

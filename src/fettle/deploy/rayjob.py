@@ -1,6 +1,7 @@
 """A run as a RayJob of KubeRay's: a Ray cluster of its own, and the recipe that is trained on it."""
 
-from collections.abc import Iterator, Mapping
+import shlex
+from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Annotated, Any
 
@@ -27,7 +28,7 @@ LONGEST_START = 60
 class Head(Frozen):
     """The pod that keeps the cluster's books. It computes nothing, so that work cannot end the cluster."""
 
-    cpus: Quantity = "2"
+    cpus: Annotated[int, Field(ge=1)] = 2
     memory: Quantity = "8Gi"
 
 
@@ -36,7 +37,7 @@ class Workers(Frozen):
 
     count: Annotated[int, Field(ge=0)] = 1
     """Where it is 0 there is no such role."""
-    cpus: Quantity = "4"
+    cpus: Annotated[int, Field(ge=1)] = 4
     """Of each pod."""
     memory: Quantity = "16Gi"
     gpus: Annotated[int, Field(ge=0)] = 0
@@ -80,8 +81,16 @@ class Submission(Frozen):
         return given
 
 
-def manifests(submission: Submission, recipe: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The RayJob, and the ConfigMap in which it finds its recipe.
+def engine_settings(submission: Submission, engines: Iterable[str]) -> list[str]:
+    """What is laid over a recipe's engines, named as ``stages.0.engine``: the cluster, and a rank a GPU or pod."""
+    ranks = submission.trainers.count * max(1, submission.trainers.gpus)
+    return [f"{engine}.{setting}" for engine in engines for setting in ("address=auto", f"workers={ranks}")]
+
+
+def manifests(
+    submission: Submission, recipe: str, settings: Iterable[str] = ()
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The RayJob, and the ConfigMap in which it finds its recipe. ``settings`` are laid over that, as ``a.b=value``.
 
     Raises:
         ConfigError: it is no RayJob that a cluster takes.
@@ -93,7 +102,7 @@ def manifests(submission: Submission, recipe: str) -> tuple[dict[str, Any], dict
         "kind": KIND,
         "metadata": {**metadata, "labels": labels | ({QUEUE: submission.queue} if submission.queue else {})},
         "spec": {
-            "entrypoint": _entrypoint(f"{RUNS}/{submission.name}"),
+            "entrypoint": _entrypoint(f"{RUNS}/{submission.name}", settings),
             "entrypointNumCpus": 1,  # the loop runs on a worker, for the head has no CPU to give
             "jobId": submission.name,
             "submissionMode": "HTTPMode",
@@ -114,11 +123,13 @@ def manifests(submission: Submission, recipe: str) -> tuple[dict[str, Any], dict
     return job, {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}
 
 
-def _entrypoint(runs: str) -> str:
+def _entrypoint(runs: str, settings: Iterable[str]) -> str:
     """A shell's command: a run that is there already is gone on with, since a retry begins on a new cluster."""
-    train = "exec fettle train --engine ray"
-    again = f'for run in {runs}/*/config.yaml; do if [ -f "$run" ]; then {train} --resume "${{run%/*}}"; fi; done'
-    return f"{again}; {train} {RECIPE}/recipe.yaml --runs {runs}"
+    again = (
+        f'for run in {runs}/*/config.yaml; do if [ -f "$run" ]; then exec fettle train --resume "${{run%/*}}"; fi; done'
+    )
+    begin = shlex.join(["fettle", "train", f"{RECIPE}/recipe.yaml", *settings, "--engine", "ray", "--runs", runs])
+    return f"{again}; exec {begin}"
 
 
 def _groups(submission: Submission) -> Iterator[dict[str, Any]]:
@@ -130,7 +141,7 @@ def _groups(submission: Submission) -> Iterator[dict[str, Any]]:
 
 
 def _pod(submission: Submission, role: str, workers: Workers) -> dict[str, Any]:
-    amounts = {"cpu": workers.cpus, "memory": workers.memory}
+    amounts = {"cpu": str(workers.cpus), "memory": workers.memory}
     if workers.gpus:
         amounts["nvidia.com/gpu"] = str(workers.gpus)
     container = {
