@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from fettle.config import IssueCredit, Issues
+from fettle.config import IssueCredit, Issues, ToolUse
 from fettle.environments import suite
 from fettle.environments.issues_judged import PARTS
 from fettle.errors import ConfigError, DataError
+from fettle.issues.git import Repository
 from fettle.issues.instances import Instance, written
 from fettle.issues.patches import files_of
 from fettle.issues.trees import tree_of
@@ -186,6 +187,39 @@ def test_problems_that_were_not_validated_or_leak_are_refused(made, tmp_path):
         suite(config.model_copy(update={"characters": 10}))
     with pytest.raises((DataError, ConfigError), match="is no git repository"):
         suite(config.model_copy(update={"repository": str(tmp_path)}))
+
+
+def test_problems_that_no_edits_solve_are_left_out_and_told_of(made, tmp_path, caplog):
+    config, instances = made
+    trained = suite(config).training_task(0).data["instance"]
+    gone = f"{instances[trained].patch}diff --git a/x.py b/x.py\ndeleted file mode 100644\n"
+    given = [one.model_copy(update={"patch": gone}) if id == trained else one for id, one in instances.items()]
+    (tmp_path / "some.jsonl").write_text(written(given))
+    world = suite(config.model_copy(update={"path": str(tmp_path / "some.jsonl"), "heldout": 1}))
+    assert trained not in {world.training_task(at).data["instance"] for at in range(8)}
+    assert f"1 of 10 problems are left out, which no edits solve; {trained} deletes x.py" in caplog.text
+    (tmp_path / "none.jsonl").write_text(written(one for one in given if one.instance_id == trained))
+    with pytest.raises(DataError, match=r"no problem can be solved by edits; .* deletes x.py"):
+        suite(config.model_copy(update={"path": str(tmp_path / "none.jsonl")}))
+
+
+def test_what_is_mended_already_in_the_files_of_others_is_told_of_or_refused(made, tmp_path, caplog):
+    config, instances = made
+    line = [commit.sha for commit in Repository(Path(config.repository)).main_line()]
+    *_, first = ordered = sorted(instances.values(), key=lambda one: line.index(one.commit))
+    config = config.model_copy(update={"heldout": 1, "tools": ToolUse(), "heldout_path": str(tmp_path / "held.jsonl")})
+
+    def world(training: list[Instance], heldout: Instance) -> None:
+        for name, part in (("train", training), ("held", [heldout])):
+            (tmp_path / f"{name}.jsonl").write_text(written(part))
+        suite(config.model_copy(update={"path": str(tmp_path / "train.jsonl")}))
+
+    world(ordered[5:], ordered[0])
+    assert not caplog.text
+    world(ordered[:5], first.model_copy(update={"created_at": "2000-01-01T00:00:00Z"}))
+    assert "1 of 1 held-out problems are mended in the files of problems to train on" in caplog.text
+    with pytest.raises(DataError, match=r"came last, such as .*, and yet are mended in the files of others"):
+        world(ordered[:5], first.model_copy(update={"created_at": "2099-01-01T00:00:00Z"}))
 
 
 def test_training_tasks_come_round_in_another_order(made):

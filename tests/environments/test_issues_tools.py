@@ -123,6 +123,7 @@ async def test_saying_that_all_is_well_earns_nothing(made):
         (("search", {"text": "no such words at all"}), "there are no such lines"),
         (("edit", {"path": "README.md", "old": "no such line", "new": "x"}), "holds the old lines of an edit 0 times"),
         (("edit", {"path": "README.md", "old": "", "new": "x"}), "old is empty"),
+        (("edit", {"path": "parts/new.py", "old": "", "new": "x = 1"}), "parts/new.py is changed"),
         (("run_tests", {"path": "nowhere"}), "holds 0 files of tests"),
         (("rerun", {}), "there is no tool 'rerun'"),
     ],

@@ -1,5 +1,8 @@
 """Problems out of a history: what is found, how it is linked, and what is dropped for what."""
 
+from collections import Counter
+from pathlib import Path
+
 import pytest
 
 from fettle.config.issues import Mining
@@ -138,3 +141,38 @@ def test_what_is_no_repository_or_a_part_of_one_is_refused(history, tmp_path):
     history.git("clone", "-q", "--depth", "1", f"file://{history.path}", str(tmp_path / "shallow"))
     with pytest.raises(DataError, match="git fetch --unshallow"):
         Repository(tmp_path / "shallow")
+
+
+OWN = Path(__file__).parents[2]
+
+
+def test_fettles_own_history_with_issues(export, tmp_path):
+    """Of a real history: issues that a tracker says real commits closed, and such as new commits upon it name."""
+    if not (OWN / ".git").exists():
+        pytest.skip("this copy of Fettle has no history to mine")
+    if (OWN / ".git" / "shallow").exists():
+        with pytest.raises(DataError, match="has only a part of its history: run git fetch --unshallow in it"):
+            Repository(OWN)
+        return
+    taken = [one.commit for one in mine(Repository(OWN), Tracker(), Mining(most=3)).instances]
+    assert taken
+    git(["clone", "-q", "--shared", str(OWN), "fettle"], folder=tmp_path)
+    folder = tmp_path / "fettle"
+    who = ["-c", "user.name=Ada", "-c", "user.email=ada@example.com"]
+    for message in ("Sums are sums (closes #901)", "Sums of sums (#902)", "As #903 asks for", "Nothing of it"):
+        with (folder / "src/fettle/errors.py").open("a") as file:
+            file.write(f"LAST = {message!r}\n")
+        git([*who, "commit", "-q", "-a", "-m", message], folder=folder)
+    closed = [
+        issue(n, f"What commit {n} is for", timeline=[{"event": "closed", "commit_id": sha}])
+        for n, sha in enumerate(taken, 801)
+    ]
+    named = [issue(n, f"What issue {n} is for") for n in (901, 902, 903, 904)]
+    found = mine(Repository(folder), read_export(export([*closed, *named])), Mining())
+    linked = {one.number: one for one in found.instances if not one.synthetic}
+    assert sorted(linked) == sorted(["901", "902", "903", *(str(801 + n) for n in range(len(taken)))])
+    assert [linked[n].link for n in ("901", "902", "903")] == ["keyword", "change", "mention"]
+    assert Counter(one.link for one in linked.values())["tracker"] == len(taken)
+    assert [linked[str(801 + n)].commit for n in range(len(taken))] == taken
+    assert linked["901"].problem_statement == "What issue 901 is for\n\nIt is wrong."
+    assert found.commits == len(found.instances) + sum(found.dropped.values())

@@ -46,7 +46,38 @@ def test_only_as_many_lines_as_tell_the_place(history):
     assert reply == '<edit path="m.py">\ndef b(x):\n=======\ndef b(y):\n</edit>'
 
 
-@pytest.mark.parametrize("after", [{"new.py": "x = 1\n"}, {"m.py": None}])
+@pytest.mark.parametrize("numbered", [True, False])
+def test_a_new_file_is_an_edit_without_old_lines(history, numbered):
+    more = {"m.py": f"import new\n{TWICE}", "parts/new.py": "x = 1\n", "parts/__init__.py": ""}
+    instance = problem(history, {"m.py": TWICE}, more)
+    base = tree_of(history.path, instance.base_commit)
+    reply = solution(instance, base, numbered=numbered)
+    assert '<edit path="parts/new.py">\n=======\nx = 1\n</edit>' in reply
+    assert edited(base, edits_of(reply), shown=shown(instance)) == base.applied(instance.patch)
+    assert edited(base, edits_of(slip(instance, base)), shown=shown(instance)).files == base.files
+
+
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [
+        ("m.py", "m.py is there already: say which of its lines go"),
+        ("m.py/x.py", "cannot be a new file"),
+        ("parts", "cannot be a new file"),
+        ("./new.py", "cannot be a new file"),
+        (".env", "cannot be a new file"),
+        ("n" * 201, "cannot be a new file"),
+        ("../new.py", "leads out of the work tree"),
+        ("tests/new.py", "decides what the tests say"),
+        ("", "or name a new file"),
+    ],
+)
+def test_a_file_that_cannot_be_new_is_refused(path, says):
+    tree = Tree({"m.py": b"x = 1\n", "parts/n.py": b""})
+    with pytest.raises(DataError, match=says):
+        edited(tree, edits_of(f'<edit path="{path}">\n=======\nx = 2\n</edit>'))
+
+
+@pytest.mark.parametrize("after", [{"m.py": None}, {"m.py": "x = 1\n", "setup.cfg": "[tool:pytest]\n"}])
 def test_what_edits_cannot_say_is_refused(history, after):
     instance = problem(history, {"m.py": TWICE}, after)
     with pytest.raises(DataError, match="which no edit can"):

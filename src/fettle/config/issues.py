@@ -17,7 +17,7 @@ MOST_OF_A_PART = 0.6
 
 CHANGES_IN_EDITS = """Answer with what is to change, as often as is needed, and nothing else:
 <edit path="the/file.py">
-the lines that go
+the lines that go; none for a new file
 =======
 the lines that come
 </edit>"""

@@ -1,6 +1,8 @@
 """Problems from a history: a change is proposed in edits or through tools, and hidden tests decide."""
 
+import logging
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from random import Random
 
@@ -12,12 +14,16 @@ from fettle.environments.issues_tools import IssueTools, WorkTree
 from fettle.environments.single_turn import SingleTurn
 from fettle.errors import DataError
 from fettle.issues.edits import edited, edits_of, without_edits
+from fettle.issues.git import Repository
 from fettle.issues.instances import Instance, read_instances
-from fettle.issues.questions import question, shown
+from fettle.issues.questions import beyond_edits, question, shown
+from fettle.issues.records import moment
 from fettle.issues.splits import check_apart, clusters
 from fettle.issues.trees import Tree, tree_of
 from fettle.randomness import key
 from fettle.types import Message, Task
+
+logger = logging.getLogger(__name__)
 
 
 class IssuesSuite:
@@ -30,6 +36,7 @@ class IssuesSuite:
         self._instances = {one.instance_id: one for one in (*training, *heldout)}
         self._training = [self._task(one) for one in training]
         self._heldout = tuple(self._task(one) for one in heldout)
+        _check_past(training, heldout, config)
         self._judge = Judge(config)
 
     def training_task(self, index: int) -> Task:
@@ -92,6 +99,29 @@ def suite(config: Issues) -> Suite:
     return IssuesSuite(config)
 
 
+def _check_past(training: Sequence[Instance], heldout: Sequence[Instance], config: Issues) -> None:
+    """Tell of held-out problems that are mended already in files that may be looked at to solve others.
+
+    Raises:
+        DataError: there are some, though they were held out as those that came last.
+    """
+    seen = Repository(Path(config.repository)).ancestors([one.base_commit for one in training])
+    mended = [one.instance_id for one in heldout if one.commit in seen]
+    if not mended or config.tools is None:
+        return
+    if config.heldout_path is not None and max(map(_at, training)) < min(map(_at, heldout)):
+        raise DataError(
+            f"{len(mended)} held-out problems came last, such as {mended[0]}, and yet are mended in the files of"
+            " others, which were solved later: leave these others out of the problems to train on"
+        )
+    told = "%d of %d held-out problems are mended in the files of problems to train on: split by=time where it matters"
+    logger.warning(told, len(mended), len(heldout))
+
+
+def _at(instance: Instance) -> datetime:
+    return moment(instance.created_at, place=f"created_at of {instance.instance_id}")
+
+
 def _parted(config: Issues) -> tuple[list[Instance], list[Instance]]:
     """Those to train on, and as many as are held out, no two of which are alike and none of which is told of."""
     found = _validated(Path(config.path))
@@ -115,4 +145,13 @@ def _validated(path: Path) -> list[Instance]:
     for one in found:
         if not one.FAIL_TO_PASS:
             raise DataError(f"{path}: {one.instance_id} has no FAIL_TO_PASS: run fettle issues validate first")
-    return found
+    beyond = {one.instance_id: why for one in found if (why := beyond_edits(one))}
+    if len(beyond) == len(found):
+        raise DataError(
+            f"{path}: no problem can be solved by edits; {found[0].instance_id} {beyond[found[0].instance_id]}"
+        )
+    if beyond:
+        first = next(iter(beyond))
+        told = "%s: %d of %d problems are left out, which no edits solve; %s %s"
+        logger.warning(told, path, len(beyond), len(found), first, beyond[first])
+    return [one for one in found if one.instance_id not in beyond]

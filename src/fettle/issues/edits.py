@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 from fettle.errors import DataError
 from fettle.issues.patches import kind_of
@@ -11,19 +12,27 @@ from fettle.issues.trees import Tree, check_inside
 EDIT = re.compile(
     r"<edit(?:\s+path=\"([^\"\n]*)\")?(?:\s+lines=\"(\d{1,6})(?:-(\d{1,6}))?\")?\s*>\n?(.*?)</edit>", re.DOTALL
 )
+NEW = re.compile(r"(?=.{1,200}$)[A-Za-z0-9_-][A-Za-z0-9_.-]*(/[A-Za-z0-9_-][A-Za-z0-9_.-]*)*")
+"""Names that a new file may have."""
 BETWEEN = re.compile(r"^=======[ \t]*\n", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """Lines of one file in the place of others."""
+    """Lines of one file in the place of others, or a new file."""
 
     path: str
     """Empty where the edit does not say; then the old lines must tell."""
     old: str
+    """Empty for a new file."""
     new: str
     lines: tuple[int, int] | None = None
     """The first and the last line that goes, from 1, where they are told by number and not by ``old``."""
+
+    @property
+    def is_new(self) -> bool:
+        """Whether the file is to be made."""
+        return self.lines is None and not self.old.strip()
 
 
 def edits_of(reply: str) -> list[Edit]:
@@ -50,8 +59,8 @@ def _edit(path: str, first: str, last: str, body: str) -> Edit:
     parts = BETWEEN.split(body)
     if len(parts) != 2:
         raise DataError("an edit has one line of ======= between its old lines and its new ones")
-    if not parts[0].strip():
-        raise DataError("an edit must say which lines go: give some of those that are there")
+    if not (parts[0].strip() or path.strip()):
+        raise DataError("an edit must say which lines go, or name a new file: give some of those that are there")
     return Edit(path.strip(), parts[0], parts[1])
 
 
@@ -69,11 +78,24 @@ def edited(tree: Tree, edits: Sequence[Edit], *, shown: Sequence[str] = ()) -> T
         check_inside(path)
         if kind_of(path) == "test":
             raise DataError(f"{path} decides what the tests say, and is not to be changed")
+        if edit.is_new:
+            tree = tree.with_files({_new(tree, path): edit.new.encode()})
+            continue
         text = tree.text(path)
         if text is None:
             raise DataError(f"there is no file {path} with text in it")
         tree = tree.with_files({path: _replaced(path, text, edit).encode()})
     return tree
+
+
+def _new(tree: Tree, path: str) -> str:
+    """The name of a file that can be made."""
+    if path in tree.files:
+        raise DataError(f"{path} is there already: say which of its lines go")
+    folders = {str(folder) for folder in PurePosixPath(path).parents}
+    if not NEW.fullmatch(path) or folders & set(tree.files) or any(each.startswith(f"{path}/") for each in tree.files):
+        raise DataError(f"{path!r} cannot be a new file: name one in letters, digits, _ and -, in a folder")
+    return path
 
 
 def _place(edit: Edit) -> tuple[int, int]:

@@ -80,6 +80,14 @@ class Repository:
         text = self._git("log", "--format=%B%x1e", f"{merge.parents[0]}..{merge.sha}", "--not", merge.parents[0])
         return tuple(message.strip() for message in text.split(END) if message.strip())
 
+    def ancestors(self, commits: Sequence[str]) -> frozenset[str]:
+        """The commits that others stand upon, and these themselves.
+
+        Raises:
+            DataError: one of them is not there.
+        """
+        return frozenset(self._git("rev-list", "--stdin", given="\n".join(commits)).split())
+
     def diff(self, before: str, after: str) -> str:
         """What changed, as a patch that ``git apply`` takes."""
         return self._git("diff", "--no-color", "--no-ext-diff", "--no-renames", "--full-index", before, after)

@@ -7,6 +7,7 @@ from fettle.errors import DataError
 from fettle.issues.edits import Edit, edited, edits_of
 from fettle.issues.instances import Instance
 from fettle.issues.patches import files_of
+from fettle.issues.testing import is_of_tests
 from fettle.issues.trees import Tree
 
 
@@ -41,14 +42,26 @@ def solution(instance: Instance, base: Tree, *, numbered: bool = False) -> str:
     Raises:
         DataError: it cannot be said in edits, as a new file cannot.
     """
-    for file in files_of(instance.patch):
-        if file.is_new or file.is_gone:
-            raise DataError(f"{instance.instance_id} makes or deletes {file.path}, which no edit can")
+    why = beyond_edits(instance)
+    if why:
+        raise DataError(f"{instance.instance_id} {why}, which no edit can")
     after = base.applied(instance.patch)
-    edits = _by_number(instance, base, after) if numbered else _by_lines(instance, base)
+    made = [file.path for file in files_of(instance.patch) if file.is_new]
+    edits = [Edit(path, "", after.text(path) or "") for path in made]
+    edits += _by_number(instance, base, after) if numbered else _by_lines(instance, base)
     if edited(base, edits).files != after.files:
         raise DataError(f"{instance.instance_id} changes what edits of lines cannot")
     return "\n".join(_said(one, named=not numbered or len(shown(instance)) > 1) for one in edits)
+
+
+def beyond_edits(instance: Instance) -> str:
+    """What a solution does that no edits can; empty where they can do all of it."""
+    for file in files_of(instance.patch):
+        if file.is_gone or file.is_binary:
+            return f"{'deletes' if file.is_gone else 'changes the bytes of'} {file.path}"
+        if is_of_tests(file.path):
+            return f"changes {file.path}, which decides what tests say"
+    return ""
 
 
 def slip(instance: Instance, base: Tree) -> str:
@@ -57,7 +70,9 @@ def slip(instance: Instance, base: Tree) -> str:
     Raises:
         DataError: the solution cannot be said in edits.
     """
-    edits = edits_of(solution(instance, base, numbered=True))
+    edits = [edit for edit in edits_of(solution(instance, base, numbered=True)) if not edit.is_new]
+    if not edits:
+        raise DataError(f"{instance.instance_id} only makes files, of which nothing can come again as it is")
     named = len(shown(instance)) > 1
     return "\n".join(_said(_as_it_is(base, one, shown(instance)), named=named) for one in edits)
 
@@ -71,7 +86,7 @@ def _as_it_is(base: Tree, edit: Edit, paths: Sequence[str]) -> Edit:
 
 
 def _said(edit: Edit, *, named: bool) -> str:
-    path = f' path="{edit.path}"' if named else ""
+    path = f' path="{edit.path}"' if named or edit.is_new else ""
     if edit.lines is None:
         return f"<edit{path}>\n{edit.old}=======\n{edit.new}</edit>"
     first, last = edit.lines
@@ -96,7 +111,7 @@ def _by_lines(instance: Instance, base: Tree) -> list[Edit]:
     edits: list[Edit] = []
     tree = base
     for file in files_of(instance.patch):
-        for hunk in file.hunks:
+        for hunk in () if file.is_new else file.hunks:
             edit = next((each for each in _edits(file.path, hunk) if _is_possible(tree, each)), None)
             if edit is None:
                 raise DataError(f"{instance.instance_id} changes lines of {file.path} that stand there more than once")
