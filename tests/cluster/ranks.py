@@ -33,11 +33,11 @@ def ray_here() -> Iterator[None]:
 
 
 @contextmanager
-def ranks(workers: int, checkpoints: Path, **settings):
+def ranks(workers: int, checkpoints: Path, *, threads: int = 1, **settings):
     """A backend of so many ranks, with one thread each, on the cluster that is there."""
     from fettle.cluster import ClusterBackend  # noqa: PLC0415
 
-    backend = ClusterBackend(RayEngine(workers=workers, threads=1, **settings), checkpoints=checkpoints)
+    backend = ClusterBackend(RayEngine(workers=workers, threads=threads, **settings), checkpoints=checkpoints)
     try:
         yield backend
     finally:

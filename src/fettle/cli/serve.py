@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -27,6 +27,9 @@ def serve(
     port: Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one.")] = None,
     database_url: Annotated[str | None, typer.Option(help="The catalogue's database, in place of SQLite.")] = None,
     artifacts_url: Annotated[str | None, typer.Option(help="Where finished checkpoints are also kept.")] = None,
+    backend: Annotated[
+        Literal["local", "ray"] | None, typer.Option(help="Where it computes: in this process, or on a Ray cluster.")
+    ] = None,
     tls_cert: Annotated[str | None, typer.Option(help="A certificate chain, for HTTPS.")] = None,
     tls_key: Annotated[str | None, typer.Option(help="The certificate's key.")] = None,
     insecure_no_auth: Annotated[
@@ -43,6 +46,7 @@ def serve(
         "port": port,
         "database_url": database_url,
         "artifacts_url": artifacts_url,
+        "engine.type": backend,
         "tls_cert": tls_cert,
         "tls_key": tls_key,
         "auth": "none" if insecure_no_auth else None,

@@ -5,7 +5,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -30,13 +30,16 @@ def train(
     overrides: Overrides = None,
     resume: Annotated[Path | None, typer.Option(help="A run folder to go on with.")] = None,
     runs: Runs = Path("runs"),
+    engine: Annotated[
+        Literal["local", "ray"] | None, typer.Option(help="Where every stage is computed: engine.type of the recipe.")
+    ] = None,
 ) -> None:
     """Train as a recipe says: supervised, by reinforcement, or several stages in a row."""
     from fettle.config.load import load
     from fettle.tracking import RunFolder
 
     if resume is not None:
-        if recipe is not None or overrides:
+        if recipe is not None or overrides or engine is not None:
             raise ConfigError("a resumed run keeps its own recipe: give --resume FOLDER and nothing else")
         folder = RunFolder.open(resume)
         config = load(folder.config_path)
@@ -48,9 +51,19 @@ def train(
 
         finish(folder, asyncio.run(build.run(config, folder)))
     elif recipe is not None:
-        finish(*new_run(runs, load(recipe, overrides or ())))
+        finish(*new_run(runs, load(recipe, [*(overrides or ()), *_computed(recipe, engine)])))
     else:
         raise ConfigError("name a recipe (fettle train configs/arithmetic-grpo.yaml), or a run with --resume FOLDER")
+
+
+def _computed(recipe: Path, engine: str | None) -> list[str]:
+    """What ``--engine`` lays over a recipe, of one stage or several."""
+    if engine is None:
+        return []
+    from fettle.config.load import stages_written
+
+    keys = [f"stages.{number}.engine" for number in range(stages_written(recipe))] or ["engine"]
+    return [f"{key}.type={engine}" for key in keys]
 
 
 def new_run(runs: Path, config: "RunConfig") -> "tuple[RunFolder, list[Summary]]":

@@ -12,7 +12,7 @@ from uuid import uuid4
 
 import torch
 
-from fettle.cluster.rank import Answer, gist
+from fettle.cluster.rank import Answer, Facts, gist
 from fettle.cluster.ranks import LostError, Ranks, Said
 from fettle.cluster.recall import Done, Recall
 from fettle.cluster.session import connected
@@ -62,19 +62,21 @@ class ClusterBackend:
         self._leave = connected(settings, processors=settings.workers * threads)
         try:
             self._ranks = Ranks(settings, need, lambda: (own, self._checkpoints))
+        except BaseException as error:
+            self._leave()
+            if isinstance(error, LostError):
+                raise EngineError(f"the ranks cannot begin: {error}") from error
+            raise
+        try:
             told: Capabilities = self._by_first("capabilities")
             self._own = replace(told, engine="ray")
         except LostError as error:
             self.close()
             raise EngineError(f"the ranks cannot begin: {error}") from error
-        except BaseException:
-            self.close()
-            raise
 
     def close(self) -> None:
         """End the ranks, and a cluster of our own."""
-        if self._ranks is not None:
-            self._ranks.close()
+        self._ranks.close()
         self._recall.close()
         self._leave()
 
@@ -82,6 +84,11 @@ class ClusterBackend:
     def replaced(self) -> int:
         """How many ranks were lost and replaced so far."""
         return self._ranks.replaced
+
+    def facts(self) -> list[Facts]:
+        """Where each rank is."""
+        with self._turn:
+            return self._surely(self._ranks.facts)
 
     def capabilities(self) -> Capabilities:
         """What a rank can do."""
@@ -217,7 +224,7 @@ class ClusterBackend:
         """Of the first rank."""
         with self._turn:
             found: Mapping[str, float] = self._surely(lambda: self._by_first("statistics"))
-        return {**found, "ranks/replaced": float(self._ranks.replaced)}
+        return {**found, "ranks": float(len(self._ranks)), "ranks_replaced": float(self._ranks.replaced)}
 
     def _changed(self, policy: str, operation: str, *positional: Any, **named: Any) -> Any:
         """An operation that changes a policy, which is remembered."""

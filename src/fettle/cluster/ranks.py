@@ -53,6 +53,7 @@ class Ranks:
             if not self._room.wait(timeout_seconds=settings.start_seconds):
                 raise EngineError(self._no_room())
             self._actors = {bundle: self._begun(bundle) for bundle in range(settings.workers)}
+            self._told([actor.facts.remote() for actor in self._actors.values()], within=settings.start_seconds)
             self._meet()
         except BaseException:
             self.close()
@@ -60,6 +61,14 @@ class Ranks:
 
     def __len__(self) -> int:
         return len(self._actors)
+
+    def facts(self) -> list[Facts]:
+        """Of each.
+
+        Raises:
+            LostError: a rank was lost.
+        """
+        return self._told([actor.facts.remote() for actor in self._actors.values()], within=None)
 
     def all(self, operation: str, *positional: Any, **named: Any) -> list[Answer]:
         """What an operation comes to on each rank; all but the first answer with the gist.
@@ -152,23 +161,25 @@ class Ranks:
         """Have all of them make a new group, apart from what is left of the one before."""
         self.generation += 1
         actors = list(self._actors.values())
-        facts: list[Facts] = self._told([actor.facts.remote() for actor in actors])
+        facts = self.facts()
         for bundle, fact in zip(self._actors, facts, strict=True):
             _check_versions(bundle, fact)
-        port = self._told([actors[0].expect.remote()])[0] if len(actors) > 1 else 0
+        within = self._settings.silent_seconds
+        port = self._told([actors[0].expect.remote()], within=within)[0] if len(actors) > 1 else 0
         place = (len(actors), facts[0].host, port)
-        self._told([actor.meet.remote(self.generation, rank, *place) for rank, actor in enumerate(actors)])
+        meeting = [actor.meet.remote(self.generation, rank, *place) for rank, actor in enumerate(actors)]
+        self._told(meeting, within=within)
 
-    def _told(self, asked: list[Any]) -> list[Any]:
+    def _told(self, asked: list[Any], *, within: float | None) -> list[Any]:
         try:
-            return list(ray.get(asked, timeout=self._settings.start_seconds))
+            return list(ray.get(asked, timeout=within))
         except GetTimeoutError as error:
             raise EngineError(
-                f"the ranks have not begun within {self._settings.start_seconds:g} s: raise engine.start_seconds, or "
-                "look at what their machines are doing"
+                f"the ranks have not begun within {within:g} s: raise engine.start_seconds and engine.silent_seconds, "
+                "or look at what their machines are doing"
             ) from error
         except RayError as error:
-            raise LostError(f"a rank was lost as they met: {_last_line(error)}", self.generation) from error
+            raise LostError(f"a rank was lost: {_cause(error)}", self.generation) from error
 
     def _answers(self, asked: Mapping[Any, int]) -> list[Answer]:
         """In the order in which they were asked."""
@@ -217,9 +228,12 @@ def _check_versions(bundle: int, facts: Facts) -> None:
 
 
 def _why(bundle: int, error: RayError) -> str:
-    return f"rank {bundle} was lost: {_last_line(error)}"
+    return f"rank {bundle} was lost: {_cause(error)}"
 
 
-def _last_line(error: Exception) -> str:
+def _cause(error: RayError) -> str:
+    """In a few words: Ray says it at length."""
+    if isinstance(error, RayActorError):
+        return "its process has ended"
     lines = [line for line in str(error).splitlines() if line.strip()]
     return lines[-1].strip() if lines else type(error).__name__

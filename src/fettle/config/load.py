@@ -41,6 +41,16 @@ def load_as(model: type[T], path: str | Path | None, overrides: Sequence[str] = 
     return config
 
 
+def stages_written(path: str | Path) -> int:
+    """How many stages a file describes, which need not be right; 0 where it describes one run.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    stages = _file(Path(path)).tree.get("stages")
+    return len(stages) if isinstance(stages, list) else 0
+
+
 def dump(config: Frozen) -> str:
     """Every setting as YAML, which loads back to an equal object."""
     return written(config.model_dump())
