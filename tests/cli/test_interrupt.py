@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from fettle.tracking import list_runs
+from fettle.tracking import list_runs, read_metrics
 from fettle.tracking.claim import claim
 from tests.disks import full_disk
 from tests.forked import Forked
@@ -111,6 +111,21 @@ def test_gone_on_with_it_ends_as_if_it_had_never_stopped(stopped, run):
         ["train", "tiny.yaml", "environments.0.reward=beside:gated"],
         ["train", "--resume", f"runs/{stopped.folder.name}"],
     ]
+
+
+def test_a_tracker_gets_what_it_lacks_of_the_steps_before(stopped):
+    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    config = stopped.folder / "config.yaml"
+    config.write_text(config.read_text().replace("trackers: []\n", "trackers: [{type: tensorboard}]\n"))
+    assert typed("train", "--resume", stopped.folder, into=stopped.desk).code == 0
+    events = reader.EventAccumulator(str(next(stopped.folder.glob("tensorboard/*/*")))).Reload()
+    rows = read_metrics(stopped.folder / "metrics.jsonl")
+    for name in ("reward/mean", "heldout/reward"):
+        there = [(row["step"], row[name]) for row in rows if name in row]
+        seen = [(each.step, each.value) for each in events.Scalars(name)]
+        assert [step for step, _ in seen] == [step for step, _ in there]
+        assert [value for _, value in seen] == pytest.approx([value for _, value in there])
+        assert there[0][0] < 3
 
 
 def test_a_full_disk_costs_nothing_that_was_saved(stopped, run):

@@ -6,6 +6,7 @@ import struct
 import sys
 import time
 import urllib.request
+from dataclasses import replace
 
 import pytest
 
@@ -41,6 +42,33 @@ def test_tensorboard_has_the_numbers_and_what_the_run_is(tmp_path):
     assert text.tensor_proto.string_val == [b"what it is for"]
     assert events.Tensors("simulated/text_summary")[0].tensor_proto.string_val == [b"true"]
     assert events.Tensors("tags/text_summary")[0].tensor_proto.string_val == [b"a, b"]
+
+
+def test_tensorboard_gets_what_it_lacks_of_a_run_that_is_resumed_and_nothing_twice(tmp_path):
+    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    logged("tensorboard", tmp_path)
+    sink = open_sink("tensorboard", str(tmp_path), RUN)
+    sink.catch_up([{"step": step, "time": 1e9, **ROWS[0]} for step in (1, 2, 3)])
+    sink.close()
+    events = reader.EventAccumulator(str(tmp_path / "routers" / "seven")).Reload()
+    assert [(each.step, each.value) for each in events.Scalars("router/mean_reward")] == [
+        (1, 0.25),
+        (2, 0.5),
+        (3, 0.25),
+    ]
+
+
+def test_a_run_that_is_resumed_goes_on_with_its_own_in_wandb(tmp_path, monkeypatch):
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    told, until = set(), time.monotonic() + 60
+    for _ in range(2):
+        open_sink("wandb", "", replace(RUN, kept=tmp_path)).close()
+        told.add(json.loads((tmp_path / "wandb.json").read_text())["run"])
+    while not (files := list(tmp_path.glob("wandb/offline-run-*/run-*.wandb"))):  # written by another process
+        assert time.monotonic() < until
+    assert {path.stem.removeprefix("run-") for path in files} == told
 
 
 def test_wandb_has_the_numbers_and_what_the_run_is_with_no_network(tmp_path, monkeypatch):

@@ -50,6 +50,7 @@ from fettle.tracking import (
     write_profile,
     write_report,
 )
+from fettle.tracking.sinks import Sink
 from fettle.training import Callback, Session, Summary, preference, rl, sft
 
 TEXTS_FOR_TOKENIZER = 2000
@@ -66,7 +67,7 @@ class Place:
     heldout: Collection[Prompt]
     callbacks: Sequence[Callback]
     profiler: StepProfiler | None
-    trackers: Sequence[Tracker]
+    trackers: Sequence[Sink]
 
 
 async def run_stage(
@@ -245,6 +246,9 @@ def _session(config: StageConfig, place: Place, told: Sequence[Tracker]) -> Iter
     )
     # Rows beyond the newest checkpoint are of steps that will be done again.
     files.truncate(session.progress.step if session.progress.checkpoint else -1)
+    before = read_metrics(folder.metrics_path)
+    for sink in place.trackers if before else ():
+        sink.catch_up(before)
     console.start(config.steps, f"{config.name} in {folder.path}", done=session.progress.step)
     try:
         yield session

@@ -36,6 +36,8 @@ DESTINATIONS: Mapping[type, Callable[[Any, RunFolder], str | None]] = MappingPro
     }
 )
 """Where each writes."""
+KEPT = ("mlflow.json", "wandb.json")
+"""Which run it is elsewhere."""
 LEFT_OUT = ("checkpoints", "model", "tensorboard")
 """Of a run's folder, what is no artifact: weights are kept where they are registered."""
 
@@ -60,7 +62,7 @@ class Outlets:
             return
         self.failed = False
         files = [path for path in sorted(self._folder.path.iterdir()) if path.name not in LEFT_OUT]
-        shown = [path for path in files if not path.name.startswith(".") and path.name != "mlflow.json"]
+        shown = [path for path in files if not path.name.startswith(".") and path.name not in KEPT]
         for tracker, sink in self._opened:
             registered = tracker.registration if isinstance(tracker, MLflow) else None
             sink.keep(shown, None if registered is None else _model(registered, self._folder, summary))

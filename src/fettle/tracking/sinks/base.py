@@ -73,6 +73,10 @@ class Sink(Protocol):
         """Samples drawn after ``step`` steps."""
         ...
 
+    def catch_up(self, rows: Sequence[Mapping[str, float]]) -> None:
+        """Take what it lacks of a run that is resumed: its rows so far, with ``step`` and ``time``."""
+        ...
+
     def keep(self, files: Sequence[Path], model: Model | None) -> None:
         """What the run has left: files and folders, and a model that it is to be known by."""
         ...
@@ -122,6 +126,10 @@ class _Guarded:
     def transcripts(self, step: int, pages: Sequence[Transcript]) -> None:
         """The same."""
         self._give(lambda sink: sink.transcripts(step, pages))
+
+    def catch_up(self, rows: Sequence[Mapping[str, float]]) -> None:
+        """The same."""
+        self._give(lambda sink: sink.catch_up(rows))
 
     def keep(self, files: Sequence[Path], model: Model | None) -> None:
         """The same."""

@@ -114,8 +114,8 @@ class MLflow:
 
     def log(self, step: int, row: Mapping[str, float]) -> None:
         """Metrics, under names that MLflow takes; rows that come quickly one after another go together."""
-        now, metric = time.time_ns() // 1_000_000, self._mlflow.entities.Metric
-        self._waiting += [metric(_named(name), float(value), now, step) for name, value in row.items()]
+        now = time.time_ns() // 1_000_000
+        self._waiting += [self._metric(name, value, now, step) for name, value in row.items()]
         if time.monotonic() - self._sent > TOGETHER_S or len(self._waiting) >= MOST_METRICS // 2:
             self._send()
 
@@ -128,6 +128,18 @@ class MLflow:
             for name, value in {"reward": page.reward, **page.components}.items():
                 source = self._mlflow.entities.AssessmentSource(source_type="CODE", source_id="fettle")
                 self._mlflow.log_feedback(trace_id=trace, name=_named(name), value=float(value), source=source)
+
+    def catch_up(self, rows: Sequence[Mapping[str, float]]) -> None:
+        """The metrics that it has not."""
+        names = {name for row in rows for name in row} - {"step", "time"}
+        there = {
+            (name, each.step) for name in names for each in self._client.get_metric_history(self.identity, _named(name))
+        }
+        for row in rows:
+            step, moment = int(row["step"]), round(1000 * row["time"])
+            lacking = [name for name in names & row.keys() if (name, step) not in there]
+            self._waiting += [self._metric(name, row[name], moment, step) for name in lacking]
+        self._send()
 
     def keep(self, files: Sequence[Path], model: Model | None) -> None:
         """As artifacts of the run, and as a version of a registered model."""
@@ -144,6 +156,9 @@ class MLflow:
         """Finish the run."""
         self._send()
         self._client.set_terminated(self.identity, "FAILED" if failed else "FINISHED")
+
+    def _metric(self, name: str, value: float, moment: int, step: int) -> Any:
+        return self._mlflow.entities.Metric(_named(name), float(value), moment, step)
 
     def _send(self) -> None:
         some, self._waiting, self._sent = self._waiting, [], time.monotonic()

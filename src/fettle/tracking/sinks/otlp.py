@@ -71,6 +71,9 @@ class OTLP:
                 self._tracer.start_span(message.role, set_span_in_context(root), attributes=said).end()
             root.end()
 
+    def catch_up(self, rows: Sequence[Mapping[str, float]]) -> None:
+        """Nothing: only the newest numbers are for it."""
+
     def keep(self, files: Sequence[Path], model: Model | None) -> None:
         """Nothing: files are not for a collector."""
 

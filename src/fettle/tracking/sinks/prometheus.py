@@ -55,6 +55,9 @@ class Prometheus:
     def transcripts(self, step: int, pages: Sequence[Transcript]) -> None:
         """Nothing: it takes numbers only."""
 
+    def catch_up(self, rows: Sequence[Mapping[str, float]]) -> None:
+        """Nothing: only the newest numbers are for it."""
+
     def keep(self, files: Sequence[Path], model: Model | None) -> None:
         """Nothing: it takes numbers only."""
 

@@ -23,7 +23,7 @@ def opened(destination: str, run: Described) -> Sink:
     for name, text in texts.items():
         if text:
             writer.add_text(name, text)
-    return TensorBoard(writer)
+    return TensorBoard(writer, folder)
 
 
 class TensorBoard:
@@ -31,8 +31,9 @@ class TensorBoard:
 
     identity = ""
 
-    def __init__(self, writer: Any) -> None:
+    def __init__(self, writer: Any, folder: Path) -> None:
         self._writer = writer
+        self._folder = folder
 
     def log(self, step: int, row: Mapping[str, float]) -> None:
         """A point of each curve."""
@@ -42,6 +43,17 @@ class TensorBoard:
 
     def transcripts(self, step: int, pages: Sequence[Transcript]) -> None:
         """Nothing: it takes numbers only."""
+
+    def catch_up(self, rows: Sequence[Mapping[str, float]]) -> None:
+        """The points that its files do not have."""
+        reading: Any = importlib.import_module("tensorboard.backend.event_processing.event_accumulator")
+        events = reading.EventAccumulator(str(self._folder), size_guidance={"scalars": 0}).Reload()
+        there = {(name, each.step) for name in events.Tags()["scalars"] for each in events.Scalars(name)}
+        for row in rows:
+            for name in row.keys() - {"step", "time"}:
+                if (name, int(row["step"])) not in there:
+                    self._writer.add_scalar(name, row[name], int(row["step"]), walltime=row["time"])
+        self._writer.flush()
 
     def keep(self, files: Sequence[Path], model: Model | None) -> None:
         """Nothing: it takes numbers only."""

@@ -1,21 +1,30 @@
 """Weights & Biases. Where it writes, and whether at all over the network, says ``wandb`` itself (``WANDB_MODE``)."""
 
 import importlib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fettle.tracking.atomic import write_atomically
 from fettle.tracking.base import Transcript
+from fettle.tracking.folder import read_object
 from fettle.tracking.sinks.base import Described, Model, Sink
+
+KEPT = "wandb.json"
+"""In a run's folder: which run of W&B it is."""
 
 
 def opened(destination: str, run: Described) -> Sink:
-    """A run of W&B; ``destination`` is the address of a server of one's own."""
+    """A run of W&B; ``destination`` is the address of a server of one's own. A resumed run goes on with its own."""
     wandb: Any = importlib.import_module("wandb")
     settings = wandb.Settings(console="off", x_disable_stats=True, x_disable_meta=True, silent=True)
     if destination:
         settings.base_url = destination
+    before = read_object(run.kept / KEPT).get("run") if run.kept is not None else None
     made = wandb.init(
+        id=before,
+        resume="allow",
         project=run.project,
         entity=run.entity or None,
         name=run.name,
@@ -24,6 +33,8 @@ def opened(destination: str, run: Described) -> Sink:
         config={**run.settings, **run.facts, "simulated": run.simulated},
         settings=settings,
     )
+    if run.kept is not None:
+        write_atomically(run.kept / KEPT, json.dumps({"run": made.id, "project": run.project}) + "\n")
     return WandB(made)
 
 
@@ -41,6 +52,9 @@ class WandB:
 
     def transcripts(self, step: int, pages: Sequence[Transcript]) -> None:
         """Nothing: it takes numbers only."""
+
+    def catch_up(self, rows: Sequence[Mapping[str, float]]) -> None:
+        """Nothing: it takes no step again, and does not say offline which it has."""
 
     def keep(self, files: Sequence[Path], model: Model | None) -> None:
         """Nothing: it takes numbers only."""
