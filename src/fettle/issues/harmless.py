@@ -27,7 +27,7 @@ HARMLESS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "fractions": (),
         "functools": (
             "cache", "cached_property", "cmp_to_key", "lru_cache", "partial", "partialmethod", "reduce",
-            "singledispatch", "singledispatchmethod", "total_ordering", "wraps",
+            "total_ordering", "wraps",
         ),
         "hashlib": (),
         "heapq": (),
@@ -98,6 +98,9 @@ INSIDES = (
     r"|settrace\w*|setprofile\w*|get_objects|get_referrers|get_referents|_exit|mro|register_assert_rewrite"
 )
 """Attributes that lead into frames, code and the interpreter, whatever they are of."""
+
+LEADING = frozenset({"builtins", "ctypes", "gc", "importlib", "inspect", "os", "subprocess", "sys", "threading"})
+"""Modules that are not to be had of whatever has imported them."""
 
 
 @cache

@@ -8,15 +8,17 @@ from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
 
-from fettle.issues.harmless import BEYOND, FOR_EVERYBODY, HARMLESS, INSIDES, usable
+from fettle.issues.harmless import BEYOND, FOR_EVERYBODY, HARMLESS, INSIDES, LEADING, usable
 from fettle.issues.programs import DEFINITIONS, FUNCTIONS, parsed
 from fettle.issues.trees import MOST_KEPT
 
 SPECIAL = re.compile(r"__\w+?__")
 INSIDE = re.compile(INSIDES)
 WORD = re.compile(r"\w+")
-OF_TESTS = re.compile(r"tests?|testing|conftest|test_.*|.*_test")
+OF_TESTS = re.compile(r"tests?|conftest|test_.*|.*_test")
 RISKY = sys.stdlib_module_names - {name.partition(".")[0] for name in HARMLESS}
+FROM_OTHERS = RISKY | LEADING
+"""Modules of the standard library that others than itself may not hand on."""
 COMPARED_BY = frozenset({"assigned", "cmp", "compare", "eq", "metaclass", "updated"})
 """Named arguments that make values equal, or objects what they are not."""
 MOST_OF_TYPE = 2
@@ -122,7 +124,7 @@ def _imported(name: str, text: _Text) -> Iterator[str]:
     root, *rest = name.split(".")
     if root in sys.stdlib_module_names:
         return
-    if any(OF_TESTS.fullmatch(word) for word in (root, *rest)):
+    if "testing" in (root, *rest)[:-1] or any(OF_TESTS.fullmatch(word) for word in (root, *rest)):
         yield f"import {name}"
     elif root and root not in text.own:
         yield f"import {root}"
@@ -136,7 +138,8 @@ def _beyond(whole: str, module: str, text: _Text) -> Iterator[str]:
     """Whether a dotted name, which begins with a module, is more than may be used of it."""
     words = whole.split(".")
     if words[0] not in sys.stdlib_module_names:
-        inner = [word for word in words[1:] if (word in RISKY and word not in text.own) or word.startswith("_")]
+        risky = FROM_OTHERS - text.own if words[0] in ("", *text.own) else LEADING
+        inner = [word for word in words[1:] if word in risky or word.startswith("_")]
         yield from [f"{whole}" for _ in inner[:1]]
         return
     for count in range(len(words), 0, -1):
@@ -162,7 +165,9 @@ def _name(node: ast.Name, text: _Text) -> Iterator[str]:
                 yield f"{'.'.join((whole, *attributes))} is set"
     if _is_local(node, text):
         return
-    if node.id == "getattr" and _said(text.parents.get(node)) is not None:
+    said = _said(text.parents.get(node)) if node.id == "getattr" else None
+    if said is not None:
+        yield from [f".{said}"] if said in LEADING else []
         return
     if node.id in BEYOND or (node.id == "type" and not _only_asks(node, text)):
         yield node.id
@@ -248,7 +253,7 @@ def _is_annotation(node: ast.AST, text: _Text) -> bool:
 
 
 def _attribute(node: ast.Attribute, text: _Text) -> Iterator[str]:
-    if _is_inside(node.attr):
+    if _is_inside(node.attr) or (node.attr in LEADING and node.attr not in text.own):
         yield f".{node.attr}" if isinstance(node.ctx, ast.Load) else f".{node.attr} is set"
     if node.attr in ("format", "format_map") and not isinstance(node.value, ast.Constant):
         yield f".{node.attr} of a computed text"
