@@ -104,7 +104,10 @@ def _check_reached(address: str) -> None:
 
 def _away(address: str, error: Exception) -> str:
     said = " ".join(str(getattr(error, "strerror", None) or error).split())[:200]
-    return f"workers.address is {address}, where no cluster of Ray answers ({said}): start one (ray start --head)"
+    return (
+        f"workers.address is {address}, where no cluster of Ray answers ({said}): start one (ray start --head), or set "
+        "RAY_AUTH_TOKEN where it asks for a token"
+    )
 
 
 def _check_room(tasks: RayTasks) -> None:

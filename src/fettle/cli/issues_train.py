@@ -37,7 +37,7 @@ def train(
     sample_config: Annotated[
         bool, typer.Option("--sample-config", help="Write every setting to config.json, and end.")
     ] = False,
-    distributed: Annotated[bool, typer.Option("--distributed", help="Refused: a run has one engine.")] = False,
+    distributed: Annotated[bool, typer.Option("--distributed", help="By ranks on Ray, as distributed says.")] = False,
     tune_hyperparameters: Annotated[
         bool, typer.Option("--tune-hyperparameters", help="Try other settings: a study.")
     ] = False,

@@ -133,7 +133,7 @@ def test_every_switch_changes_the_recipe(tmp_path, documented, field):
 
 def test_every_setting_is_in_one_of_the_tables():
     assert sorted([*PLACES, *SWITCHES, *ELSEWHERE]) == sorted(FIELDS)
-    assert RLLMConfig.model_fields.keys() == {*SECTIONS, "distributed"}  # which is kept, and read by nothing
+    assert RLLMConfig.model_fields.keys() == {*SECTIONS, "distributed"}  # which is told of below
     assert RLLMDistributedConfig.model_fields
 
 
@@ -180,6 +180,7 @@ FLAGS = {
     "--checkpoint-interval": (["3"], "1.checkpoints.every", 9),
     "--early-stopping": ([], "0.evaluation.patience", 7),
     "--early-stop-patience": (["7"], "1.evaluation.patience", 7),
+    "--distributed": ([], "1.engine.type", "ray"),
 }
 """What is given, and where in the stages of a recipe what becomes of it."""
 ELSEWHERE_FLAGS = {
@@ -200,7 +201,6 @@ ELSEWHERE_FLAGS = {
     "-h": "ends at once",
 }
 REFUSED = {
-    "--distributed": ([], "one engine to a run"),
     "--kubernetes": ([], "this trains here"),
     "--n-trials": (["3"], "not asked for: add it"),
 }
@@ -209,7 +209,12 @@ REFUSED = {
 def with_flags(folder: Path, *words: str) -> Pipeline:
     flags = flags_of(words)
     config = settings(flags, DEFAULTS)
-    given = {"name": flags.run_name, "checkpoint_epochs": flags.checkpoint_interval, "overrides": flags.overrides}
+    given = {
+        "name": flags.run_name,
+        "distributed": flags.distributed,
+        "checkpoint_epochs": flags.checkpoint_interval,
+        "overrides": flags.overrides,
+    }
     return resolved(folder, config, **given)
 
 
@@ -222,6 +227,15 @@ def test_every_flag_changes_the_recipe(tmp_path):
     }
     assert [flag for flag, (_, place, becomes) in FLAGS.items() if at(before, place) == becomes] == []
     assert (before.name, after.name) == ("issues", "mine")
+
+
+def test_ranks_are_as_many_as_the_settings_say_and_what_else_is_said_of_them_is_refused(tmp_path):
+    ranks = resolved(tmp_path, RLLMConfig.model_validate({"distributed": {"num_workers": 2}}), distributed=True)
+    assert [stage.engine.workers for stage in ranks.stages] == [2, 2]
+    for name, value in (("use_ray", False), ("gpus_per_worker", 4), ("cpus_per_worker", 1)):
+        config = RLLMConfig.model_validate({"distributed": {name: value}})
+        with pytest.raises(ConfigError, match=rf"distributed\.{name} is {value}, and .*: leave it out"):
+            resolved(tmp_path, config, distributed=True)
 
 
 def test_patience_is_of_early_stopping(tmp_path):

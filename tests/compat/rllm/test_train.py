@@ -85,7 +85,7 @@ def test_the_commands_are_taken_as_they_stand(command):
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
-        (["--distributed"], 2, "one engine to a run here"),
+        (["--kubernetes"], 2, "this trains here"),
         (["--benchmark-id", "none"], 1, "there is no benchmark none"),
         (["--train-path", "none.jsonl", "--val-path", "none.jsonl"], 1, "none.jsonl cannot be read"),
         (["--config", "none.json"], 2, "none.json cannot be read"),

@@ -112,13 +112,18 @@ class RLLMTrainingConfig(Frozen):
 
 
 class RLLMDistributedConfig(Frozen):
-    """What other machines there are: kept as it was given, and read by nothing, since a run is on one machine here."""
+    """What other machines there are: read where training is asked to be ``distributed``."""
 
     use_ray: bool = True
+    """False is refused: there is no other way here."""
     num_workers: Count = 4
+    """Ranks of the engine."""
     gpus_per_worker: Annotated[int, Field(ge=0)] = 1
+    """Another number is refused: a rank computes on one device."""
     cpus_per_worker: Count = 4
+    """Another number is refused: ``engine.threads`` says it of a rank."""
     memory_per_worker_gb: Count = 16
+    """Another number is refused: a rank takes what it needs."""
 
 
 class RLLMRewardConfig(Frozen):

@@ -78,11 +78,6 @@ def settings(flags: Flags, defaults: Mapping[str, Any]) -> RLLMConfig:
 
 def _check(flags: Flags) -> None:
     """Refuse what cannot be done, each with the reason."""
-    if flags.distributed:
-        raise ConfigError(
-            "--distributed asks for training on several machines, and there is one engine to a run here: leave it out, "
-            "or train at a service with engine settings in the recipe"
-        )
     if flags.kubernetes:
         raise ConfigError("--kubernetes asks to be run elsewhere, and this trains here: leave it out")
     if flags.n_trials is not None and not flags.tune_hyperparameters:
@@ -147,6 +142,7 @@ async def carried_out(flags: Flags, config: RLLMConfig, base: Base, told: Callab
         repository=flags.repository,
         name=flags.run_name,
         checkpoint_epochs=flags.checkpoint_interval,
+        distributed=flags.distributed,
         overrides=flags.overrides,
     )
     path, pipeline, learned = trainer.recipe(*await files(flags, config))

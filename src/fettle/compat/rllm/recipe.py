@@ -7,7 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from fettle.compat.rllm.config import RLLMConfig
+from fettle.compat.rllm.config import RLLMConfig, RLLMDistributedConfig
 from fettle.compat.rllm.material import Material
 from fettle.compat.rllm.places import Tree, asked, put, rewards
 from fettle.config import Issues, Pipeline, RLRun, SFTRun
@@ -47,6 +47,17 @@ MINIMAL: Mapping[str, Any] = MappingProxyType(
     }
 )
 """What settings are laid over where nothing else is named."""
+
+
+FIXED: Mapping[str, str] = MappingProxyType(
+    {
+        "use_ray": "there is no other way to several machines here",
+        "gpus_per_worker": "a rank computes on one device",
+        "cpus_per_worker": "a rank takes what engine.threads says",
+        "memory_per_worker_gb": "a rank takes what it needs",
+    }
+)
+"""Of other machines, what has one value, and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +121,12 @@ def write_recipe(
     trackers: Sequence[Mapping[str, Any]] = (),
     name: str | None = None,
     checkpoint_epochs: int | None = None,
+    distributed: bool = False,
     overrides: Sequence[str] = (),
 ) -> tuple[Path, Pipeline]:
     """The recipe, resolved, in ``folder``; ``half_precision``: whether the device computes in it.
+
+    ``distributed``: whether it is computed by ranks on Ray.
 
     ``trackers`` stand in each stage, where anything was said of whom to report to.
 
@@ -127,6 +141,8 @@ def write_recipe(
     ]
     if "report_to" in said.get("training", {}):
         stages = [{**stage, "trackers": list(trackers)} for stage in stages]
+    if distributed:
+        stages = [{**stage, "engine": {**stage.get("engine", {}), **_ranks(config)}} for stage in stages]
     path = folder / NAME
     named = {"name": name} if name is not None else {}
     write_atomically(path, written({**base.tree, **named, "stages": stages}))
@@ -135,6 +151,14 @@ def write_recipe(
     resolved = _pipeline(path, [*counted, *overrides])
     write_atomically(path, dump(resolved))
     return path, resolved
+
+
+def _ranks(config: RLLMConfig) -> dict[str, Any]:
+    asked, usual = config.distributed, RLLMDistributedConfig()
+    for name, why in FIXED.items():
+        if getattr(asked, name) != getattr(usual, name):
+            raise ConfigError(f"distributed.{name} is {getattr(asked, name)}, and {why}: leave it out")
+    return {"type": "ray", "workers": asked.num_workers}
 
 
 def _pipeline(path: Path, overrides: Sequence[str]) -> Pipeline:

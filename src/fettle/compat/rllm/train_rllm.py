@@ -32,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--train-path", type=Path, help="problems, or lines of the data set, to train on")
     made.add_argument("--val-path", type=Path, help="the same, held out")
     made.add_argument("--output-dir", type=Path, default=OUTPUT, help="data, recipe and run (default: %(default)s)")
-    made.add_argument("--distributed", action="store_true", help="refused: a run has one engine here")
+    made.add_argument("--distributed", action="store_true", help="computed by ranks on Ray, as distributed says")
     made.add_argument("--no-mlflow", action="store_true", help="tell MLflow nothing")
     made.add_argument("--epochs", type=int, help="passes over the data, of each stage (default: 3)")
     made.add_argument("--batch-size", type=int, help="sequences in the model at once (default: 4)")

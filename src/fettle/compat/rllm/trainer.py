@@ -32,6 +32,7 @@ class RLLMTrainer:
         repository: Path | str | None = None,
         name: str | None = None,
         checkpoint_epochs: int | None = None,
+        distributed: bool = False,
         overrides: Sequence[str] = (),
     ) -> None:
         """
@@ -41,6 +42,7 @@ class RLLMTrainer:
             repository: where problems are tested, for data that do not tell.
             name: first part of the run's name.
             checkpoint_epochs: passes over the data between checkpoints, in the place of ``save_steps``.
+            distributed: whether ``config.distributed`` counts: it is then computed by ranks on Ray.
             overrides: settings of the recipe, as ``stages.0.steps=5``; they count last.
         """
         self._config = config
@@ -48,6 +50,7 @@ class RLLMTrainer:
         self._repository = Path(repository) if repository is not None else None
         self._name = name
         self._checkpoint_epochs = checkpoint_epochs
+        self._distributed = distributed
         self._overrides = overrides
         self._folder = Path(config.model.output_dir)
 
@@ -78,6 +81,7 @@ class RLLMTrainer:
             trackers=MLIntegration(self._config).trackers(),
             name=self._name,
             checkpoint_epochs=self._checkpoint_epochs,
+            distributed=self._distributed,
             overrides=self._overrides,
         )
         return path, pipeline, learned
