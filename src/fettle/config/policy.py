@@ -36,6 +36,9 @@ class TinyModel(Frozen):
     """Tokens the tokenizer learns, the 256 bytes among them."""
     context: Annotated[int, Field(ge=32)] = 256
     """Longest sequence, in tokens."""
+    rope_theta: Annotated[float, Field(gt=1)] = 100.0
+    """The base of the rotations of positions. 100 suits sequences of up to some dozen tokens, over which a small head
+    should tell places apart; where it should copy over some hundred tokens, 2 000 is learned sooner."""
     seed: int = 0
     """Seed of the random weights."""
 

@@ -72,7 +72,7 @@ CONSUMERS: Mapping[type[Frozen], Mapping[str, str]] = {
         **dict.fromkeys(("precision", "quantization"), "engine.local.backend"),
     },
     c.LoRA: dict.fromkeys(("rank", "alpha", "dropout", "targets"), "engine.local.lora"),
-    c.TinyModel: dict.fromkeys(("hidden", "layers", "heads", "context", "vocabulary", "seed"), TINY),
+    c.TinyModel: dict.fromkeys(("hidden", "layers", "heads", "context", "rope_theta", "vocabulary", "seed"), TINY),
     c.LocalEngine: ON_TORCH,
     c.RayEngine: {
         **ON_TORCH,

@@ -31,8 +31,6 @@ CHAT_TEMPLATE = (
 PIECES = Regex(r"\p{N}|[ ]?[+\-=,][ ]?|\p{L}+:?[ ]?|\s|[^\s\p{L}\p{N}]")
 """What never shares a token: digits one by one, signs with their spaces, words with the space after them."""
 
-ROPE_THETA = 100.0
-"""Wavelengths up to some hundred tokens: at the usual 10 000 most of a small head's rotations hardly turn in them."""
 INITIAL_STD = 0.05
 """Two and a half times the usual, which is meant for widths of thousands."""
 
@@ -65,7 +63,7 @@ def tiny_config(settings: TinyModel) -> Qwen3Config:
         num_key_value_heads=settings.heads // 3 if settings.heads % 3 == 0 else 1,
         head_dim=settings.hidden // settings.heads,
         max_position_embeddings=settings.context,
-        rope_parameters={"rope_type": "default", "rope_theta": ROPE_THETA},
+        rope_parameters={"rope_type": "default", "rope_theta": settings.rope_theta},
         initializer_range=INITIAL_STD,
         tie_word_embeddings=True,
         pad_token_id=None,
