@@ -20,8 +20,8 @@ from fettle.issues.validation import validated
 from fettle.sandbox import sandbox
 from tests.issues.conftest import RIGHT
 
-CORPUS = Corpus(problems=26)
-SAME = {"clamp", "tax", "delay", "thinned", "points"}
+CORPUS = Corpus(problems=22)
+SAME = {"clamp", "tax", "delay"}
 """Families with a word whose neighbour comes to the same: ``if x < 4: return 4`` and ``if x <= 4: return 4``."""
 
 
@@ -116,7 +116,7 @@ def test_the_same_seed_is_the_same_corpus_and_no_two_of_its_problems_are_alike(f
 
 
 def test_more_than_there_are_is_refused(found, tmp_path):
-    with pytest.raises(DataError, match="100000 problems were asked for, and 9072 can be made: ask for fewer"):
+    with pytest.raises(DataError, match="100000 problems were asked for, and 24500 can be made: ask for fewer"):
         asyncio.run(flaws(sandbox(), Corpus(problems=100_000)))
     with pytest.raises(DataError, match="is there already"):
         write_corpus(tmp_path, CORPUS, found)

@@ -171,7 +171,7 @@ def demonstrate(
     from fettle.config.issues import CHANGES_IN_EDITS
     from fettle.errors import ConfigError, DataError
     from fettle.issues.instances import read_instances
-    from fettle.issues.questions import question, slip, solution
+    from fettle.issues.questions import question, shown, slip, solution
     from fettle.issues.trees import tree_of
     from fettle.tracking import write_atomically
 
@@ -179,7 +179,7 @@ def demonstrate(
         raise ConfigError("--slips are told by numbers of lines: give --brief as well")
     rows = []
     for one in read_instances(path):
-        base = tree_of(repository, one.base_commit)
+        base = tree_of(repository, one.base_commit, shown(one))
         try:
             replies = [solution(one, base, numbered=brief), *([slip(one, base)] if slips else [])]
         except DataError as error:

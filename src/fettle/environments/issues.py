@@ -63,7 +63,8 @@ class IssuesSuite:
         system = self._config.system if tools is None else tools.system
         asked = instance.problem_statement
         if tools is None:
-            asked = question(instance, self._base(instance), numbered=self._config.numbered)
+            base = tree_of(Path(self._config.repository), instance.base_commit, shown(instance))
+            asked = question(instance, base, numbered=self._config.numbered)
         if len(asked) > self._config.characters:
             raise DataError(
                 f"{instance.instance_id} would ask {len(asked)} characters, and characters is "

@@ -144,8 +144,8 @@ def _issue(number: int, flaw: Flaw) -> dict[str, Any]:
     began = BEGAN + number * HOUR
     return {
         "number": number,
-        "title": f"{name} is wrong for {_call('', shown)[1:-1]}",
-        "body": f"`{_call(name, shown)}` {shown.said} and should be `{shown.value!r}`.",
+        "title": f"{name} gives a wrong answer",
+        "body": f"`{_call(name, shown)}` {shown.said} and should be `{shown.value!r}`: {_suspected(flaw.mutation)}",
         "state": "closed",
         "state_reason": "completed",
         "labels": [{"name": "bug"}],
@@ -154,6 +154,11 @@ def _issue(number: int, flaw: Flaw) -> dict[str, Any]:
         "updated_at": began.isoformat(),
         "closed_at": (began + HOUR).isoformat(),
     }
+
+
+def _suspected(mutation: Mutation) -> str:
+    """As reporters do who have looked."""
+    return f"see line {mutation.line}, `{mutation.source.splitlines()[mutation.line - 1].strip()}`."
 
 
 def _call(name: str, example: Example) -> str:

@@ -111,9 +111,9 @@ class Repository:
         except DataError as error:
             raise DataError(f"{self.path} has no commit {commit}: is it the repository of these problems?") from error
 
-    def archive(self, commit: str) -> bytes:
-        """The files of a commit as a tar archive, with nothing of the history."""
-        return _asked(["archive", "--format=tar", commit], self.path, b"")
+    def archive(self, commit: str, paths: Sequence[str] = ()) -> bytes:
+        """The files of a commit as a tar archive, with nothing of the history; only those named, if any are."""
+        return _asked(["--literal-pathspecs", "archive", "--format=tar", commit, "--", *paths], self.path, b"")
 
     def patch_id(self, patch: str) -> str:
         """A hash that cherry-picks of the same change share; empty for an empty patch."""

@@ -1,7 +1,6 @@
 """Small functions that are right, out of which a corpus of problems is made by putting mistakes into them.
 
-No two are the same: each is of a family, about something of its own, and with numbers of its own, all of which its
-docstring says.
+No two are the same: each is of a family, with numbers of its own, which its docstring says.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -26,13 +25,13 @@ class Specimen:
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """Functions that differ in what they are about, ``$x``, and in their numbers, of which ``$a`` is the least."""
+    """Functions that differ in their names and in their numbers, of which ``$a`` is the least."""
 
     source: str
     calls: Callable[[list[int], Random], list[Arguments]]
     """Given the numbers."""
     numbers: int = 2
-    least: int = 2
+    least: int = 10
     most: int = 60
 
 
@@ -57,11 +56,11 @@ def most_specimens() -> int:
 
 
 def _specimen(kind: str, family: Family, numbers: list[int], rng: Random) -> Specimen:
-    about = rng.choice(ABOUT)
+    name = f"{kind}_of_{rng.choice(ABOUT)}"
     given = dict(zip("abc", map(str, numbers), strict=False))
-    source = Template(family.source).substitute(given, x=about, name=f"{kind}_of_{about}")
+    source = Template(family.source).substitute(given, name=name)
     calls = {repr(call): call for call in family.calls(numbers, rng)}
-    return Specimen(f"{kind}_of_{about}", source.lstrip("\n"), tuple(calls.values()))
+    return Specimen(name, source.lstrip("\n"), tuple(calls.values()))
 
 
 def _near(numbers: list[int]) -> list[int]:
@@ -84,35 +83,25 @@ def _many(numbers: list[int], rng: Random) -> list[Arguments]:
     return [([],), (near,), (near[::-1],), *(([rng.choice(near) for _ in range(rng.randint(1, 6))],) for _ in range(7))]
 
 
-def _long(numbers: list[int], rng: Random) -> list[Arguments]:
-    """Lists about as long as the numbers say."""
-    return [([rng.randrange(10) for _ in range(length)],) for length in _near(numbers)]
-
-
 def _text(numbers: list[int], rng: Random) -> list[Arguments]:
     return [(_word(length, rng),) for length in _near(numbers)]
 
 
-def _words(numbers: list[int], rng: Random) -> list[Arguments]:
-    texts = [[_word(rng.choice(_near(numbers)), rng) for _ in range(rng.randint(2, 4))] for _ in range(5)]
-    return [*_text(numbers, rng), *((" ".join(words),) for words in texts)]
-
-
 def _word(length: int, rng: Random) -> str:
-    return "".join(rng.choice("abcdeiou") for _ in range(length))
+    return rng.choice("abcdeiou") * length
 
 
 FAMILIES: Mapping[str, Family] = MappingProxyType(
     {
         "band": Family(
             '''
-def $name($x: int) -> str:
+def $name(value: int) -> str:
     """A for $c and more, B for $b and more, C for $a and more, otherwise F."""
-    if $x >= $c:
+    if value >= $c:
         return "A"
-    if $x >= $b:
+    if value >= $b:
         return "B"
-    if $x >= $a:
+    if value >= $a:
         return "C"
     return "F"
 ''',
@@ -121,67 +110,67 @@ def $name($x: int) -> str:
         ),
         "clamp": Family(
             '''
-def $name($x: int) -> int:
-    """The $x, but never below $a and never above $b."""
-    if $x < $a:
+def $name(value: int) -> int:
+    """The value, but never below $a and never above $b."""
+    if value < $a:
         return $a
-    if $x > $b:
+    if value > $b:
         return $b
-    return $x
+    return value
 ''',
             _one,
         ),
         "fee": Family(
             '''
-def $name($x: int) -> int:
-    """$a for each $x, and $b more for all of them together; nothing where there are none."""
-    if $x == 0:
+def $name(value: int) -> int:
+    """$a for each value, and $b more for all of them together; nothing where there are none."""
+    if value == 0:
         return 0
-    return $a * $x + $b
+    return $a * value + $b
 ''',
             _one,
         ),
         "capped": Family(
             '''
-def $name($x: int) -> int:
-    """$a for each $x, but at most $b."""
-    total = $a * $x
+def $name(value: int) -> int:
+    """$a for each value, but at most $b."""
+    total = $a * value
     return min(total, $b)
 ''',
             _one,
         ),
         "within": Family(
             '''
-def $name($x: int) -> bool:
-    """Whether the $x is at least $a and less than $b."""
-    return $x >= $a and $x < $b
+def $name(value: int) -> bool:
+    """Whether the value is at least $a and less than $b."""
+    return value >= $a and value < $b
 ''',
             _one,
         ),
         "outside": Family(
             '''
-def $name($x: int) -> bool:
-    """Whether the $x is less than $a or more than $b."""
-    return $x < $a or $x > $b
+def $name(value: int) -> bool:
+    """Whether the value is less than $a or more than $b."""
+    return value < $a or value > $b
 ''',
             _one,
         ),
         "rebate": Family(
             '''
-def $name($x: int) -> int:
-    """The $x less $a, where it is $b or more; otherwise the $x."""
-    if $x >= $b:
-        return $x - $a
-    return $x
+def $name(value: int) -> int:
+    """The value less $a, where it is $b or more; otherwise the value."""
+    if value >= $b:
+        return value - $a
+    return value
 ''',
             _one,
         ),
         "packs": Family(
             '''
-def $name($x: int) -> int:
-    """How many packs of $b hold the $x, one of them for what is left, and $a more."""
-    packs = $x // $b
-    if $x % $b > 0:
+def $name(value: int) -> int:
+    """How many packs of $b hold the value, one of them for what is left, and $a more."""
+    packs = value // $b
+    if value % $b > 0:
         packs = packs + 1
     return packs + $a
 ''',
@@ -189,18 +178,18 @@ def $name($x: int) -> int:
         ),
         "turn": Family(
             '''
-def $name($x: int) -> int:
-    """What is left of the $x after turns of $b, and $a more."""
-    return $x % $b + $a
+def $name(value: int) -> int:
+    """What is left of the value after turns of $b, and $a more."""
+    return value % $b + $a
 ''',
             _one,
         ),
         "delay": Family(
             '''
-def $name($x: int) -> int:
-    """$a, doubled as often as the $x says, but at most $b."""
+def $name(value: int) -> int:
+    """$a, doubled as often as the value says, but at most $b."""
     delay = $a
-    for _ in range($x):
+    for _ in range(value):
         delay = delay * 2
     return min(delay, $b)
 ''',
@@ -208,29 +197,29 @@ def $name($x: int) -> int:
         ),
         "tax": Family(
             '''
-def $name($x: int) -> int:
-    """Of the $x, what is above $b, $a times."""
-    if $x <= $b:
+def $name(value: int) -> int:
+    """Of the value, what is above $b, $a times."""
+    if value <= $b:
         return 0
-    return ($x - $b) * $a
+    return (value - $b) * $a
 ''',
             _one,
         ),
         "points": Family(
             '''
-def $name($x: int, misses: int) -> int:
-    """$b for each $x, less $a for each miss, but never below 0."""
-    points = $b * $x - $a * misses
+def $name(value: int, misses: int) -> int:
+    """$b for each value, less $a for each miss, but never below 0."""
+    points = $b * value - $a * misses
     return max(points, 0)
 ''',
             _two,
         ),
         "bigger": Family(
             '''
-def $name($x: int, other: int) -> int:
-    """The larger of the $x and the other, and $a more where both are above $b."""
-    larger = max($x, other)
-    if $x > $b and other > $b:
+def $name(value: int, other: int) -> int:
+    """The larger of the value and the other, and $a more where both are above $b."""
+    larger = max(value, other)
+    if value > $b and other > $b:
         larger = larger + $a
     return larger
 ''',
@@ -238,11 +227,11 @@ def $name($x: int, other: int) -> int:
         ),
         "worth": Family(
             '''
-def $name($x: list[int]) -> int:
+def $name(values: list[int]) -> int:
     """$b for each of the values that is above $a."""
     worth = 0
-    for value in $x:
-        if value > $a:
+    for each in values:
+        if each > $a:
             worth = worth + $b
     return worth
 ''',
@@ -250,104 +239,64 @@ def $name($x: list[int]) -> int:
         ),
         "total": Family(
             '''
-def $name($x: list[int]) -> int:
+def $name(values: list[int]) -> int:
     """The sum of the values, of which none counts for more than $b, and $a more."""
     total = $a
-    for value in $x:
-        total = total + min(value, $b)
+    for each in values:
+        total = total + min(each, $b)
     return total
 ''',
             _many,
         ),
         "kept": Family(
             '''
-def $name($x: list[int]) -> list[int]:
+def $name(values: list[int]) -> list[int]:
     """The values from $a to $b, both included."""
-    return [value for value in $x if value >= $a and value <= $b]
+    return [each for each in values if each >= $a and each <= $b]
 ''',
             _many,
         ),
         "moved": Family(
             '''
-def $name($x: list[int]) -> list[int]:
+def $name(values: list[int]) -> list[int]:
     """Each value and $a more, where it is below $b; the others as they are."""
     moved = []
-    for value in $x:
-        if value < $b:
-            value = value + $a
-        moved.append(value)
+    for each in values:
+        if each < $b:
+            each = each + $a
+        moved.append(each)
     return moved
 ''',
             _many,
         ),
         "found": Family(
             '''
-def $name($x: list[int]) -> int:
+def $name(values: list[int]) -> int:
     """Where the first value above $a stands; $b where there is none."""
-    for at in range(0, len($x)):
-        if $x[at] > $a:
+    for at in range(0, len(values)):
+        if values[at] > $a:
             return at
     return $b
 ''',
             _many,
         ),
-        "ends": Family(
-            '''
-def $name($x: list[int]) -> list[int]:
-    """The first $b of the values, but without the first $a."""
-    return $x[$a:$b]
-''',
-            _long,
-            most=30,
-        ),
-        "thinned": Family(
-            '''
-def $name($x: list[int]) -> list[int]:
-    """Every $a of the values one, beginning with the one after the first $b."""
-    return $x[$b::$a]
-''',
-            _long,
-            most=30,
-        ),
         "short": Family(
             '''
-def $name($x: str) -> str:
+def $name(text: str) -> str:
     """The text; one of more than $b letters is cut after $a, and has a dot there."""
-    if len($x) > $b:
-        return $x[:$a] + "."
-    return $x
-''',
-            _text,
-        ),
-        "wide": Family(
-            '''
-def $name($x: str) -> str:
-    """The text, and as many dots after it as make it $b wide, and $a more."""
-    missing = max($b - len($x), 0)
-    return $x + "." * (missing + $a)
+    if len(text) > $b:
+        return text[:$a] + "."
+    return text
 ''',
             _text,
         ),
         "fits": Family(
             '''
-def $name($x: str) -> bool:
+def $name(text: str) -> bool:
     """Whether the text has at least $a letters and at most $b."""
-    return len($x) >= $a and len($x) <= $b
+    return len(text) >= $a and len(text) <= $b
 ''',
             _text,
-        ),
-        "named": Family(
-            '''
-def $name($x: str) -> list[str]:
-    """The words of more than $a letters and fewer than $b."""
-    words = []
-    for word in $x.split():
-        if len(word) > $a and len(word) < $b:
-            words.append(word)
-    return words
-''',
-            _words,
-            most=30,
         ),
     }
 )
@@ -357,4 +306,4 @@ ABOUT = (
     *("price", "score", "speed", "stock", "order", "level", "budget", "signal", "ticket", "sample", "route", "meter"),
     *("weight", "volume", "depth", "height", "load", "rate", "share", "delta", "count", "batch", "queue", "cargo"),
 )
-"""What a function may be about, which its name and its first argument say."""
+"""What a function may be about, which its name says."""

@@ -2,8 +2,9 @@
 
 import builtins
 import keyword
+import math
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -144,19 +145,24 @@ def _signed(removed: tuple[str, ...], added: tuple[str, ...]) -> tuple[tuple[str
 def _sharing(
     shingles: Mapping[str, frozenset[tuple[str, ...]]], likeness: float, why: str
 ) -> list[tuple[str, str, str]]:
-    """Pairs of problems that share so much of what is in a row (Jaccard)."""
+    """Pairs of problems that share so much of what is in a row (Jaccard).
+
+    Two that do share one of their rarest, among the first n - ceil(likeness n) + 1 of n: only those are looked up
+    (Chaudhuri, Ganti and Kaushik, 2006, "A primitive operator for similarity joins").
+    """
+    common = Counter(shingle for own in shingles.values() for shingle in own)
     holders: Mapping[tuple[str, ...], list[str]] = defaultdict(list)
-    shared: dict[tuple[str, str], int] = defaultdict(int)
+    found = []
     for id, own in shingles.items():
-        for shingle in own:
-            for other in holders[shingle]:
-                shared[other, id] += 1
+        rarest = sorted(own, key=lambda shingle: (common[shingle], shingle))
+        rarest = rarest[: len(own) - math.ceil(likeness * len(own)) + 1]
+        for other in dict.fromkeys(other for shingle in rarest for other in holders[shingle]):
+            both = len(own & shingles[other])
+            if both >= likeness * (len(own) + len(shingles[other]) - both):
+                found.append((other, id, why))
+        for shingle in rarest:
             holders[shingle].append(id)
-    return [
-        (first, second, why)
-        for (first, second), count in shared.items()
-        if count >= likeness * (len(shingles[first]) + len(shingles[second]) - count)
-    ]
+    return found
 
 
 def _shingles(words: Sequence[str], *, least: int = 1) -> frozenset[tuple[str, ...]]:

@@ -4,7 +4,7 @@ import io
 import stat
 import tarfile
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -89,18 +89,18 @@ def _patch(changed: tuple[tuple[str, bytes | None, bytes | None], ...]) -> str:
         return git(["diff", "--cached", "--no-color", "--no-renames", "--full-index"], folder=folder)
 
 
-def tree_of(path: Path, commit: str) -> Tree:
-    """The files of a repository as they were at a commit; links are left out.
+def tree_of(path: Path, commit: str, only: Sequence[str] = ()) -> Tree:
+    """The files of a repository as they were at a commit, or only some of them; links are left out.
 
     Raises:
-        DataError: there is no such repository, or no such commit.
+        DataError: there is no such repository, no such commit, or no such file in it.
     """
-    return _tree(path, Repository(path).hash(commit))
+    return _tree(path, Repository(path).hash(commit), tuple(only))
 
 
 @lru_cache(maxsize=64)
-def _tree(path: Path, sha: str) -> Tree:
-    packed = Repository(path).archive(sha)
+def _tree(path: Path, sha: str, only: tuple[str, ...]) -> Tree:
+    packed = Repository(path).archive(sha, only)
     with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
         members = [member for member in archive if member.isfile()]
         return Tree({member.name: _content(archive, member) for member in members})
