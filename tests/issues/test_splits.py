@@ -95,6 +95,13 @@ def test_by_time_what_is_told_of_later_is_not_trained_on():
     assert "o__n-3" not in {one.instance_id for one in training}
 
 
+def test_by_time_what_was_solved_later_is_not_trained_on():
+    solved = problem(99, solved_at="2026-02-20T00:00:00Z")
+    training, heldout = split([solved, *PROBLEMS], Split(by="time", gap_days=1))
+    assert solved not in training
+    assert solved not in heldout
+
+
 def test_short_changes_are_alike_by_chance():
     pair = [problem(1, change="    x = 1"), problem(2, change="    x = 1")]
     assert leaks(pair[:1], pair[1:], likeness=0.8) == []

@@ -50,6 +50,8 @@ class Change:
     message: str
     files: dict[str, str]
     author: str = "Ada <ada@example.com>"
+    number: int = 0
+    """Of the problem that it brings or mends, if it does."""
 
 
 async def flaws(box: Sandbox, settings: Corpus, *, told: Callable[[], object] = lambda: None) -> list[Flaw]:
@@ -102,7 +104,12 @@ def write_corpus(folder: Path, settings: Corpus, found: Sequence[Flaw]) -> int:
     git(["init", "-q", "-b", "main"], folder=repository)
     git(["fast-import", "--quiet"], folder=repository, given="".join(_stream(changes)))
     git(["reset", "-q", "--hard", "main"], folder=repository)
-    export = [_issue(number, flaw) for number, flaw in enumerate(found, 1)]
+    moments: list[list[datetime]] = [[] for _ in found]  # at which each was brought, and at which it was mended
+    for at, change in enumerate(changes):
+        if change.number:
+            moments[change.number - 1].append(BEGAN + at * HOUR)
+    told = zip(found, moments, strict=True)
+    export = [_issue(number, flaw, *when) for number, (flaw, when) in enumerate(told, 1)]
     (folder / "issues.json").write_text(json.dumps(export, indent=1) + "\n")
     return len(changes)
 
@@ -135,13 +142,14 @@ def _change(message: str, number: int, flaw: Flaw, program: str, examples: Seque
     for example in examples:
         at = flaw.specimen.examples.index(example.arguments)
         lines.append(f"\n\ndef test_example_{at}():\n    assert {_call(name, example)} == {example.value!r}\n")
-    return Change(message, {f"{PACKAGE}/{stem}.py": program, f"tests/test_{stem}.py": "".join(lines)})
+    files = {f"{PACKAGE}/{stem}.py": program, f"tests/test_{stem}.py": "".join(lines)}
+    return Change(message, files, number=number)
 
 
-def _issue(number: int, flaw: Flaw) -> dict[str, Any]:
+def _issue(number: int, flaw: Flaw, brought: datetime, mended: datetime) -> dict[str, Any]:
     """As GitHub tells it."""
     name, shown = flaw.specimen.name, min(flaw.wrong, key=lambda one: len(repr(one.arguments)))
-    began = BEGAN + number * HOUR
+    began = brought + HOUR / 2
     return {
         "number": number,
         "title": f"{name} gives a wrong answer",
@@ -152,7 +160,7 @@ def _issue(number: int, flaw: Flaw) -> dict[str, Any]:
         "user": {"login": "eve"},
         "created_at": began.isoformat(),
         "updated_at": began.isoformat(),
-        "closed_at": (began + HOUR).isoformat(),
+        "closed_at": mended.isoformat(),
     }
 
 

@@ -41,6 +41,8 @@ class Instance(BaseModel):
     hints_text: str = ""
     """What was said of the issue before the change began."""
     created_at: str = ""
+    solved_at: str = ""
+    """When its solution was committed; empty where nobody says."""
     version: str = ""
     FAIL_TO_PASS: Names = ()
     """Tests that fail before the change and pass after it; empty until they were run."""

@@ -188,6 +188,7 @@ def _instance(commit: Commit, found: _Found, *, name: str, root: str, taken: Ite
         problem_statement=found.statement,
         hints_text=_hints(found.issue, commit),
         created_at=(found.issue.created_at if found.issue is not None else commit.at).isoformat(),
+        solved_at=commit.at.isoformat(),
         synthetic=found.issue is None,
         link=found.link.via,
         confidence=found.link.confidence,

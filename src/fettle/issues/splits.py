@@ -209,9 +209,18 @@ def _by_time(instances: Sequence[Instance], settings: Split) -> tuple[list[Insta
     begin = _at(ordered[-max(1, round(settings.heldout * len(ordered)))])
     heldout = [one for one in ordered if _at(one) >= begin]
     gap = timedelta(days=settings.gap_days)
-    before = [one for one in ordered if _at(one) < begin - gap]
+    before = [one for one in ordered if _solved_at(one) < begin - gap]
     told = {id for leak in leaks(before, heldout, likeness=settings.likeness) for id in (leak.first, leak.second)}
     return [one for one in before if one.instance_id not in told], heldout
+
+
+def _solved_at(instance: Instance) -> datetime:
+    """When its solution was there to be read; when it began, where nobody says."""
+    return (
+        moment(instance.solved_at, place=f"solved_at of {instance.instance_id}")
+        if instance.solved_at
+        else _at(instance)
+    )
 
 
 def _at(instance: Instance) -> datetime:
