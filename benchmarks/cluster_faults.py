@@ -104,6 +104,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--sharded-base", action="store_true")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -111,10 +112,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         settings = TinyModel(hidden=32, layers=2, heads=2, context=64)
         model = make_tiny_model(settings, Path(folder) / "model", texts=["one two three"] * 9)
-        engine = RayEngine(workers=options.workers, threads=1)
+        engine = RayEngine(workers=options.workers, threads=1, sharded_base=options.sharded_base)
         started = time.perf_counter()
         backend = ClusterBackend(engine, checkpoints=Path(folder) / "checkpoints")
-        report: dict[str, Any] = {"workers": options.workers, "begun_seconds": round(time.perf_counter() - started, 1)}
+        report: dict[str, Any] = {
+            "workers": options.workers,
+            "sharded_base": options.sharded_base,
+            "begun_seconds": round(time.perf_counter() - started, 1),
+        }
         try:
             report |= _disturbed(backend, model, options.kills, chance)
         finally:

@@ -61,7 +61,7 @@ class ClusterBackend:
         self._recall = Recall(self._checkpoints / f".ranks-{uuid4().hex[:8]}", seconds=settings.repeated_seconds)
         self._leave = connected(settings, processors=settings.workers * threads)
         try:
-            self._ranks = Ranks(settings, need, lambda: (own, self._checkpoints))
+            self._ranks = Ranks(settings, need, lambda: (own, self._checkpoints, settings.sharded_base))
         except BaseException as error:
             self._leave()
             if isinstance(error, LostError):
@@ -192,7 +192,7 @@ class ClusterBackend:
             return ([weights[i] for i in share], [asked[i] for i in share]), {}
 
         beside = self._settings.sampling_threads is not None
-        found: list[list[Completion]] = self._shared("sample", costs, part, beside=beside)
+        found: list[list[Completion]] = self._shared("sample", weights, costs, part, beside=beside)
         for request, completions in zip(requests, found, strict=True):
             _tell(request, completions)
         return found
@@ -201,24 +201,27 @@ class ClusterBackend:
         """Each rank some of the sequences."""
         costs = [len(each) for each in sequences]
         return self._shared(
-            "logprobs", costs, lambda share: ((weights, [sequences[i] for i in share]), {"temperature": temperature})
+            "logprobs",
+            [weights],
+            costs,
+            lambda share: ((weights, [sequences[i] for i in share]), {"temperature": temperature}),
         )
 
     def scores(self, weights: str, sequences: Sequence[Tokens]) -> list[float]:
         """Each rank some of the sequences."""
         costs = [len(each) for each in sequences]
-        return self._shared("scores", costs, lambda share: ((weights, [sequences[i] for i in share]), {}))
+        return self._shared("scores", [weights], costs, lambda share: ((weights, [sequences[i] for i in share]), {}))
 
     def read(self, weights: str, requests: Sequence[ReadRequest]) -> list[PromptReading]:
         """Each rank some of the requests."""
         costs = [len(each.tokens) for each in requests]
-        return self._shared("read", costs, lambda share: ((weights, [requests[i] for i in share]), {}))
+        return self._shared("read", [weights], costs, lambda share: ((weights, [requests[i] for i in share]), {}))
 
     def embed(self, weights: str, sequences: Sequence[Tokens], *, layer: int, pooling: Pooling) -> list[Floats]:
         """Each rank some of the sequences."""
         costs = [len(each) for each in sequences]
         how = {"layer": layer, "pooling": pooling}
-        return self._shared("embed", costs, lambda share: ((weights, [sequences[i] for i in share]), how))
+        return self._shared("embed", [weights], costs, lambda share: ((weights, [sequences[i] for i in share]), how))
 
     def statistics(self) -> Mapping[str, float]:
         """Of the first rank."""
@@ -297,14 +300,20 @@ class ClusterBackend:
         self._by_first("snapshot", policy, folder)
 
     def _shared(
-        self, operation: str, costs: Sequence[int], part: Callable[[Sequence[int]], Said], *, beside: bool = False
+        self,
+        operation: str,
+        weights: Sequence[str],
+        costs: Sequence[int],
+        part: Callable[[Sequence[int]], Said],
+        *,
+        beside: bool = False,
     ) -> list[Any]:
         """The answers to requests, each of which one rank answers."""
 
         def work() -> list[Any]:
             shares = dealt(costs, len(self._ranks))
             parts = [part(share) if share else None for share in shares]
-            answers = self._ranks.each(operation, parts, beside=beside)
+            answers = self._ranks.each(operation, parts, weights=weights, beside=beside)
             return gathered(shares, [_result(answer) for answer in answers])
 
         if beside:

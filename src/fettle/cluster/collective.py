@@ -24,8 +24,8 @@ class BrokenError(Exception):
 class Joined:
     """Satisfies ``Group``. It ends with ``part``, after which another can be made in the same process."""
 
-    def __init__(self, store: TCPStore, rank: int, size: int) -> None:
-        self.rank, self.size = rank, size
+    def __init__(self, store: TCPStore, rank: int, size: int, *, parts: bool) -> None:
+        self.rank, self.size, self.parts = rank, size, parts
         with _mended():
             dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=WAITING)
 

@@ -2,7 +2,7 @@
 
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from fettle.cluster.collective import BrokenError, Joined, meeting_place, part
 from fettle.config import LocalEngine
 from fettle.engine.local import LocalBackend
 from fettle.engine.local.group import ALONE, Group
-from fettle.errors import FettleError
+from fettle.errors import EngineError, FettleError
 from fettle.types import ForwardResult, OptimResult
 
 CONTROL, DRAWING = "control", "drawing"
@@ -46,8 +46,9 @@ class Answer:
 class Rank:
     """The actor. A call carries the generation of the group that it is meant for: one of an older group is refused."""
 
-    def __init__(self, settings: LocalEngine, checkpoints: Path) -> None:
+    def __init__(self, settings: LocalEngine, checkpoints: Path, parts: bool) -> None:
         self._settings = settings
+        self._parts = parts
         self._checkpoints = checkpoints
         self._backend: LocalBackend | None = None
         self._generation = -1
@@ -77,7 +78,7 @@ class Rank:
         else:
             store = self._store if rank == 0 else meeting_place(host, port)
             assert store is not None, "the first rank is where the others meet"
-            group = Joined(store, rank, size)
+            group = Joined(store, rank, size, parts=self._parts)
         if self._backend is None:
             self._backend = LocalBackend(self._settings, checkpoints=self._checkpoints, group=group)
         else:
@@ -88,18 +89,36 @@ class Rank:
         """An operation of the backend."""
         return self._answer(generation, operation, said, full=self._first)
 
-    def share(self, generation: int, operation: str, said: tuple[tuple[Any, ...], dict[str, Any]]) -> Answer:
-        """The same of something that each rank has a part of, and answers for itself."""
-        return self._answer(generation, operation, said, full=True)
+    def share(
+        self, generation: int, operation: str, said: tuple[tuple[Any, ...], dict[str, Any]] | None, weights: list[str]
+    ) -> Answer:
+        """The same of something that each rank has a part of, or none, and answers for itself.
+
+        ``weights`` are what all of them read together.
+        """
+        return self._answer(generation, operation, said, weights, full=True)
 
     def _answer(
-        self, generation: int, operation: str, said: tuple[tuple[Any, ...], dict[str, Any]], *, full: bool
+        self,
+        generation: int,
+        operation: str,
+        said: tuple[tuple[Any, ...], dict[str, Any]] | None,
+        weights: Sequence[str] = (),
+        *,
+        full: bool,
     ) -> Answer:
         if generation != self._generation:
             return Answer(broken=f"a call of group {generation} came to a rank of group {self._generation}")
-        positional, named = said
+        assert self._backend is not None, "ranks meet before they work"
         try:
-            result = getattr(self._backend, operation)(*positional, **named)
+            with self._backend.gathered(weights):
+                positional, named = said or ((), {})
+                result = None if said is None else getattr(self._backend, operation)(*positional, **named)
+        except EngineError as error:
+            if not self._parts:
+                return Answer(error=error)
+            part()  # where a model is parted, the others wait for this one in the midst of it
+            return Answer(broken=error.message)
         except FettleError as error:
             return Answer(error=error)
         except BrokenError as error:

@@ -80,17 +80,22 @@ class Ranks:
         asked = [actor.carry_out.remote(self.generation, operation, said) for actor in self._actors.values()]
         return self._answers(dict(zip(asked, self._actors, strict=True)))
 
-    def each(self, operation: str, parts: Sequence[Said | None], *, beside: bool = False) -> list[Answer | None]:
+    def each(
+        self, operation: str, parts: Sequence[Said | None], *, weights: Sequence[str] = (), beside: bool = False
+    ) -> list[Answer | None]:
         """What an operation comes to on each rank that has a part in it.
+
+        Where models are parted, those that have none help to gather the ``weights`` that are read.
 
         Raises:
             LostError: a rank was lost.
         """
         asked = {}
         for (bundle, actor), part in zip(self._actors.items(), parts, strict=True):
-            if part is not None:
+            if part is not None or (weights and self._settings.sharded_base):
                 method = actor.share.options(concurrency_group=DRAWING) if beside else actor.share
-                asked[method.remote(self.generation, operation, ray.put(part))] = bundle
+                said = None if part is None else ray.put(part)
+                asked[method.remote(self.generation, operation, said, sorted(set(weights)))] = bundle
         found = dict(zip(asked.values(), self._answers(asked), strict=True))
         return [found.get(bundle) for bundle in self._actors]
 

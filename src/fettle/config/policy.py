@@ -187,6 +187,9 @@ class RayEngine(TorchEngine):
     type: Literal["ray"] = "ray"
     workers: Annotated[int, Field(ge=1)] = 1
     """How many ranks. One computes to the same bits as ``type: local``."""
+    sharded_base: bool = False
+    """Whether the layers of models that are only read (the base of adapters) are parted among the ranks (FSDP2), for
+    models that no rank has room for; what is trained is whole on each."""
     address: str | None = None
     """Which cluster: ``auto``, the one that this machine is part of; ``host:port`` or ``ray://host:port``; null: one is
     started here for the run, and ended with it."""
@@ -196,6 +199,12 @@ class RayEngine(TorchEngine):
     """Seconds without a sign of life after which a rank is given up, and another takes its place."""
     repeated_seconds: Annotated[float, Field(gt=0)] = 60.0
     """About how many seconds of work are done again when a rank is lost: policies are written down that often."""
+
+    @model_validator(mode="after")
+    def _in_step(self) -> "RayEngine":
+        if self.sharded_base and self.sampling_threads is not None:
+            raise ValueError("ranks that part a model run it in step, and sampling_threads draws beside: unset one")
+        return self
 
 
 class ServiceEngine(Frozen):

@@ -76,7 +76,7 @@ CONSUMERS: Mapping[type[Frozen], Mapping[str, str]] = {
     c.LocalEngine: ON_TORCH,
     c.RayEngine: {
         **ON_TORCH,
-        **dict.fromkeys(("workers", "repeated_seconds"), "cluster.backend"),
+        **dict.fromkeys(("workers", "repeated_seconds", "sharded_base"), "cluster.backend"),
         "address": "cluster.session",
         **dict.fromkeys(("start_seconds", "silent_seconds"), "cluster.ranks"),
     },

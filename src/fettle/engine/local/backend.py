@@ -5,7 +5,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,7 @@ from fettle.engine.local.head import Head
 from fettle.engine.local.lean import lean_forward
 from fettle.engine.local.model import LanguageModel, Precision, load_model
 from fettle.engine.local.packing import packs
+from fettle.engine.local.parted import gathered, part_layers
 from fettle.engine.local.policy import STATE, LocalPolicy, saved_state
 from fettle.engine.local.quantized import Quantization
 from fettle.errors import EngineError, FettleError, ModelError, NotFoundError
@@ -64,7 +65,20 @@ class LocalBackend:
     def regroup(self, group: Group) -> None:
         """Be one of another group, in which no policy has been made yet; models that are here stay."""
         with self._lookup:
+            if self._group.parts:  # pieces of what others held
+                self._bases, self._frozen = {}, FrozenModels(int(self._settings.frozen_gib * GIB))
             self._policies, self._pinned, self._decoders, self._group = {}, {}, {}, group
+
+    @contextmanager
+    def gathered(self, weights: Sequence[str]) -> Iterator[None]:
+        """Models that are parted, whole on every rank: what is done inside, each rank does for itself."""
+        with ExitStack() as whole:
+            if self._group.parts:
+                models = [self._voice(name)[0] for name in sorted(set(weights))]
+                for model in {id(model): model for model in models}.values():
+                    whole.enter_context(gathered(model.module))
+                    whole.callback(self._forget_weights, id(model))
+            yield
 
     def capabilities(self) -> Capabilities:
         """What this process can do."""
@@ -287,6 +301,8 @@ class LocalBackend:
     ) -> LanguageModel:
         model = load_model(source, device=self._device, precision=precision, trained=trained, quantization=quantization)
         model.packed = packs(model, self._settings.layout)
+        if self._group.parts and not trained:
+            part_layers(model.module)
         return model
 
     def _frozen_model(self, weights: str) -> tuple[LanguageModel, int]:
@@ -330,6 +346,10 @@ class LocalBackend:
         else:
             with owner.model.turn, owner.as_pinned(weights) as version:
                 yield owner.model, version, owner.head if owner.spec.head == "reward" else None
+
+    def _forget_weights(self, model: int) -> None:
+        if model in self._decoders:
+            self._decoders[model].forget_weights()
 
     def _voice(self, weights: str) -> tuple[LanguageModel, Voice]:
         """What is sampled, and the model that it is sampled from."""

@@ -151,6 +151,10 @@ class Decoder:
             end_token_ids=self._end_token_ids,
         )
 
+    def forget_weights(self) -> None:
+        """Let go of what is read of the model's weights, which are about to be others."""
+        self._prepared = None
+
     def forget(self, owner: Hashable) -> None:
         """Let go of the conversations that are kept for this owner, once no call is at work."""
         with self._drawing:

@@ -20,6 +20,8 @@ class Group(Protocol):
 
     rank: int
     size: int
+    parts: bool
+    """Whether frozen models are parted among the ranks, and must be run by all of them equally often."""
 
     def told(self, own: object) -> list[object]:
         """What every rank says, in the order of ranks."""
@@ -35,6 +37,7 @@ class Alone:
 
     rank = 0
     size = 1
+    parts = False
 
     def told(self, own: object) -> list[object]:
         """Its own word."""

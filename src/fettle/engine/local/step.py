@@ -1,7 +1,7 @@
 """The training step: a call's data through the model, one micro-batch at a time, into gradients and metrics."""
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from time import perf_counter
 from types import MappingProxyType
 
@@ -13,7 +13,7 @@ from fettle import losses
 from fettle.config import LossConfig, Reading
 from fettle.engine.local.group import ALONE, Group, agreed, share
 from fettle.engine.local.head import Head
-from fettle.engine.local.layout import MicroBatch, layouts, micro_batch
+from fettle.engine.local.layout import Laid, MicroBatch, layouts, micro_batch, side_by_side
 from fettle.engine.local.model import LanguageModel
 from fettle.errors import LossInputError
 from fettle.types import Datum, Floats, ForwardResult, Ints
@@ -34,6 +34,8 @@ class Totals:
         self._values: list[Floats] = [np.zeros(0, np.float32)] * size
         self._scores = [0.0] * size
         self._seconds: dict[str, float] = {}
+        self.fault = ""
+        """What is wrong with the loss of a micro-batch."""
 
     def spent(self, name: str, seconds: float) -> None:
         """Take in time by the host's clock: a device may still be at work."""
@@ -127,9 +129,14 @@ def run(
     for index, datum in enumerate(data):
         _check_tokens(model, f"datum {index}", datum, read)
 
+    masks = [name for name in losses.masks(loss) if any(name in datum.streams for datum in data)]
+    streams, scalars = (*losses.required_inputs(loss), *masks), losses.required_scalars(loss)
+
     def own() -> Totals:
         totals = Totals(len(data))
-        for batch in _micro_batches(model, data, loss, read, budget, group):
+        batches, most = _share(model, data, loss, read, budget, group)
+        for indices, laid in batches:
+            batch = micro_batch(data, indices, laid, streams, scalars=scalars)
             with batch.laid.enough_memory():
                 started = perf_counter()
                 said = model.outputs(
@@ -144,10 +151,16 @@ def run(
                 totals.add(batch, said)
                 total = None if isinstance(loss, Reading) else _evaluated(loss, batch, said, totals)
                 totals.spent("forward", perf_counter() - started)
+                if totals.fault and not group.parts:
+                    raise LossInputError(totals.fault)
                 if total is not None and backward is not None:
                     started = perf_counter()
                     backward(total)
                     totals.spent("backward", perf_counter() - started)
+        for _ in range(most - len(batches)):
+            _run_idle(model, backward)
+        if totals.fault:
+            raise LossInputError(totals.fault)
         return totals
 
     totals, *others = agreed(group, own)
@@ -156,20 +169,28 @@ def run(
     return totals.result(data, read)
 
 
-def _micro_batches(
+def _share(
     model: LanguageModel, data: Sequence[Datum], loss: LossConfig, read: Collection[str], budget: int, group: Group
-) -> Iterator[MicroBatch]:
-    """A rank's share of a call."""
-    masks = [name for name in losses.masks(loss) if any(name in datum.streams for datum in data)]
-    streams, scalars = (*losses.required_inputs(loss), *masks), losses.required_scalars(loss)
+) -> tuple[list[tuple[list[int], Laid]], int]:
+    """A rank's micro-batches of a call, and how many all ranks must run: the most that one of them has."""
     needed = [_needed(datum, read) for datum in data]
     pairs = losses.pairs(data) if losses.unit_of(loss) == "pair" else None
     together = share(needed, group, together=pairs, packed=model.packed)
-    batches = layouts(
-        needed, packed=model.packed, budget=budget, device=model.device, together=together, steady=model.steady
-    )
-    for indices, laid in batches:
-        yield micro_batch(data, indices, laid, streams, scalars=scalars)
+
+    def laid_out() -> list[tuple[list[int], Laid]]:
+        return layouts(
+            needed, packed=model.packed, budget=budget, device=model.device, together=together, steady=model.steady
+        )
+
+    if not group.parts:
+        return laid_out(), 0
+    own: list[tuple[list[int], Laid]] = []
+
+    def counted() -> int:
+        own.extend(laid_out())
+        return len(own)
+
+    return own, max(agreed(group, counted))
 
 
 def _check_tokens(model: LanguageModel, name: str, datum: Datum, read: Collection[str]) -> None:
@@ -188,12 +209,15 @@ def _needed(datum: Datum, read: Collection[str]) -> Ints:
     return datum.tokens[: int(trained[-1]) if len(trained) else 1]
 
 
-def _evaluated(loss: LossConfig, batch: MicroBatch, said: dict[str, Tensor], totals: Totals) -> Tensor:
-    """The weighted sum over one micro-batch.
+def _run_idle(model: LanguageModel, backward: Callable[[Tensor], None] | None) -> None:
+    """Run the model as a micro-batch would, for nothing but that other ranks run one."""
+    states = model.states(side_by_side([np.zeros(1, np.int32)], model.device))
+    if backward is not None:
+        backward(states.sum() * 0)
 
-    Raises:
-        LossInputError: it is no finite number.
-    """
+
+def _evaluated(loss: LossConfig, batch: MicroBatch, said: dict[str, Tensor], totals: Totals) -> Tensor:
+    """The weighted sum over one micro-batch; that it is no finite number is a fault of the totals."""
     values, metrics = losses.evaluate(loss, said, {"loss_mask": batch.loss_mask, **batch.streams, **batch.scalars})
     unit = losses.unit_of(loss)
     if unit == "token":
@@ -206,7 +230,7 @@ def _evaluated(loss: LossConfig, batch: MicroBatch, said: dict[str, Tensor], tot
     total = (values * weights).sum()
     value = totals.add_loss(total, metrics, counted)
     if not math.isfinite(value):
-        raise LossInputError(
+        totals.fault = (
             f"the loss {loss.type} is {value} on data {_some(batch.indices)}: "
             "look for extreme log-probabilities or advantages there"
         )
