@@ -113,6 +113,17 @@ async def test_a_worker_that_dies_during_a_program_is_an_error_and_no_outcome():
     await one.close()
 
 
+async def test_more_files_than_there_is_disk_for_are_one_sentence():
+    files = {f"parts/{number}.py": b"" for number in range(100)}
+    count = "import os; print(len(os.listdir('parts')))"
+    outcome = await sandbox(SandboxSettings(workers=1, disk_mib=2)).run(count, files=files)
+    assert outcome.stdout == b"100\n"
+    with pytest.raises(
+        SandboxError, match=r"files could not be written \(No space left.*\): raise disk_mib of the sandbox"
+    ):
+        await sandbox(SandboxSettings(workers=1, disk_mib=1)).run(count, files=files)
+
+
 def test_a_job_whose_owner_is_held_up_before_it_runs_keeps_all_its_time():
     worker = Worker(SandboxSettings(workers=1), packages=False)
     try:

@@ -23,6 +23,6 @@ class SandboxSettings(Frozen):
     processes: Annotated[int, Field(ge=1)] = 64
     """Processes and threads it may have at once."""
     disk_mib: Annotated[int, Field(ge=1)] = 64
-    """Size of all its files, which are gone when it ends."""
+    """Size of all its files, one for each 16 KiB at most, which are gone when it ends."""
     output_kib: Annotated[int, Field(ge=1)] = 256
     """What it may write to each of its standard output and standard error."""

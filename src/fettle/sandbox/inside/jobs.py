@@ -22,7 +22,8 @@ CONTROL, STATUS = 3, 4
 USER = 61001
 """Whom jobs belong to where the worker is started by root: a number that no account should have."""
 WORK, SHARED = "/tmp/work", "/tmp/shm"
-_INODES = 4096
+_BYTES_A_FILE = 16 << 10
+"""There may be one file for each so many bytes of disk."""
 _HEARING_SECONDS, _CLEARING_SECONDS, _PIECE = 5.0, 5.0, 1 << 16
 _FLAGS = kernel.NOSUID | kernel.NODEV | kernel.NOEXEC
 
@@ -137,7 +138,7 @@ def _wait_for(child: int) -> None:
 def _namespaces(walls: Walls, user: tuple[int, int], seconds: float) -> None:
     kernel.die_with_parent(signal.SIGKILL)
     map_user(user)
-    disk = f"size={walls.settings.disk},nr_inodes={_INODES},mode=755"
+    disk = f"size={walls.settings.disk},nr_inodes={walls.settings.disk // _BYTES_A_FILE},mode=755"
     kept = [(Path(place), os.open(place, os.O_PATH)) for place in walls.below_tmp]
     kernel.mount("tmpfs", "/tmp", "tmpfs", _FLAGS, disk)
     for place, descriptor in kept:

@@ -58,11 +58,15 @@ def _frame(control: socket.socket) -> Spec:
 def _run(spec: Spec, control: socket.socket) -> int:
     """The source as ``__main__``, in the folder that holds its files."""
     folder = Path.cwd()
-    for name, data in spec["files"].items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(data.encode("latin-1"))
     source = spec["source"].encode("utf-8", "surrogatepass")
-    (folder / MAIN).write_bytes(source)
+    try:
+        for name, data in spec["files"].items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(data.encode("latin-1"))
+        (folder / MAIN).write_bytes(source)
+    except OSError as error:
+        control.sendall(f"Fits files could not be written ({error.strerror}): raise disk_mib of the sandbox".encode())
+        return 1
     sys.argv = [MAIN, *spec["argv"]]
     sys.path.insert(0, str(folder))
     _open_streams()
