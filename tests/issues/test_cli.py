@@ -37,6 +37,21 @@ def test_from_a_repository_to_problems_that_their_tests_tell(history: History, e
     assert "a - b" in slip[-1]["content"]
     assert typed("issues", "demonstrate", str(kept), *where, "--out", str(shown))[0] == 0
     assert [said["role"] for said in json.loads(shown.read_text())["messages"]] == ["system", "user", "assistant"]
+    code, out, _ = typed("issues", "demonstrate", str(kept), *where, "--out", str(shown), "--apart", str(kept))
+    assert out.split() == [
+        "1",
+        "left",
+        "out:",
+        "like",
+        "one",
+        "that",
+        "is",
+        "held",
+        "out",
+        "0",
+        "conversations:",
+        str(shown),
+    ]
     code, out, _ = typed("issues", "checkout", str(kept), "local__calculator-7", *where, "--to", str(folder))
     assert code == 0
     assert len(list(Repository(folder).main_line())) == 1

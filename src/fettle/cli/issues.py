@@ -164,21 +164,29 @@ def demonstrate(
     slips: Annotated[
         bool, typer.Option("--slips", help="With --brief: beside each, one that mends nothing, for practice to mend.")
     ] = False,
+    heldout: Annotated[
+        Path | None, typer.Option("--apart", help="Problems held out: what is like one of them is left out.")
+    ] = None,
 ) -> None:
     """Write conversations in which each problem is asked and solved, for supervised fine-tuning."""
     import json
 
-    from fettle.config.issues import CHANGES_IN_EDITS
+    from fettle.config.issues import CHANGES_IN_EDITS, Split
     from fettle.errors import ConfigError, DataError
     from fettle.issues.instances import read_instances
     from fettle.issues.questions import question, shown, slip, solution
+    from fettle.issues.splits import apart
     from fettle.issues.trees import tree_of
     from fettle.tracking import write_atomically
 
     if slips and not brief:
         raise ConfigError("--slips are told by numbers of lines: give --brief as well")
     rows = []
-    for one in read_instances(path):
+    found = read_instances(path)
+    kept = found if heldout is None else apart(found, read_instances(heldout), likeness=Split().likeness)
+    if len(kept) < len(found):
+        print(f"{len(found) - len(kept):6} left out: like one that is held out")
+    for one in kept:
         base = tree_of(repository, one.base_commit, shown(one))
         try:
             replies = [solution(one, base, numbered=brief), *([slip(one, base)] if slips else [])]

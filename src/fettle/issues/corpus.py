@@ -102,6 +102,7 @@ def write_corpus(folder: Path, settings: Corpus, found: Sequence[Flaw]) -> int:
     repository = folder / "repository"
     repository.mkdir(parents=True)
     git(["init", "-q", "-b", "main"], folder=repository)
+    git(["remote", "add", "origin", f"https://example.com/{PACKAGE}/{folder.resolve().name}.git"], folder=repository)
     git(["fast-import", "--quiet"], folder=repository, given="".join(_stream(changes)))
     git(["reset", "-q", "--hard", "main"], folder=repository)
     moments: list[list[datetime]] = [[] for _ in found]  # at which each was brought, and at which it was mended

@@ -72,6 +72,12 @@ def check_apart(training: Sequence[Instance], heldout: Sequence[Instance], *, li
         raise DataError(f"{len(found)} held-out problems are told of by others, such as {told}: split by cluster")
 
 
+def apart(instances: Sequence[Instance], heldout: Sequence[Instance], *, likeness: float) -> list[Instance]:
+    """Those that tell of none that is held out."""
+    told = {id for leak in leaks(instances, heldout, likeness=likeness) for id in (leak.first, leak.second)}
+    return [one for one in instances if one.instance_id not in told]
+
+
 def leaks(training: Sequence[Instance], heldout: Sequence[Instance], *, likeness: float) -> list[Leak]:
     """Pairs across two sets that are the same problem, the same change, or nearly the same words."""
     both = [*training, *heldout]
@@ -210,8 +216,7 @@ def _by_time(instances: Sequence[Instance], settings: Split) -> tuple[list[Insta
     heldout = [one for one in ordered if _at(one) >= begin]
     gap = timedelta(days=settings.gap_days)
     before = [one for one in ordered if _solved_at(one) < begin - gap]
-    told = {id for leak in leaks(before, heldout, likeness=settings.likeness) for id in (leak.first, leak.second)}
-    return [one for one in before if one.instance_id not in told], heldout
+    return apart(before, heldout, likeness=settings.likeness), heldout
 
 
 def _solved_at(instance: Instance) -> datetime:
