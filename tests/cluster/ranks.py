@@ -33,11 +33,13 @@ def ray_here() -> Iterator[None]:
 
 
 @contextmanager
-def ranks(workers: int, checkpoints: Path, *, threads: int = 1, **settings):
+def ranks(workers: int, checkpoints: Path, *, threads: int = 1, start_seconds: float = 250.0, **settings):
     """A backend of so many ranks, with one thread each, on the cluster that is there."""
     from fettle.cluster import ClusterBackend  # noqa: PLC0415
 
-    backend = ClusterBackend(RayEngine(workers=workers, threads=threads, **settings), checkpoints=checkpoints)
+    backend = ClusterBackend(
+        RayEngine(workers=workers, threads=threads, start_seconds=start_seconds, **settings), checkpoints=checkpoints
+    )
     try:
         yield backend
     finally:

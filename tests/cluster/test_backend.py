@@ -127,7 +127,7 @@ def test_a_rank_that_is_killed_changes_no_number_and_fewer_go_on_where_there_is_
     backend = cleared(two)
     expected = followed(backend, "undisturbed", adapter)
     survivor = backend.facts()[0].pid
-    found, operation, _ = killed(backend, "killed", adapter, at=6, rank=1, after=0.002)
+    found, operation = killed(backend, "killed", adapter, at=6, rank=1, after=0.002)
     assert (operation, backend.replaced, backend.facts()[0].pid) == ("forward_backward", 1, survivor)
     assert repr(found) == repr(expected)
 

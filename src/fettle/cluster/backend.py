@@ -55,6 +55,8 @@ class ClusterBackend:
         self._pins: dict[str, str] = {}
         self._pins_made = 0
         self._lost: LostError | None = None
+        self.recoveries: list[float] = []
+        """Seconds from when ranks were found to be lost until all was as it had been."""
         own = of_rank(settings)
         threads = own.threads or 1
         need = {"CPU": float(threads), **({"GPU": 1.0} if own.device == "cuda" else {})}
@@ -266,11 +268,13 @@ class ClusterBackend:
             lost = self._lost
             if lost is None:
                 return
+            started = time.perf_counter()
             if lost.generation == self._ranks.generation:
                 self._ranks.mend()
             for done in self._recall.operations():
                 self._on_all(done.operation, done.positional, done.named)
             self._lost = None
+            self.recoveries.append(time.perf_counter() - started)
 
     def _on_all(self, operation: str, positional: tuple[Any, ...], named: dict[str, Any]) -> Any:
         """What an operation comes to, which must be the same on all ranks."""

@@ -105,8 +105,7 @@ class Ranks:
         Where there is no room for another within ``start_seconds``, the others go on without.
 
         Raises:
-            LostError: another was lost meanwhile.
-            EngineError: none is left.
+            LostError: another was lost meanwhile, or none is left.
         """
         started = time.perf_counter()
         gone = [bundle for bundle, actor in self._actors.items() if not self._is_alive(actor)]
@@ -157,10 +156,12 @@ class Ranks:
         except RayActorError as error:
             raise LostError(_why(bundle, error), self.generation) from error
         except GetTimeoutError as error:
-            ray.kill(self._actors.pop(bundle))
-            if not self._actors:
-                raise EngineError(self._no_room()) from error
-            logger.warning("%s; %d ranks go on", self._no_room(), len(self))
+            late = f"no rank took its place within {self._settings.start_seconds:g} s"
+            ray.kill(self._actors[bundle])
+            if len(self) == 1:
+                raise LostError(f"the last rank was lost, and {late}", self.generation) from error
+            del self._actors[bundle]
+            logger.warning("rank %d was lost, and %s: %d go on", bundle, late, len(self))
 
     def _meet(self) -> None:
         """Have all of them make a new group, apart from what is left of the one before."""
