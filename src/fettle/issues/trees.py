@@ -68,7 +68,7 @@ def _applied(files: tuple[tuple[str, bytes | None], ...], patch: str) -> Mapping
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         _write(folder, {path: data for path, data in files if data is not None})
-        git(["init", "-q"], folder=folder)
+        git(["init", "-q", "--template="], folder=folder)
         try:
             git(["apply", "--whitespace=nowarn"], folder=folder, given=patch)
         except DataError as error:
@@ -152,6 +152,6 @@ def _read(place: Path) -> bytes | None:
 
 
 def _commit(folder: Path) -> None:
-    git(["init", "-q"], folder=folder)
+    git(["init", "-q", "--template="], folder=folder)
     git(["add", "-A", "-f"], folder=folder)
     git([*AUTHOR, "commit", "-q", "--allow-empty", "-m", "The files of the problem"], folder=folder)
