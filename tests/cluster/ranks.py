@@ -16,7 +16,7 @@ from fettle.config import RayEngine
 def ray_here() -> Iterator[None]:
     """A cluster with room for all tests, which ends with the block."""
     ray = pytest.importorskip("ray")
-    os.environ["RAY_AUTH_MODE"] = "disabled"
+    os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_worker_niceness": "0"}
     with tempfile.TemporaryDirectory(prefix="fettle-", ignore_cleanup_errors=True) as folder:  # short: for sockets
         ray.init(
             address="local",

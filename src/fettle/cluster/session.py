@@ -15,8 +15,12 @@ from fettle.errors import UnreachableError
 STORE_BYTES = 256 << 20
 """For the data of calls, in a cluster of our own."""
 
-QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
-"""Ray tells nobody of us, and warns of nothing that is so on purpose."""
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_worker_niceness": "0",
+}
+"""Ray tells nobody of us, warns of nothing that is so on purpose, and its workers wait behind no other process."""
 
 
 def connected(settings: RayEngine, *, processors: int) -> Callable[[], None]:
