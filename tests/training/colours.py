@@ -63,12 +63,13 @@ async def trained(
     examples=PAIRS,
     heldout=HELDOUT,
     callbacks: Sequence[Callback] = (),
+    stop: asyncio.Event | None = None,
 ) -> Trained:
-    """Learn from pairs or ratings for real."""
+    """Learn from pairs or ratings for real, on from where the folder stands."""
     memory, place = Memory(), RunFolder.at(folder)
     engine = Broker(LocalBackend(LocalEngine(threads=1), checkpoints=place.checkpoints))
     session = Session(
-        place, memory, checkpoints=run.checkpoints, steps=run.steps, stop=asyncio.Event(), callbacks=callbacks
+        place, memory, checkpoints=run.checkpoints, steps=run.steps, stop=stop or asyncio.Event(), callbacks=callbacks
     )
     session.stop_when(patience=run.evaluation.patience, target=run.evaluation.target)
     template = Template(load_tokenizer(str(run.policy.model)))

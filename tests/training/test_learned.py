@@ -1,5 +1,6 @@
 """A reward model's score is what is learned from, and the true reward is what is told."""
 
+import asyncio
 import math
 from dataclasses import dataclass
 
@@ -52,7 +53,8 @@ def test_scores_are_scaled_and_then_clipped(settings, score, reward):
 
 async def test_the_whole_conversation_is_scored_and_its_reward_comes_at_the_end():
     scorer = Scorer(Said({8: 0.25}), LearnedReward(model="m"))
-    [found] = (await scorer.rewarded(group((turn(3, 1.0), turn(1, 0.5))))).trajectories
+    [rewarded] = await scorer.rewarded([group((turn(3, 1.0), turn(1, 0.5)))])
+    [found] = rewarded.trajectories
     assert [each.reward for each in found.turns] == [0.0, 0.25]
     assert found.components == {"learned": 0.25}
     assert found.measured == {"true": 1.5}
@@ -61,15 +63,38 @@ async def test_the_whole_conversation_is_scored_and_its_reward_comes_at_the_end(
 async def test_the_means_of_both_are_told():
     scorer = Scorer(Said({3: 0.25, 4: 0.75}), LearnedReward(model="m"))
     drawn = group((turn(1, 1.0),), (turn(2, 0.0),))
-    assert learned_row([await scorer.rewarded(drawn)]) == {"reward/learned": 0.5, "reward/true": 0.5}
+    assert learned_row(await scorer.rewarded([drawn])) == {"reward/learned": 0.5, "reward/true": 0.5}
     assert learned_row([drawn]) == {}
 
 
 async def test_an_episode_without_a_finite_score_has_failed():
     scorer = Scorer(Said({3: math.nan, 4: 0.75}), LearnedReward(model="m", clip=1.0))
-    found = await scorer.rewarded(group((turn(1, 1.0),), (turn(2, 0.0),)))
+    [found] = await scorer.rewarded([group((turn(1, 1.0),), (turn(2, 0.0),))])
     assert found.rewards == [0.75]
     assert [failure.reason for failure in found.failures] == ["the reward model's score of a reply is nan"]
+
+
+@dataclass
+class Crowded:
+    """Satisfies ``Sampler`` as far as scoring goes: the score is how many are being scored when all have come."""
+
+    inside: int = 0
+
+    async def score(self, tokens):
+        self.inside += 1
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        said = self.inside
+        await asyncio.sleep(0)
+        self.inside -= 1
+        return float(said)
+
+
+async def test_the_groups_of_a_round_are_scored_together_and_never_with_those_of_another():
+    scorer = Scorer(Crowded(), LearnedReward(model="m"))
+    pair = group((turn(1, 1.0),), (turn(2, 0.0),))
+    rounds = await asyncio.gather(*(scorer.rewarded([pair] * size) for size in (2, 3)))
+    assert [[each.rewards for each in found] for found in rounds] == [[[4.0, 4.0]] * 2, [[6.0, 6.0]] * 3]
 
 
 async def test_the_policy_learns_what_the_reward_model_likes(tiny, tmp_path):

@@ -1,5 +1,7 @@
 """Learning from preferences and ratings on a real engine."""
 
+import asyncio
+import itertools
 import math
 from pathlib import Path
 
@@ -125,6 +127,34 @@ async def test_the_reference_may_be_another_model(model, tmp_path):
     done = await trained(small(PreferenceRun, model, reference=other, steps=1), tmp_path / "run")
     assert done.first["heldout/loss"] != pytest.approx(math.log(2), abs=1e-3)
     assert done.first["heldout/margin"] != 0
+
+
+async def test_a_run_that_is_stopped_after_every_step_and_resumed_ends_with_the_same_bits(model, tmp_path, monkeypatch):
+    """The reference is read ahead, and what is read together shows in the last bits: no two steps' data ever are."""
+    calls: list[set[tuple[int, ...]]] = []
+    read = LocalBackend.logprobs
+
+    def recorded(self, weights, sequences, *, temperature):
+        calls[-1].add(tuple(itertools.chain(*sequences)))
+        return read(self, weights, sequences, temperature=temperature)
+
+    async def part(name: str, *, stopped: bool) -> Path:
+        stop = asyncio.Event()
+        if stopped:
+            stop.set()
+        return Path((await trained(run, tmp_path / name, PAIRS, HELDOUT[:2], stop=stop)).summary.checkpoint)
+
+    monkeypatch.setattr(LocalBackend, "logprobs", recorded)
+    run = small(PreferenceRun, model, steps=3, batch_size=3)
+    calls.append(set())
+    whole = await part("whole", stopped=False)
+    calls.append(set())
+    parts = [await part("parts", stopped=True) for _ in range(run.steps)]
+    assert len(set(parts)) == run.steps
+    assert len(calls[0]) == 1 + run.steps
+    assert calls[1] == calls[0]
+    for file in ("model.safetensors", "optimizer.safetensors"):
+        assert (parts[-1] / file).read_bytes() == (whole / file).read_bytes()
 
 
 async def test_adapters_learn_against_the_weights_beneath_them(model, tmp_path):

@@ -114,7 +114,8 @@ class Drawer:
         drawn: list[Played] = []
         for number in range(rounds):
             first = (step * rounds + number) * wanted
-            drawn += await together(self._played(seats, index, busy) for index in range(first, first + wanted))
+            more = await together(self._played(seats, index, busy) for index in range(first, first + wanted))
+            drawn += await self._rewarded(more, busy)
             if sum(any(map(_informative, self._learned(played, POLICY))) for played in drawn) >= wanted:
                 break
         return drawn
@@ -138,16 +139,17 @@ class Drawer:
             usable = sorted(usable, key=lambda groups: not any(map(_informative, groups)))[:wanted]
         return tuple(g for groups in usable for g in groups)
 
-    async def _played(self, seats: Mapping[str, Seat], index: int, busy: Busy) -> Played:
-        weights = [config.weight for config in self._run.environments]
-        choice = random.Random(f"{self._run.seed}/suite/{index}").choices(self.suites, weights)[0]
-        drawn = await self._drawn(choice, seats, index, busy)
+    async def _rewarded(self, drawn: list[Played], busy: Busy) -> list[Played]:
+        """With what the reward model says, where there is one; it reads them as one batch, whichever ended first."""
         if self.scorer is None:
             return drawn
         with busy:
-            return {player: await self.scorer.rewarded(each) for player, each in drawn.items()}
+            groups = iter(await self.scorer.rewarded([each for played in drawn for each in played.values()]))
+        return [{player: next(groups) for player in played} for played in drawn]
 
-    async def _drawn(self, choice: Suite | GameSuite, seats: Mapping[str, Seat], index: int, busy: Busy) -> Played:
+    async def _played(self, seats: Mapping[str, Seat], index: int, busy: Busy) -> Played:
+        weights = [config.weight for config in self._run.environments]
+        choice = random.Random(f"{self._run.seed}/suite/{index}").choices(self.suites, weights)[0]
         params, name = self.params("rollout", index), f"{choice.name}/{index}"
         if isinstance(choice, GameSuite):
             taken = {player: seats.get(player, seats[POLICY]) for player in choice.players}

@@ -20,31 +20,29 @@ class Scorer:
     def __init__(self, sampler: Sampler, settings: LearnedReward) -> None:
         self._sampler = sampler
         self._settings = settings
+        self._apart = asyncio.Lock()
 
     async def score(self, trajectory: Trajectory) -> float:
         """What the reward model says of the whole sequence, scaled and clipped."""
         said = await self._sampler.score(trajectory.tokens)
         return taken(said, self._settings)
 
-    async def rewarded(self, group: Group) -> Group:
-        """The group with learned rewards, which come at the end; its own are kept in ``measured`` as the true ones.
+    async def rewarded(self, groups: Sequence[Group]) -> list[Group]:
+        """The groups with learned rewards, which come at the end; their own are kept in ``measured`` as the true ones.
 
         An episode whose score is no finite number has failed.
         """
-        scores = await asyncio.gather(*map(self.score, group.trajectories))
-        both = list(zip(group.trajectories, scores, strict=True))
-        failures = tuple(
-            Failed(t.task, f"the reward model's score of a reply is {score}", t.group)
-            for t, score in both
-            if not math.isfinite(score)
-        )
-        trajectories = tuple(with_learned(t, score) for t, score in both if math.isfinite(score))
-        return replace(group, trajectories=trajectories, failures=group.failures + failures)
+        scores = iter(await self._scores([t for group in groups for t in group.trajectories]))
+        return [_rewarded(group, [next(scores) for _ in group.trajectories]) for group in groups]
 
     async def heldout_row(self, trajectories: Sequence[Trajectory]) -> dict[str, float]:
         """The mean score of held-out episodes, whose true reward stands beside it."""
-        scores = await asyncio.gather(*map(self.score, trajectories))
-        return {f"heldout/{LEARNED}": statistics.fmean(scores)}
+        return {f"heldout/{LEARNED}": statistics.fmean(await self._scores(trajectories))}
+
+    async def _scores(self, trajectories: Sequence[Trajectory]) -> list[float]:
+        # A score's last bits depend on what shares its batch, and what is drawn ahead ends when it will.
+        async with self._apart:
+            return await asyncio.gather(*map(self.score, trajectories))
 
 
 async def reward_model(run: RLRun, engine: Engine) -> Scorer | None:
@@ -68,6 +66,18 @@ def with_learned(trajectory: Trajectory, score: float) -> Trajectory:
     turns = (*(replace(turn, reward=0.0) for turn in earlier), replace(last, reward=score))
     measured = {**trajectory.measured, TRUE: trajectory.reward}
     return replace(trajectory, turns=turns, components={LEARNED: score}, measured=measured)
+
+
+def _rewarded(group: Group, scores: Sequence[float]) -> Group:
+    """The group with these scores, one for each trajectory."""
+    both = list(zip(group.trajectories, scores, strict=True))
+    failures = tuple(
+        Failed(t.task, f"the reward model's score of a reply is {score}", t.group)
+        for t, score in both
+        if not math.isfinite(score)
+    )
+    trajectories = tuple(with_learned(t, score) for t, score in both if math.isfinite(score))
+    return replace(group, trajectories=trajectories, failures=group.failures + failures)
 
 
 def learned_row(groups: Sequence[Group]) -> dict[str, float]:

@@ -48,8 +48,12 @@ async def train(
         await _evaluate(run.loss, policy, scored, session, done=0)
         await session.finish_step(policy, 0)
 
+    apart = asyncio.Lock()
+
     async def batch(step: int) -> _Compared:
-        return await _compared(run.loss, [known[at] for at in order.of_batch(step, run.batch_size)], reference)
+        # The reference's last bits depend on what shares its batch, and a resumed run draws other batches together.
+        async with apart:
+            return await _compared(run.loss, [known[at] for at in order.of_batch(step, run.batch_size)], reference)
 
     watch.restart()
     async for step, drawn in stream(session.remaining, batch, ahead=1):
