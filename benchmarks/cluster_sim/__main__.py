@@ -32,21 +32,16 @@ def main() -> None:
     parser.add_argument("--figure", type=Path, metavar="PATH", help="write the figure there")
     parser.add_argument("--measure", action="store_true", help="measure the driver's costs, and write measured.json")
     parser.add_argument("--check", action="store_true", help="predict runs on this machine, and make them")
-    parser.add_argument(
-        "--engines", nargs="+", choices=ENGINES, default=["local"], help="with --check: ray 2 after ray 1"
-    )
+    parser.add_argument("--engines", nargs="+", choices=ENGINES, default=["local"], help="with --check")
     parser.add_argument(
         "--ahead", type=int, nargs="+", default=[0, 1, 2], help="with --check: max_staleness of the runs"
     )
     parser.add_argument("--steps", type=int, default=9, help="with --check: steps of a run")
-    parser.add_argument("--repetitions", type=int, default=1, help="with --check: of each run")
     asked = parser.parse_args()
     if not asked.costs.is_file():
         parser.error(f"there is no {asked.costs}: --costs takes a file like {PUBLISHED}")
     if asked.check and asked.figure is not None:
         parser.error("--figure draws what is simulated: leave out --check")
-    if asked.engines[0] == "ray 2":
-        parser.error("ray 2 is predicted from the costs of ray 1: name that before it")
     if asked.check and asked.steps < least(max(asked.ahead)):
         parser.error(
             f"--steps is {asked.steps}, and runs {max(asked.ahead)} ahead settle from {least(max(asked.ahead))} on"
@@ -88,7 +83,18 @@ def tables(found: Mapping[str, Any]) -> list[str]:
     """What was found, as tables."""
     told = []
     if "check" in found:
-        names = ("engine", "max_staleness", "predicted", "measured", "error", "slower", "load")
+        names = (
+            "engine",
+            "max_staleness",
+            "predicted",
+            "step",
+            "error",
+            "call",
+            "request",
+            "learned",
+            "looped",
+            "load",
+        )
         told.append(_table(names, found["check"]))
         return told
     flat = [{**row, **{f"{name} used": share for name, share in row["used"].items()}} for row in found["scales"]]
@@ -130,14 +136,12 @@ def _measure() -> None:
 
 
 def _checked(asked: argparse.Namespace) -> list[dict[str, Any]]:
-    from benchmarks.cluster_sim import check, driver
+    from benchmarks.cluster_sim.check import checked
     from benchmarks.cluster_sim.slow import Known
     from benchmarks.harness import prepare
 
     prepare(1)
-    turn = driver.measured()["driver_turn"]
-    how = {"steps": asked.steps, "repetitions": asked.repetitions}
-    return check.checked(Known(), turn, engines=asked.engines, ahead=asked.ahead, **how)
+    return checked(Known(), engines=asked.engines, ahead=asked.ahead, steps=asked.steps)
 
 
 if __name__ == "__main__":

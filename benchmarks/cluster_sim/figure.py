@@ -47,7 +47,7 @@ def _fixed(axes: Any, rows: Rows) -> None:
         axes.plot(gpus, [row["limit"] for row in own], ":", lw=1.2, color=colour)
     axes.plot([], [], ":", color="black", label="least, in closed form")
     axes.set_yscale("log")
-    axes.set(title="A batch of 512 episodes: seconds a step", xlabel="GPUs", ylabel="s")
+    axes.set(title="A batch of 256 episodes: seconds a step", xlabel="GPUs", ylabel="s")
     axes.legend(frameon=False, fontsize=9)
 
 
@@ -62,7 +62,7 @@ def _growing(axes: Any, rows: Rows) -> None:
             color=colour,
             label=loop,
         )
-    axes.set(title="4 episodes for each GPU: tokens drawn a second and GPU", xlabel="GPUs", ylabel="tokens / s / GPU")
+    axes.set(title="2 episodes for each GPU: tokens drawn a second and GPU", xlabel="GPUs", ylabel="tokens / s / GPU")
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False, fontsize=9)
 
@@ -75,7 +75,7 @@ def _parts(axes: Any, rows: Rows) -> None:
             axes.plot(
                 [r["gpus"] for r in own], [100 * r["saved"][part] for r in own], style, ms=4, color=colour, label=label
             )
-    axes.plot([], [], "--", color="black", label="with the batch of 512")
+    axes.plot([], [], "--", color="black", label="with the batch of 256")
     axes.set(title="k = 1: what a step gains if one part is twice as fast", xlabel="GPUs", ylabel="% of the step")
     axes.legend(frameon=False, fontsize=9)
 

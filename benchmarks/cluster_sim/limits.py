@@ -35,6 +35,11 @@ class Limits:
         through = drawn + self.sent + self.learns + self.syncs
         return max(self.learns, self.draws, self.drives, through / (max_staleness + 1))
 
+    def expected(self, max_staleness: int) -> float:
+        """What a step is more likely to take: samplers are full until the last episodes begin, which are then alone."""
+        through = self.draws + self.longest + self.sent + self.learns + self.syncs
+        return max(self.learns, self.draws, self.drives, through / (max_staleness + 1))
+
 
 def limits(design: Design, work: Work, costs: Costs, *, batches: int = 3) -> Limits:
     """Of a design, on the first batches of the work."""
@@ -56,14 +61,14 @@ def limits(design: Design, work: Work, costs: Costs, *, batches: int = 3) -> Lim
 
 
 def split(gpus: int, design: Design, work: Work, costs: Costs) -> tuple[int, int]:
-    """So many GPUs as samplers and trainers: what has the shortest step by the limits; of equals, more trainers."""
+    """So many GPUs as samplers and trainers: what is expected to have the shortest step; of equals, more trainers."""
     if gpus == 1:
         return 1, 1
     shares = {max(1, min(gpus - 1, round(gpus * part / 16))) for part in range(1, 16)}
 
     def step(samplers: int) -> tuple[float, int]:
         tried = replace(design, samplers=samplers, trainers=gpus - samplers)
-        return limits(tried, work, costs, batches=1).step(design.max_staleness), samplers
+        return limits(tried, work, costs, batches=1).expected(design.max_staleness), samplers
 
     samplers = min(shares, key=step)
     return samplers, gpus - samplers

@@ -18,7 +18,7 @@ HELD_OUT = -1
 class Known:
     """The same episodes for the run and for its simulation. Log-normal latencies, of which a few are late."""
 
-    groups: int = 8
+    groups: int = 4
     group_size: int = 4
     turns: int = 2
     drawn: int = 4

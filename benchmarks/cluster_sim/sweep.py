@@ -8,11 +8,13 @@ from typing import Any
 from benchmarks.cluster_sim.costs import PARTS, Costs
 from benchmarks.cluster_sim.episodes import Work
 from benchmarks.cluster_sim.limits import limits, split
-from benchmarks.cluster_sim.model import Cluster, Design, least, simulated
+from benchmarks.cluster_sim.model import Cluster, Design, simulated
 
 GPUS = tuple(4**power for power in range(6))
 LOOPS = {"synchronous, the same GPUs": (0, True), "synchronous": (0, False), "k = 1": (1, False), "k = 3": (3, False)}
 """How far batches are drawn ahead, and whether the same GPUs draw and train."""
+COUNTED = 4
+"""Batches: so many that each of the loops counts whole rounds."""
 SATURATED = 1.5
 """Where four times the GPUs draw less than so many times as many tokens a second, more are hardly of use."""
 
@@ -23,17 +25,17 @@ class Growth:
 
     name: str
     groups: int
-    """Of a batch, on however many GPUs; 0: one for every four GPUs."""
+    """Of a batch, on however many GPUs; 0: one for every eight GPUs."""
 
     def design(self, gpus: int, ahead: int, *, colocated: bool = False, **how: Any) -> Design:
         """On so many GPUs, which are not yet parted."""
-        groups = self.groups or max(1, gpus // 4)
+        groups = self.groups or max(1, gpus // 8)
         return Design(
             gpus, gpus, groups=groups, group_size=16, max_staleness=ahead, colocated=colocated, **{"shard": 1, **how}
         )
 
 
-FIXED = Growth("fixed batch", 32)
+FIXED = Growth("fixed batch", 16)
 GROWING = Growth("batch grows", 0)
 
 
@@ -45,13 +47,18 @@ def parted(design: Design, gpus: int, work: Work, costs: Costs) -> Design:
     return replace(design, samplers=samplers, trainers=trainers)
 
 
+def enough(design: Design) -> int:
+    """Steps of a simulation, of which as many are counted whatever is drawn ahead."""
+    return 1 + 2 * design.max_staleness + COUNTED
+
+
 def scales(growth: Growth, work: Work, costs: Costs, gpus: Sequence[int] = GPUS) -> list[dict[str, Any]]:
     """A row for each loop and number of GPUs."""
     rows = []
     for loop, (ahead, colocated) in LOOPS.items():
         for count in gpus:
             design = parted(growth.design(count, ahead, colocated=colocated), count, work, costs)
-            found = simulated(design, work, costs, steps=least(design.max_staleness) + design.max_staleness + 1)
+            found = simulated(design, work, costs, steps=enough(design))
             rows.append(
                 {
                     "growth": growth.name,
@@ -81,7 +88,7 @@ def bottlenecks(
     rows = []
     for count in gpus:
         design = parted(growth.design(count, ahead), count, work, costs)
-        steps = least(design.max_staleness)
+        steps = enough(design)
         whole = simulated(design, work, costs, steps=steps).seconds
         quick = replace(work, latency=work.latency / 2, late_seconds=work.late_seconds / 2)
         saved = {part: 1 - simulated(design, work, costs.faster(part), steps=steps).seconds / whole for part in PARTS}
@@ -97,9 +104,9 @@ def choices(work: Work, costs: Costs, gpus: Sequence[int]) -> list[dict[str, Any
     rows = []
     for count in gpus:
         usual = parted(GROWING.design(count, 1), count, work, costs)
-        base = simulated(usual, work, costs, steps=least(usual.max_staleness)).seconds
+        base = simulated(usual, work, costs, steps=enough(usual)).seconds
         for name, design in chosen(usual):
-            seconds = simulated(design, work, costs, steps=least(design.max_staleness)).seconds
+            seconds = simulated(design, work, costs, steps=enough(design)).seconds
             fits = costs.fits(design.weights, min(design.shard or design.trainers, design.trainers))
             rows.append({"choice": name, "gpus": count, "seconds": seconds, "multiple": seconds / base, "fits": fits})
     return rows
@@ -121,9 +128,6 @@ def chosen(usual: Design) -> Iterator[tuple[str, Design]]:
     yield "groups of 4", replace(usual, groups=episodes // 4, group_size=4)
     yield "groups of 64", replace(usual, groups=max(1, episodes // 64), group_size=min(64, episodes))
     yield "an environment worker for 4 episodes", replace(usual, environments=max(1, episodes // 4))
-    yield "k = 0", replace(usual, max_staleness=0)
-    yield "k = 2", replace(usual, max_staleness=2)
-    yield "k = 4", replace(usual, max_staleness=4)
 
 
 def synchronised(costs: Costs, samplers: Sequence[int]) -> list[dict[str, Any]]:
