@@ -13,8 +13,8 @@ from benchmarks.cluster_sim.model import Cluster, Design, simulated
 GPUS = tuple(4**power for power in range(6))
 LOOPS = {"synchronous, the same GPUs": (0, True), "synchronous": (0, False), "k = 1": (1, False), "k = 3": (3, False)}
 """How far batches are drawn ahead, and whether the same GPUs draw and train."""
-COUNTED = 4
-"""Batches: so many that each of the loops counts whole rounds."""
+COUNTED = 24
+"""Batches: so many that late episodes even out, and that each of the loops counts whole rounds."""
 SATURATED = 1.5
 """Where four times the GPUs draw less than so many times as many tokens a second, more are hardly of use."""
 
@@ -66,7 +66,7 @@ def scales(growth: Growth, work: Work, costs: Costs, gpus: Sequence[int] = GPUS)
                     "gpus": count,
                     "samplers": design.samplers,
                     "trainers": design.trainers,
-                    "limit": limits(design, work, costs).step(design.max_staleness),
+                    "limit": limits(design, work, costs, batches=8).step(design.max_staleness),
                     **found.told(),
                 }
             )
