@@ -1,10 +1,11 @@
 """Ctrl-C in a real process: the first saves and says how to go on, the second ends at once; nothing is lost."""
 
+import asyncio
 import json
 import shutil
 import signal
-import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from fettle.cli import waking
+from fettle.cli.build import _interruptible
 from fettle.tracking import list_runs, read_metrics
 from fettle.tracking.claim import claim
 from tests.disks import full_disk
@@ -226,22 +229,33 @@ def test_a_finished_run_is_left_as_it_is(run):
     assert {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()} == before
 
 
-ASLEEP = """
-import asyncio, signal, threading
-from fettle.cli.build import _interruptible
-
-async def main():
-    stop = asyncio.Event()
-    with _interruptible(stop):
-        # Delivered to another thread, a signal does not interrupt the sleep of the one that heeds it.
-        told = lambda: signal.pthread_kill(threading.get_ident(), signal.SIGINT)
-        threading.Timer(0.5, told).start()
-        await stop.wait()
-
-asyncio.run(main())
-"""
+def told_beside(late: list[str]) -> None:
+    """Ctrl-C comes to another thread, which does not end the sleep of the one that heeds it; the clock does, later."""
+    asyncio.get_running_loop().call_later(20, late.append, "woken by the clock")
+    threading.Timer(0.1, lambda: signal.pthread_kill(threading.get_ident(), signal.SIGINT)).start()
 
 
-def test_a_loop_that_sleeps_is_woken_by_it():
-    done = subprocess.run([sys.executable, "-c", ASLEEP], capture_output=True, text=True, timeout=60, check=False)
-    assert (done.returncode, done.stderr) == (0, f"\n{STOPPING}")
+def test_a_run_whose_loop_sleeps_is_woken_by_it(capfd):
+    late: list[str] = []
+
+    async def waiting():
+        stop = asyncio.Event()
+        with _interruptible(stop):
+            told_beside(late)
+            await stop.wait()
+
+    asyncio.run(waiting())
+    assert not late
+    assert capfd.readouterr().err == f"\n{STOPPING}"
+
+
+def test_a_verb_that_only_waits_is_ended_by_it():
+    late: list[str] = []
+
+    async def waiting():
+        told_beside(late)
+        await asyncio.Event().wait()
+
+    with pytest.raises(KeyboardInterrupt):
+        waking.run(waiting())
+    assert not late

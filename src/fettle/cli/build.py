@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import socket
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from fettle.cli.exits import INTERRUPTED
 from fettle.cli.models import check_kind, policy_rows, stages_of, weights_of
 from fettle.cli.sources import Prompt
 from fettle.cli.stages import run_stage
+from fettle.cli.waking import woken
 from fettle.client.kept import kept
 from fettle.config import (
     EngineConfig,
@@ -167,30 +167,11 @@ def _interruptible(stop: asyncio.Event) -> Iterator[None]:
     # Not the event loop's own handler, which would wait for a reward or an environment that keeps the loop busy.
     before = {each: signal.signal(each, asked) for each in (signal.SIGINT, signal.SIGTERM)}
     try:
-        with _woken(asyncio.get_running_loop()):
+        with woken(asyncio.get_running_loop()):
             yield
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)
-
-
-@contextmanager
-def _woken(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
-    """Signals wake the loop: one that comes as it goes to sleep would else be heeded only when something else does."""
-    if sys.platform == "win32":  # whose loop does so by itself
-        yield
-        return
-    hearing, telling = socket.socketpair()
-    with hearing, telling:
-        for end in (hearing, telling):
-            end.setblocking(False)
-        loop.add_reader(hearing, hearing.recv, 4096)
-        before = signal.set_wakeup_fd(telling.fileno(), warn_on_full_buffer=False)
-        try:
-            yield
-        finally:
-            signal.set_wakeup_fd(before)
-            loop.remove_reader(hearing)
 
 
 def _heldout(config: RunConfig) -> frozenset[Prompt]:

@@ -1,6 +1,5 @@
 """``fettle collect``: let a model play, and keep what comes of it."""
 
-import asyncio
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fettle.cli import waking
 from fettle.cli.evaluate import Endpoint, KeyEnv
 from fettle.cli.exits import FAILED, INTERRUPTED
 from fettle.cli.train import Overrides
@@ -62,7 +62,7 @@ def collect(
     interrupted = False
     try:
         with progress(asked.count, len(collection.done)) as told:
-            asyncio.run(collected.collect_into(asked, collection, told))
+            waking.run(collected.collect_into(asked, collection, told))
     except KeyboardInterrupt:
         interrupted = True
     finally:

@@ -1,11 +1,11 @@
 """``fettle environments``: serve them to others, see what there is, and try one."""
 
-import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fettle.cli import waking
 from fettle.cli.environment_new import new
 from fettle.cli.train import Overrides
 from fettle.errors import ConfigError, did_you_mean
@@ -122,7 +122,7 @@ def check(
         config: EnvironmentConfig = _remote(address, name, token_variable, token_file, tls, **settings)
     else:
         config = _local(environment, overrides or [])
-    asyncio.run(checked(config, reply=reply, episodes=episodes))
+    waking.run(checked(config, reply=reply, episodes=episodes))
 
 
 def _local(kind: str, overrides: list[str]) -> "EnvironmentConfig":

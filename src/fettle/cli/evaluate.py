@@ -1,6 +1,5 @@
 """``fettle eval`` and ``fettle sample``: score a model, or talk to it."""
 
-import asyncio
 import json
 import sys
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fettle.cli import waking
 from fettle.cli.inspect import print_columns
 from fettle.cli.train import Overrides
 from fettle.errors import ConfigError
@@ -57,7 +57,7 @@ def evaluate(
 
     from fettle.cli import evaluated  # only now: torch takes seconds, and a slip should be told at once
 
-    result, played = asyncio.run(evaluated.evaluation(run, Speaker(model, endpoint, key_env), against))
+    result, played = waking.run(evaluated.evaluation(run, Speaker(model, endpoint, key_env), against))
     row = evaluated.row_of(result)
     if as_json:
         print(json.dumps(row))
@@ -111,7 +111,7 @@ def sample(
     params = SamplingParams(max_tokens=max_tokens, temperature=temperature, top_p=top_p, top_k=top_k, seed=seed)
     if system is None:
         system = models.system_of(model)
-    replies = asyncio.run(models.replies(models.weights_of(model), prompt, system=system, n=n, params=params))
+    replies = waking.run(models.replies(models.weights_of(model), prompt, system=system, n=n, params=params))
     print("\n---\n".join(replies))
 
 
