@@ -1,4 +1,4 @@
-"""Runs trainings in child processes, kills them with SIGKILL at random moments, resumes, and compares the weights.
+"""Runs trainings in child processes, kills them with SIGKILL in random steps, resumes, and compares the weights.
 
 Everything is imported once and each run is a fork, so that many kills take seconds. Reads one JSON line for each
 recipe, and answers it with one.
@@ -11,23 +11,42 @@ import os
 import random
 import signal
 import sys
-import time
+import threading
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
 
 from fettle.cli import build
 from fettle.config.load import load
 from fettle.tracking import RunFolder
+from fettle.training import Callback
 
 
-def trained(recipe: Path, folder: Path) -> int:
-    """Start or resume the run in ``folder`` in a child; returns its pid."""
+class Doomed:
+    """Satisfies ``Callback``: kills its process in the step after ``step``, or on the way to it."""
+
+    def __init__(self, step: int, share: float) -> None:
+        self._step = step
+        self._share = share
+
+    def after_step(self, step: int, row: Mapping[str, float]) -> bool:
+        if step == self._step:
+            moment = self._share * row["time/step"]
+            threading.Timer(moment, os.kill, (os.getpid(), signal.SIGKILL)).start()
+        return False
+
+    def after_evaluation(self, step: int, score: float, row: Mapping[str, float]) -> bool:
+        return False
+
+
+def trained(recipe: Path, folder: Path, *callbacks: Callback) -> int:
+    """Start or resume the run in ``folder`` in a child; returns how it ended, as ``waitpid`` tells."""
     child = os.fork()
     if child:
-        return child
+        return os.waitpid(child, 0)[1]
     code = 1
     try:
-        asyncio.run(build.run(load(recipe), RunFolder.at(folder)))
+        asyncio.run(build.run(load(recipe), RunFolder.at(folder), callbacks=callbacks))
         code = 0
     finally:
         if code:
@@ -49,25 +68,18 @@ def digest(folder: Path) -> str:
 
 def outcomes(recipe: Path, scratch: Path, kills: int) -> list[dict[str, object]]:
     """Of ``kills`` disturbed runs, each compared with an undisturbed one."""
-    started = time.monotonic()
-    assert os.waitpid(trained(recipe, scratch / "straight"), 0)[1] == 0
-    seconds = time.monotonic() - started
+    run = load(recipe)
+    assert trained(recipe, scratch / "straight") == 0
     straight = digest(scratch / "straight")
     rng = random.Random("kills")
     found: list[dict[str, object]] = []
     for kill in range(kills):
         folder = scratch / f"killed-{kill}"
-        progress = folder / "progress.json"
-        child = trained(recipe, folder)
-        moment = time.monotonic() + seconds * rng.uniform(0.1, 0.95)
-        # The first falls behind a checkpoint however fast the machine is by then; the others fall anywhere.
-        while not progress.is_file() if kill == 0 else time.monotonic() < moment:
-            time.sleep(0.001)
-        os.kill(child, signal.SIGKILL)
-        died_running = os.WIFSIGNALED(os.waitpid(child, 0)[1])
-        step = json.loads(progress.read_text())["step"] if progress.is_file() else 0
-        assert os.waitpid(trained(recipe, folder), 0)[1] == 0
-        found.append({"resumed_at": step, "killed": died_running, "same": digest(folder) == straight})
+        doomed = Doomed(rng.randrange(run.checkpoints.every + 1, run.steps), rng.random())
+        killed = os.WIFSIGNALED(trained(recipe, folder, doomed))
+        step = json.loads((folder / "progress.json").read_text())["step"]
+        assert trained(recipe, folder) == 0
+        found.append({"resumed_at": step, "killed": killed, "same": digest(folder) == straight})
     return found
 
 
