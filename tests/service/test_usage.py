@@ -16,7 +16,7 @@ from fettle.config.load import dump, load_as
 from fettle.config.prices import TokenPrices
 from fettle.errors import BalanceError, CancelledError, ConfigError, StorageError
 from fettle.service.callers import ANYBODY as ME
-from fettle.service.entries import UsageRow
+from fettle.service.entries import LedgerRow, UsageRow
 from fettle.service.prices import cost
 from fettle.service.store import Store
 from fettle.service.usage import Usage
@@ -239,6 +239,39 @@ async def test_a_balance_that_is_used_up_refuses_work_until_somebody_pays(store)
     assert await usage.pay("acme", Decimal(5), key="invoice 1") == Decimal("4.999")
     usage.check("acme")
     assert heard == ["acme is out", "acme is back"]
+
+
+async def test_a_payment_that_comes_as_runs_are_paused_is_told_after_that(store):
+    usage = Usage(store, PRICES.model_copy(update={"opening_balance": Decimal("0.001")}))
+    await usage.load()
+    heard: list[str] = []
+    payments: list[asyncio.Task[Decimal]] = []
+
+    async def emptied(tenant: str) -> None:
+        payments.append(asyncio.create_task(usage.pay(tenant, Decimal(5), key="invoice 1")))
+        await asyncio.wait(payments, timeout=0.2)
+        heard.append(f"{tenant} is out")
+
+    async def refilled(tenant: str) -> None:
+        heard.append(f"{tenant} is back")
+
+    usage.when_emptied(emptied)
+    usage.when_refilled(refilled)
+    usage.check("acme")
+    usage.watch(carry_out(promised("run-1.0.0"), 5.0))
+    await told()
+    await usage.flush()
+    await asyncio.gather(*payments)
+    assert heard == ["acme is out", "acme is back"]
+    usage.watch(carry_out(promised("run-1.0.1"), 5.0))
+    await told()
+    for left, rows, _ in await asyncio.gather(usage.statement("acme", limit=9), late_statement(usage)):
+        assert left == sum(row.amount for row in rows)
+
+
+async def late_statement(usage: Usage) -> tuple[Decimal, list[LedgerRow], int]:
+    await usage.flush()
+    return await usage.statement("acme", limit=9)
 
 
 async def test_a_payment_that_does_not_reach_zero_changes_nothing_for_the_runs(store):

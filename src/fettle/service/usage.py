@@ -18,7 +18,7 @@ from fettle.broker.promises import open_id, operation_id
 from fettle.config import Prices
 from fettle.errors import BalanceError, NotFoundError
 from fettle.service.accounts import Accounts, Batch, Mark, opening, payment
-from fettle.service.entries import UsageRow
+from fettle.service.entries import LedgerRow, UsageRow
 from fettle.service.prices import cost
 from fettle.service.store import Store
 
@@ -134,10 +134,11 @@ class Usage:
                 self._unwritten = self._unwritten or self._batch()
                 self._balances |= await self.accounts.write(self._unwritten)
                 self._unwritten = None
-        if self.prices is not None:
-            for tenant in {tenant for tenant, left in self._balances.items() if left <= 0} - self._empty:
-                await _tell(self._emptied, tenant)
-                self._empty.add(tenant)
+            # Told in turn with payments: one that came meanwhile would else be told first, and paused for all that.
+            if self.prices is not None:
+                for tenant in {tenant for tenant, left in self._balances.items() if left <= 0} - self._empty:
+                    await _tell(self._emptied, tenant)
+                    self._empty.add(tenant)
 
     def _batch(self) -> Batch:
         self._written += 1
@@ -172,6 +173,12 @@ class Usage:
         """What was left to a tenant when it was last written."""
         return self._balances.get(tenant, Decimal(0))
 
+    async def statement(self, tenant: str, *, limit: int, offset: int = 0) -> tuple[Decimal, list[LedgerRow], int]:
+        """The balance of a tenant, the changes that it is the sum of, newest first, and how many there are."""
+        async with self._turn:
+            rows, total = await self.accounts.ledger(tenant, limit=limit, offset=offset)
+            return self.balance(tenant), rows, total
+
     async def pay(self, tenant: str, amount: Decimal, *, key: str, note: str = "") -> Decimal:
         """Enter a payment; the same key never counts twice. The balance after it."""
         self.meet(tenant)
@@ -180,9 +187,9 @@ class Usage:
             before = self._balances.get(tenant, Decimal(0))
             left = await self.accounts.pay(payment(tenant, amount, key=key, note=note))
             self._balances[tenant] = left
-        if before <= 0 < left:
-            self._empty.discard(tenant)
-            await _tell(self._refilled, tenant)
+            if before <= 0 < left:
+                self._empty.discard(tenant)
+                await _tell(self._refilled, tenant)
         return left
 
     async def _open_accounts(self) -> None:

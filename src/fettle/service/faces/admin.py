@@ -152,10 +152,10 @@ def _add_money(router: APIRouter, service: Administered) -> None:
         """What is left to the caller's tenant, and how it came to that, newest first."""
         service.usage.meet(caller.tenant)
         await service.usage.flush()
-        rows, total = await service.usage.accounts.ledger(caller.tenant, limit=limit, offset=offset)
+        left, rows, total = await service.usage.statement(caller.tenant, limit=limit, offset=offset)
         tree = {
             "tenant": caller.tenant,
-            "balance": _money(service.usage.balance(caller.tenant)),
+            "balance": _money(left),
             "prices": None if service.usage.prices is None else service.usage.prices.model_dump(mode="json"),
             "rows": [_ledger_tree(row) for row in rows],
             "total": total,

@@ -234,18 +234,18 @@ def test_a_cancelling_is_told_once_it_is_on_the_disk(served, monkeypatch):
     with served.client() as client:
         run = client.new_run()
         early = client.said("POST", f"/v1/runs/{run}/optim_step", {"seq": 5, "empty": True})["id"]
-        broker, waited = served.service.broker, []
-        real = broker._journal.durable
+        promise, waited = served.service.broker.promise(early), []
+        real = promise.durable
 
-        async def durable(position):
-            waited.append(position >= broker.promise(early).position)
-            await real(position)
+        async def durable():
+            await real()
+            waited.append(promise.position)
 
-        monkeypatch.setattr(broker._journal, "durable", durable)
+        monkeypatch.setattr(promise, "durable", durable)
         assert client.said("DELETE", f"/v1/futures/{early}") == {"cancelled": True}
-        assert waited == [True]
+        assert waited == [promise.position]
         assert client.said("DELETE", f"/v1/futures/{early}") == {"cancelled": False}
-        assert waited == [True]
+        assert waited == [promise.position]
 
 
 def test_a_service_whose_journal_has_failed_is_not_ready(served):
