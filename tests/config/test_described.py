@@ -15,6 +15,7 @@ from fettle.config import (
     ORPO,
     OTLP,
     PPO,
+    ActorSamplers,
     AdamW,
     AdaptivePenalty,
     Arithmetic,
@@ -90,6 +91,7 @@ from fettle.config import (
     Tools,
     ToolUse,
     Verifiers,
+    VLLMSamplers,
     WandB,
     WorkedCalls,
     WorkedCode,
@@ -135,6 +137,7 @@ WORLDS = [
     Debate(judge=ModelJudge(judge=JUDGE)),
     Dialogue(path="a", reward="judge", judge=JudgedReward(judge=JUDGE)),
 ]
+VLLM = VLLMSamplers(urls=("http://127.0.0.1:8000",))
 WORKED = [WorkedMathematics(), WorkedCode(), WorkedCalls(), WorkedDebates()]
 EVERYTHING = [
     FULL,
@@ -143,6 +146,8 @@ EVERYTHING = [
     rl(loss=DRO(kl=KL()), reduction=SequenceSum(), overlong=Overlong(), checkpoints=Checkpoints(keep=1)),
     rl(loss=ImportanceSampling(), reduction=TokenMean(), engine=ServiceEngine(url="http://127.0.0.1:8700")),
     SFTRun(policy=PolicySpec(model="m"), data=WorkedSums(), engine=RayEngine(workers=2)),
+    SFTRun(policy=PolicySpec(model="m"), data=WorkedSums(), engine=RayEngine(samplers=ActorSamplers())),
+    SFTRun(policy=PolicySpec(model="m"), data=WorkedSums(), engine=RayEngine(samplers=VLLM)),
     SFTRun(policy=PolicySpec(model="m"), data=WorkedSums()),
     SFTRun(policy=PolicySpec(model="m"), data=Episodes(path="a"), weighting=RewardWeighting()),
     rl(loss=PPO(kl=KL()), preset="ppo", kl_control=KLControl(target=0.1), trust_region=HardLimit()),

@@ -20,6 +20,7 @@ from fettle.config import (
     StageConfig,
     TinyModel,
     TorchEngine,
+    VLLMSamplers,
 )
 from fettle.config.keys import key_from
 from fettle.engine import Backend, Capabilities, Engine
@@ -61,13 +62,10 @@ async def engine_of(settings: EngineConfig, checkpoints: Path, *, name: str = ""
 
 @contextmanager
 def backend_of(settings: TorchEngine, checkpoints: Path) -> Iterator[Held]:
-    """The backend in this process, or of ranks that are ended with the block."""
+    """The backend in this process, or of ranks, and samplers beside them, that are ended with the block."""
     if isinstance(settings, RayEngine):
-        ranks = _on_ray().ClusterBackend(settings, checkpoints=checkpoints)
-        try:
-            yield ranks
-        finally:
-            ranks.close()
+        with _on_ray().opened(settings, checkpoints) as backend:
+            yield backend
     else:
         assert isinstance(settings, LocalEngine)
         yield LocalBackend(settings, checkpoints=checkpoints)
@@ -96,7 +94,16 @@ def _of_ranks(settings: RayEngine, policy: PolicySpec | None) -> Capabilities:
     ranks = f"{settings.workers}, each with {own.threads} threads on {own.device}, on a Ray cluster {where}"
     if settings.sharded_base:
         ranks += "; layers that are only read are parted among them"
-    return replace(own, engine="ray", paths={"ranks": ranks, **own.paths} if own.paths else {})
+    paths = {"ranks": ranks, **_of_samplers(settings), **own.paths} if own.paths else {}
+    beside = own.sampling_beside or settings.samplers is not None
+    return replace(own, engine="ray", sampling_beside=beside, paths=paths)
+
+
+def _of_samplers(settings: RayEngine) -> dict[str, str]:
+    beside = settings.samplers
+    if isinstance(beside, VLLMSamplers):
+        return {"samplers": f"servers of vLLM at {', '.join(beside.urls)}"}
+    return {} if beside is None else {"samplers": f"{beside.count}, each with {beside.threads} threads on cpu"}
 
 
 def _on_ray() -> ModuleType:

@@ -17,7 +17,7 @@ from fettle.cluster.ranks import LostError, Ranks, Said
 from fettle.cluster.recall import Done, Recall
 from fettle.cluster.session import connected
 from fettle.cluster.shares import dealt, gathered
-from fettle.config import AdamW, LocalEngine, LossConfig, PolicySpec, RayEngine
+from fettle.config import ActorSamplers, AdamW, LocalEngine, LossConfig, PolicySpec, RayEngine
 from fettle.engine.base import Capabilities, Pooling, ReadRequest, SampleRequest
 from fettle.engine.local import checkpoint
 from fettle.engine.local.policy import saved_state
@@ -61,7 +61,7 @@ class ClusterBackend:
         threads = own.threads or 1
         need = {"CPU": float(threads), **({"GPU": 1.0} if own.device == "cuda" else {})}
         self._recall = Recall(self._checkpoints / f".ranks-{uuid4().hex[:8]}", seconds=settings.repeated_seconds)
-        self._leave = connected(settings, processors=settings.workers * threads)
+        self._leave = connected(settings, processors=settings.workers * threads + _beside(settings))
         try:
             self._ranks = Ranks(settings, need, lambda: (own, self._checkpoints, settings.sharded_base))
         except BaseException as error:
@@ -333,6 +333,11 @@ def of_rank(settings: RayEngine) -> LocalEngine:
     found = "cuda" if torch.cuda.is_available() else "cpu"
     device = found if settings.device == "auto" else settings.device
     return LocalEngine(**{**shared, "threads": threads, "device": device})
+
+
+def _beside(settings: RayEngine) -> int:
+    """Processors for samplers."""
+    return settings.samplers.count * settings.samplers.threads if isinstance(settings.samplers, ActorSamplers) else 0
 
 
 def _tell(request: SampleRequest, completions: Sequence[Completion]) -> None:

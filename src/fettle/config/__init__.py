@@ -124,6 +124,7 @@ from fettle.config.router import (
 )
 from fettle.config.routing import CollaborationPreferences, PromotionGate, RoutingConfig, RoutingLog
 from fettle.config.runs import PREVIOUS, STAGE, Pipeline, RunConfig, StageConfig, models_of, with_models
+from fettle.config.samplers import ActorSamplers, Samplers, VLLMSamplers
 from fettle.config.sandbox import SandboxSettings
 from fettle.config.scheduling import Scheduling
 from fettle.config.service import ServedModel, ServiceConfig
@@ -167,6 +168,7 @@ __all__ = [
     "RLLM",
     "STAGE",
     "USUAL_LIMITS",
+    "ActorSamplers",
     "AdamW",
     "AdaptivePenalty",
     "Advantage",
@@ -294,6 +296,7 @@ __all__ = [
     "RuleJudge",
     "RunConfig",
     "SFTRun",
+    "Samplers",
     "Sampling",
     "SamplingParams",
     "SandboxSettings",
@@ -323,6 +326,7 @@ __all__ = [
     "TracingExport",
     "TrackerConfig",
     "TrustRegion",
+    "VLLMSamplers",
     "Validation",
     "Value",
     "Verifiers",

@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator, model_validator
 
 from fettle.config.base import Frozen
+from fettle.config.samplers import Samplers
 
 
 class LoRA(Frozen):
@@ -199,6 +200,8 @@ class RayEngine(TorchEngine):
     """Seconds without a sign of life after which a rank is given up, and another takes its place."""
     repeated_seconds: Annotated[float, Field(gt=0)] = 60.0
     """About how many seconds of work are done again when a rank is lost: policies are written down that often."""
+    samplers: Samplers | None = None
+    """What samples beside the ranks, which only train then; null: the ranks sample too."""
 
     @model_validator(mode="after")
     def _in_step(self) -> "RayEngine":

@@ -79,7 +79,10 @@ CONSUMERS: Mapping[type[Frozen], Mapping[str, str]] = {
         **dict.fromkeys(("workers", "repeated_seconds", "sharded_base"), "cluster.backend"),
         "address": "cluster.session",
         **dict.fromkeys(("start_seconds", "silent_seconds"), "cluster.ranks"),
+        "samplers": "cluster.opened",
     },
+    c.ActorSamplers: {**dict.fromkeys(("count", "threads", "transfer"), "cluster.actors"), "parity": "cluster.opened"},
+    c.VLLMSamplers: {**dict.fromkeys(("urls", "key_env"), "cluster.vllm"), "parity": "cluster.opened"},
     c.ServiceEngine: dict.fromkeys(("url", "key_env", "key_file", "patience"), "cli.engines"),
     c.AdamW: dict.fromkeys(
         ("learning_rate", "beta1", "beta2", "eps", "weight_decay", "clip_norm"), "engine.local.optimizer"

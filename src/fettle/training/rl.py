@@ -70,7 +70,8 @@ async def train(
         row |= {**batch.row, **learned_row(batch.groups)}
         for name, other in others.items():
             row |= of_player(name, await other.learn(step, batch.others[name]))
-        row |= {f"engine/{name}": value for name, value in (await engine.statistics()).items()}
+        told = await engine.statistics()
+        row |= {name if "/" in name else f"engine/{name}": value for name, value in told.items()}
         row |= watch.row(scoring=batch.scoring)
         row["speed/tokens_per_second"] = batch.drawn_tokens / row["time/step"]
         session.log(step + 1, row)
