@@ -108,6 +108,7 @@ def test_what_was_decided_before_a_kill_is_not_decided_again(history: History, t
         (["mine", "{repo}", "--issues", "{tmp}/none.json"], "none.json cannot be read", 1),
         (["demonstrate", "{rows}", "--repository", "{repo}", "--slips"], "give --brief as well", 2),
         (["validate", "{tmp}/none.jsonl", "--repository", "{repo}"], "none.jsonl cannot be read", 1),
+        (["validate", "{rows}", "--repository", "{repo}", "--out", "{tmp}/v"], "none of 1 problems can be told", 1),
         (["checkout", "{rows}", "a__b-8", "--repository", "{repo}", "--to", "{tmp}/x"], "did you mean a__b-7?", 1),
         (["checkout", "{rows}", "a__b-7", "--repository", "{repo}", "--to", "{tmp}/x"], "has no commit 0000000", 1),
     ],

@@ -76,6 +76,12 @@ def test_a_patch_that_does_not_apply_is_refused_with_its_place(history: History)
         tree_of(history.path, "HEAD").applied(PATCH)
 
 
+def test_a_patch_of_what_is_no_text_is_refused(history: History):
+    binary = "diff --git a/b.bin b/b.bin\nindex 1..2 100644\nBinary files a/b.bin and b/b.bin differ\n"
+    with pytest.raises(DataError, match=r"changes b.bin, which is no text: leave that file out"):
+        tree_of(history.path, "HEAD").applied(binary)
+
+
 @pytest.mark.parametrize("path", ["../calc.py", ".git/hooks/pre-commit", "/etc/passwd", "a/../../b"])
 def test_a_patch_that_leads_elsewhere_is_refused(history: History, path):
     new = f"diff --git a/{path} b/{path}\nnew file mode 100644\n--- /dev/null\n+++ b/{path}\n@@ -0,0 +1 @@\n+x\n"

@@ -5,7 +5,7 @@ import pytest
 from fettle.config.issues import Split
 from fettle.errors import DataError
 from fettle.issues.instances import Instance
-from fettle.issues.splits import check_apart, clusters, leaks, split
+from fettle.issues.splits import apart, check_apart, clusters, leaks, split
 
 LONG = "the sum of a long list of measured numbers is rounded before it is divided by their count"
 
@@ -93,6 +93,13 @@ def test_by_time_what_is_told_of_later_is_not_trained_on():
     training, heldout = split(problems, Split(by="time", gap_days=1))
     assert "o__n-99" in {one.instance_id for one in heldout}
     assert "o__n-3" not in {one.instance_id for one in training}
+
+
+def test_what_is_apart_is_like_nothing_that_tells():
+    copies = [problem(n, patch_id="p") for n in (101, 102, 109)]
+    assert apart([*PROBLEMS, *copies[:2]], copies[2:], likeness=0.8) == PROBLEMS
+    with pytest.raises(DataError, match=r"^1 held-out problems are told of"):
+        check_apart(copies[:2], copies[2:], likeness=0.8)
 
 
 def test_by_time_what_was_solved_later_is_not_trained_on():

@@ -105,6 +105,7 @@ def validate(
 
     from fettle.config.issues import Validation
     from fettle.config.load import load_as
+    from fettle.errors import DataError
     from fettle.issues.decisions import Decisions
     from fettle.issues.instances import read_instances, written
     from fettle.issues.validation import validated
@@ -126,6 +127,13 @@ def validate(
 
     box = sandbox(settings.sandbox)
     found = asyncio.run(validated(instances, repository, box, settings, known=decisions.of, told=told))
+    if not found.instances:
+        [(kind, count), *_] = found.dropped.most_common()
+        why = next(iter(found.reasons.values()))
+        raise DataError(
+            f"none of {len(instances)} problems can be told from its solution ({count}: {kind}; the first: {why}): "
+            "see that this is their repository, and that their tests can be run here"
+        )
     write_atomically(out, written(found.instances))
     decisions.remove()
     for why, count in found.dropped.most_common():

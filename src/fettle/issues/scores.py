@@ -18,7 +18,8 @@ from fettle.issues.trees import MOST_KEPT, Tree
 
 LONGEST = 20_000
 """Characters of changed lines that are compared."""
-RULES = "E9,F,B"
+RULES = "E9,F,B,C901"
+"""Errors, mistakes that are likely, and functions with more than ten ways through them."""
 SLACK = 20
 """Lines beyond twice the solution's, over which the worth of a change falls to a third."""
 TOLERATED = 5
@@ -56,7 +57,10 @@ def size(base: Tree, proposed: Tree, solution: Tree) -> float:
 
 
 def quality(base: Tree, proposed: Tree) -> float:
-    """1 less a fifth for each violation of ruff's rules for errors and bugs that a change brings; 0 for no program."""
+    """1 less a fifth for each violation of ruff's rules for errors, bugs and complexity that a change brings.
+
+    0 for what is no program.
+    """
     if not is_program(base, proposed):
         return 0.0
     changed = [path for path in proposed.files if path.endswith(".py") and proposed.files[path] != base.files.get(path)]

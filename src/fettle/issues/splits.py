@@ -69,12 +69,15 @@ def check_apart(training: Sequence[Instance], heldout: Sequence[Instance], *, li
     found = leaks(training, heldout, likeness=likeness)
     if found:
         told = "; ".join(map(str, found[:3]))
-        raise DataError(f"{len(found)} held-out problems are told of by others, such as {told}: split by cluster")
+        count = len({leak.second for leak in found})
+        raise DataError(f"{count} held-out problems are told of by others, such as {told}: split by cluster")
 
 
 def apart(instances: Sequence[Instance], heldout: Sequence[Instance], *, likeness: float) -> list[Instance]:
-    """Those that tell of none that is held out."""
-    told = {id for leak in leaks(instances, heldout, likeness=likeness) for id in (leak.first, leak.second)}
+    """Those that tell of none that is held out, and are like none that does."""
+    kept = {one.instance_id for one in heldout}
+    together = clusters([*instances, *heldout], likeness=likeness)
+    told = {one.instance_id for alike in together if any(one.instance_id in kept for one in alike) for one in alike}
     return [one for one in instances if one.instance_id not in told]
 
 

@@ -42,6 +42,9 @@ class Tree:
         Raises:
             DataError: it does not apply, with the place in git's words.
         """
+        for file in files_of(patch):
+            if file.is_binary:
+                raise DataError(f"the patch changes {file.path}, which is no text: leave that file out of it")
         touched = sorted({path for file in files_of(patch) for path in _paths(file.text, file.path)})
         return self.with_files(_applied(tuple((path, self.files.get(path)) for path in touched), patch))
 
