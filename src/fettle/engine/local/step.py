@@ -128,7 +128,6 @@ def run(
     read = losses.model_outputs(loss)
     for index, datum in enumerate(data):
         _check_tokens(model, f"datum {index}", datum, read)
-
     masks = [name for name in losses.masks(loss) if any(name in datum.streams for datum in data)]
     streams, scalars = (*losses.required_inputs(loss), *masks), losses.required_scalars(loss)
 
@@ -139,15 +138,8 @@ def run(
             batch = micro_batch(data, indices, laid, streams, scalars=scalars)
             with batch.laid.enough_memory():
                 started = perf_counter()
-                said = model.outputs(
-                    batch.laid,
-                    batch.targets,
-                    batch.loss_mask > 0,
-                    batch.temperature,
-                    read=read,
-                    head=head,
-                    lengths=batch.lengths,
-                )
+                asked = (batch.laid, batch.targets, batch.loss_mask > 0, batch.temperature)
+                said = model.outputs(*asked, read=read, head=head, lengths=batch.lengths)
                 totals.add(batch, said)
                 total = None if isinstance(loss, Reading) else _evaluated(loss, batch, said, totals)
                 totals.spent("forward", perf_counter() - started)
