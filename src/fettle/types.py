@@ -9,7 +9,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -204,6 +204,14 @@ class OptimResult:
     seconds: float = 0.0
 
 
+class Span(NamedTuple):
+    """Tokens of a completion, from ``start`` up to ``end``, and the policy version that drew them."""
+
+    start: int
+    end: int
+    policy_version: int
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Completion:
     """What a sampler drew, with the log-probability of each token under the distribution it came from."""
@@ -212,11 +220,18 @@ class Completion:
     logprobs: list[float]
     stop_reason: StopReason
     policy_version: int
+    """The oldest that drew a token here."""
     untempered_logprobs: list[float] | None = None
     """Under the model's own distribution, before temperature, top-k and top-p; on request."""
     top: list[list[tuple[int, float]]] | None = None
     """At each token the likeliest ones with their log-probabilities under the model's own distribution, likeliest
     first; on request."""
+    spans: tuple[Span, ...] = ()
+    """Which version drew which tokens, from the first to the last; all of them one version's where nothing is said."""
+
+    def __post_init__(self) -> None:
+        if not self.spans:
+            object.__setattr__(self, "spans", (Span(0, len(self.tokens), self.policy_version),))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,6 +1,8 @@
 """Look-ahead: bounded, reached, in order, and never past a checkpoint."""
 
 import asyncio
+import random
+from collections.abc import Callable
 
 import pytest
 
@@ -10,22 +12,28 @@ from fettle.rollouts.stream import stream
 class Trainer:
     """Counts its updates; each batch remembers how many there had been when it began to be drawn."""
 
-    def __init__(self) -> None:
+    def __init__(self, late: Callable[[], int] = lambda: 1) -> None:
         self.version = 0
         self.begun: list[int] = []
+        self._late = late
+        """For how many turns of the loop whatever is asked next keeps others waiting."""
 
     async def draw(self, step: int) -> int:
         self.begun.append(step)
         version = self.version
-        await asyncio.sleep(0)
+        await self._waited()
         return version
+
+    async def _waited(self) -> None:
+        for _ in range(self._late()):
+            await asyncio.sleep(0)
 
     async def train(self, steps: int, *, ahead: int, barriers=()) -> list[int]:
         lags = []
         async for step, version in stream(range(steps), self.draw, ahead=ahead, barriers=barriers):
             assert step == self.version
             lags.append(self.version - version)
-            await asyncio.sleep(0)
+            await self._waited()
             self.version += 1
         return lags
 
@@ -37,10 +45,16 @@ async def test_staleness_is_bounded_and_reached(ahead):
     assert lags[-1] == ahead
 
 
-async def test_every_batch_is_drawn_once_in_order():
-    trainer = Trainer()
-    await trainer.train(7, ahead=2)
-    assert trainer.begun == list(range(7))
+@pytest.mark.parametrize("seed", range(4))
+async def test_no_delay_makes_a_batch_older_than_may_be_nor_is_one_lost_or_drawn_twice(seed):
+    """400 steps, of which now the drawing is late and now the training, with checkpoints anywhere."""
+    rng = random.Random(seed)
+    trainer = Trainer(lambda: int(rng.expovariate(0.5)))
+    barriers = set(rng.sample(range(400), 20))
+    lags = await trainer.train(400, ahead=seed, barriers=barriers)
+    assert max(lags) == seed
+    assert all(lags[step + 1] == 0 for step in barriers if step < 399)
+    assert trainer.begun == list(range(400))
 
 
 async def test_drawing_never_passes_a_checkpoint():

@@ -24,7 +24,7 @@ from fettle.rollouts.trajectories import (
     trajectory_of,
     trajectory_row,
 )
-from fettle.types import Completion, Failed, Message, Task, ToolCall, Trajectory, Turn
+from fettle.types import Completion, Failed, Message, Span, Task, ToolCall, Trajectory, Turn
 
 TEXT = st.text(max_size=8)
 NUMBER = st.floats(width=64)
@@ -47,6 +47,7 @@ COMPLETIONS = st.builds(
     st.integers(0, 2**40),
     st.none() | st.lists(NUMBER, max_size=5),
     st.none() | st.lists(st.lists(st.tuples(st.integers(0, 9), NUMBER), max_size=2), max_size=2),
+    st.sampled_from([(), (Span(0, 2, 5), Span(2, 4, 7))]),
 )
 TRAJECTORIES = st.builds(
     Trajectory,

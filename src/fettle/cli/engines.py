@@ -1,7 +1,7 @@
 """The engine that a recipe asks for, in this process or at a service, and what else depends on which it is."""
 
 import hashlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -13,9 +13,11 @@ from fettle.client import HTTPEngine, once
 from fettle.client.kept import kept
 from fettle.config import (
     EngineConfig,
+    EnvironmentConfig,
     LocalEngine,
     PolicySpec,
     RayEngine,
+    RayWorkers,
     ServiceEngine,
     StageConfig,
     TinyModel,
@@ -26,6 +28,7 @@ from fettle.config.keys import key_from
 from fettle.engine import Backend, Capabilities, Engine
 from fettle.engine.local import LocalBackend
 from fettle.engine.local import capabilities as local_capabilities
+from fettle.environments import GameSuite, Suite
 from fettle.errors import ConfigError
 
 CACHE = Path("~/.cache/fettle/tokenizers")
@@ -69,6 +72,33 @@ def backend_of(settings: TorchEngine, checkpoints: Path) -> Iterator[Held]:
     else:
         assert isinstance(settings, LocalEngine)
         yield LocalBackend(settings, checkpoints=checkpoints)
+
+
+@contextmanager
+def played_at(
+    settings: RayWorkers | None, worlds: Sequence[EnvironmentConfig], suites: Sequence[Suite | GameSuite]
+) -> Iterator[Sequence[Suite | GameSuite]]:
+    """The suites of the worlds, with their episodes played by workers where a run has some; these end with the block.
+
+    Raises:
+        ConfigError: Ray is not installed.
+    """
+    if settings is None:
+        yield suites
+        return
+    try:
+        from fettle.cluster.environments import EnvironmentWorkers
+    except ModuleNotFoundError as error:
+        if error.name != "ray":
+            raise
+        raise ConfigError(
+            "environment_workers.type is ray, and Ray is not installed: pip install 'fettle[cluster]'"
+        ) from error
+    workers = EnvironmentWorkers(settings, worlds)
+    try:
+        yield [workers.suite(world, suite) for world, suite in enumerate(suites)]
+    finally:
+        workers.close()
 
 
 def capabilities(settings: EngineConfig, policy: PolicySpec | None = None) -> Capabilities:

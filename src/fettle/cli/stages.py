@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 
 from fettle.broker import Broker
 from fettle.chat import Template, check_same_tokenizer, load_tokenizer
-from fettle.cli.engines import engine_of, threads_of, tokenizer_of
+from fettle.cli.engines import engine_of, played_at, threads_of, tokenizer_of
 from fettle.cli.invoked import FETTLE
 from fettle.cli.profiler import StepProfiler, middle_step
 from fettle.cli.sources import Prompt, comparisons_of, conversations_of, episodes_of, files_of
@@ -142,15 +142,16 @@ async def _reinforced(config: RLRun, place: Place) -> Summary:
         stops = config.reward_model is not None and config.reward_model.monitor.stop
         evaluation, alarm = config.evaluation, HACKING if stops else None
         session.stop_when(patience=evaluation.patience, target=evaluation.target, alarm=alarm)
-        return await rl.train(
-            config,
-            engine=engine,
-            suites=suites,
-            template=template,
-            session=session,
-            rehearsed=rehearsed,
-            templates=_templates_of_players(config),
-        )
+        with played_at(config.environment_workers, config.environments, suites) as played:
+            return await rl.train(
+                config,
+                engine=engine,
+                suites=played,
+                template=template,
+                session=session,
+                rehearsed=rehearsed,
+                templates=_templates_of_players(config),
+            )
 
 
 async def _supervised(config: SFTRun, place: Place) -> Summary:

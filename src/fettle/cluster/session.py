@@ -9,7 +9,7 @@ from functools import partial
 
 import ray
 
-from fettle.config import RayEngine
+from fettle.config import RayEngine, RayWorkers
 from fettle.errors import UnreachableError
 
 STORE_BYTES = 256 << 20
@@ -23,10 +23,10 @@ QUIET = {
 """Ray tells nobody of us, warns of nothing that is so on purpose, and its workers wait behind no other process."""
 
 
-def connected(settings: RayEngine, *, processors: int) -> Callable[[], None]:
+def connected(settings: RayEngine | RayWorkers, *, processors: int, named: str = "engine") -> Callable[[], None]:
     """See to it that this process is on the cluster; returns how it is left, which ends one of our own.
 
-    A process that is on a cluster already stays on that.
+    A process that is on a cluster already stays on that. The settings are ``named`` so in recipes.
 
     Raises:
         UnreachableError: there is no cluster at the address, or none can be started.
@@ -35,7 +35,8 @@ def connected(settings: RayEngine, *, processors: int) -> Callable[[], None]:
         return lambda: None
     os.environ.update(QUIET)
     if settings.address is not None:
-        _begin(f"no Ray cluster can be reached at engine.address {settings.address}", address=settings.address)
+        fault = f"no Ray cluster can be reached at {named}.address {settings.address}"
+        _begin(fault, named, address=settings.address)
         return partial(_leave, None)
     folder = tempfile.mkdtemp(prefix="fettle-ray-")
     leave = partial(_leave, folder)
@@ -43,6 +44,7 @@ def connected(settings: RayEngine, *, processors: int) -> Callable[[], None]:
     try:
         _begin(
             "no Ray cluster can be started here",
+            named,
             address="local",
             num_cpus=processors,
             include_dashboard=False,
@@ -61,12 +63,12 @@ def _leave(folder: str | None) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _begin(fault: str, **how: object) -> None:
+def _begin(fault: str, named: str, **how: object) -> None:
     try:
         ray.init(log_to_driver=False, logging_level=logging.ERROR, **how)
     except Exception as error:
         why = str(error).strip().splitlines()
         raise UnreachableError(
             f"{fault} ({why[0] if why else type(error).__name__}): start one with `ray start --head`, correct the "
-            "address, or leave engine.address out to have one of the run's own"
+            f"address, or leave {named}.address out to have one of the run's own"
         ) from error

@@ -1,6 +1,7 @@
 """Every knob, declared once: the Python argument, the YAML key, the dotted override and the reference page."""
 
 from fettle.config.adapters import Gymnasium, OpenEnv, Plugin, Verifiers
+from fettle.config.asynchronous import Abort, Finish, InFlight, Keep, RayWorkers
 from fettle.config.base import Frozen
 from fettle.config.coding import Code, ListedProblems, MadeProblems
 from fettle.config.credit import (
@@ -168,6 +169,7 @@ __all__ = [
     "RLLM",
     "STAGE",
     "USUAL_LIMITS",
+    "Abort",
     "ActorSamplers",
     "AdamW",
     "AdaptivePenalty",
@@ -200,6 +202,7 @@ __all__ = [
     "Evaluation",
     "Experiment",
     "FileTasks",
+    "Finish",
     "FixedLength",
     "Floats",
     "Frozen",
@@ -212,6 +215,7 @@ __all__ = [
     "HeldoutPairs",
     "HyperbandPruning",
     "ImportanceSampling",
+    "InFlight",
     "Integers",
     "IssueCredit",
     "Issues",
@@ -219,6 +223,7 @@ __all__ = [
     "Judge",
     "JudgedReward",
     "KLControl",
+    "Keep",
     "LagrangianPenalty",
     "LearnedReward",
     "LegacySimulator",
@@ -269,6 +274,7 @@ __all__ = [
     "Ratings",
     "RayEngine",
     "RayTasks",
+    "RayWorkers",
     "Reading",
     "ReasoningGym",
     "Reduction",

@@ -143,7 +143,7 @@ TrustRegion = Annotated[QuadraticPenalty | AdaptivePenalty | LagrangianPenalty |
 
 
 class Correction(Frozen):
-    """Weights for a sampler that computes other probabilities than the trainer, from the same weights."""
+    """Weights for a sampler that has other probabilities than the policy that learns: by its arithmetic, or its age."""
 
     kind: Literal["truncate", "mask"] = "truncate"
     """``truncate`` caps a token's weight; ``mask`` drops tokens whose weight is beyond the cap, either way."""

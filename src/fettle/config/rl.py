@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from fettle.config.asynchronous import Finish, InFlight, RayWorkers
 from fettle.config.base import Frozen
 from fettle.config.credit import (
     Advantage,
@@ -80,6 +81,10 @@ class RLRun(Frozen):
     max_staleness: Annotated[int, Field(ge=0)] = 0
     """Policy versions by which a batch may be older than the policy it trains; 0 is strictly on-policy. Above 0 a run
     that was interrupted by hand, between checkpoints, goes on otherwise than it would have."""
+    in_flight: InFlight = Finish()
+    """What becomes of replies that are being drawn when the policy is updated, where ``max_staleness`` is above 0."""
+    environment_workers: RayWorkers | None = None
+    """Where episodes are played; null: in the run's own process."""
     preset: Preset = "grpo"
     """The algorithm whose row fills in the settings below that a recipe leaves out."""
     loss: PolicyLossConfig = PPO()
@@ -215,9 +220,8 @@ def _mismatches(run: RLRun) -> Iterator[tuple[bool, str]]:
         "replay learns from groups of earlier steps: use an advantage that compares groups, and no dynamic_sampling",
     )
     yield (
-        run.correction is not None and (run.max_staleness > 0 or run.replay is not None),
-        "correction compares trainer and sampler under the weights that drew, which must then be the newest: "
-        "use max_staleness: 0 and no replay",
+        run.correction is not None and run.replay is not None,
+        "correction is of what was drawn for the step, and replay brings what was drawn long before: leave one out",
     )
     yield (
         run.planning is not None and run.advantage == "none",
@@ -227,7 +231,23 @@ def _mismatches(run: RLRun) -> Iterator[tuple[bool, str]]:
         run.replay is not None and run.max_staleness > 0,
         "replay already learns from older policies: max_staleness must be 0",
     )
+    yield from _mismatched_in_flight(run)
     yield from _mismatched_players(run)
+
+
+def _mismatched_in_flight(run: RLRun) -> Iterator[tuple[bool, str]]:
+    """The same of what becomes of replies at an update."""
+    kept = run.in_flight.type != "finish"
+    yield (
+        kept and run.max_staleness == 0,
+        f"in_flight is {run.in_flight.type}, and with max_staleness: 0 the policy is never updated while replies are "
+        "drawn: raise it, or leave in_flight out",
+    )
+    yield (
+        kept and bool(run.sampling.stop),
+        f"in_flight: {run.in_flight.type} draws replies in pieces, and would not see a stop string across two of them: "
+        "leave sampling.stop out",
+    )
 
 
 def _mismatched_players(run: RLRun) -> Iterator[tuple[bool, str]]:

@@ -53,6 +53,17 @@ class Environment(Protocol):
         """Give everything back; may be called more than once."""
 
 
+@runtime_checkable
+class Repeatable(Protocol):
+    """An ``Environment`` or a ``Game`` that says whether an episode of it may be played again, by another of its kind.
+
+    It may where the same task and the same replies lead to the same, and change nothing that is left when it is closed:
+    what a process was playing that died is then played again elsewhere. Otherwise such an episode has failed.
+    """
+
+    repeatable: bool
+
+
 class Suite(Protocol):
     """Tasks, and the environments that play them."""
 

@@ -81,6 +81,8 @@ class Grading:
 class Coding:
     """One problem, and as many answers to it as there are attempts; only the last of them is paid for."""
 
+    repeatable = True
+
     def __init__(self, config: Code, place: Sandbox, grading: Grading) -> None:
         self._config = config
         self._sandbox = place

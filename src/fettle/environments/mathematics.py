@@ -59,6 +59,8 @@ class MathematicsSuite:
 class Solving:
     """One problem, and as many answers to it as there are attempts; a right one ends it."""
 
+    repeatable = True
+
     def __init__(self, attempts: int, symbols: Sandbox | None) -> None:
         self._attempts = attempts
         self._symbols = symbols

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from fettle.config import RewardPart
 from fettle.environments.answers import paid
-from fettle.environments.base import Environment, Observation, StepResult, Suite
+from fettle.environments.base import Environment, Observation, Repeatable, StepResult, Suite
 from fettle.environments.scoring import ScoringThread
 from fettle.errors import EnvironmentFault
 from fettle.rewards import Part, parts, weighed
@@ -49,6 +49,7 @@ class RewardedEnvironment:
         self._parts = parts
         self._thread = thread
         self._task: Task | None = None
+        self.repeatable = isinstance(environment, Repeatable) and environment.repeatable
 
     async def reset(self, task: Task) -> Observation:
         """As of the environment."""

@@ -15,6 +15,8 @@ Paid = Callable[[Message, Task], Awaitable[StepResult]]
 class SingleTurn:
     """Shows a task's prompt, and pays for the reply."""
 
+    repeatable = True
+
     def __init__(self, paid: Paid) -> None:
         self._paid = paid
         self._task: Task | None = None

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fettle.errors import DataError, FettleError, by_code
 from fettle.frames.codec import Tree, bounds
-from fettle.types import Checkpoint, Completion, ForwardResult, OptimResult, PromptReading
+from fettle.types import Checkpoint, Completion, ForwardResult, OptimResult, PromptReading, Span
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +76,15 @@ def _said_completions(result: Sequence[Completion]) -> dict[str, Tree]:
         tree["untempered_logprobs"] = _ragged([np.array(c.untempered_logprobs or [], np.float64) for c in result])
     if any(c.top is not None for c in result):
         tree["top"] = [c.top for c in result]
+    if any(len(c.spans) > 1 for c in result):
+        tree["spans"] = [list(map(list, c.spans)) for c in result]
     return tree
 
 
 def _read_completions(tree: Mapping[str, Tree]) -> list[Completion]:
     columns = {name: _rows(tree[name]) for name in ("tokens", "logprobs")}
     untempered = _rows(tree["untempered_logprobs"]) if "untempered_logprobs" in tree else None
-    top = tree.get("top")
+    top, spans = tree.get("top"), tree.get("spans")
     return [
         Completion(
             tokens=columns["tokens"][i].tolist(),
@@ -91,6 +93,7 @@ def _read_completions(tree: Mapping[str, Tree]) -> list[Completion]:
             policy_version=version,
             untempered_logprobs=None if untempered is None else untempered[i].tolist(),
             top=None if top is None or top[i] is None else [[(int(t), float(p)) for t, p in at] for at in top[i]],
+            spans=() if spans is None else tuple(Span(*span) for span in spans[i]),
         )
         for i, (reason, version) in enumerate(zip(tree["stop_reason"], tree["policy_version"], strict=True))
     ]

@@ -11,7 +11,7 @@ from fettle.errors import DataError
 from fettle.rollouts.group import Group
 from fettle.rows import openai_message
 from fettle.tracking.base import Transcript
-from fettle.types import Completion, Failed, Message, Task, ToolCall, Trajectory, Turn
+from fettle.types import Completion, Failed, Message, Span, Task, ToolCall, Trajectory, Turn
 
 Fields = dict[str, Any]
 
@@ -195,6 +195,7 @@ def _completion_row(completion: Completion) -> Fields:
         "policy_version": completion.policy_version,
         "untempered_logprobs": None if untempered is None else list(map(_said, untempered)),
         "top": None if top is None else [[[token, _said(value)] for token, value in place] for place in top],
+        **({"spans": list(map(list, completion.spans))} if len(completion.spans) > 1 else {}),
     }
 
 
@@ -207,6 +208,7 @@ def _completion_of(row: Mapping[str, Any]) -> Completion:
         policy_version=row["policy_version"],
         untempered_logprobs=None if untempered is None else list(map(_read, untempered)),
         top=None if top is None else [[(token, _read(value)) for token, value in place] for place in top],
+        spans=tuple(Span(*span) for span in row.get("spans", ())),
     )
 
 

@@ -1,24 +1,25 @@
 """The batch that one step learns from: groups drawn from the policy, in rounds if some of them cannot teach."""
 
 import random
+import statistics
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from fettle.advantages import zero_variance
 from fettle.chat import Template
-from fettle.config import RLRun, SamplingParams
+from fettle.config import Finish, RLRun, SamplingParams
 from fettle.config.rl import UNGROUPED
-from fettle.engine import Policy
+from fettle.engine import Policy, Sampler
 from fettle.environments import GameSuite, Suite
 from fettle.errors import EnvironmentFault
 from fettle.randomness import key
-from fettle.rollouts import Group, Seat, games, group
+from fettle.rollouts import Following, Group, Seat, games, group
 from fettle.rollouts.together import together
 from fettle.training.learned import Scorer
 from fettle.training.players import POLICY, Players, player_row
 from fettle.training.timing import Busy, TimedGames, TimedSuite
-from fettle.types import Failed
+from fettle.types import Failed, Span
 
 Played = Mapping[str, Group]
 """What came of one task's episodes, for each player; the one player of a task that is no game is the policy."""
@@ -34,13 +35,16 @@ class Batch:
     failures: tuple[Failed, ...]
     """Episodes that broke."""
     policy_version: int
+    """The oldest that drew a token here."""
+    mean_version: float
+    """Over tokens."""
     drawn_tokens: int
     scoring: float = 0.0
     """The share of the drawing's seconds in which environments and rewards were at work, and not the sampler alone."""
     others: Mapping[str, "Batch"] = field(default_factory=dict)
     """What players learn from that have policies of their own, by player."""
     row: Mapping[str, float] = field(default_factory=dict)
-    """How the players of games fared, as metrics."""
+    """How the players of games fared, and what became of replies under way at an update, as metrics."""
 
 
 class Drawer:
@@ -63,6 +67,7 @@ class Drawer:
         self._run = run
         self._policy = policy
         self._players = players
+        self._newest: Sampler | None = None
 
     def params(self, *name: object) -> SamplingParams:
         """Sampling settings with a seed of that name."""
@@ -76,31 +81,48 @@ class Drawer:
         )
 
     async def draw(self, step: int) -> Batch:
-        """The groups of one step, from the policy as it is now.
+        """The groups of one step, from the policy as it is now; how ``updated`` changes that, ``in_flight`` says.
 
         Raises:
             EnvironmentFault: more episodes of the step failed than may.
         """
         began, busy = time.perf_counter(), Busy()
-        seats = await self._players.seats(await self._policy.sampler(), self.params())
+        sampler = await self._sampler()
+        seats = await self._players.seats(sampler, self.params())
         drawn = await self._rounds(seats, step, busy)
-        batch = self._batch(drawn, seats, POLICY, step)
+        batch = self._batch(drawn, POLICY, step)
         return replace(
             batch,
             scoring=busy.seconds / (time.perf_counter() - began),
-            others={player: self._batch(drawn, seats, player, step) for player in self._players.own},
-            row=player_row(g for played in drawn for g in played.values()),
+            others={player: self._batch(drawn, player, step) for player in self._players.own},
+            row=player_row(g for played in drawn for g in played.values()) | _in_flight_row(sampler, batch.groups),
         )
 
-    def _batch(self, drawn: Sequence[Played], seats: Mapping[str, Seat], learner: str, step: int) -> Batch:
+    async def updated(self) -> None:
+        """The policy was updated: replies that are being drawn go on with the new weights, where that is asked for."""
+        if not isinstance(self._run.in_flight, Finish):
+            self._newest = await self._policy.sampler()
+
+    async def _sampler(self) -> Sampler:
+        """What a step's replies are drawn from."""
+        newest = await self._policy.sampler()
+        if isinstance(self._run.in_flight, Finish):
+            return newest
+        self._newest = newest
+        return Following(lambda: self._newest or newest, self._run.in_flight)
+
+    def _batch(self, drawn: Sequence[Played], learner: str, step: int) -> Batch:
         """What one learner takes from what was drawn."""
         mine = [self._learned(played, learner) for played in drawn]
         groups = [g for each in mine for g in each]
+        chosen = self._chosen([each for each in mine if each], step)
+        spans = _spans(chosen)
         return Batch(
-            groups=self._chosen([each for each in mine if each], step),
+            groups=chosen,
             uninformative=sum(not _informative(g) for g in groups),
             failures=tuple(failure for g in groups for failure in g.failures),
-            policy_version=seats[learner].sampler.policy_version,
+            policy_version=min(span.policy_version for span in spans),
+            mean_version=statistics.fmean((s.policy_version for s in spans), (s.end - s.start for s in spans)),
             drawn_tokens=sum(t.num_sampled for g in groups for t in g.trajectories),
         )
 
@@ -181,3 +203,18 @@ def _seeded(seat: Seat, seed: int) -> Seat:
 
 def _informative(drawn: Group) -> bool:
     return len(drawn.trajectories) > 1 and not zero_variance(drawn.rewards)
+
+
+def _spans(groups: Sequence[Group]) -> list[Span]:
+    """Of every reply."""
+    return [span for g in groups for t in g.trajectories for turn in t.turns for span in turn.completion.spans]
+
+
+def _in_flight_row(sampler: Sampler, groups: Sequence[Group]) -> dict[str, float]:
+    if not isinstance(sampler, Following):
+        return {}
+    replies = [turn.completion for g in groups for t in g.trajectories for turn in t.turns]
+    return {
+        "rollout/across_updates": statistics.fmean(len(reply.spans) > 1 for reply in replies),
+        "rollout/given_up_tokens": float(sampler.given_up),
+    }

@@ -64,7 +64,7 @@ class Learner:
             row |= outcome_row(await made(self._critic, wanted, run.critic.value), "critic")
         if not warming_up(run, step):
             rehearsed = await self._rehearser.add(self.policy, step) if self._rehearser is not None else {}
-            row |= {**rehearsed, **await self._policy_updated(step, data, run, drawn_by=batch.policy_version)}
+            row |= {**rehearsed, **await self._policy_updated(step, data, run, batch=batch)}
         row |= self._controlled(row, episodes=sum(map(len, data[:new])))
         return row
 
@@ -96,7 +96,7 @@ class Learner:
         return [[next(judgements) for _ in rows] for rows in data]
 
     async def _policy_updated(
-        self, step: int, data: Sequence[Sequence[Datum]], run: RLRun, *, drawn_by: int
+        self, step: int, data: Sequence[Sequence[Datum]], run: RLRun, *, batch: Batch
     ) -> dict[str, float]:
         """The optimizer steps of a batch, under a trust region if there is one."""
         loss, region = with_value(run.loss, run.critic), run.trust_region
@@ -108,10 +108,12 @@ class Learner:
             result = await held(self.policy, wanted, loss, region, self.state["trust_coefficient"])
             self.state["trust_coefficient"] = result.coefficient
             outcomes, row = result.outcomes, result.row
+        trained = outcomes[0][1].policy_version - 1
         return {
             **outcome_row(outcomes, "policy"),
             "policy/learning_rate": wanted[0].adam.learning_rate,
-            "policy/lag": float(outcomes[0][1].policy_version - 1 - drawn_by),
+            "policy/lag": float(trained - batch.policy_version),
+            "policy/lag_mean": trained - batch.mean_version,
             **row,
         }
 

@@ -67,6 +67,7 @@ async def train(
     async for step, batch in stream(session.remaining, drawer.draw, ahead=ahead, barriers=session.barriers()):
         watch.received()
         row = await learner.learn(step, batch)
+        await drawer.updated()
         row |= {**batch.row, **learned_row(batch.groups)}
         for name, other in others.items():
             row |= of_player(name, await other.learn(step, batch.others[name]))
