@@ -1,6 +1,7 @@
 """Trackers of a recipe: they get the rows of the file, and what becomes of them is nothing to the run."""
 
 import math
+import shutil
 import socket
 
 import pytest
@@ -48,9 +49,37 @@ def test_another_beside_it_has_the_rows_of_the_file(tracked):
             assert theirs == pytest.approx(ours, rel=1e-6) or (math.isnan(ours) and math.isnan(theirs))
 
 
-def test_one_that_cannot_be_opened_is_told_before_anything_is_run(fettle, desk):
+@pytest.fixture
+def away():
+    """A tracker that cannot be opened: its address is another's."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        address = f"127.0.0.1:{taken.getsockname()[1]}"
-        ended = fettle("train", "tiny.yaml", f"trackers=[{{type: prometheus, address: '{address}'}}]")
+        yield f"[{{type: prometheus, address: '127.0.0.1:{taken.getsockname()[1]}'}}]"
+
+
+def test_one_that_cannot_be_opened_is_told_before_anything_is_run(fettle, desk, away):
+    ended = fettle("train", "tiny.yaml", f"trackers={away}")
     assert (ended.code, "prometheus cannot be opened at" in ended.complaint) == (1, True)
     assert list((desk / "runs").iterdir()) == []
+
+
+def test_a_later_stage_goes_on_without_one_that_is_away(fettle, desk, away, caplog):
+    ended = fettle("train", "pipeline.yaml", f"stages.1.trackers={away}", "stages.1.steps=1", "stages.0.steps=1")
+    assert ended.code == 0, ended.err
+    assert "prometheus cannot be opened at" in caplog.text
+    assert "; grpo goes on without it" in caplog.text
+    [folder] = (desk / "runs").iterdir()
+    assert read_metrics(folder / "grpo" / "metrics.jsonl")[-1]["step"] == 1
+
+
+def test_a_resumed_run_goes_on_without_one_that_is_away(fettle, desk, away, caplog):
+    folder = desk / "runs" / "cut-short"
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(
+        (desk / "tiny.yaml").read_text().replace("steps: 8", "steps: 1") + f"trackers: {away}\n"
+    )
+    for path in desk.glob("[qb]*"):
+        shutil.copy(path, folder)
+    ended = fettle("train", "--resume", folder)
+    assert ended.code == 0, ended.err
+    assert "; cut-short goes on without it" in caplog.text
+    assert (folder / "report.md").is_file()

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -80,6 +81,26 @@ def test_a_study_that_is_over_is_told_again_and_nothing_is_run(study):
     again = typed("tune", "--resume", study.folder, into=study.desk)
     assert (again.code, again.out) == (0, study.ended.out.replace("studies/", f"{study.folder.parent}/"))
     assert sorted(study.folder.rglob("metrics.jsonl")) == before
+
+
+AWAY = "trackers: [{type: mlflow, uri: 'http://127.0.0.1:9'}]\n"
+"""Where nothing listens."""
+
+
+def test_a_study_that_is_refused_for_its_tracker_leaves_nothing(fettle, desk):
+    write_study(desk, trials=2)
+    ended = fettle("tune", "sums.yaml", *SMALL, AWAY.strip().replace(": ", "=", 1), "--study", "study.yaml")
+    assert (ended.code in (1, 2), "mlflow" in ended.complaint) == (True, True)
+    assert list((desk / "studies").iterdir()) == []
+
+
+def test_a_tracker_that_is_away_at_the_end_keeps_nothing_from_being_told(study, tmp_path, caplog):
+    folder = shutil.copytree(study.folder, tmp_path / study.folder.name)
+    recipe = (folder / "recipe.yaml").read_text()
+    (folder / "recipe.yaml").write_text(recipe.replace("trackers: []\n", AWAY))
+    again = typed("tune", "--resume", folder, into=study.desk)
+    assert (again.code, again.out) == (0, study.ended.out.replace("studies/", f"{tmp_path}/"))
+    assert "it is not told how the study ended" in caplog.text
 
 
 def test_a_metric_that_no_run_has_is_told_with_those_it_has(study):

@@ -59,17 +59,21 @@ def new_folder(root: Path, config: RunConfig) -> RunFolder:
     return folder
 
 
-async def run(config: RunConfig, folder: RunFolder, *, callbacks: Sequence[Callback] = ()) -> list[Summary]:
+async def run(
+    config: RunConfig, folder: RunFolder, *, callbacks: Sequence[Callback] = (), begun: bool = False
+) -> list[Summary]:
     """Carry out a recipe in its folder, from wherever it stands; a summary for each stage.
 
-    ``callbacks`` are told of every step and evaluation of every stage.
+    ``callbacks`` are told of every step and evaluation of every stage. What has ``begun`` before, as a run that is
+    resumed, goes on without a tracker that cannot be opened, and so does every stage after the first.
     """
     config = settled(config)
     check(config)
-    stop, heldout = asyncio.Event(), _heldout(config)
+    stop, heldout, first = asyncio.Event(), _heldout(config), stages_of(config)[0].name
 
     def carried_out(stage: StageConfig, place: RunFolder) -> "asyncio.Future[Summary]":
-        return asyncio.ensure_future(run_stage(stage, place, stop, heldout, callbacks))
+        later = begun or stage.name != first
+        return asyncio.ensure_future(run_stage(stage, place, stop, heldout, callbacks, begun=later))
 
     with _interruptible(stop):
         if not isinstance(config, Pipeline):

@@ -1,14 +1,18 @@
 """A study in MLflow: a run of its own, under which its trials are nested, and which has the result in the end."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
 from fettle.cli.models import stages_of
 from fettle.config import MLflow, RunConfig
 from fettle.config.study import Study
+from fettle.errors import FettleError
 from fettle.tracking.sinks import Described, Sink, open_sink
 from fettle.tuning import Standing, StudyFolder
+
+logger = logging.getLogger(__name__)
 
 PARENTS = "mlflow"
 """Within a study's folder: which runs of MLflow are the study."""
@@ -28,7 +32,7 @@ def adopted(recipe: RunConfig, study: Study, folder: StudyFolder) -> list[str]:
 
 
 def told_the_end(recipe: RunConfig, study: Study, folder: StudyFolder, found: Standing) -> None:
-    """Hand the study's own runs what came of it, and end them."""
+    """Hand the study's own runs what came of it, and end them; what cannot be reached is told of in the log."""
     best = next((line for line in found.lines if line.number == found.best), None)
     row = (
         {}
@@ -38,12 +42,18 @@ def told_the_end(recipe: RunConfig, study: Study, folder: StudyFolder, found: St
     for name, side in found.sides.items():
         row |= {f"{name}/{study.metric}": side.mean} if side.mean is not None else {}
     files = [path for path in _left(folder) if path.is_file()]
-    for sink in {
-        sink.identity: sink for sink in (_opened(each, study, folder) for _, each in _trackers(recipe))
-    }.values():
+    for sink in {sink.identity: sink for sink in _reached(recipe, study, folder)}.values():
         sink.log(len(found.lines), row)
         sink.keep(files, None)
         sink.close()
+
+
+def _reached(recipe: RunConfig, study: Study, folder: StudyFolder) -> Iterator[Sink]:
+    for _, tracker in _trackers(recipe):
+        try:
+            yield _opened(tracker, study, folder)
+        except FettleError as error:
+            logger.warning("%s; it is not told how the study ended, and the study's folder has all", error.message)
 
 
 def _left(folder: StudyFolder) -> Sequence[Path]:

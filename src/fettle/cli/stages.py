@@ -76,8 +76,13 @@ async def run_stage(
     stop: asyncio.Event,
     heldout: Collection[Prompt],
     callbacks: Sequence[Callback] = (),
+    *,
+    begun: bool = False,
 ) -> Summary:
-    """One run in one folder. Nothing in ``heldout`` is ever trained on."""
+    """One run in one folder. Nothing in ``heldout`` is ever trained on.
+
+    ``begun`` says that work was done before that a tracker must not stop: it goes on without one that is away.
+    """
     folder = RunFolder.at(folder.path)
     with closing(FileTracker(folder)) as files:  # from here on the folder is ours alone
         folder.write_config(dump(config))
@@ -86,7 +91,7 @@ async def run_stage(
         every = config.evaluation.every
         profiler = StepProfiler(middle_step(config.steps, evaluated_every=every)) if config.profile else None
         heard = callbacks if profiler is None else (*callbacks, profiler)
-        with outlets(config, folder) as told:
+        with outlets(config, folder, begun=begun) as told:
             place = Place(files, folder, stop, heldout, heard, profiler, told.sinks)
             summary = await KINDS[type(config)](config, place)
             _draw(folder, summary, profiler)

@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import math
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +20,7 @@ from fettle.cli.parents import adopted, told_the_end
 from fettle.config import RunConfig
 from fettle.config.load import dump, load, load_as
 from fettle.config.study import Study
-from fettle.errors import ConfigError, StateError
+from fettle.errors import ConfigError, FettleError, StateError
 from fettle.tracking import write_atomically
 from fettle.tuning import (
     ARM,
@@ -60,11 +61,11 @@ class Tuning:
 
     @classmethod
     def begun(cls, root: Path, recipe: Path, changed: Sequence[str], study: Path) -> "Tuning":
-        """A new study in a new folder.
+        """A new study in a new folder, of which nothing is left where its tracker cannot be opened.
 
         Raises:
             ConfigError: something is wrong with the recipe, the study, or what it asks of the recipe.
-            StorageError: the folder or the storage cannot be used.
+            StorageError: the folder, the storage or a tracker cannot be used.
         """
         settings = load_as(Study, study)
         config = build.settled(load(recipe, changed))
@@ -75,7 +76,11 @@ class Tuning:
                 "evaluation.half of the recipe is set, and a study sets it for each of its runs: leave it out"
             )
         folder = StudyFolder.create(root, settings.name, recipe=dump(config), study=dump(settings))
-        nested = adopted(config, settings, folder)
+        try:
+            nested = adopted(config, settings, folder)
+        except (FettleError, OSError):
+            shutil.rmtree(folder.path, ignore_errors=True)
+            raise
         if nested:
             write_atomically(folder.recipe_path, dump(load(folder.recipe_path, nested)))
         return cls.at(folder)
@@ -129,7 +134,7 @@ class Tuning:
         return True
 
     def end(self, found: Standing) -> None:
-        """Tell whoever was told that it began."""
+        """Tell whoever was told that it began; one that is away is told of in the log."""
         told_the_end(self.recipe, self.desk.study, self.folder, found)
 
     def standing(self) -> Standing:
@@ -159,7 +164,7 @@ class Tuning:
         candidate.placed(folder.path.name)
         stages, metric = stages_of(config), self.desk.study.metric
         watch = Watch(metric, candidate, stages=len(stages), steps=stages[-1].steps)
-        last = asyncio.run(build.run(config, folder, callbacks=[watch]))[-1]
+        last = asyncio.run(build.run(config, folder, callbacks=[watch], begun=True))[-1]
         if watch.missing:
             return Outcome(fault=watch.missing, hopeless=True)
         if watch.pruned:

@@ -1,5 +1,6 @@
 """The trackers of a recipe, opened for a run and closed with it: what each is told of the run, and what it keeps."""
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,10 +21,12 @@ from fettle.config import (
 )
 from fettle.config.load import leaves
 from fettle.engine.local.checkpoint import digest
-from fettle.errors import ConfigError
+from fettle.errors import ConfigError, FettleError
 from fettle.tracking import RunFolder
 from fettle.tracking.sinks import Described, Model, Sink, open_sink
 from fettle.training import Summary
+
+logger = logging.getLogger(__name__)
 
 DESTINATIONS: Mapping[type, Callable[[Any, RunFolder], str | None]] = MappingProxyType(
     {
@@ -69,8 +72,10 @@ class Outlets:
 
 
 @contextmanager
-def outlets(config: StageConfig, folder: RunFolder) -> Iterator[Outlets]:
+def outlets(config: StageConfig, folder: RunFolder, *, begun: bool) -> Iterator[Outlets]:
     """The trackers of a run, open until the block ends.
+
+    One that cannot be opened for what has ``begun`` already is told of in the log, and left out.
 
     Raises:
         ConfigError: a package is not installed, or there is nothing here to be registered.
@@ -89,7 +94,12 @@ def outlets(config: StageConfig, folder: RunFolder) -> Iterator[Outlets]:
                     f"trackers.{at}.registration asks for a checkpoint, which the service keeps: leave it out"
                 )
             place = DESTINATIONS[type(tracker)](tracker, folder) or ""
-            opened.append((tracker, open_sink(tracker.type, place, described(tracker, config, folder))))
+            try:
+                opened.append((tracker, open_sink(tracker.type, place, described(tracker, config, folder))))
+            except FettleError as error:
+                if not begun:
+                    raise
+                logger.warning("%s; %s goes on without it, and its folder has all", error.message, folder.path.name)
         yield found
     finally:
         for _, sink in reversed(opened):

@@ -49,7 +49,7 @@ def train(
 
         from fettle.cli import build  # only now: torch takes seconds, and a slip in a recipe should be told at once
 
-        finish(folder, asyncio.run(build.run(config, folder)))
+        finish(folder, asyncio.run(build.run(config, folder, begun=True)))
     elif recipe is not None:
         finish(*new_run(runs, load(recipe, [*(overrides or ()), *_computed(recipe, engine)])))
     else:

@@ -111,8 +111,8 @@ def _carry_out(tuning: "Tuning", team: "Team | None") -> None:
         if not done:
             print(f"fettle: stopped, and what was found is kept; go on with: {again}", file=sys.stderr)
             raise typer.Exit(INTERRUPTED)
-    tuning.end(found)
     _print(tuning, found)
+    tuning.end(found)
 
 
 def say(trial: "FrozenTrial") -> None:
