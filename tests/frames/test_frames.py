@@ -11,7 +11,7 @@ from fettle.calls import Close, ForwardBackward, OptimStep, Pin, Save, call_dige
 from fettle.config import PPO, AdamW
 from fettle.errors import BusyError, ConfigError, DataError, LossInputError, NotFoundError
 from fettle.frames import batch_of, batch_tree, packed, plain, result_of, result_tree, unpacked
-from fettle.types import Completion, Datum, ForwardResult, OptimResult, datum
+from fettle.types import Completion, Datum, ForwardResult, OptimResult, Span, datum
 
 ARRAYS = [
     np.array([1, -2], np.int32),
@@ -133,6 +133,7 @@ def test_a_batch_that_cannot_be_is_refused_by_name(change, message):
     [
         OptimResult(3, 0.1, skipped=True, seconds=0.25),
         [Completion([1, 2], [-0.1, -1e-9], "stop", 4, [-0.2, -0.3], [[(1, -0.1)], [(2, -0.5), (3, -1.0)]])],
+        [Completion([1, 2], [-0.1, -0.2], "stop", 4, spans=(Span(0, 1, 4), Span(1, 2, 5)))],
         [],
         7,
         None,
