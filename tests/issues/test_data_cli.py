@@ -1,6 +1,7 @@
 """``fettle issues convert`` and ``benchmark``: attempts, and what recipes learn from them."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -62,11 +63,32 @@ def test_problems_are_those_of_the_attempts(attempts, tmp_path):
 
 
 def test_issues_are_held_out_whole(attempts, tmp_path):
+    attempts.write_text(json.dumps([*json.loads(attempts.read_text()), trajectory(9)]))
     held = tmp_path / "held.jsonl"
-    path, _ = converted(attempts, "examples", "--heldout", str(held), "--share", "0.5")
-    sides = [{each.metadata.issue_id for each in read_examples(Path(one))} for one in (path,)]
-    assert len(sides[0]) == 1
-    assert held.read_text() == ""  # what nobody tested
+    path, _ = converted(attempts, "examples", "--heldout", str(held), "--share", "0.4")
+    sides = [{each.metadata.issue_id for each in read_examples(one)} for one in (Path(path), held)]
+    assert sorted(map(len, sides)) == [1, 1]
+    assert not sides[0] & sides[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (
+            ["examples", "--heldout", "held", "--share", "0.5"],
+            r"for held \(1 dropped: nothing was tested, .*another --seed",
+        ),
+        (["examples", "min_reward=2"], r"for out \(3 dropped: earned less than min_reward"),
+        (["preferences", "min_reward=1"], r"\(2 dropped: earned .*; 1 dropped: nothing else answers the same"),
+        (["conversations", "issue_types=[feature]"], r"no conversations are left for out \(3 dropped: of another kind"),
+    ],
+)
+def test_a_file_without_a_line_is_refused_and_none_is_written(attempts, tmp_path, monkeypatch, words, says):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = typed("issues", "convert", str(attempts), "--out", "out", "--to", *words)
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert re.search(says, err)
+    assert list(tmp_path.iterdir()) == [attempts]
 
 
 def test_a_benchmark_is_what_its_tests_say(history: History, tmp_path):

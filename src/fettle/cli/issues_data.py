@@ -1,5 +1,9 @@
 """``fettle issues benchmark`` and ``convert``: attempts at problems, and what recipes learn from them."""
 
+import json
+import math
+from collections import Counter
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +16,7 @@ from fettle.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from fettle.issues.examples import Example
     from fettle.issues.instances import Instance
+    from fettle.issues.learning_sets import Rows
     from fettle.issues.trajectories import IssueTrajectory
 
 BENCHMARKS = Path("data/benchmarks")
@@ -40,7 +45,6 @@ def benchmark(
 ) -> None:
     """Test an attempt at each problem in the sandbox, and write down what came of it."""
     import asyncio
-    import json
 
     from fettle.compat.rllm import BenchmarkIntegration, get_default_config
 
@@ -89,13 +93,25 @@ def convert(
     known = read_instances(problems) if problems is not None else []
     kept, dropped = selected(_attempts(path, known), load_as(Selection, None, overrides or ()))
     sides = [kept] if heldout is None else parted(kept, Split(heldout=share, seed=seed), known)
+    files = [path for path in (out, heldout) if path is not None]
+    made = [_made(form, side, known) for side in sides]
+    for to, one in zip(files, made, strict=True):
+        if not one.count:
+            why = "; ".join(f"{count} dropped: {why}" for why, count in (dropped + one.dropped).items())
+            raise DataError(
+                f"of {path} no {form.value} are left for {to} ({why or 'it holds none'}), and nothing is written: "
+                f"add attempts that were tested, or {'choose fewer away' if heldout is None else 'give another --seed'}"
+            )
+    _tell(dropped)
+    for to, one in zip(files, made, strict=True):
+        _tell(one.dropped)
+        write_atomically(to, one.text)
+        print(f"{one.count:6} {form.value}: {to}")
+
+
+def _tell(dropped: Counter[str]) -> None:
     for why, count in dropped.items():
         print(f"{count:6} dropped: {why}")
-    for side, to in zip(sides, (out, heldout), strict=False):
-        if to is not None:
-            count, text = _text(form, side, known)
-            write_atomically(to, text)
-            print(f"{count:6} {form.value}: {to}")
 
 
 def _attempts(path: Path, known: "list[Instance]") -> "list[IssueTrajectory]":
@@ -107,41 +123,44 @@ def _attempts(path: Path, known: "list[Instance]") -> "list[IssueTrajectory]":
     return read_trajectories(path)
 
 
-def _text(form: Form, side: "list[IssueTrajectory]", known: "list[Instance]") -> tuple[int, str]:
-    """How many there are, and the file."""
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """A file: how many are in it, its text, and why there are no more."""
+
+    count: int
+    text: str
+    dropped: Counter[str]
+
+
+def _made(form: Form, side: "list[IssueTrajectory]", known: "list[Instance]") -> _Made:
     from fettle.issues import examples, instances, learning_sets
     from fettle.issues.trajectories import as_episode
     from fettle.rollouts.trajectories import line
 
+    dropped: Counter[str] = Counter()
     if form is Form.TRAJECTORIES:
-        return len(side), b"".join(line(as_episode(each), episode=each.issue_id) for each in side).decode()
+        text = b"".join(line(as_episode(each), episode=each.issue_id) for each in side).decode()
+        return _Made(len(side), text, dropped)
     if form is Form.CONVERSATIONS:
         solved = [each for each in side if each.outcome is not None and each.outcome.resolved]
-        print(f"{len(side) - len(solved):6} dropped: not solved, and so not to be shown")
+        dropped["not solved, and so not to be shown"] += len(side) - len(solved)
         side = solved
     made = examples.converted(side)
-    for why, count in made.dropped.items():
-        print(f"{count:6} dropped: {why}")
+    dropped += made.dropped
     if form is Form.EXAMPLES:
-        return len(made.examples), examples.written(made.examples)
+        return _Made(len(made.examples), examples.written(made.examples), dropped)
     if form is Form.PROBLEMS:
         found = learning_sets.problems_of(made.examples, known)
-        return len(found), instances.written(found)
-    return _rows(form, made.examples)
+        return _Made(len(found), instances.written(found), dropped)
+    rows, more = _rows(form, made.examples)
+    return _Made(len(rows), "".join(json.dumps(row) + "\n" for row in rows), dropped + more)
 
 
-def _rows(form: Form, made: "list[Example]") -> tuple[int, str]:
-    import json
-    import math
-
+def _rows(form: Form, made: "list[Example]") -> "tuple[Rows, Counter[str]]":
     from fettle.issues.learning_sets import conversation_rows, episode_rows, preference_rows
 
     if form is Form.CONVERSATIONS:
-        found, dropped = conversation_rows(made, system="", min_reward=-math.inf)
-    elif form is Form.PREFERENCES:
-        found, dropped = preference_rows(made, system="")
-    else:
-        return len(made), "".join(json.dumps(row) + "\n" for row in episode_rows(made, system=""))
-    for why, count in dropped.items():
-        print(f"{count:6} dropped: {why}")
-    return len(found), "".join(json.dumps(row) + "\n" for row in found)
+        return conversation_rows(made, system="", min_reward=-math.inf)
+    if form is Form.PREFERENCES:
+        return preference_rows(made, system="")
+    return episode_rows(made, system=""), Counter()

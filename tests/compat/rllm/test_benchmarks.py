@@ -8,6 +8,7 @@ from fettle.compat.rllm import BenchmarkIntegration, TrajectoryIntegration, get_
 from fettle.errors import ConfigError, DataError, NotFoundError
 from fettle.issues.examples import SYSTEM, read_examples
 from fettle.issues.trajectories import read_trajectories
+from tests.issues.attempts import trajectory
 
 WRONG = '<edit path="less.py">\n    return a > b\n=======\n    return a == b\n</edit>'
 
@@ -86,6 +87,20 @@ async def test_what_was_not_validated_is_refused(corpus, tmp_path):
     path.write_text(corpus.problems[0].model_copy(update={"FAIL_TO_PASS": ()}).model_dump_json() + "\n")
     with pytest.raises(DataError, match="has no FAIL_TO_PASS"):
         await TrajectoryIntegration(get_default_config()).generate_trajectories(path, corpus.repository)
+
+
+@pytest.mark.parametrize("tested", [0, 1])
+async def test_a_side_without_a_line_is_refused_and_nothing_is_written(tmp_path, tested):
+    made = [trajectory(at, **({} if at < tested else {"outcome": None})) for at in range(2)]
+    (tmp_path / "trajectories_x.json").write_text(json.dumps(made))
+    (tmp_path / "result_x.json").write_text("{}")
+    benchmarks = BenchmarkIntegration(get_default_config(), folder=tmp_path)
+    with pytest.raises(
+        DataError, match=r"no line is left to .* \(1 dropped: nothing was tested, .*random_seed"
+    ) as caught:
+        await benchmarks.convert_existing_benchmark(benchmark_id="x")
+    assert "\n" not in caught.value.message
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_where_none_is_wanted_it_is_said_why(corpus):

@@ -93,13 +93,19 @@ class TrajectoryIntegration:
         """Lines to train on and lines held out, of what is wanted; no issue, nor one like it, is on both sides.
 
         Raises:
-            DataError: one side would be empty.
+            DataError: one side would be without a line.
         """
         kept, dropped = selected(trajectories, wanted)
         if not kept:
             raise DataError(f"none of {len(trajectories)} trajectories is left: {_told(dropped)}")
         system = system_of(self._config)
         training, heldout = (converted(side, system=system) for side in parted(kept, split, problems))
+        for name, side in (("train on", training), ("hold out", heldout)):
+            if not side.examples:
+                raise DataError(
+                    f"of {len(trajectories)} trajectories no line is left to {name} ({_told(side.dropped + dropped)}): "
+                    "have more of them tested, or split by another random_seed or test_size"
+                )
         training.dropped.update(dropped)
         return training, heldout
 
@@ -146,7 +152,7 @@ class BenchmarkIntegration:
         Raises:
             NotFoundError: there is no such benchmark.
             ConfigError: ``test_size`` is no share, or ``random_seed`` no seed.
-            DataError: its files cannot be used, or one side would be empty.
+            DataError: its files cannot be used, or one side would be without a line; then none is written.
         """
         given = {"heldout": test_size, "seed": random_seed}
         split = settings_from("convert_existing_benchmark", Split, given, {("heldout",): "test_size"})
@@ -213,4 +219,4 @@ def _result_of(path: Path) -> dict[str, Any]:
 
 
 def _told(dropped: Counter[str]) -> str:
-    return "; ".join(f"{count} were {why}" for why, count in dropped.items()) or "the file is empty"
+    return "; ".join(f"{count} dropped: {why}" for why, count in dropped.items()) or "the file is empty"
