@@ -161,8 +161,10 @@ async def test_an_experiment_that_nobody_is_told_of_is_refused(tmp_path, words):
 
 
 def test_the_weights_of_kinds_are_what_a_solution_counts_when_it_is_shown():
-    config = RLLMConfig.model_validate({"reward": {"feature_weight": 0.5, "documentation_weight": 0.25}})
-    assert kind_weights(config) == {"bug": 1.0, "general": 1.0, "feature": 0.5, "documentation": 0.25}
+    config = RLLMConfig.model_validate(
+        {"reward": {"bug_fix_weight": 2, "feature_weight": 0.5, "documentation_weight": 0.25}}
+    )
+    assert kind_weights(config) == {"bug": 2.0, "general": 2.0, "feature": 0.5, "documentation": 0.25}
 
 
 def test_sums_are_those_of_the_data(documented):
@@ -230,9 +232,12 @@ def test_every_flag_changes_the_recipe(tmp_path):
 
 
 def test_ranks_are_as_many_as_the_settings_say_and_what_else_is_said_of_them_is_refused(tmp_path):
-    ranks = resolved(tmp_path, RLLMConfig.model_validate({"distributed": {"num_workers": 2}}), distributed=True)
-    assert [stage.engine.workers for stage in ranks.stages] == [2, 2]
-    for name, value in (("use_ray", False), ("gpus_per_worker", 4), ("cpus_per_worker", 1)):
+    for distributed, count in (({"num_workers": 2}, 2), ({"num_workers": 2, "gpus_per_worker": 0}, 2)):
+        ranks = resolved(tmp_path, RLLMConfig.model_validate({"distributed": distributed}), distributed=True)
+        assert [stage.engine.workers for stage in ranks.stages] == [count, count]
+    preset = resolved(tmp_path, get_deepcoder_config(), distributed=True)
+    assert [(stage.engine.type, stage.engine.workers) for stage in preset.stages] == [("ray", 32), ("ray", 32)]
+    for name, value in (("use_ray", False), ("cpus_per_worker", 1), ("memory_per_worker_gb", 8)):
         config = RLLMConfig.model_validate({"distributed": {name: value}})
         with pytest.raises(ConfigError, match=rf"distributed\.{name} is {value}, and .*: leave it out"):
             resolved(tmp_path, config, distributed=True)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from fettle.compat.rllm import RewardCalculator, RLLMRewardConfig
 from fettle.compat.rllm.places import rewards
 from fettle.compat.rllm.rewards import COMPLETION_TIME, completion_time
 from fettle.config import IssueCredit, Issues
@@ -20,6 +21,15 @@ def test_saying_the_same_again_earns_less():
 @pytest.mark.parametrize("reply", ["All tests are passing.", "fix " * 20, "<edit>", ""])
 def test_words_without_an_edit_earn_nothing(reply):
     assert completion_time(reply, TASK) == 0.0
+
+
+async def test_the_calculator_is_handed_on_and_pays_the_documented_weight():
+    calculator = RewardCalculator()
+    calculator.add("completion_time", completion_time, weight=RLLMRewardConfig().completion_time_weight)
+    calculator.add("mine", lambda reply, task: 0.5)
+    assert await calculator.total(EDIT, TASK) == pytest.approx(0.2 * completion_time(EDIT, TASK) + 0.5)
+    calculator.remove("mine")
+    assert list(await calculator.breakdown(EDIT, TASK)) == ["completion_time"]
 
 
 def test_it_is_found_by_its_name():

@@ -13,6 +13,7 @@ from fettle.compat.rllm.config import (
 )
 from fettle.compat.rllm.tracking import MLIntegration
 from fettle.compat.rllm.trainer import RLLMTrainer
+from fettle.rewards import RewardCalculator
 
 __all__ = [
     "BenchmarkIntegration",
@@ -23,6 +24,7 @@ __all__ = [
     "RLLMRewardConfig",
     "RLLMTrainer",
     "RLLMTrainingConfig",
+    "RewardCalculator",
     "TrajectoryIntegration",
     "get_config_for_model",
     "get_deepcoder_config",

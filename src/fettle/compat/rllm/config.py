@@ -117,9 +117,9 @@ class RLLMDistributedConfig(Frozen):
     use_ray: bool = True
     """False is refused: there is no other way here."""
     num_workers: Count = 4
-    """Ranks of the engine."""
+    """Each brings as many ranks of the engine as it has GPUs."""
     gpus_per_worker: Annotated[int, Field(ge=0)] = 1
-    """Another number is refused: a rank computes on one device."""
+    """A rank computes on one device; a worker without a GPU is one rank."""
     cpus_per_worker: Count = 4
     """Another number is refused: ``engine.threads`` says it of a rank."""
     memory_per_worker_gb: Count = 16

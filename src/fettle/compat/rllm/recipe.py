@@ -52,7 +52,6 @@ MINIMAL: Mapping[str, Any] = MappingProxyType(
 FIXED: Mapping[str, str] = MappingProxyType(
     {
         "use_ray": "there is no other way to several machines here",
-        "gpus_per_worker": "a rank computes on one device",
         "cpus_per_worker": "a rank takes what engine.threads says",
         "memory_per_worker_gb": "a rank takes what it needs",
     }
@@ -154,11 +153,12 @@ def write_recipe(
 
 
 def _ranks(config: RLLMConfig) -> dict[str, Any]:
+    """One for each device, for a rank computes on one; a worker without a GPU is one rank."""
     asked, usual = config.distributed, RLLMDistributedConfig()
     for name, why in FIXED.items():
         if getattr(asked, name) != getattr(usual, name):
             raise ConfigError(f"distributed.{name} is {getattr(asked, name)}, and {why}: leave it out")
-    return {"type": "ray", "workers": asked.num_workers}
+    return {"type": "ray", "workers": asked.num_workers * max(1, asked.gpus_per_worker)}
 
 
 def _pipeline(path: Path, overrides: Sequence[str]) -> Pipeline:
