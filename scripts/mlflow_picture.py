@@ -1,6 +1,6 @@
 """A run's charts in MLflow, as Chromium shows them: what ``docs/images/mlflow.png`` was made with.
 
-``python scripts/mlflow_picture.py runs/demo-20261122-101500 docs/images/mlflow.png``, while the server to which the run
+``python scripts/mlflow_picture.py runs/demo-20261122-101500/grpo picture.png``, while the server to which the run
 was sent is up: a run's ``mlflow.json`` says where.
 """
 
