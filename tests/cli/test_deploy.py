@@ -14,7 +14,7 @@ KSERVE = ("deploy", "kserve", "--name", "sums")
     [
         (["--model-uri", "models/sums"], "a cluster takes no model from models/sums: write pvc://CLAIM/FOLDER, s3://"),
         (["--model-uri", "s3n://models/sums"], "did you mean s3?"),
-        (["--model-uri", "s3://models"], "a cluster takes no model from s3://models: "),
+        (["--model-uri", "s3://models"], "from s3://models: no FOLDER is named, write s3://BUCKET/FOLDER"),
         (["--model-uri", "hf://acme/sums", "--name", "Sums_2"], "Sums_2 is no name in a cluster: use up to 63"),
         (
             ["--model-uri", "hf://acme/sums", "--canary", "101"],

@@ -22,6 +22,11 @@ def test_from_a_repository_to_problems_that_their_tests_tell(history: History, e
     assert code == 0
     assert f"1 problems, 1 with an issue, 1 with tests: {mined}" in out
     assert "1 dropped: neither linked to an issue nor said to mend anything" in out
+    assert "none of the" not in out
+    other, unlinked = export([issue(8, "Another")], "other.json"), tmp_path / "unlinked.jsonl"
+    code, out, _ = typed("issues", "mine", str(history.path), "--issues", str(other), "--out", str(unlinked))
+    assert code == 0
+    assert "none of the 1 issues in the export was linked to a problem: is it this project's?" in out
     where = ("--repository", str(history.path))
     code, out, _ = typed("issues", "validate", str(mined), *where, "--out", str(kept), "seconds=30")
     assert code == 0

@@ -6,6 +6,7 @@ import pytest
 
 from fettle.errors import DataError
 from fettle.issues.exports import read_export
+from fettle.issues.records import Project
 from tests.issues.conftest import issue
 
 
@@ -59,6 +60,23 @@ def test_gitees_answers(export):
 )
 def test_how_an_issue_ended(export, given, outcome):
     assert read_export(export([issue(7, "Adding", **given)])).issues["7"].outcome == outcome
+
+
+@pytest.mark.parametrize(
+    ("url", "project"),
+    [
+        ("https://github.com/Acme/Shop/pull/7", Project("acme/shop", "github.com")),
+        ("https://api.github.com/repos/acme/shop/issues/7", Project("acme/shop", "github.com")),
+        ("https://gitee.com/acme/shop/issues/I5ABCD", Project("acme/shop", "gitee.com")),
+        ("https://gitee.com/api/v5/repos/acme/shop/issues/I5ABCD", Project("acme/shop", "gitee.com")),
+        ("https://gitcode.com/acme/shop/merge_requests/7", Project("acme/shop", "gitcode.com")),
+        ("", None),
+    ],
+)
+def test_an_address_tells_whose_an_issue_is(export, url, project):
+    tracker = read_export(export([issue(7, "Adding", url=url)]))
+    assert tracker.issues["7"].project == project
+    assert tracker.of(None).projects == ({project} if project else set())
 
 
 def test_a_migration_archive_is_a_folder_of_files(tmp_path, export):

@@ -132,6 +132,58 @@ def test_hints_are_what_was_said_before_and_not_edited_since(history, export):
     assert mined(history, tracker).instances[0].hints_text == "early"
 
 
+@pytest.mark.parametrize(
+    ("remote", "reference", "link"),
+    [
+        ("git@github.com:acme/calculator.git", "fixes #7", "keyword"),
+        ("git@github.com:acme/calculator.git", "fixes Acme/Calculator#7", "keyword"),
+        ("git@github.com:acme/calculator.git", "fixes https://github.com/acme/calculator/issues/7", "keyword"),
+        ("git@github.com:acme/calculator.git", "fixes other/project#9, closes #7", "keyword"),
+        ("git@github.com:acme/calculator.git", "fixes other/project#7", "none"),
+        ("git@github.com:acme/calculator.git", "fixes https://github.com/other/project/issues/7", "none"),
+        ("git@github.com:acme/calculator.git", "fixes https://codes.example.com/acme/calculator/issues/7", "none"),
+        ("https://gitee.com/acme/calculator", "修复 https://gitee.com/acme/calculator/issues/7", "keyword"),
+        ("https://gitee.com/acme/calculator", "修复 https://gitee.com/other/project/issues/7", "none"),
+        ("work:acme/calculator", "fixes https://github.com/acme/calculator/issues/7", "keyword"),
+        ("/srv/acme/calculator", "fixes acme/calculator#7", "none"),
+        ("", "fixes acme/calculator#7", "none"),
+    ],
+)
+def test_a_reference_to_another_project_is_none(history, remote, reference, link):
+    if remote:
+        history.git("remote", "add", "origin", remote)
+    history.git("commit", "-q", "--amend", "-m", f"Fix sums of numbers\n\n{reference}")
+    (instance,) = mined(history).instances
+    assert (instance.link, instance.number == "7") == (link, link == "keyword")
+
+
+def test_an_export_is_of_the_repositorys_own_project(history, export):
+    url = "https://api.github.com/repos/acme/calculator/issues/7"
+    tracker = read_export(export([issue(7, "Adding two numbers", url=url)]))
+    history.git("commit", "-q", "--amend", "-m", "Sums, fixes other/project#7 and closes acme/calculator#7")
+    assert mined(history, tracker).instances[0].link == "keyword"  # a remote is not told, and the export is
+    history.git("remote", "add", "origin", "ssh://git@github.com:22/acme/calculator.git")
+    assert mined(history, tracker).instances[0].instance_id == "acme__calculator-7"
+    history.git("remote", "set-url", "origin", "https://github.com/acme/shop.git")
+    with pytest.raises(DataError, match="is of acme/calculator, and the repository's origin is acme/shop: give the"):
+        mined(history, tracker)
+
+
+def test_a_folder_of_a_repository_is_refused_and_a_link_to_it_and_a_bare_one_are_not(history, tmp_path):
+    with pytest.raises(DataError, match=f"tests is a folder inside the repository {history.path}: give that"):
+        Repository(history.path / "tests")
+    (tmp_path / "link").symlink_to(history.path)
+    history.git("clone", "-q", "--bare", str(history.path), str(tmp_path / "bare.git"))
+    head = history.git("rev-parse", "HEAD")
+    assert {Repository(tmp_path / each).hash("HEAD") for each in ("link", "bare.git")} == {head}
+
+
+def test_without_git_that_is_said(history, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(DataError, match="git is not installed, and histories are read with it: install git"):
+        Repository(history.path)
+
+
 def test_what_is_no_repository_or_a_part_of_one_is_refused(history, tmp_path):
     with pytest.raises(DataError, match="is no git repository"):
         Repository(tmp_path)

@@ -83,6 +83,8 @@ def mine(
     for why, count in found.dropped.most_common():
         print(f"{count:6} dropped: {DROPPED[why]}")
     linked = sum(not one.synthetic for one in found.instances)
+    if (count := len(tracker.issues)) and all(one.number not in tracker.issues for one in found.instances):
+        print(f"  none of the {count} issues in the export was linked to a problem: is it this project's?")
     print(f"{len(found.instances):6} problems, {linked} with an issue, {_tested(found.instances)} with tests: {out}")
 
 

@@ -67,7 +67,12 @@ class Serving(Frozen):
     def _is_a_place_of_models(cls, given: str) -> str:
         found = PLACE.fullmatch(given)
         if found is None or found[1] not in FORMS:
-            scheme = given.partition("://")[0]
+            scheme, _, rest = given.partition("://")
+            if form := FORMS.get(scheme):
+                parts = zip(form.partition("://")[2].split("/"), (*rest.split("/", 1), ""), strict=False)
+                missing = " and ".join(f"no {name}" for name, part in parts if not part)
+                what = f"{missing} is named" if missing else "there is a space in it"
+                raise ValueError(f"a cluster takes no model from {given}: {what}, write {form}")
             forms = ", ".join(FORMS.values())
             raise ValueError(f"a cluster takes no model from {given}: write {forms}{did_you_mean(scheme, FORMS)}")
         return given

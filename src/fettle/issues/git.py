@@ -1,6 +1,7 @@
 """What a git repository says of itself. It is only read."""
 
 import os
+import re
 import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -8,9 +9,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from fettle.errors import DataError
+from fettle.issues.records import Project
 
 FIELDS = "%H%x1f%P%x1f%an%x1f%ae%x1f%at%x1f%B"
 END = "\x1e"
+REMOTE = re.compile(
+    r"(?:(?:https?|ssh|git)://(?P<host>[^/\s]+)/|(?:[^/@:\s]+@)?(?P<short>[^/@:\s]{2,}):(?!//))"
+    r"(?:\S*/)?(?P<name>[\w.-]+/[\w.-]+?)(?:\.git)?/?"
+)
+"""Where a repository was cloned from, unless that is a folder."""
+
+
+class _NoGitError(DataError):
+    """Git itself is not there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +51,14 @@ class Repository:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self._git("rev-parse", "--git-dir")
+            inside = self._git("rev-parse", "--show-prefix").strip()
+        except _NoGitError:
+            raise
         except DataError as error:
             raise DataError(f"{path} is no git repository: give the folder of one") from error
+        if inside:
+            top = self._git("rev-parse", "--show-toplevel").strip()
+            raise DataError(f"{path} is a folder inside the repository {top}: give that")
         if self._git("rev-parse", "--is-shallow-repository").strip() == "true":
             raise DataError(f"{path} has only a part of its history: run git fetch --unshallow in it")
         try:
@@ -53,12 +69,25 @@ class Repository:
     @property
     def name(self) -> str:
         """``owner/name`` by where it was cloned from, or its folder's name."""
-        try:
-            url = self._git("remote", "get-url", "origin").strip()
-        except DataError:  # it was cloned from nowhere
+        url = self._origin
+        if not url:
             return f"local/{self.path.resolve().name}"
         parts = url.removesuffix("/").removesuffix(".git").replace(":", "/").split("/")
         return "/".join(parts[-2:]) if len(parts) > 1 else f"local/{parts[-1]}"
+
+    @property
+    def project(self) -> Project | None:
+        """What its host calls it; None where it was cloned from no host."""
+        found = REMOTE.fullmatch(self._origin)
+        return Project.at(found["name"], found["host"] or found["short"]) if found else None
+
+    @property
+    def _origin(self) -> str:
+        """Where it was cloned from; empty for nowhere."""
+        try:
+            return self._git("remote", "get-url", "origin").strip()
+        except DataError:
+            return ""
 
     @property
     def root(self) -> str:
@@ -139,8 +168,9 @@ def _asked(words: Sequence[str], folder: Path, given: bytes) -> bytes:
     try:
         done = subprocess.run(command, cwd=folder, env=environment, input=given, capture_output=True, check=False)
     except (FileNotFoundError, NotADirectoryError) as error:
-        what = "git is not installed" if folder.is_dir() else f"{folder} is no folder"
-        raise DataError(f"{what}: histories are read with git") from error
+        if folder.is_dir():
+            raise _NoGitError("git is not installed, and histories are read with it: install git") from error
+        raise DataError(f"{folder} is no folder: histories are read with git") from error
     if done.returncode:
         said = done.stderr.decode(errors="replace").strip().splitlines() or ["nothing"]
         raise DataError(f"git {_verb(words)} failed in {folder}: {said[0].removeprefix('error: ')}")

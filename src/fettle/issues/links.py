@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fettle.issues.git import Commit
-from fettle.issues.records import Issue, Tracker
+from fettle.issues.records import Issue, Project, Tracker
 
 Via = Literal["tracker", "keyword", "change", "mention", "none"]
 
-NUMBER = r"(?:(?:[\w.-]+/[\w.-]+)?#|gh-|https?://\S+/issues/)(?P<number>\w+)"
+NUMBER = (
+    r"(?:(?P<name>[\w.-]+/[\w.-]+)?#|gh-"
+    r"|https?://(?P<host>[^/\s]+)(?:/\S*?)?/(?P<place>[\w.-]+/[\w.-]+)/(?:-/)?issues/)(?P<number>\w+)"
+)
 CLOSES = re.compile(rf"(?:\b(?:close[sd]?|fix(?:e[sd])?|resolve[sd]?)\b|修复|关闭|解决):?\s*{NUMBER}", re.IGNORECASE)
 CHANGE = re.compile(r"\(#(\d+)\)\s*$|^Merge pull request #(\d+)\b|(?:^|\s)!(\d+)\b")
 """A pull request: as squashed by GitHub, as merged by GitHub, and as Gitee says it."""
@@ -43,7 +46,7 @@ def link_of(commit: Commit, tracker: Tracker, messages: Iterable[str] = ()) -> L
     if (issue := tracker.closed_by(commit.sha)) is not None:
         return Link("tracker", issue.number, issue)
     said = "\n".join((commit.message, *messages))
-    if (closed := _closed(said)) and closed not in tracker.changes:
+    if (closed := _closed(said, tracker)) and closed not in tracker.changes:
         return Link("keyword", closed, tracker.issues.get(closed))
     change = tracker.merged_as(commit.sha)
     number = change.number if change is not None else _change(commit.subject)
@@ -65,13 +68,17 @@ def _by_change(number: str, tracker: Tracker) -> Link:
     change = tracker.changes.get(number)
     if change is None:
         return Link("change", number, tracker.issues.get(number))
-    closed = _closed(f"{change.title}\n{change.body}")
+    closed = _closed(f"{change.title}\n{change.body}", tracker)
     return Link("change", closed or number, tracker.issues.get(closed) or change)
 
 
-def _closed(text: str) -> str:
-    found = CLOSES.search(COMMENT.sub("", text))
-    return found["number"] if found else ""
+def _closed(text: str, tracker: Tracker) -> str:
+    """The number of the first issue that a text says is closed, and that is no other project's."""
+    for found in CLOSES.finditer(COMMENT.sub("", text)):
+        name = found["name"] or found["place"]
+        if not name or any(Project.at(name, found["host"]).may_be(each) for each in tracker.projects):
+            return found["number"]
+    return ""
 
 
 def _change(subject: str) -> str:

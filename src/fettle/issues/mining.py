@@ -61,8 +61,9 @@ def mine(
     """The problems of a repository's main line; ``told`` hears how many commits were looked at.
 
     Raises:
-        DataError: git refused.
+        DataError: git refused, or the tracker is another project's.
     """
+    tracker = tracker.of(repository.project)
     mined = Mined([], 0)
     name, root = repository.name, repository.root
     taken: set[str] = set()

@@ -1,13 +1,40 @@
 """An issue as every tracker's is read, and what links it to changes of the code."""
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Literal
 
 from fettle.errors import DataError
 
+ADDRESS = re.compile(
+    r"https?://(?P<host>[^/\s]+)(?:/\S*?)?/(?P<name>[\w.-]+/[\w.-]+)/(?:-/)?(?:issues|pulls?|merge_requests)/\w+"
+)
+"""Of an issue or a pull request, as it is shown or as the tracker's interface has it."""
 Outcome = Literal["open", "fixed", "rejected", "duplicate", "stale"]
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """A repository as a host has it, which a reference may name."""
+
+    name: str
+    """``owner/name``, in lower case."""
+    host: str = ""
+    """Empty where it is not told."""
+
+    @classmethod
+    def at(cls, name: str, host: str | None) -> "Project":
+        """By names as they are written; a host without a dot is a name that only its user's machine knows."""
+        host = (host or "").rpartition("@")[2].partition(":")[0].lower()
+        for part in ("www.", "api.", "ssh."):
+            host = host.removeprefix(part)
+        return cls(name.lower(), host if "." in host else "")
+
+    def may_be(self, other: "Project") -> bool:
+        """Whether nothing that is told of the two differs."""
+        return self.name == other.name and (not self.host or not other.host or self.host == other.host)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +69,12 @@ class Issue:
     """Hashes of commits that the tracker itself says closed or merged it."""
 
     @property
+    def project(self) -> Project | None:
+        """Whose it is, by its address."""
+        found = ADDRESS.match(self.url)
+        return Project.at(found["name"], found["host"]) if found else None
+
+    @property
     def type(self) -> Literal["bug", "feature", "documentation", "general"]:
         """What kind of work it asks for, by its labels and then its title."""
         return type_of(" ".join((*self.labels, self.title)).lower())
@@ -53,6 +86,26 @@ class Tracker:
 
     issues: Mapping[str, Issue] = field(default_factory=dict)
     changes: Mapping[str, Issue] = field(default_factory=dict)
+    projects: frozenset[Project] = frozenset()
+    """Whose issues these are: what names another project is none of them."""
+
+    def of(self, project: Project | None) -> "Tracker":
+        """The same, as that of a repository; None where it is not told whose that is.
+
+        Raises:
+            DataError: every address in the export is another project's.
+        """
+        told = frozenset(found for each in (*self.issues.values(), *self.changes.values()) if (found := each.project))
+        if project is None:
+            return replace(self, projects=told)
+        own = frozenset(each for each in told if each.name == project.name)
+        if told and not own:
+            others = ", ".join(sorted({each.name for each in told})[:3])
+            raise DataError(
+                f"the export is of {others}, and the repository's origin is {project.name}: give the export of "
+                f"{project.name}, or a clone of the project that the export is of"
+            )
+        return replace(self, projects=own | {project})
 
     def closed_by(self, commit: str) -> Issue | None:
         """The issue that the tracker says a commit closed."""

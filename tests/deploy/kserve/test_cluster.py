@@ -135,6 +135,6 @@ def test_without_a_kubeconfig_there_is_no_cluster(apart):
     done = apart.fettle("deploy", *SUMS, "hf://acme/sums")
     assert (done.code, done.out) == (1, "")
     assert done.complaint == (
-        "there is no cluster to deploy to, for no kubeconfig is found here: name one with --kubeconfig, "
-        "or see the manifest with --dry-run"
+        "there is no cluster to ask, for no kubeconfig is found here: name one with --kubeconfig "
+        "(fettle deploy kserve --dry-run shows a manifest without a cluster)"
     )

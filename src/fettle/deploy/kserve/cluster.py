@@ -190,8 +190,8 @@ def _settings(kubeconfig: str | None, context: str | None) -> Configuration:
             config.load_incluster_config(client_configuration=settings)
         except ConfigException:
             raise UnreachableError(
-                "there is no cluster to deploy to, for no kubeconfig is found here: name one with --kubeconfig, "
-                "or see the manifest with --dry-run"
+                "there is no cluster to ask, for no kubeconfig is found here: name one with --kubeconfig "
+                "(fettle deploy kserve --dry-run shows a manifest without a cluster)"
             ) from error
     return settings
 
