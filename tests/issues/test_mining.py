@@ -164,6 +164,8 @@ def test_an_export_is_of_the_repositorys_own_project(history, export):
     assert mined(history, tracker).instances[0].link == "keyword"  # a remote is not told, and the export is
     history.git("remote", "add", "origin", "ssh://git@github.com:22/acme/calculator.git")
     assert mined(history, tracker).instances[0].instance_id == "acme__calculator-7"
+    history.git("remote", "set-url", "origin", "https://github.com/ada/calculator.git")
+    assert mined(history, tracker).instances[0].link == "keyword"  # a fork's, of which the export cannot be
     history.git("remote", "set-url", "origin", "https://github.com/acme/shop.git")
     with pytest.raises(DataError, match="is of acme/calculator, and the repository's origin is acme/shop: give the"):
         mined(history, tracker)

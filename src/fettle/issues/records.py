@@ -98,7 +98,8 @@ class Tracker:
         told = frozenset(found for each in (*self.issues.values(), *self.changes.values()) if (found := each.project))
         if project is None:
             return replace(self, projects=told)
-        own = frozenset(each for each in told if each.name == project.name)
+        short = project.name.rpartition("/")[2]
+        own = frozenset(each for each in told if each.name.rpartition("/")[2] == short)  # a fork's is that of both
         if told and not own:
             others = ", ".join(sorted({each.name for each in told})[:3])
             raise DataError(
