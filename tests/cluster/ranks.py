@@ -11,6 +11,9 @@ import pytest
 
 from fettle.config import RayEngine
 
+BESIDE_OTHERS = "PYTEST_XDIST_WORKER" in os.environ
+"""Whether this process has other tests to run: among them Ray's actors were seen to end as they begin."""
+
 
 @contextmanager
 def ray_here() -> Iterator[None]:

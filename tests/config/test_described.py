@@ -31,6 +31,7 @@ from fettle.config import (
     Dialogue,
     DynamicSampling,
     Episodes,
+    Events,
     FileTasks,
     FixedLength,
     Frozen,
@@ -119,7 +120,15 @@ FULL = rl(
     optimizer=AdamW(clip_norm=None),
     schedule=Cosine(warmup_steps=5),
     sampling=Sampling(stop=("no",)),
-    trackers=(MLflow(registration=Registration(name="a")), WandB(), TensorBoard(), Prometheus(), OTLP(), Datadog()),
+    trackers=(
+        MLflow(registration=Registration(name="a")),
+        WandB(),
+        TensorBoard(),
+        Prometheus(),
+        OTLP(),
+        Datadog(),
+        Events(url="http://e"),
+    ),
 )
 JUDGE = Judge(url="http://127.0.0.1:8700/v1", model="m")
 WORLDS = [

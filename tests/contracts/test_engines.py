@@ -18,7 +18,7 @@ from fettle.engine.local.tiny import make_tiny_model
 from fettle.errors import FettleError, LossInputError, NotFoundError
 from fettle.training.schedule import learning_rate
 from fettle.types import Datum, datum
-from tests.cluster.ranks import cleared, ranks, ray_here
+from tests.cluster.ranks import BESIDE_OTHERS, cleared, ranks, ray_here
 from tests.service.served import Served, serving
 
 PROMPT = [5, 9, 41]
@@ -39,7 +39,7 @@ def http(served: Served) -> HTTPEngine:
 
 
 LOCAL: dict[str, Callable[[Path], Broker]] = {"local": local, "local, sampling beside": local_beside}
-BROKERS = [*LOCAL, "ray"]
+BROKERS = LOCAL if BESIDE_OTHERS else [*LOCAL, "ray"]
 ENGINES = [*BROKERS, "http"]
 
 

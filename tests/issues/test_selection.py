@@ -4,7 +4,7 @@ import pytest
 
 from fettle.config.issues import Split
 from fettle.errors import DataError
-from fettle.issues.selection import REASONS, Selection, parted, selected
+from fettle.issues.selection import REASONS, Selection, augmented, parted, selected
 from fettle.issues.trajectories import IssueTrajectory
 from tests.issues.attempts import STEPS, trajectory
 
@@ -45,6 +45,18 @@ def test_order_is_kept_and_what_was_never_tested_earned_nothing():
     kept, dropped = selected(entries, Selection(min_reward=0.5))
     assert kept == [entries[0], entries[2]]
     assert sum(dropped.values()) == 1
+
+
+def test_what_is_asked_in_other_ways_has_the_same_steps_and_is_counted():
+    untitled = made(3, metadata={"issue_title": ""})
+    found, added = augmented([made(1), untitled, made(2)], ("title", "body"))
+    assert added == {"asked by its title alone": 2, "asked by its body alone": 2}
+    told = [(one.issue_id, bool(one.metadata.issue_title), bool(one.metadata.issue_body)) for one in found]
+    ways = [(True, True), (True, False), (False, True)]
+    first, second = ([(made(number).issue_id, *way) for way in ways] for number in (1, 2))
+    assert told == [*first, (untitled.issue_id, False, True), *second]
+    assert {one.steps for one in found} == {made(1).steps}
+    assert augmented([made(1)], ()) == ([made(1)], {})
 
 
 def test_the_same_seed_parts_alike_and_no_issue_is_on_both_sides():

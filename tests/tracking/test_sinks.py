@@ -7,6 +7,8 @@ import sys
 import time
 import urllib.request
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
 
 import pytest
 
@@ -155,6 +157,38 @@ def test_an_agent_of_datadog_receives_each_number_as_a_gauge(by, tmp_path):
 def test_an_agent_that_is_not_there_is_told_where_it_can_be(tmp_path):
     with pytest.raises(StorageError, match="datadog cannot be opened at unix://"):
         open_sink("datadog", f"unix://{tmp_path}/none", RUN)
+
+
+def test_a_subscriber_hears_the_beginning_each_row_and_the_end_in_that_order():
+    heard: list[dict[str, object]] = []
+
+    class Subscriber(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            heard.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *words: object) -> None:
+            """Nothing."""
+
+    with HTTPServer(("127.0.0.1", 0), Subscriber) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        sink = open_sink("events", f"http://127.0.0.1:{server.server_address[1]}/fettle", RUN)
+        for step, row in enumerate([{**ROWS[0], "router/none": float("nan")}, ROWS[1]], start=1):
+            sink.log(step, row)
+        sink.close()
+        server.shutdown()
+    assert [(each["event"], each["number"], each["run"]) for each in heard] == [
+        ("start", 1, "seven"),
+        ("metrics", 2, "seven"),
+        ("metrics", 3, "seven"),
+        ("end", 4, "seven"),
+    ]
+    assert [each["row"] for each in heard[1:3]] == [{**ROWS[0], "router/none": None}, ROWS[1]]
+    assert heard[0]["settings"] == dict(RUN.settings)
+    assert heard[3]["failed"] is False
+    with pytest.raises(StorageError, match=r"events cannot be opened at http://127.0.0.1:9/"):
+        open_sink("events", "http://127.0.0.1:9/", RUN)
 
 
 def test_a_port_that_is_taken_is_one_sentence():

@@ -1,5 +1,6 @@
 """MLflow, a real server: runs go on, conversations are traces, checkpoints have versions, trials are nested."""
 
+import asyncio
 import json
 import os
 import shutil
@@ -11,13 +12,14 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fettle.cli.parents import adopted, told_the_end
+from fettle.compat.rllm import MLIntegration, RLLMConfig
 from fettle.config.load import dump, load
 from fettle.config.study import Study
 from fettle.errors import StorageError
@@ -144,7 +146,22 @@ def test_a_real_server_has_all_there_is_to_know_of_a_run_that_was_interrupted_an
     check_what_it_is_told(mlflow.client, run)
     check_the_registered_model(mlflow.client, run, tmp_path)
     check_the_trace(mlflow.client, run)
+    check_the_best_run(mlflow, tmp_path, run)
     check_a_study(mlflow, tmp_path)
+
+
+def check_the_best_run(server, folder, first) -> None:
+    better = open_sink("mlflow", server.address, replace(described(folder), name="nine", kept=None))
+    better.log(1, {"heldout/pass@4": 0.75})
+    better.close()
+    integration = MLIntegration(RLLMConfig())
+    asyncio.run(integration.setup_mlflow("sums", server.address))
+    metric = "heldout/pass_at_4"
+    best, least = (asyncio.run(integration.best_run(metric, least=least)) for least in (False, True))
+    assert best == {"run_id": better.identity, "name": "nine", metric: 0.75}
+    assert least == {"run_id": first.info.run_id, "name": "eight", metric: 0.5}
+    assert asyncio.run(integration.best_run("heldout/none")) is None
+    server.client.delete_run(better.identity)
 
 
 def check_what_it_is_told(client, run) -> None:

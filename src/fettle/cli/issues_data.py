@@ -85,13 +85,15 @@ def convert(
     from fettle.config.issues import Split
     from fettle.config.load import load_as
     from fettle.issues.instances import read_instances
-    from fettle.issues.selection import Selection, parted, selected
+    from fettle.issues.selection import Selection, augmented, parted, selected
     from fettle.tracking import write_atomically
 
     if not 0 < share < 1:
         raise ConfigError(f"--share is {share:g}, which leaves nothing on one side: give more than 0 and less than 1")
     known = read_instances(problems) if problems is not None else []
-    kept, dropped = selected(_attempts(path, known), load_as(Selection, None, overrides or ()))
+    wanted = load_as(Selection, None, overrides or ())
+    kept, dropped = selected(_attempts(path, known), wanted)
+    kept, added = augmented(kept, wanted.asked_by)
     sides = [kept] if heldout is None else parted(kept, Split(heldout=share, seed=seed), known)
     files = [path for path in (out, heldout) if path is not None]
     made = [_made(form, side, known) for side in sides]
@@ -103,6 +105,8 @@ def convert(
                 f"add attempts that were tested, or {'choose fewer away' if heldout is None else 'give another --seed'}"
             )
     _tell(dropped)
+    for way, count in added.items():
+        print(f"{count:6} added: {way}")
     for to, one in zip(files, made, strict=True):
         _tell(one.dropped)
         write_atomically(to, one.text)

@@ -10,6 +10,7 @@ from typing import Any
 from fettle.config import (
     OTLP,
     Datadog,
+    Events,
     MLflow,
     Prometheus,
     Registration,
@@ -36,6 +37,7 @@ DESTINATIONS: Mapping[type, Callable[[Any, RunFolder], str | None]] = MappingPro
         Prometheus: lambda tracker, _: tracker.address,
         OTLP: lambda tracker, _: f"{'grpc:' if tracker.protocol == 'grpc' else ''}{tracker.endpoint}",
         Datadog: lambda tracker, _: tracker.address,
+        Events: lambda tracker, _: tracker.url,
     }
 )
 """Where each writes."""

@@ -151,7 +151,17 @@ from fettle.config.tools import (
     ToolServer,
     WorkedCalls,
 )
-from fettle.config.trackers import OTLP, Datadog, MLflow, Prometheus, Registration, TensorBoard, TrackerConfig, WandB
+from fettle.config.trackers import (
+    OTLP,
+    Datadog,
+    Events,
+    MLflow,
+    Prometheus,
+    Registration,
+    TensorBoard,
+    TrackerConfig,
+    WandB,
+)
 
 __all__ = [
     "CISPO",
@@ -200,6 +210,7 @@ __all__ = [
     "EnvironmentServerConfig",
     "Episodes",
     "Evaluation",
+    "Events",
     "Experiment",
     "FileTasks",
     "Finish",

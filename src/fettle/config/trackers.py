@@ -87,5 +87,15 @@ class Datadog(Frozen):
     """Beside those of the run, as in ``team:search``."""
 
 
-TrackerConfig = Annotated[MLflow | WandB | TensorBoard | Prometheus | OTLP | Datadog, Field(discriminator="type")]
+class Events(Frozen):
+    """Events for a program of one's own: ``start``, ``metrics`` and ``end``, posted as JSON, one after the other."""
+
+    type: Literal["events"] = "events"
+    url: Annotated[str, Field(pattern="^https?://.")]
+    """Where they are posted: ``http://127.0.0.1:9000/fettle``."""
+
+
+TrackerConfig = Annotated[
+    MLflow | WandB | TensorBoard | Prometheus | OTLP | Datadog | Events, Field(discriminator="type")
+]
 """Somewhere that takes a run's metrics."""

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -14,6 +14,7 @@ from fettle.issues.splits import split
 from fettle.issues.trajectories import IssueTrajectory, Kind, statement
 
 Count = Annotated[int, Field(ge=1)]
+Way = Literal["title", "body"]
 
 NOTHING = "diff --git a/nothing b/nothing\n"
 """A patch that changes nothing, for what is told apart by its words alone."""
@@ -32,6 +33,8 @@ class Selection(Frozen):
     """Their names; none: all."""
     min_reward: Annotated[float, Field(allow_inf_nan=False)] | None = None
     """What came of it, at least; what was never tested came to nothing."""
+    asked_by: tuple[Way, ...] = ()
+    """Ways in which each issue is asked besides: by its ``title`` alone, by its ``body`` alone."""
 
 
 REASONS: Mapping[str, Callable[[IssueTrajectory, Selection], bool]] = MappingProxyType(
@@ -63,6 +66,27 @@ def selected(trajectories: Iterable[IssueTrajectory], wanted: Selection) -> tupl
         else:
             dropped[why] += 1
     return kept, dropped
+
+
+def augmented(
+    trajectories: Iterable[IssueTrajectory], ways: Sequence[Way]
+) -> tuple[list[IssueTrajectory], Counter[str]]:
+    """Each trajectory, and after it the same steps with less said of the issue; how many were added in which way.
+
+    What somebody did is never changed, left out or put in another order: what would have come of that, nobody knows. An
+    issue that lacks one of the two, or whose first observation tells it whole, has one way of being asked.
+    """
+    found: list[IssueTrajectory] = []
+    added: Counter[str] = Counter()
+    for one in trajectories:
+        found.append(one)
+        said = {"title": one.metadata.issue_title.strip(), "body": one.metadata.issue_body.strip()}
+        whole = all(said.values()) and not any(text in one.steps[0].observation for text in said.values())
+        for way in ways if whole else ():
+            left = {f"issue_{name}": "" for name in said if name != way}
+            found.append(one.model_copy(update={"metadata": one.metadata.model_copy(update=left)}))
+            added[f"asked by its {way} alone"] += 1
+    return found, added
 
 
 def parted(

@@ -112,6 +112,7 @@ CONSUMERS: Mapping[type[Frozen], Mapping[str, str]] = {
     c.Prometheus: {"address": TRACKERS},
     c.OTLP: dict.fromkeys(("endpoint", "protocol"), TRACKERS),
     c.Datadog: dict.fromkeys(("address", "tags"), TRACKERS),
+    c.Events: {"url": TRACKERS},
     c.DynamicSampling: {"max_rounds": DRAWING},
     c.Overlong: {"buffer": CREDIT},
     c.Critic: dict.fromkeys(

@@ -9,6 +9,7 @@ from fettle.compat.rllm.config import EXPERIMENT, RLLMConfig
 from fettle.config.load import load_as
 from fettle.deploy.sdk import sdk
 from fettle.deploy.serving import Serving
+from fettle.errors import ConfigError
 
 NAMESPACE = "ml-infrastructure"
 
@@ -36,6 +37,23 @@ class MLIntegration:
         }
         return [{"type": name, **known[name]} for name in self._config.training.report_to]
 
+    async def best_run(self, metric: str = "heldout/reward", *, least: bool = False) -> dict[str, Any] | None:
+        """MLflow's finished run with the greatest last value of a metric, or the least: its id, name and value.
+
+        None where no finished run has that metric, or nothing is filed under the experiment.
+
+        Raises:
+            ConfigError: MLflow is not installed here.
+        """
+        try:
+            mlflow = importlib.import_module("mlflow")
+        except ModuleNotFoundError as error:
+            raise ConfigError(
+                "the best run is for MLflow to say, which is not installed: pip install 'fettle[mlflow]'"
+            ) from error
+        experiment, uri = self._config.mlflow
+        return await asyncio.to_thread(_best, mlflow.MlflowClient(tracking_uri=uri), experiment, metric, least=least)
+
     async def deploy_model(
         self,
         model_path: str,
@@ -57,6 +75,18 @@ class MLIntegration:
         asked = {"name": model_name, "model_uri": storage_uri or f"pvc://{model_path}", "namespace": namespace}
         serving = load_as(Serving, None, [f"{key}={json.dumps(value)}" for key, value in asked.items()])
         return await asyncio.to_thread(_served, serving, kubeconfig)
+
+
+def _best(client: Any, experiment: str, metric: str, *, least: bool) -> dict[str, Any] | None:
+    filed = client.get_experiment_by_name(experiment)
+    if filed is None:
+        return None
+    order = [f"metrics.`{metric}` {'ASC' if least else 'DESC'}"]
+    runs = client.search_runs([filed.experiment_id], "attributes.status = 'FINISHED'", order_by=order)
+    found = next((run for run in runs if metric in run.data.metrics), None)
+    if found is None:
+        return None
+    return {"run_id": found.info.run_id, "name": found.info.run_name, metric: found.data.metrics[metric]}
 
 
 def _served(serving: Serving, kubeconfig: str | None) -> str:

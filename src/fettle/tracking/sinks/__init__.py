@@ -1,4 +1,4 @@
-"""Numbers sent elsewhere: MLflow, W&B, TensorBoard, Prometheus, OTLP, Datadog; most need an extra when asked for."""
+"""Numbers sent elsewhere: MLflow, W&B, TensorBoard, Prometheus, OTLP, Datadog, events; most need an extra."""
 
 from fettle.tracking.sinks.base import EXTRAS, Described, Model, Sink, open_sink
 

@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 EXTRAS: Mapping[str, str] = MappingProxyType(
     {"wandb": "wandb", "mlflow": "mlflow", "tensorboard": "tensorboard", "prometheus": "server", "otlp": "otel"}
 )
-"""Sinks by name, and the extra of this package that brings what each needs; ``datadog`` needs none."""
+"""Sinks by name, and the extra of this package that brings what each needs; ``datadog`` and ``events`` need none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,8 @@ def opened(destination: str, run: Described) -> Sink:
         tags=run.tags,
         config={**run.settings, **run.facts, "simulated": run.simulated},
         settings=settings,
+        dir=os.environ.get("WANDB_DIR"),  # by itself W&B heeds either only the first time in a process
+        mode=os.environ.get("WANDB_MODE"),
     )
     if run.kept is not None:
         write_atomically(run.kept / KEPT, json.dumps({"run": made.id, "project": run.project}) + "\n")
