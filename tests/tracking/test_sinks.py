@@ -212,11 +212,12 @@ def test_an_address_that_is_none_is_one_sentence(place):
         ("mlflow", "mlflow"),
         ("tensorboard", "tensorboard"),
         ("prometheus", "prometheus_client"),
-        ("otlp", "opentelemetry.metrics"),
+        ("otlp", "opentelemetry"),
     ],
 )
 def test_a_package_that_is_not_installed_is_one_sentence_with_its_extra(kind, package, monkeypatch):
-    monkeypatch.setitem(sys.modules, package, None)
+    for module in [package, *(name for name in sys.modules if name.startswith(f"{package}."))]:
+        monkeypatch.setitem(sys.modules, module, None)  # what is loaded already is found without its package
     monkeypatch.delitem(sys.modules, f"fettle.tracking.sinks.{kind}", raising=False)
     with pytest.raises(ConfigError, match=rf"{kind} needs .*pip install 'fettle\[{EXTRAS[kind]}\]'") as caught:
         open_sink(kind, "", RUN)
