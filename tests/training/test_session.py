@@ -36,3 +36,14 @@ async def test_evaluations_are_kept_whatever_they_found(tmp_path):
     assert (ended.first, ended.best, ended.last) == tuple(rows)
     assert (ended.steps, ended.interrupted) == (2, False)
     assert ended.best_checkpoint == str(folder.checkpoints / "step-000001")
+
+
+async def test_what_an_engine_writes_beside_checkpoints_stays_for_as_long_as_the_run_lives(tmp_path):
+    folder = RunFolder.at(tmp_path)
+    left, used, outlived = (folder.checkpoints / name for name in (".ranks-dead", ".ranks-alive", "step-000009"))
+    left.mkdir()
+    session = Session(folder, Memory(), checkpoints=Checkpoints(every=1), steps=3, stop=asyncio.Event())
+    for path in (used, outlived):
+        path.mkdir()
+    await session.finish_step(Saved(folder), 1)
+    assert [left.exists(), used.exists(), outlived.exists()] == [False, True, False]

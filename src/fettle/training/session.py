@@ -112,6 +112,8 @@ class Session:
         self._callbacks = callbacks
         self._parts: dict[str, Part] = {}
         self._since = time.perf_counter()
+        for path in folder.checkpoints.glob(".*"):  # what a run that was killed had under way
+            shutil.rmtree(path, ignore_errors=True)
 
     def stop_when(
         self,
@@ -258,10 +260,14 @@ class Session:
         self._sweep()
 
     def _sweep(self) -> None:
-        """Drop checkpoints that the progress file does not name: outlived ones, and those of steps to be done again."""
+        """Drop checkpoints that the progress file does not name: outlived ones, and those of steps to be done again.
+
+        What is hidden is the engine's: policies that it has written down, and what it is writing.
+        """
         p = self.progress
-        for path in sorted(self.folder.checkpoints.iterdir()):
-            if path.is_dir() and path.name.partition(".")[0] not in {*p.kept, *p.held, p.checkpoint, p.best_checkpoint}:
+        named = {*p.kept, *p.held, p.checkpoint, p.best_checkpoint}
+        for path in sorted(self.folder.checkpoints.glob("[!.]*")):
+            if path.is_dir() and path.name.partition(".")[0] not in named:
                 shutil.rmtree(path)
 
     def _path(self, name: str) -> str:
