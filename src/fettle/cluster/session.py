@@ -3,8 +3,11 @@
 import logging
 import os
 import shutil
+import signal
 import tempfile
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 
 import ray
@@ -65,10 +68,24 @@ def _leave(folder: str | None) -> None:
 
 def _begin(fault: str, named: str, **how: object) -> None:
     try:
-        ray.init(log_to_driver=False, logging_level=logging.ERROR, **how)
+        with _stopped_as_before():
+            ray.init(log_to_driver=False, logging_level=logging.ERROR, **how)
     except Exception as error:
         why = str(error).strip().splitlines()
         raise UnreachableError(
             f"{fault} ({why[0] if why else type(error).__name__}): start one with `ray start --head`, correct the "
             f"address, or leave {named}.address out to have one of the run's own"
         ) from error
+
+
+@contextmanager
+def _stopped_as_before() -> Iterator[None]:
+    """Ray ends a process that gets SIGTERM at once, where a run would save a checkpoint first."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
