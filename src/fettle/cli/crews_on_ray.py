@@ -20,15 +20,15 @@ import fettle
 from fettle.cli.crews import Crew, log_of
 from fettle.cli.studied import Tuning
 from fettle.cli.tune import say
+from fettle.cluster.session import check_reached, heard
 from fettle.config.study import RayTasks
-from fettle.errors import ConfigError, FettleError
+from fettle.errors import ConfigError, FettleError, UnreachableError
 from fettle.tuning import StudyFolder
 
 DEATHS = 3
 """Times that a worker which died is begun again, here or on another machine."""
 WAIT_S = 60.0
 """For how long none may have begun before it is told why."""
-REACHED_S = 5.0
 STORE_BYTES = 2**27
 """What tasks hand to each other, which here is nothing but words."""
 DONE, STOPPED = "", "it was stopped"
@@ -75,31 +75,25 @@ def ray_team(folder: StudyFolder, tasks: RayTasks) -> Iterator[RayTeam]:
 def _connect(tasks: RayTasks, scratch: str) -> None:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if tasks.address is None:
-        ray.init(
-            address="local",
-            num_cpus=math.ceil(tasks.count * tasks.cpus),
-            include_dashboard=False,
-            object_store_memory=STORE_BYTES,
-            _node_ip_address="127.0.0.1",
-            _temp_dir=scratch,
-            **quiet,
-        )
+        with heard():
+            ray.init(
+                address="local",
+                num_cpus=math.ceil(tasks.count * tasks.cpus),
+                include_dashboard=False,
+                object_store_memory=STORE_BYTES,
+                _node_ip_address="127.0.0.1",
+                _temp_dir=scratch,
+                **quiet,
+            )
         return
-    if tasks.address != "auto":
-        _check_reached(tasks.address)
     try:
-        ray.init(address=tasks.address, **quiet)
+        check_reached(tasks.address, named="workers.address")
+        with heard():
+            ray.init(address=tasks.address, **quiet)
+    except UnreachableError as error:
+        raise ConfigError(error.message) from error
     except (ConnectionError, RuntimeError, RayError) as error:
         raise ConfigError(_away(tasks.address, error)) from error
-
-
-def _check_reached(address: str) -> None:
-    """Refuses a cluster that is not there at once; Ray by itself would try for a minute."""
-    host, _, port = address.rpartition(":")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=REACHED_S).close()
-    except OSError as error:
-        raise ConfigError(_away(address, error)) from error
 
 
 def _away(address: str, error: Exception) -> str:

@@ -15,6 +15,7 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayError
 from fettle.cluster.parcel import Bytes, Parcel, pieces, refused, unpack
 from fettle.cluster.rank import CONTROL, Answer
 from fettle.cluster.seat import GoneError
+from fettle.cluster.session import free
 from fettle.config import ActorSamplers, LocalEngine, RayEngine
 from fettle.engine.base import SampleRequest
 from fettle.engine.local import LocalBackend
@@ -120,11 +121,10 @@ class ActorSeat:
         try:
             ray.get(self._begun, timeout=self._engine.start_seconds)
         except GetTimeoutError as error:
-            free = ray.available_resources().get("CPU", 0)
             raise EngineError(
                 f"after {self._engine.start_seconds:g} s {self.name} has not begun, which needs "
-                f"{self._settings.threads} CPU: {free:g} are free in the cluster; lower engine.samplers.count or "
-                "engine.samplers.threads, or add a machine"
+                f"{self._settings.threads} CPU: {free({'CPU': 1})} are free in the cluster; lower "
+                "engine.samplers.count or engine.samplers.threads, or add a machine"
             ) from error
         except RayActorError as error:
             raise EngineError(f"{self.name} ended as it began: see Ray's logs") from error

@@ -12,6 +12,7 @@ from uuid import uuid4
 
 import torch
 
+from fettle.cluster.notice import Notice
 from fettle.cluster.rank import Answer, Facts, gist
 from fettle.cluster.ranks import LostError, Ranks, Said
 from fettle.cluster.recall import Done, Recall
@@ -55,6 +56,7 @@ class ClusterBackend:
         self._pins: dict[str, str] = {}
         self._pins_made = 0
         self._lost: LostError | None = None
+        self._notice: Notice | None = None
         self.recoveries: list[float] = []
         """Seconds from when ranks were found to be lost until all was as it had been."""
         own = of_rank(settings)
@@ -75,9 +77,12 @@ class ClusterBackend:
         except LostError as error:
             self.close()
             raise EngineError(f"the ranks cannot begin: {error}") from error
+        self._notice = Notice(self._warned)
 
     def close(self) -> None:
         """End the ranks, and a cluster of our own."""
+        if self._notice is not None:
+            self._notice.close()
         self._ranks.close()
         self._recall.close()
         self._leave()
@@ -243,6 +248,20 @@ class ClusterBackend:
                 self._surely(lambda: self._written(policy, folder))
                 self._recall.written(policy, folder, time.perf_counter() - started)
         return result
+
+    def _warned(self, nodes: frozenset[str]) -> None:
+        """Machines are about to go: all policies are written down at once, and ranks move that can."""
+        with self._turn:
+            self._surely(self._write_all)
+            moved = self._ranks.vacate(nodes)
+            if moved:
+                self._lost = LostError(f"{moved} ranks move, as their machines are about to go", self._ranks.generation)
+
+    def _write_all(self) -> None:
+        for policy, folder in self._recall.unwritten():
+            started = time.perf_counter()
+            self._written(policy, folder)
+            self._recall.written(policy, folder, time.perf_counter() - started)
 
     def _surely(self, work: Callable[[], Result]) -> Result:
         """What the work comes to, with the ranks mended as often as they are lost over it.

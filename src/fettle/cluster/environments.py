@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 
 import fettle
 from fettle.cluster.joining import Joining
-from fettle.cluster.session import connected
+from fettle.cluster.session import connected, free
 from fettle.config import EnvironmentConfig, RayWorkers
 from fettle.environments import Environment, Game, GameStep, GameSuite, StepResult, Suite
 from fettle.environments.hosting import Begun, Fault, Host, Ready
@@ -105,11 +105,11 @@ class EnvironmentWorkers:
         except asyncio.CancelledError:
             ray.cancel(ref)
             raise
-        except RayActorError as error:
-            self._replace(worker)
-            raise LostError from error
         except RayTaskError as error:
             raise EnvironmentFault(f"what the environment said could not be sent: {error.cause}") from error
+        except RayError as error:  # the process has ended, or its machine went with what it had answered
+            self._replace(worker)
+            raise LostError from error
         if isinstance(answer, Fault):
             raise by_code(answer.code)(answer.message) if answer.code else EnvironmentFault(answer.message)
         return answer
@@ -118,6 +118,7 @@ class EnvironmentWorkers:
         if worker.lost:
             return
         worker.lost = True
+        ray.kill(worker.actor)
         self.replaced += 1
         self.workers[worker.place] = Worker(worker.place, self._begun())
         logger.warning("environment worker %d ended, with %d episodes; another begins", worker.place, worker.episodes)
@@ -136,11 +137,10 @@ class EnvironmentWorkers:
         try:
             answers: list[Ready | Fault] = ray.get([w.actor.ready.remote() for w in self.workers], timeout=within)
         except GetTimeoutError as error:
-            free = ray.available_resources().get("CPU", 0)
             raise EngineError(
                 f"after {within:g} s not all of {self._settings.count} environment workers have begun, each of which "
-                f"takes {self._settings.cpus:g} CPU, and {free:g} are free: lower environment_workers.cpus or .count, "
-                "or raise .start_seconds"
+                f"takes {self._settings.cpus:g} CPU: {free({'CPU': 1})} are free in the cluster; lower "
+                "environment_workers.cpus or .count, or raise .start_seconds"
             ) from error
         except RayActorError as error:
             raise EngineError(f"an environment worker ended before it began: {str(error).splitlines()[0]}") from error

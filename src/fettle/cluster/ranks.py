@@ -2,15 +2,16 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError
-from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from fettle.cluster.rank import CONTROL, DRAWING, Answer, Facts, Rank, versions
+from fettle.cluster.session import free
 from fettle.config import RayEngine
 from fettle.errors import EngineError
 
@@ -21,6 +22,9 @@ Said = tuple[tuple[Any, ...], dict[str, Any]]
 
 LOOKED_AFTER = 2.0
 """Seconds between looks at whether those that compute are alive."""
+
+ELSEWHERE = 5.0
+"""Seconds in which there must be room for a rank that is to move."""
 
 
 class LostError(Exception):
@@ -45,6 +49,7 @@ class Ranks:
         self._need = dict(need)
         self._made = made
         self._room = placement_group([self._need] * settings.workers, strategy="PACK")
+        self._places: dict[int, tuple[PlacementGroup, int]] = {at: (self._room, at) for at in range(settings.workers)}
         self._actors: dict[int, Any] = {}
         self.generation = 0
         self.replaced = 0
@@ -123,12 +128,36 @@ class Ranks:
             time.perf_counter() - started,
         )
 
+    def vacate(self, nodes: Collection[str]) -> int:
+        """End those on machines with these ids that there is room for elsewhere, where ``mend`` begins them anew.
+
+        Returns how many; the others stay for as long as their machines do.
+        """
+        leaving = [bundle for bundle in self._actors if self._node(bundle) in nodes]
+        rooms = {bundle: placement_group([self._need]) for bundle in leaving}
+        until, moved = time.monotonic() + ELSEWHERE, 0
+        for bundle, room in rooms.items():
+            if room.wait(timeout_seconds=max(0.0, until - time.monotonic())):
+                self._places[bundle] = (room, 0)
+                ray.kill(self._actors[bundle])
+                moved += 1
+            else:
+                remove_placement_group(room)
+        return moved
+
     def close(self) -> None:
         """End them."""
         for actor in self._actors.values():
             ray.kill(actor)
         self._actors = {}
-        remove_placement_group(self._room)
+        for room in {room.id: room for room, _ in [(self._room, 0), *self._places.values()]}.values():
+            remove_placement_group(room)
+
+    def _node(self, bundle: int) -> str | None:
+        """The id of the machine that a rank is on."""
+        room, index = self._places[bundle]
+        found: str | None = placement_group_table(room)["bundles_to_node_id"].get(index)
+        return found
 
     def _begun(self, bundle: int) -> Any:
         kind = ray.remote(
@@ -137,7 +166,7 @@ class Ranks:
             max_restarts=0,
             max_task_retries=0,
             concurrency_groups={CONTROL: 1, DRAWING: 1},
-            scheduling_strategy=PlacementGroupSchedulingStrategy(self._room, bundle),
+            scheduling_strategy=PlacementGroupSchedulingStrategy(*self._places[bundle]),
         )(Rank)
         return kind.remote(*self._made())
 
@@ -215,11 +244,10 @@ class Ranks:
 
     def _no_room(self) -> str:
         need = ", ".join(f"{amount:g} {name}" for name, amount in self._need.items())
-        there, free = ray.cluster_resources(), ray.available_resources()
-        has = ", ".join(f"{free.get(name, 0):g} of {there.get(name, 0):g} {name}" for name in self._need)
         return (
             f"after {self._settings.start_seconds:g} s the cluster has no room for {self._settings.workers} ranks that "
-            f"need {need} each: {has} are free in it; lower engine.workers or engine.threads, or add a machine"
+            f"need {need} each: {free(self._need)} are free in it; lower engine.workers or engine.threads, or add a "
+            "machine"
         )
 
 

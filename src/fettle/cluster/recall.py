@@ -58,6 +58,12 @@ class Recall:
         past.folder, past.took, past.seconds = folder, seconds, 0.0
         past.done = [Done("revive", (policy, folder), {})]
 
+    def unwritten(self) -> Iterator[tuple[str, Path]]:
+        """Policies to which something was done since they were written down, and where they are to be written now."""
+        for policy, past in list(self._pasts.items()):
+            if past.folder is None or len(past.done) > 1:
+                yield policy, self._folder / str(next(self._written))
+
     def forget(self, policy: str) -> None:
         """It was closed."""
         past = self._pasts.pop(policy, None)
