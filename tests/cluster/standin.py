@@ -1,7 +1,8 @@
 """A stand-in for a server of vLLM: its documented HTTP API over a real socket, and a tiny model behind it.
 
 It reads adapters as PEFT writes them and whole weights as transformers does, and computes by itself, one token after
-the other: what it says is no echo of the engine under test. Whatever the API does not document is refused.
+the other: what it says is no echo of the engine under test. Whatever the API does not document is refused, and what a
+server of vLLM 0.32.0 was seen to refuse, in its words (``python -m benchmarks.vllm`` holds Fettle against a real one).
 """
 
 import json
@@ -21,7 +22,7 @@ COMPLETION = {
     "model", "prompt", "n", "max_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "stop",
     "stop_token_ids", "ignore_eos", "seed", "logprobs", "return_token_ids", "prompt_logprobs",
 }  # fmt: skip
-CONTEXT = 64
+CONTEXT, MAX_RANK, MAX_LOGPROBS, MAX_STOPS = 64, 16, 20, 4
 BODIES = {
     "/v1/completions": COMPLETION,
     "/v1/load_lora_adapter": {"lora_name", "lora_path"},
@@ -84,6 +85,9 @@ class StandIn:
                     status, found = 200, standin.answered(place.path, body, query)
                 except RefusedError as error:
                     status, found = error.status, {"error": {"message": str(error), "code": error.status}}
+                    if str(error) == "Not Found":
+                        found = {"detail": "Not Found"}
+                    self.close_connection = status >= 500  # as it does, and does not say
                 content = json.dumps(found).encode()
                 with suppress(OSError):
                     self.send_response(status)
@@ -157,14 +161,20 @@ class StandIn:
             if self._adapters.pop(body["lora_name"], None) is None:
                 raise RefusedError(404, f"The lora adapter '{body['lora_name']}' cannot be found.")
         elif path == "/collective_rpc":
-            assert body["method"] == "reload_weights"
-            assert not self._going.is_set(), "weights change while requests run"
-            self._whole.load_state_dict(
-                load_file(Path(body["kwargs"]["weights_path"]) / "model.safetensors"), strict=False
-            )
+            self._reload(body)
+        elif path == "/reset_prefix_cache":
+            return {"success": True}
         elif path == "/update_weight_version":
             self._version = body["new_version"]
         return {"message": "done"}
+
+    def _reload(self, body: dict) -> None:
+        assert body["method"] == "reload_weights"
+        assert not self._going.is_set(), "weights change while requests run"
+        file = Path(body["kwargs"]["weights_path"]) / "model.safetensors"
+        if not file.exists():
+            raise RefusedError(500, f"Call to collective_rpc method failed: Repo id must be ...: '{file.parent}'")
+        self._whole.load_state_dict(load_file(file), strict=False)
 
     def _completions(self, body: dict) -> object:
         deltas = {} if body["model"] == "tiny" else self._adapters.get(body["model"])
@@ -182,9 +192,17 @@ class StandIn:
 
     def _choice(self, body: dict, index: int) -> dict:
         prompt = body["prompt"]
+        if len(prompt) == CONTEXT:
+            raise RefusedError(400, "max_tokens must be at least 1, got 0.")
         if len(prompt) + body["max_tokens"] > CONTEXT:
             raise RefusedError(400, f"This model's maximum context length is {CONTEXT} tokens.")
+        if body["temperature"] == 0 and body.get("n", 1) > 1:
+            raise RefusedError(400, f"n must be 1 when using greedy sampling, got {body['n']}.")
+        if len(body.get("stop", ())) > MAX_STOPS:
+            raise RefusedError(400, f"List should have at most {MAX_STOPS} items after validation")
         asked = body.get("prompt_logprobs")
+        if (asked or 0) > MAX_LOGPROBS:
+            raise RefusedError(400, f"Requested prompt logprobs of {asked}, which is greater than {MAX_LOGPROBS}")
         scored = None
         if asked is not None:
             read = self._logits(prompt).log_softmax(-1)
@@ -214,7 +232,11 @@ class StandIn:
 
 def _deltas(folder: Path) -> dict[str, Tensor]:
     """What a PEFT adapter adds to each weight."""
+    if not folder.exists():
+        raise RefusedError(404, f"Loading lora failed: No adapter found for {folder}")
     settings = json.loads((folder / "adapter_config.json").read_text())
+    if settings["r"] > MAX_RANK:
+        raise RefusedError(500, f"LoRA rank {settings['r']} is greater than max_lora_rank {MAX_RANK}.")
     tensors = load_file(folder / "adapter_model.safetensors")
     scale = settings["lora_alpha"] / settings["r"]
     found = {}

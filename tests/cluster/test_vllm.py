@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from fettle.cluster.beside import SampledBeside
+from fettle.cluster.parcel import Parcel
 from fettle.cluster.parity import Parity
 from fettle.cluster.pool import Pool
 from fettle.cluster.vllm import VLLMSeat, joined
@@ -23,7 +24,7 @@ from fettle.config import (
 )
 from fettle.engine.base import SampleRequest
 from fettle.engine.local import LocalBackend, make_tiny_model
-from fettle.errors import ConfigError, EngineError
+from fettle.errors import ConfigError, ContextError, EngineError
 from fettle.types import datum
 
 from .standin import StandIn
@@ -186,9 +187,14 @@ def test_log_probabilities_are_of_what_tokens_were_drawn_from(model, tmp_path):
     np.testing.assert_allclose(one.untempered_logprobs, raw, atol=1e-5)
     assert [len(place) for place in one.top] == [2] * 5
     assert all(place[0][1] >= place[1][1] for place in one.top)
-    long = SampleRequest([5] * 50, 1, SamplingParams(max_tokens=500, end_tokens=False))
-    [[ended]] = backend.sample([pin], [long])
-    assert (len(ended.tokens), ended.stop_reason) == (14, "length")
+    for extra, fits in (({}, 14), ({"top_logprobs": 1}, 13)):
+        long = SampleRequest([5] * 50, 1, SamplingParams(max_tokens=500, end_tokens=False, **extra))
+        [[ended]] = backend.sample([pin], [long])
+        assert (len(ended.tokens), ended.stop_reason) == (fits, "length")
+    likeliest = SampleRequest([5, 9], 3, SamplingParams(max_tokens=2, temperature=0, end_tokens=False))
+    [greedy] = backend.sample([pin], [likeliest])
+    assert len(greedy) == 3
+    assert len({tuple(each.tokens) for each in greedy}) == 1
     server.processed = False
     backend._pool._seats[server.url]._processed = False
     with pytest.raises(ConfigError, match="start it with --logprobs-mode processed_logprobs"):
@@ -210,3 +216,22 @@ def test_servers_that_are_not_there_or_were_started_otherwise_are_told(model, se
         )
     with pytest.raises(EngineError, match="has no /v1/load_lora_adapter: start it with VLLM_ALLOW_RUNTIME_LORA"):
         backend.pin("p")
+
+
+def test_what_a_server_refuses_is_told_in_its_words_and_leaves_it_going(servers, tmp_path):
+    server = servers[0]
+    seat = VLLMSeat(server.url, key=None, silent_seconds=5)
+    seat.begin(5)
+    (tmp_path / "wide").mkdir()
+    (tmp_path / "wide" / "adapter_config.json").write_text('{"r": 32, "lora_alpha": 32}')
+    (tmp_path / "wide" / "adapter_model.safetensors").write_bytes(b"")
+    with pytest.raises(EngineError, match=r"LoRA rank 32 is greater than max_lora_rank 16\.; it must see the folder"):
+        seat.take(Parcel("wide", "p", 0, tmp_path / "wide"))
+    with pytest.raises(EngineError, match=r"Repo id .*; it must see the folder .*, and has to be started anew"):
+        seat.take(Parcel("away", "p", 0, tmp_path / "away"))
+    assert server._going.is_set(), "what it failed over does not leave it paused"
+    seat._remote = {"wide": "wide-1", "base": seat._base}
+    seat.drop(Parcel("wide", "p", 0, tmp_path / "wide"))
+    full = SampleRequest([5] * 64, 1, SamplingParams(end_tokens=False))
+    with pytest.raises(ContextError, match="64 tokens, which leaves no room for more in the context of 64"):
+        seat.draw([Parcel("base", "p", 0, tmp_path)], [full])

@@ -26,8 +26,14 @@ from fettle.types import Completion, Floats, Tokens
 LONGEST = 3600.0
 """Seconds that one request may take; a server that is dead is found out long before."""
 
+IDLE = 2.0
+"""Seconds for which an idle connection is kept: servers end theirs after five, and what is just sent then is lost."""
+
 SEEDS = 2**63
 """Seeds are 64 bits with a sign there."""
+
+NO_SUCH_PATH = "Not Found"
+"""All that is said of a path that a server does not have; of a model or an adapter it says more."""
 
 
 class VLLMSeat:
@@ -40,7 +46,7 @@ class VLLMSeat:
             base_url=self.name,
             headers={} if key is None else {"Authorization": f"Bearer {key}"},
             timeout=httpx.Timeout(LONGEST, connect=silent_seconds),
-            limits=httpx.Limits(max_connections=None),
+            limits=httpx.Limits(max_connections=None, keepalive_expiry=IDLE),
         )
         self._turn = threading.Condition()
         self._drawing: set[object] = set()
@@ -68,10 +74,11 @@ class VLLMSeat:
 
     def take(self, parcel: Parcel) -> None:
         """An adapter beside those that are there; or whole weights in the place of those that are there."""
+        path = str(parcel.folder.resolve())
         if parcel.adapter:
             self._taken += 1
             name = f"{parcel.name}-{self._taken}"  # a name it had before would find what was computed under that
-            self._post("/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(parcel.folder.resolve())})
+            self._post("/v1/load_lora_adapter", {"lora_name": name, "lora_path": path})
             self._remote[parcel.name] = name
             return
         with self._turn:  # what is drawn ends with the weights that it began with
@@ -79,9 +86,9 @@ class VLLMSeat:
             self._turn.wait_for(lambda: not self._drawing)
             self._post("/pause", None, mode="wait")
             try:
-                path = str(parcel.folder.resolve())
                 self._post("/collective_rpc", {"method": "reload_weights", "kwargs": {"weights_path": path}})
-                self._post("/reset_prefix_cache", None)
+                if self._post("/reset_prefix_cache", None) == {"success": False}:
+                    raise EngineError(f"the vLLM server {self.name} keeps what it computed with older weights")
                 self._post("/update_weight_version", {"new_version": parcel.name})
             finally:
                 self._post("/resume", None)
@@ -91,8 +98,7 @@ class VLLMSeat:
         """An adapter goes; whole weights stay until others come."""
         name = self._remote.pop(parcel.name, None)
         if name is not None and parcel.adapter:
-            with suppress(GoneError):
-                self._post("/v1/unload_lora_adapter", {"lora_name": name})
+            self._unload(name)
 
     def holds(self, name: str) -> bool:
         """Whether they are what it draws from, or one of its adapters."""
@@ -157,20 +163,25 @@ class VLLMSeat:
     def close(self) -> None:
         """Take our adapters away; the server runs on."""
         for name in self._remote.values() if self._whole is None else ():
-            with suppress(GoneError, EngineError):
-                self._post("/v1/unload_lora_adapter", {"lora_name": name})
+            self._unload(name)
         self._http.close()
+
+    def _unload(self, name: str) -> None:
+        with suppress(GoneError, EngineError):  # it was started anew, and knows of none
+            self._post("/v1/unload_lora_adapter", {"lora_name": name})
 
     def _drawn(self, name: str, version: int, request: SampleRequest) -> list[Completion]:
         params = request.params
         plain = params.temperature == 1.0 and params.top_k == 0 and params.top_p == 1.0
         if not plain and params.temperature > 0:
             self._check_processed()
+        drawn = request.n if params.temperature > 0 else 1  # the likeliest are the same each time: more are refused
+        scored = params.top_logprobs > 0 or (params.untempered_logprobs and not plain)
         body = {
             "model": name,
             "prompt": [int(token) for token in request.prompt],
-            "n": request.n,
-            "max_tokens": self._room(params.max_tokens, len(request.prompt)),
+            "n": drawn,
+            "max_tokens": self._room(request, scored=scored),
             "temperature": params.temperature,
             "top_k": params.top_k,
             "top_p": params.top_p,
@@ -184,21 +195,33 @@ class VLLMSeat:
             "return_token_ids": True,
         }
         choices = sorted(self._post("/v1/completions", body)["choices"], key=lambda choice: choice["index"])
-        return [self._completion(choice, name, version, request, plain=plain) for choice in choices]
+        found = [self._completion(choice, name, version, request, scored=scored) for choice in choices]
+        return found * (request.n // drawn)
 
-    def _room(self, wanted: int, prompt: int) -> int:
-        """Tokens that fit after a prompt: a server refuses what would not, rather than end with its context."""
-        return wanted if self._context is None else max(1, min(wanted, self._context - prompt))
+    def _room(self, request: SampleRequest, *, scored: bool) -> int:
+        """Tokens that fit after a prompt: a server refuses what would not, rather than end with its context.
+
+        What it scores must leave room for a token that it draws besides.
+        """
+        if self._context is None:
+            return request.params.max_tokens
+        room = self._context - len(request.prompt) - scored
+        if room < 1:
+            raise ContextError(
+                f"a prompt has {len(request.prompt)} tokens, which leaves no room for more in the context of "
+                f"{self._context} of the vLLM server {self.name}: shorten it"
+            )
+        return min(request.params.max_tokens, room)
 
     def _completion(
-        self, choice: Mapping[str, Any], name: str, version: int, request: SampleRequest, *, plain: bool
+        self, choice: Mapping[str, Any], name: str, version: int, request: SampleRequest, *, scored: bool
     ) -> Completion:
         if choice["finish_reason"] not in ("stop", "length"):
             raise GoneError(f"it broke a completion off: {choice['finish_reason']}")
         params, tokens = request.params, [int(token) for token in choice["token_ids"]]
         logprobs = [float(each) for each in choice["logprobs"]["token_logprobs"]]
         untempered, top = None, None
-        if params.top_logprobs or (params.untempered_logprobs and not plain):
+        if scored:
             whole = self._scored(name, [*request.prompt, *tokens], params.top_logprobs)
             own = whole[len(request.prompt) - 1 :]
             untempered, top = [value for value, _ in own], [likeliest for _, likeliest in own]
@@ -248,24 +271,27 @@ class VLLMSeat:
         return self._answered("POST", path, body, query)
 
     def _answered(self, method: str, path: str, body: Mapping[str, Any] | None, query: Mapping[str, str]) -> Any:
+        drawing = path == "/v1/completions"
+        # A server that fails ends the connection: what would undo the pause, on the same one, is lost with it.
+        headers = {} if drawing else {"Connection": "close"}
         try:
-            answer = self._http.request(method, path, json=body, params=dict(query))
+            answer = self._http.request(method, path, json=body, params=dict(query), headers=headers)
         except httpx.RequestError as error:
             raise GoneError(f"{path}: {error or type(error).__name__}") from error
         if answer.is_success:
             return answer.json() if answer.headers.get("content-type", "").startswith("application/json") else None
         why = _said(answer)
-        if answer.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:
+        if answer.status_code >= httpx.codes.INTERNAL_SERVER_ERROR and (drawing or not self.alive()):
             raise GoneError(f"{path}: {why}")
-        if answer.status_code == httpx.codes.NOT_FOUND and path == "/v1/completions":
+        if answer.status_code == httpx.codes.NOT_FOUND and drawing:
             raise GoneError(f"it was started anew, and has forgotten the weights: {why}")
-        if answer.status_code == httpx.codes.NOT_FOUND:
+        if answer.status_code == httpx.codes.NOT_FOUND and why == NO_SUCH_PATH:
             raise EngineError(
                 f"the vLLM server {self.name} has no {path}: start it with VLLM_ALLOW_RUNTIME_LORA_UPDATING=True and "
                 "--enable-lora for adapters, with VLLM_SERVER_DEV_MODE=1 for whole weights"
             )
         kind = ContextError if "context length" in why else EngineError
-        raise kind(f"the vLLM server {self.name} refuses {path}: {why}")
+        raise kind(f"the vLLM server {self.name} refuses {path}: {why}{_mend(path)}")
 
 
 def joined(settings: VLLMSamplers, engine: RayEngine) -> list[VLLMSeat]:
@@ -286,6 +312,14 @@ def _said(answer: httpx.Response) -> str:
     try:
         body = answer.json()
         error = body.get("error", body)
-        return str(error.get("message", error) if isinstance(error, dict) else error)
+        if isinstance(error, dict):
+            error = error.get("message", error.get("detail", error))
+        return " ".join(str(error).split())
     except (ValueError, AttributeError):
         return f"{answer.status_code} {answer.reason_phrase}"
+
+
+def _mend(path: str) -> str:
+    """What to do where weights were refused; a server whose own are half replaced breaks at the next draw."""
+    seen = "; it must see the folder of the checkpoints under the same name"
+    return {"/v1/load_lora_adapter": seen, "/collective_rpc": f"{seen}, and has to be started anew"}.get(path, "")
