@@ -70,7 +70,7 @@ def course(backend: ClusterBackend, policy: str, spec: PolicySpec) -> Iterator[t
     yield "forward_backward", lambda: learned(9)
     yield "optim_step", lambda: stepped(undoable=True)
     yield "undo", lambda: backend.undo(policy).policy_version
-    yield "save", lambda: backend.save(policy, policy, optimizer=True).policy_version
+    yield "save", lambda: backend.save(policy, policy, optimizer=True).result().policy_version
     yield "sample", drawn
     yield "forward", lambda: [each.tolist() for each in backend.forward(policy, rows(7), CausalLM()).logprobs]
     yield "close", lambda: backend.close_policy(policy)

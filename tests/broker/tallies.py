@@ -7,6 +7,7 @@ import hashlib
 import json
 import threading
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 
 import numpy as np
@@ -81,14 +82,16 @@ class TallyBackend:
     def undo(self, policy: str) -> OptimResult:
         raise StateError("there is no step to undo")
 
-    def save(self, policy: str, name: str, *, optimizer: bool) -> Checkpoint:
+    def save(self, policy: str, name: str, *, optimizer: bool) -> "Future[Checkpoint]":
         held, folder = self._policy(policy), self.checkpoints / name
         if folder.exists():
             raise CheckpointError(f"there is a checkpoint {folder} already")
         folder.mkdir(parents=True)
         (folder / "state.json").write_text(json.dumps(held))
         self.done.append(f"save {policy}")
-        return Checkpoint(name, str(folder), held["version"], held["tally"])
+        saved: Future[Checkpoint] = Future()
+        saved.set_result(Checkpoint(name, str(folder), held["version"], held["tally"]))
+        return saved
 
     def restore(self, policy: str, checkpoint: str, *, optimizer: bool) -> int:
         held, saved = self._policy(policy), json.loads((Path(checkpoint) / "state.json").read_text())

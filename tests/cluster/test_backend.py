@@ -59,7 +59,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
-    with ray_here(), ranks(2, tmp_path_factory.mktemp("ranks")) as backend:
+    with ray_here(), ranks(2, tmp_path_factory.mktemp("ranks"), sharded=True) as backend:
         yield backend
 
 

@@ -68,7 +68,7 @@ def tokens(drawn) -> list[list[int]]:
 def test_what_arrives_altered_is_refused_by_its_name_and_sent_again(beside, model, tmp_path, caplog):
     local = LocalBackend(LocalEngine(threads=1), checkpoints=tmp_path)
     local.create_policy("p", PolicySpec(model=model, lora=LoRA(rank=4)))
-    saved = Path(local.save("p", "saved", optimizer=False).path)
+    saved = Path(local.save("p", "saved", optimizer=False).result().path)
     parcel = Parcel("altered-v0", "p", 0, saved)
     sent, sums = dict(parcel.pieces), parcel.sums
     [first] = [name for name in sent if name.endswith("layers.0.self_attn.q_proj.lora_A.weight")]

@@ -57,7 +57,7 @@ def served(tmp_path_factory: pytest.TempPathFactory, model: str) -> Iterator[Ser
 
 @pytest.fixture(scope="module")
 def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
-    with ray_here(), ranks(2, tmp_path_factory.mktemp("ranks"), sharded_base=True) as backend:
+    with ray_here(), ranks(2, tmp_path_factory.mktemp("ranks")) as backend:
         yield backend
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import shutil
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Any
@@ -27,14 +28,15 @@ from fettle.types import Checkpoint
 
 
 def carried_out(backend: Backend, policy: str, made: str, call: Call) -> Any:
-    """What the call comes to; ``made`` names what it makes (a pin)."""
+    """What the call comes to, or a future of that; ``made`` names what it makes (a pin)."""
     return _CARRIED_OUT[type(call)](backend, policy, made, call)
 
 
 def carried_out_again(backend: Backend, policy: str, made: str, call: Call) -> Any:
     """The same of a call that may have been carried out before: what it wrote is there, and is not written again."""
     try:
-        return carried_out(backend, policy, made, call)
+        found = carried_out(backend, policy, made, call)
+        return found.result() if isinstance(found, Future) else found
     except CheckpointError:
         if not isinstance(call, Save) or (there := _saved(backend, policy, call)) is None:
             raise
@@ -44,7 +46,9 @@ def carried_out_again(backend: Backend, policy: str, made: str, call: Call) -> A
 def _saved(backend: Backend, policy: str, call: Save) -> Checkpoint | None:
     """The checkpoint of that name, if it is of the policy as it is now; which is found out by saving it once more."""
     name = PurePosixPath(call.name)
-    twin = backend.save(policy, str(name.with_name(f".{name.name}.{uuid4().hex[:8]}")), optimizer=call.optimizer)
+    twin = backend.save(
+        policy, str(name.with_name(f".{name.name}.{uuid4().hex[:8]}")), optimizer=call.optimizer
+    ).result()
     folder = Path(twin.path)
     there = folder.with_name(name.name)
     same = _files(folder) == _files(there)

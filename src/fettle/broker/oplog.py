@@ -142,7 +142,7 @@ class OpLog:
         if never_made or (promise.kind == "close" and not isinstance(answer, CancelledError)):
             self.closed = True
         elif not failed:
-            self.version = _version(answer, self.version)
+            self.version = max(self.version, _version(answer, self.version))  # a save is told later than steps
 
     def _use_up(self, order: Order) -> None:
         """It was answered: if it waits for others, its number is stepped over."""

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import weakref
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, wait
 from functools import partial
 from queue import SimpleQueue
 from threading import Lock, Thread, current_thread
@@ -51,7 +52,10 @@ class _Queued(NamedTuple):
 
 
 class Worker:
-    """Runs backend calls one at a time, off the event loop; flows take turns by ``Turns``, a flow runs in order."""
+    """Runs backend calls one at a time, off the event loop; flows take turns by ``Turns``, a flow runs in order.
+
+    A call that returns a future is over for the worker, and told once that is done.
+    """
 
     def __init__(self, *, quantum: int = QUANTUM) -> None:
         # Calls come through a queue that may be put to at any moment, even by a finalizer within another ``put``.
@@ -93,7 +97,7 @@ class Worker:
     ) -> None:
         """Queue a call and have ``told`` called with its outcome, on the event loop that this is called on.
 
-        Outcomes are told in the order in which calls are carried out.
+        Outcomes are told in the order in which calls are carried out, but for those that are futures.
         """
         self._queue(_Queued(flow, cost, call, partial(_on_loop, asyncio.get_running_loop(), told)))
 
@@ -124,6 +128,7 @@ class Worker:
 def _serve(inbox: "SimpleQueue[_Queued | None]", turns: Turns[_Queued]) -> None:
     """The thread: take in what has come, carry out whose turn it is; end after None, when nothing is left."""
     open_ = True
+    later: set[Future[Any]] = set()
     while open_ or turns:
         while (open_ and not turns) or not inbox.empty():
             queued = inbox.get()
@@ -136,15 +141,29 @@ def _serve(inbox: "SimpleQueue[_Queued | None]", turns: Turns[_Queued]) -> None:
             if queued.future is not None and queued.future.cancelled():
                 turns.charge(queued.flow, -queued.cost)
             else:
-                _carry_out(queued)
+                _carry_out(queued, later)
             del queued  # The thread holds on to nothing while it waits.
+    wait(later)
 
 
-def _carry_out(queued: _Queued) -> None:
-    """Run a call and tell whoever waits for it."""
+def _carry_out(queued: _Queued, later: "set[Future[Any]]") -> None:
+    """Run a call and tell whoever waits for it; ``later`` holds what goes on beside the calls that follow."""
     outcome = _outcome(queued.call)
-    if queued.tell is not None:
-        queued.tell(outcome)
+    if not isinstance(outcome.result, Future):
+        _say(queued.tell, outcome)
+        return
+
+    def over(done: "Future[Any]") -> None:
+        later.discard(done)
+        _say(queued.tell, _outcome(done.result))
+
+    later.add(outcome.result)
+    outcome.result.add_done_callback(over)
+
+
+def _say(tell: Callable[[Outcome], object] | None, outcome: Outcome) -> None:
+    if tell is not None:
+        tell(outcome)
     elif outcome.error is not None:
         logger.error("a call that nobody waits for failed", exc_info=outcome.error)
 

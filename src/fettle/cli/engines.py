@@ -122,8 +122,8 @@ def _of_ranks(settings: RayEngine, policy: PolicySpec | None) -> Capabilities:
     own = local_capabilities(_on_ray().of_rank(settings), policy)
     where = "started for the run" if settings.address is None else f"at {settings.address}"
     ranks = f"{settings.workers}, each with {own.threads} threads on {own.device}, on a Ray cluster {where}"
-    if settings.sharded_base:
-        ranks += "; layers that are only read are parted among them"
+    if settings.sharded:
+        ranks += "; layers are parted among them"
     paths = {"ranks": ranks, **_of_samplers(settings), **own.paths} if own.paths else {}
     beside = own.sampling_beside or settings.samplers is not None
     return replace(own, engine="ray", sampling_beside=beside, paths=paths)

@@ -17,7 +17,7 @@ from fettle.config import (
     StageConfig,
 )
 from fettle.config.load import load
-from fettle.engine.local.policy import STATE
+from fettle.engine.local.copied import STATE
 from fettle.environments import suite
 from fettle.errors import ModelError
 from fettle.tracking import RunFolder

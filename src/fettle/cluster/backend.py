@@ -5,7 +5,9 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -16,12 +18,11 @@ from fettle.cluster.notice import Notice
 from fettle.cluster.rank import Answer, Facts, gist
 from fettle.cluster.ranks import LostError, Ranks, Said
 from fettle.cluster.recall import Done, Recall
+from fettle.cluster.saving import Saving
 from fettle.cluster.session import connected
-from fettle.cluster.shares import dealt, gathered
+from fettle.cluster.shares import dealt, gathered, tell
 from fettle.config import ActorSamplers, AdamW, LocalEngine, LossConfig, PolicySpec, RayEngine
 from fettle.engine.base import Capabilities, Pooling, ReadRequest, SampleRequest
-from fettle.engine.local import checkpoint
-from fettle.engine.local.policy import saved_state
 from fettle.errors import EngineError
 from fettle.types import Checkpoint, Completion, Datum, Floats, ForwardResult, OptimResult, PromptReading, Tokens
 
@@ -65,7 +66,7 @@ class ClusterBackend:
         self._recall = Recall(self._checkpoints / f".ranks-{uuid4().hex[:8]}", seconds=settings.repeated_seconds)
         self._leave = connected(settings, processors=settings.workers * threads + _beside(settings))
         try:
-            self._ranks = Ranks(settings, need, lambda: (own, self._checkpoints, settings.sharded_base))
+            self._ranks = Ranks(settings, need, lambda: (own, self._checkpoints, settings.sharded))
         except BaseException as error:
             self._leave()
             if isinstance(error, LostError):
@@ -144,24 +145,30 @@ class ClusterBackend:
         return found
 
     def snapshot(self, policy: str, folder: Path) -> None:
-        """By the first rank, which has all that the others have."""
+        """By the first rank, which has all that the others have; where layers are parted, by all of them."""
         with self._turn:
             self._surely(lambda: self._written(policy, folder))
 
-    def save(self, policy: str, name: str, *, optimizer: bool) -> Checkpoint:
-        """By the first rank."""
-        folder = self._checkpoints / name
-        before = folder.exists()
-
-        def work() -> Checkpoint:
-            if folder.exists() and not before:  # the rank that wrote it was lost before it could say so
-                _, version = saved_state(folder)
-                return Checkpoint(folder.name, str(folder), version, checkpoint.digest(folder))
-            found: Checkpoint = self._by_first("save", policy, name, optimizer=optimizer)
-            return found
-
+    def save(self, policy: str, name: str, *, optimizer: bool) -> "Future[Checkpoint]":
+        """By the first rank; where layers are parted, by all of them."""
+        saving = Saving(policy, name, self._checkpoints / name, optimizer=optimizer)
         with self._turn:
-            return self._surely(work)
+            self._surely(lambda: self._begin(saving))
+            self._recall.note(policy, Done("save", (saving,), {}), 0.0)
+        saving.follow(self._ranks, self._make_good)
+        return saving.found
+
+    def _begin(self, saving: Saving) -> None:
+        if not saving.found.done():
+            copied = partial(self._by_writers, "save", *saving.said, **saving.how)
+            saving.begin(self._ranks, copied, parted=self._settings.sharded)
+
+    def _make_good(self, lost: LostError) -> None:
+        """Of ranks that were lost as they wrote; called on the thread that waits for them."""
+        with self._turn:
+            if lost.generation == self._ranks.generation:
+                self._lost = lost
+            self._surely(lambda: None)
 
     def close_policy(self, policy: str) -> None:
         """On every rank."""
@@ -192,6 +199,8 @@ class ClusterBackend:
 
     def sample(self, weights: Sequence[str], requests: Sequence[SampleRequest]) -> list[list[Completion]]:
         """Each rank some of the requests, in a decode batch of its own."""
+        if self._settings.sharded and self._versions_beside(weights):
+            return self._sampled_apart(weights, requests)
         costs = [each.n * (len(each.prompt) + each.params.max_tokens) for each in requests]
         asked = [replace(each, watch=None) for each in requests]
 
@@ -201,7 +210,21 @@ class ClusterBackend:
         beside = self._settings.sampling_threads is not None
         found: list[list[Completion]] = self._shared("sample", weights, costs, part, beside=beside)
         for request, completions in zip(requests, found, strict=True):
-            _tell(request, completions)
+            tell(request, completions)
+        return found
+
+    def _versions_beside(self, weights: Sequence[str]) -> bool:
+        """Whether two versions of one policy are among them: layers that are parted hold one at a time."""
+        policies = [self._pins[name] for name in set(weights) if name in self._pins]
+        return len(set(policies)) < len(policies)
+
+    def _sampled_apart(self, weights: Sequence[str], requests: Sequence[SampleRequest]) -> list[list[Completion]]:
+        found: list[list[Completion]] = [[] for _ in requests]
+        for name in dict.fromkeys(weights):
+            places = [place for place, each in enumerate(weights) if each == name]
+            drawn = self.sample([name] * len(places), [requests[place] for place in places])
+            for place, completions in zip(places, drawn, strict=True):
+                found[place] = completions
         return found
 
     def logprobs(self, weights: str, sequences: Sequence[Tokens], *, temperature: float) -> list[Floats]:
@@ -291,7 +314,10 @@ class ClusterBackend:
             if lost.generation == self._ranks.generation:
                 self._ranks.mend()
             for done in self._recall.operations():
-                self._on_all(done.operation, done.positional, done.named)
+                if done.operation == "save":
+                    self._begin(*done.positional)
+                else:
+                    self._on_all(done.operation, done.positional, done.named)
             self._lost = None
             self.recoveries.append(time.perf_counter() - started)
 
@@ -317,10 +343,16 @@ class ClusterBackend:
         parts[0] = (positional, named)
         return _result(self._ranks.each(operation, parts)[0])
 
+    def _by_writers(self, operation: str, *positional: Any, **named: Any) -> Any:
+        """By the first rank, or by all of them where each holds a part."""
+        if self._settings.sharded:
+            return self._on_all(operation, positional, named)
+        return self._by_first(operation, *positional, **named)
+
     def _written(self, policy: str, folder: Path) -> None:
         """Write a policy down, in the place of what a rank that was lost may have left there."""
         shutil.rmtree(folder, ignore_errors=True)
-        self._by_first("snapshot", policy, folder)
+        self._by_writers("snapshot", policy, folder)
 
     def _shared(
         self,
@@ -357,14 +389,6 @@ def of_rank(settings: RayEngine) -> LocalEngine:
 def _beside(settings: RayEngine) -> int:
     """Processors for samplers."""
     return settings.samplers.count * settings.samplers.threads if isinstance(settings.samplers, ActorSamplers) else 0
-
-
-def _tell(request: SampleRequest, completions: Sequence[Completion]) -> None:
-    """Tell a watch of all tokens, late: nothing is drawn less for what it says."""
-    for index, completion in enumerate(completions if request.watch is not None else ()):
-        for token, logprob in zip(completion.tokens, completion.logprobs, strict=True):
-            if request.watch is not None and not request.watch(index, int(token), float(logprob)):
-                return
 
 
 def _result(answer: Answer | None) -> Any:

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
 from itertools import count
@@ -12,6 +13,7 @@ from uuid import uuid4
 from fettle.cluster.parcel import Parcel
 from fettle.cluster.parity import Parity
 from fettle.cluster.pool import Pool
+from fettle.cluster.shares import tell
 from fettle.config import AdamW, LossConfig, PolicySpec
 from fettle.engine.base import Backend, Capabilities, Pooling, ReadRequest, SampleRequest
 from fettle.types import Checkpoint, Completion, Datum, Floats, ForwardResult, OptimResult, PromptReading, Tokens
@@ -83,7 +85,7 @@ class SampledBeside:
         """By the trainer."""
         return self._trainer.undo(policy)
 
-    def save(self, policy: str, name: str, *, optimizer: bool) -> Checkpoint:
+    def save(self, policy: str, name: str, *, optimizer: bool) -> "Future[Checkpoint]":
         """By the trainer."""
         return self._trainer.save(policy, name, optimizer=optimizer)
 
@@ -142,7 +144,7 @@ class SampledBeside:
             for i, completions in zip(left, own, strict=True):
                 found[i] = completions
         for i in set(range(len(requests))) - set(left):
-            _tell(requests[i], found[i])
+            tell(requests[i], found[i])
         return found
 
     def logprobs(self, weights: str, sequences: Sequence[Tokens], *, temperature: float) -> list[Floats]:
@@ -177,7 +179,7 @@ class SampledBeside:
             if (parcel.policy, parcel.version) == (policy, version):
                 return parcel
         number = next(self._numbers)
-        saved = self._trainer.save(policy, f"{self._place}/{number}", optimizer=False)
+        saved = self._trainer.save(policy, f"{self._place}/{number}", optimizer=False).result()
         self._folder = Path(saved.path).parent
         parcel = Parcel(f"fettle{self._place[9:]}-{number}-v{version}", policy, version, Path(saved.path))
         try:
@@ -201,10 +203,3 @@ class SampledBeside:
     def _drop(self, parcel: Parcel) -> None:
         self._pool.forget(parcel.name)
         shutil.rmtree(parcel.folder, ignore_errors=True)
-
-
-def _tell(request: SampleRequest, completions: Sequence[Completion]) -> None:
-    for index, completion in enumerate(completions if request.watch is not None else ()):
-        for token, logprob in zip(completion.tokens, completion.logprobs, strict=True):
-            if request.watch is not None and not request.watch(index, int(token), float(logprob)):
-                return

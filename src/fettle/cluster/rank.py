@@ -2,7 +2,8 @@
 
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,11 @@ from fettle.cluster.collective import BrokenError, Joined, meeting_place, part
 from fettle.config import LocalEngine
 from fettle.engine.local import LocalBackend
 from fettle.engine.local.group import ALONE, Group
-from fettle.errors import EngineError, FettleError
-from fettle.types import ForwardResult, OptimResult
+from fettle.errors import EngineError, FettleError, StorageError
+from fettle.types import Checkpoint, ForwardResult, OptimResult
 
-CONTROL, DRAWING = "control", "drawing"
-"""What is answered while the rank computes, and what may be computed beside training."""
+CONTROL, DRAWING, WRITING = "control", "drawing", "writing"
+"""What is answered while the rank computes, what may be computed beside training, and what is written beside it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,8 @@ class Rank:
         self._generation = -1
         self._first = True
         self._store: TCPStore | None = None
+        self._saves: dict[str, Future[Checkpoint]] = {}
+        """What is being written, by name."""
 
     def facts(self) -> Facts:
         """Once it answers, it has begun."""
@@ -98,6 +101,29 @@ class Rank:
         """
         return self._answer(generation, operation, said, weights, full=True)
 
+    def written(self, generation: int, name: str) -> Answer:
+        """Once this rank has written what it holds of a checkpoint whose save was carried out."""
+        return self._beside(generation, lambda: self._saves[name].result())
+
+    def sealed(self, generation: int, name: str) -> Answer:
+        """All ranks have written theirs."""
+        return self._beside(generation, lambda: self._held.seal(name))
+
+    @property
+    def _held(self) -> LocalBackend:
+        assert self._backend is not None, "ranks meet before they work"
+        return self._backend
+
+    def _beside(self, generation: int, work: Callable[[], Checkpoint]) -> Answer:
+        if generation != self._generation:
+            return Answer(broken=f"a call of group {generation} came to a rank of group {self._generation}")
+        try:
+            return Answer(work())
+        except FettleError as error:
+            return Answer(error=error)
+        except Exception as error:  # noqa: BLE001  whatever it is, who waits for the checkpoint must hear of it
+            return Answer(error=StorageError(f"the checkpoint could not be written ({error}): save again"))
+
     def _answer(
         self,
         generation: int,
@@ -109,11 +135,10 @@ class Rank:
     ) -> Answer:
         if generation != self._generation:
             return Answer(broken=f"a call of group {generation} came to a rank of group {self._generation}")
-        assert self._backend is not None, "ranks meet before they work"
         try:
-            with self._backend.gathered(weights):
+            with self._held.gathered(weights):
                 positional, named = said or ((), {})
-                result = None if said is None else getattr(self._backend, operation)(*positional, **named)
+                result = None if said is None else getattr(self._held, operation)(*positional, **named)
         except EngineError as error:
             if not self._parts:
                 return Answer(error=error)
@@ -126,6 +151,9 @@ class Rank:
         except Exception as error:  # noqa: BLE001  whatever it is, ranks that wait for this one must hear of it
             part()
             return Answer(broken=f"{type(error).__name__}: {error}")
+        if isinstance(result, Future):  # a save, of which ``written`` tells the end
+            _, name = positional
+            self._saves[name], result = result, None
         return Answer(result if full else gist(result))
 
 

@@ -3,14 +3,14 @@
 import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError
 from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from fettle.cluster.rank import CONTROL, DRAWING, Answer, Facts, Rank, versions
+from fettle.cluster.rank import CONTROL, DRAWING, WRITING, Answer, Facts, Rank, versions
 from fettle.cluster.session import free
 from fettle.config import RayEngine
 from fettle.errors import EngineError
@@ -25,6 +25,14 @@ LOOKED_AFTER = 2.0
 
 ELSEWHERE = 5.0
 """Seconds in which there must be room for a rank that is to move."""
+
+
+class Asked(NamedTuple):
+    """What a rank is to say beside what it computes."""
+
+    answer: Any
+    bundle: int
+    generation: int
 
 
 class LostError(Exception):
@@ -97,12 +105,37 @@ class Ranks:
         """
         asked = {}
         for (bundle, actor), part in zip(self._actors.items(), parts, strict=True):
-            if part is not None or (weights and self._settings.sharded_base):
+            if part is not None or (weights and self._settings.sharded):
                 method = actor.share.options(concurrency_group=DRAWING) if beside else actor.share
                 said = None if part is None else ray.put(part)
                 asked[method.remote(self.generation, operation, said, sorted(set(weights)))] = bundle
         found = dict(zip(asked.values(), self._answers(asked), strict=True))
         return [found.get(bundle) for bundle in self._actors]
+
+    def ask(self, method: str, *said: Any, first: bool, generation: int | None = None) -> list[Asked]:
+        """Have all of them, or the ``first``, say something beside what they compute, as those of that generation."""
+        since = self.generation if generation is None else generation
+        chosen = list(self._actors.items())[: 1 if first else None]
+        methods = [(bundle, getattr(actor, method).options(concurrency_group=WRITING)) for bundle, actor in chosen]
+        return [Asked(asked.remote(since, *said), bundle, since) for bundle, asked in methods]
+
+    def answer(self, asked: Asked) -> Answer:
+        """What it says, whenever that is; called on any thread.
+
+        Raises:
+            LostError: it was lost, or the others were and all have met anew.
+        """
+        while True:
+            ready, _ = ray.wait([asked.answer], timeout=LOOKED_AFTER)
+            actor = self._actors.get(asked.bundle)
+            try:
+                found: Answer | None = ray.get(asked.answer) if ready else None
+            except RayError as error:
+                raise LostError(_why(asked.bundle, error), asked.generation) from error
+            if found is not None and found.broken is None:
+                return found
+            if found is not None or self.generation != asked.generation or actor is None or not self._is_alive(actor):
+                raise LostError(f"rank {asked.bundle} was lost as it wrote", asked.generation)
 
     def mend(self) -> None:
         """Replace those that are dead or silent, and have all meet anew, with nothing in them but frozen models.
@@ -165,7 +198,7 @@ class Ranks:
             num_gpus=self._need.get("GPU", 0),
             max_restarts=0,
             max_task_retries=0,
-            concurrency_groups={CONTROL: 1, DRAWING: 1},
+            concurrency_groups={CONTROL: 1, DRAWING: 1, WRITING: 1},
             scheduling_strategy=PlacementGroupSchedulingStrategy(*self._places[bundle]),
         )(Rank)
         return kind.remote(*self._made())

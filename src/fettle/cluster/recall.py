@@ -32,6 +32,11 @@ class _Past:
     seconds: float = 0.0
     took: float = 0.0
 
+    @property
+    def saves(self) -> bool:
+        """Whether a checkpoint is being written, which could not be begun again from a later state."""
+        return any(each.operation == "save" and not each.positional[0].found.done() for each in self.done)
+
 
 class Recall:
     """Of each policy, the operations that make it again, the first of which makes it of files."""
@@ -48,7 +53,7 @@ class Recall:
         past = self._pasts.setdefault(policy, _Past())
         past.done.append(done)
         past.seconds += seconds
-        due = done.operation in STEPS and past.seconds > max(self._seconds, WORTH * past.took)
+        due = done.operation in STEPS and not past.saves and past.seconds > max(self._seconds, WORTH * past.took)
         return self._folder / str(next(self._written)) if due or done.operation in AT_ONCE else None
 
     def written(self, policy: str, folder: Path, seconds: float) -> None:

@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
+from fettle.engine.base import SampleRequest
+from fettle.types import Completion
+
 
 def dealt(costs: Sequence[int], ranks: int) -> list[list[int]]:
     """Which requests each rank gets: the dearest first, to whoever has least; in the order of the requests."""
@@ -22,3 +25,11 @@ def gathered(shares: Sequence[Sequence[int]], answers: Sequence[Sequence[Any] | 
         for place, answer in zip(share, own or (), strict=True):
             found[place] = answer
     return found
+
+
+def tell(request: SampleRequest, completions: Sequence[Completion]) -> None:
+    """Tell a watch of all tokens, late: nothing is drawn less for what it says."""
+    for index, completion in enumerate(completions if request.watch is not None else ()):
+        for token, logprob in zip(completion.tokens, completion.logprobs, strict=True):
+            if request.watch is not None and not request.watch(index, int(token), float(logprob)):
+                return

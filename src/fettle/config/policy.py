@@ -188,9 +188,10 @@ class RayEngine(TorchEngine):
     type: Literal["ray"] = "ray"
     workers: Annotated[int, Field(ge=1)] = 1
     """How many ranks. One computes to the same bits as ``type: local``."""
-    sharded_base: bool = False
-    """Whether the layers of models that are only read (the base of adapters) are parted among the ranks (FSDP2), for
-    models that no rank has room for; what is trained is whole on each."""
+    sharded: bool = False
+    """Whether the layers of models are parted among the ranks (FSDP2), for models that no rank has room for: with
+    their gradients and moments, where they are trained without ``policy.lora``. Adapters, embeddings and heads are
+    whole on each."""
     address: str | None = None
     """Which cluster: ``auto``, the one that this machine is part of; ``host:port`` or ``ray://host:port``; null: one is
     started here for the run, and ended with it."""
@@ -205,8 +206,8 @@ class RayEngine(TorchEngine):
 
     @model_validator(mode="after")
     def _in_step(self) -> "RayEngine":
-        if self.sharded_base and self.sampling_threads is not None:
-            raise ValueError("ranks that part a model run it in step, and sampling_threads draws beside: unset one")
+        if self.sharded and self.sampling_threads is not None:
+            raise ValueError("ranks that part models run them in step, and sampling_threads draws beside: unset one")
         return self
 
 

@@ -10,9 +10,9 @@ from typing import Any, Literal
 import torch
 
 from fettle.engine.local import checkpoint
+from fettle.engine.local.copied import OPTIMIZER, STATE, saved_state
 from fettle.engine.local.lora import ADAPTER_CONFIG, read_layout
 from fettle.engine.local.model import Precision, load_model
-from fettle.engine.local.policy import OPTIMIZER, STATE, saved_state
 from fettle.errors import CheckpointError, ModelError
 from fettle.tracking.provenance import now
 

@@ -5,6 +5,7 @@ operations, one at a time and in order, with no queue and no network; ``broker``
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
@@ -198,7 +199,9 @@ class Backend(Protocol):
 
     def undo(self, policy: str) -> OptimResult: ...
 
-    def save(self, policy: str, name: str, *, optimizer: bool) -> Checkpoint: ...
+    def save(self, policy: str, name: str, *, optimizer: bool) -> "Future[Checkpoint]":
+        """The policy as it is when this returns; the future is done once that is whole and on the disk."""
+        ...
 
     def restore(self, policy: str, checkpoint: str, *, optimizer: bool) -> int:
         """In place; returns the policy version."""

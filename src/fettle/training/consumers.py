@@ -78,7 +78,7 @@ CONSUMERS: Mapping[type[Frozen], Mapping[str, str]] = {
     c.LocalEngine: ON_TORCH,
     c.RayEngine: {
         **ON_TORCH,
-        **dict.fromkeys(("workers", "repeated_seconds", "sharded_base"), "cluster.backend"),
+        **dict.fromkeys(("workers", "repeated_seconds", "sharded"), "cluster.backend"),
         "address": "cluster.session",
         **dict.fromkeys(("start_seconds", "silent_seconds"), "cluster.ranks"),
         "samplers": "cluster.opened",

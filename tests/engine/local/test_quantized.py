@@ -114,7 +114,7 @@ def test_adapters_learn_beside_it_and_come_back_from_disk(kind, tiny, tmp_path: 
         losses.append(backend.forward_backward("p", data(), CausalLM()).loss)
         backend.optim_step("p", AdamW(learning_rate=2e-2))
     assert losses[-1] < 0.9 * losses[0]
-    saved = backend.save("p", "saved", optimizer=True)
+    saved = backend.save("p", "saved", optimizer=True).result()
     backend.load_policy("again", saved.path, optimizer=True)
     expected = backend.forward("p", data(), CausalLM()).logprobs
     for ours, theirs in zip(expected, backend.forward("again", data(), CausalLM()).logprobs, strict=True):
@@ -139,7 +139,7 @@ def test_a_second_stage_is_stored_as_asked_and_begins_where_the_first_one_ended(
         for _ in range(3):
             backend.forward_backward(name, data(), CausalLM())
             backend.optim_step(name, AdamW(learning_rate=2e-2))
-        return begun, backend.save(name, name, optimizer=False).path
+        return begun, backend.save(name, name, optimizer=False).result().path
 
     _, before = trained("one", tiny, first)
     ended = backend.forward("one", data(), CausalLM()).logprobs

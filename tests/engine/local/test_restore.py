@@ -44,7 +44,7 @@ def test_with_its_optimizer_it_goes_on_as_it_would_have(
 ) -> None:
     backend.create_policy("p", PolicySpec.model_validate({"model": tiny, "lora": lora, "head": head}))
     learn(backend, 2)
-    saved = backend.save("p", "two", optimizer=True)
+    saved = backend.save("p", "two", optimizer=True).result()
     onwards = losses(backend)
     assert backend.restore("p", saved.path, optimizer=True) == 6
     assert losses(backend) == onwards
@@ -53,7 +53,7 @@ def test_with_its_optimizer_it_goes_on_as_it_would_have(
 def test_without_its_optimizer_the_moments_begin_anew(tiny: str, backend: LocalBackend, tmp_path: Path) -> None:
     backend.create_policy("p", PolicySpec(model=tiny, lora=LoRA(rank=4)))
     learn(backend, 2)
-    saved = backend.save("p", "two", optimizer=False)
+    saved = backend.save("p", "two", optimizer=False).result()
     learn(backend)
     backend.restore("p", saved.path, optimizer=False)
     other = LocalBackend(LocalEngine(), checkpoints=tmp_path / "other")
@@ -65,7 +65,7 @@ def test_without_its_optimizer_the_moments_begin_anew(tiny: str, backend: LocalB
 
 def test_gradients_that_wait_are_dropped_and_no_step_can_be_undone(tiny: str, backend: LocalBackend) -> None:
     backend.create_policy("p", PolicySpec(model=tiny, lora=LoRA(rank=4)))
-    saved = backend.save("p", "zero", optimizer=True)
+    saved = backend.save("p", "zero", optimizer=True).result()
     backend.forward_backward("p", DATA, CausalLM())
     backend.optim_step("p", ADAM, undoable=True)
     backend.forward_backward("p", DATA, CausalLM())
@@ -79,7 +79,7 @@ def test_gradients_that_wait_are_dropped_and_no_step_can_be_undone(tiny: str, ba
 @pytest.mark.parametrize("kind", SPECS)
 def test_what_is_pinned_stays_as_it_was(kind: str, tiny: str, backend: LocalBackend) -> None:
     backend.create_policy("p", PolicySpec(model=tiny, lora=SPECS[kind]))
-    saved = backend.save("p", "zero", optimizer=True)
+    saved = backend.save("p", "zero", optimizer=True).result()
     learn(backend)
     backend.pin("p", "one")
     before = backend.logprobs("one", [[5, 6, 7, 8]], temperature=1.0)[0]
@@ -108,7 +108,7 @@ def test_a_checkpoint_of_another_kind_is_refused_and_changes_nothing(
     backend.create_policy("p", PolicySpec(model=tiny, lora=LoRA(rank=4)))
     learn(backend)
     backend.create_policy("other", other.model_copy(update={"model": tiny}))
-    saved = backend.save("other", "other", optimizer=True)
+    saved = backend.save("other", "other", optimizer=True).result()
     before = backend.forward("p", DATA, CausalLM()).loss
     with pytest.raises(CheckpointError, match=f"of another kind of policy .*{word}"):
         backend.restore("p", saved.path, optimizer=True)
@@ -119,7 +119,7 @@ def test_a_checkpoint_of_another_kind_is_refused_and_changes_nothing(
 def test_a_checkpoint_of_another_base_model_is_refused(tiny: str, llama: str, backend: LocalBackend) -> None:
     backend.create_policy("p", PolicySpec(model=tiny, lora=LoRA(rank=4)))
     backend.create_policy("other", PolicySpec(model=llama, lora=LoRA(rank=4)))
-    saved = backend.save("other", "other", optimizer=True)
+    saved = backend.save("other", "other", optimizer=True).result()
     with pytest.raises(CheckpointError, match=f"model {llama}, here {tiny}"):
         backend.restore("p", saved.path, optimizer=True)
 

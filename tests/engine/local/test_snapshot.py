@@ -143,7 +143,7 @@ def test_a_policy_loaded_from_a_checkpoint_is_revived_from_its_model(tiny: str, 
     first.create_policy("a", PolicySpec(model=tiny))
     first.forward_backward("a", batch(0), CausalLM())
     first.optim_step("a", ADAM)
-    saved = first.save("a", "x", optimizer=True)
+    saved = first.save("a", "x", optimizer=True).result()
     first.load_policy("p", saved.path, optimizer=True)
     first.snapshot("p", tmp_path / "snap")
     second.revive("p", tmp_path / "snap")

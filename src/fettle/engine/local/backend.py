@@ -5,6 +5,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -16,6 +17,7 @@ from fettle.config import AdamW, LocalEngine, LossConfig, PolicySpec
 from fettle.engine.base import Capabilities, Pooling, ReadRequest, SampleRequest
 from fettle.engine.local import embedding, places, reading, snapshot
 from fettle.engine.local.capacity import capabilities, device_of, frozen_bytes, trained_bytes
+from fettle.engine.local.copied import STATE, saved_state
 from fettle.engine.local.decode import Decoder
 from fettle.engine.local.forward import Voice, hosted
 from fettle.engine.local.frozen import FrozenModels
@@ -25,8 +27,9 @@ from fettle.engine.local.lean import lean_forward
 from fettle.engine.local.model import LanguageModel, Precision, load_model
 from fettle.engine.local.packing import packs
 from fettle.engine.local.parted import gathered, part_layers
-from fettle.engine.local.policy import STATE, LocalPolicy, saved_state
+from fettle.engine.local.policy import LocalPolicy
 from fettle.engine.local.quantized import Quantization
+from fettle.engine.local.saving import Saves
 from fettle.errors import EngineError, FettleError, ModelError, NotFoundError
 from fettle.types import Checkpoint, Completion, Datum, Floats, ForwardResult, OptimResult, PromptReading, Tokens
 
@@ -48,7 +51,6 @@ class LocalBackend:
     def __init__(self, settings: LocalEngine, *, checkpoints: Path, group: Group = ALONE) -> None:
         self._settings = settings
         self._group = group
-        self._checkpoints = checkpoints
         self._device = device_of(settings.device)
         if settings.threads is not None:
             torch.set_num_threads(settings.threads)
@@ -61,6 +63,7 @@ class LocalBackend:
         self._decoders: dict[int, Decoder] = {}
         self._pins_made = 0
         self._released: deque[str] = deque(maxlen=RELEASED)
+        self._saves = Saves(checkpoints)
 
     def regroup(self, group: Group) -> None:
         """Be one of another group, in which no policy has been made yet; models that are here stay."""
@@ -71,11 +74,19 @@ class LocalBackend:
 
     @contextmanager
     def gathered(self, weights: Sequence[str]) -> Iterator[None]:
-        """Models that are parted, whole on every rank: what is done inside, each rank does for itself."""
+        """Models that are parted, whole on every rank: what is done inside, each rank does for itself.
+
+        ``weights`` name no two versions of a model that is trained whole.
+        """
         with ExitStack() as whole:
             if self._group.parts:
-                models = [self._voice(name)[0] for name in sorted(set(weights))]
-                for model in {id(model): model for model in models}.values():
+                models = {}
+                for name in sorted(set(weights)):
+                    model = self._voice(name)[0]
+                    models[id(model)] = model
+                    if name in self._pinned and self._pinned[name].spec.lora is None:
+                        whole.enter_context(self._pinned[name].shown(name))
+                for model in models.values():
                     whole.enter_context(gathered(model.module))
                     whole.callback(self._forget_weights, id(model))
             yield
@@ -120,8 +131,9 @@ class LocalBackend:
 
     def snapshot(self, policy: str, folder: Path) -> None:
         """All but the frozen base."""
+        self._saves.wait_for(policy)
         with self._learning(policy) as held:
-            snapshot.write(held.moment(), folder)
+            held.snapshot(folder)
 
     def revive(self, policy: str, folder: Path) -> None:
         """From the frozen base, which is loaded if it is not here, and the snapshot.
@@ -132,12 +144,12 @@ class LocalBackend:
         """
         if policy in self._policies:
             raise EngineError(f"there is a policy {policy!r} here: close it before it is revived")
-        moment = snapshot.read(folder, self._device)
-        with self._making(moment.spec, _name(moment.spec)) as model:
-            held = LocalPolicy(moment.spec, model, group=self._group)
-            held.go_on_from(moment, copied=self._settings.sampling_threads is not None)
+        spec = snapshot.spec_of(folder)
+        with self._making(spec, _name(spec)) as model:
+            held = LocalPolicy(spec, model, group=self._group)
+            pins = held.go_on_from(folder, copied=self._settings.sampling_threads is not None)
             self._policies[policy] = held
-            self._pinned |= dict.fromkeys(moment.pins, held)
+            self._pinned |= dict.fromkeys(pins, held)
 
     def forward(self, policy: str, data: Sequence[Datum], loss: LossConfig) -> ForwardResult:
         """No gradient."""
@@ -164,10 +176,14 @@ class LocalBackend:
         with self._lookup:
             return self._frozen.statistics()
 
-    def save(self, policy: str, name: str, *, optimizer: bool) -> Checkpoint:
+    def save(self, policy: str, name: str, *, optimizer: bool) -> "Future[Checkpoint]":
         """Into the folder of checkpoints."""
         with self._learning(policy) as held:
-            return held.save(self._checkpoints / name, optimizer=optimizer)
+            return self._saves.begin(policy, held, name, self._group, optimizer=optimizer)
+
+    def seal(self, name: str) -> Checkpoint:
+        """Make one checkpoint of what all ranks of a group whose layers are parted have written."""
+        return self._saves.seal(name)
 
     def close_policy(self, policy: str) -> None:
         """Forget it, and its base once nobody uses that."""
@@ -301,7 +317,7 @@ class LocalBackend:
     ) -> LanguageModel:
         model = load_model(source, device=self._device, precision=precision, trained=trained, quantization=quantization)
         model.packed = packs(model, self._settings.layout)
-        if self._group.parts and not trained:
+        if self._group.parts:
             part_layers(model.module)
         return model
 

@@ -18,6 +18,52 @@ STATE = "policy.json"
 """What a policy is, beside its weights."""
 
 
+class Draft:
+    """A folder that is written beside the one that it becomes, whole or not at all."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.scratch = folder.with_name(f".{folder.name}.partial")
+
+    def begin(self) -> None:
+        """Make room for it.
+
+        Raises:
+            CheckpointError: the folder exists; names are never reused.
+            StorageError: it cannot be made.
+        """
+        if self.folder.exists():
+            raise CheckpointError(f"there is a checkpoint {self.folder} already: names are never reused")
+        with self.or_nothing():
+            shutil.rmtree(self.scratch, ignore_errors=True)
+            self.scratch.mkdir(parents=True)
+
+    @contextmanager
+    def or_nothing(self) -> Iterator[None]:
+        """What is done inside is part of it; if it fails, nothing is left behind.
+
+        Raises:
+            StorageError: something could not be written.
+        """
+        try:
+            yield
+        except BaseException as error:
+            shutil.rmtree(self.scratch, ignore_errors=True)
+            # The tokenizer's writer, in Rust, raises a bare Exception that quotes the system's error.
+            if isinstance(error, OSError | SafetensorError) or "os error" in str(error):
+                raise StorageError(
+                    f"the checkpoint {self.folder} could not be written ({error}): free some space and save again"
+                ) from error
+            raise
+
+    def seal(self) -> None:
+        """It is whole, and on the disk when this returns."""
+        with self.or_nothing():
+            _seal(self.scratch)
+            self.scratch.rename(self.folder)
+            lasting(self.folder.parent)
+
+
 @contextmanager
 def writing(folder: Path) -> Iterator[Path]:
     """A scratch folder that becomes ``folder``, whole or not at all.
@@ -26,24 +72,11 @@ def writing(folder: Path) -> Iterator[Path]:
         CheckpointError: ``folder`` exists; names are never reused.
         StorageError: something could not be written; nothing is left behind.
     """
-    if folder.exists():
-        raise CheckpointError(f"there is a checkpoint {folder} already: names are never reused")
-    scratch = folder.with_name(f".{folder.name}.partial")
-    try:
-        shutil.rmtree(scratch, ignore_errors=True)
-        scratch.mkdir(parents=True)
-        yield scratch
-        _seal(scratch)
-        scratch.rename(folder)
-        lasting(folder.parent)
-    except BaseException as error:
-        shutil.rmtree(scratch, ignore_errors=True)
-        # The tokenizer's writer, in Rust, raises a bare Exception that quotes the system's error.
-        if isinstance(error, OSError | SafetensorError) or "os error" in str(error):
-            raise StorageError(
-                f"the checkpoint {folder} could not be written ({error}): free some space and save again"
-            ) from error
-        raise
+    draft = Draft(folder)
+    draft.begin()
+    with draft.or_nothing():
+        yield draft.scratch
+    draft.seal()
 
 
 def digest(folder: Path) -> str:

@@ -7,6 +7,11 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from fettle.engine.local.pieces import Rows
+
+NORM_ROW = 4096
+"""Numbers whose squares are summed before their sum meets others: a running sum over millions would lose digits."""
+
 
 class Flat:
     """Trained parameters as views into one buffer of values [N] and, while gradients wait, into one of gradients [N].
@@ -22,6 +27,8 @@ class Flat:
         names, held = list(self.parameters), list(self.parameters.values())
         self.shapes = {names[place]: tuple(held[place].shape) for place in _order(held)}
         """In the order in which they lie."""
+        self.rows: Mapping[str, Rows] = {name: Rows(shape) for name, shape in self.shapes.items()}
+        """What is here of each."""
         self._first = self._buffer()
         self._later: tuple[Tensor, dict[str, Tensor]] | None = None
 
@@ -29,6 +36,32 @@ class Flat:
         """By parameter name, the parts of a buffer [N] that lies as the values do."""
         parts = torch.split(buffer, [math.prod(shape) for shape in self.shapes.values()])
         return {name: part.view(shape) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)}
+
+    def laid(self, values: Mapping[str, Tensor]) -> Tensor:
+        """A buffer [N] of these values by parameter name."""
+        buffer = torch.empty_like(self.values)
+        for name, part in self.views(buffer).items():
+            part.copy_(values[name])
+        return buffer
+
+    def changed(self) -> None:
+        """The values were; whoever computes with copies of them is given new ones."""
+
+    @contextmanager
+    def holding(self, values: Mapping[str, Tensor]) -> Iterator[None]:
+        """The parameters with these values in them, by name; what is not named keeps its own."""
+        now = {name: self.parameters[name].data for name in values}
+        try:
+            for name, value in values.items():
+                self.parameters[name].data = value
+            yield
+        finally:
+            for name, value in now.items():
+                self.parameters[name].data = value
+
+    def norm(self) -> float:
+        """Of all gradients that wait; 0 where none do."""
+        return 0.0 if self.gradients is None else norm_of(self.gradients)
 
     @contextmanager
     def all_or_nothing(self, add_up: Callable[[Tensor], None] = lambda made: None) -> Iterator[None]:
@@ -92,6 +125,13 @@ def lay_out(parameters: Sequence[nn.Parameter]) -> list[Tensor]:
             parameter.data = part.view(parameter.shape).copy_(parameter)
         buffers.append(buffer)
     return buffers
+
+
+def norm_of(values: Tensor) -> float:
+    """The 2-norm of a vector [N]."""
+    whole = len(values) - len(values) % NORM_ROW
+    rows = torch.linalg.vector_norm(values[:whole].view(-1, NORM_ROW), dim=1)
+    return float(torch.linalg.vector_norm(torch.cat([rows, values[whole:]])))
 
 
 def _order(parameters: Sequence[nn.Parameter]) -> list[int]:

@@ -50,6 +50,11 @@ class Alone:
 ALONE = Alone()
 
 
+def writers(group: Group) -> Group:
+    """Those who write a policy down: all ranks where its layers are parted, and else whoever is asked."""
+    return group if group.parts else ALONE
+
+
 def agreed(group: Group, work: Callable[[], Said]) -> list[Said]:
     """What ``work`` comes to on each rank; where one of them fails, all raise what the first of those failed at."""
     if group.size == 1:

@@ -8,12 +8,10 @@ from torch import Tensor, nn
 
 from fettle.config import AdamW
 from fettle.engine.local.flat import Flat
+from fettle.engine.local.pieces import Piece, Rows
 from fettle.errors import CheckpointError
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
-
-NORM_ROW = 4096
-"""Numbers whose squares are summed before their sum meets others: a running sum over millions would lose digits."""
 
 
 class Optimizer:
@@ -35,7 +33,7 @@ class Optimizer:
         finite leaves weights and moments as they were. Memory is all taken before anything is changed.
         """
         gradients = self._flat.gradients
-        norm = 0.0 if gradients is None else _norm(gradients)
+        norm = self._flat.norm()
         moved = gradients is not None and math.isfinite(norm)
         if gradients is not None and moved:
             if not self.held:
@@ -51,17 +49,27 @@ class Optimizer:
             self._whole.grad = gradients
             self._adam.step()
             self._whole.grad = None
+            self._flat.changed()
         self._flat.clear()
         return norm, moved
 
     def state(self) -> dict[str, Tensor]:
-        """Moments and step counts by parameter name; empty before the first step."""
+        """Moments and step counts by parameter name, as much of each as is here; empty before the first step."""
         if not self.held:
             return {}
         named = {f"step/{name}": self.held["step"].clone() for name in self._flat.parameters}
         for moment in MOMENTS:
             named |= {f"{moment}/{name}": part for name, part in self._flat.views(self.held[moment]).items()}
         return named
+
+    def pieces(self) -> dict[str, Piece]:
+        """The state, and which rows of it are here."""
+        return {key: (value, self.rows(key) or Rows(())) for key, value in self.state().items()}
+
+    def rows(self, key: str) -> Rows | None:
+        """What is here of a moment of this policy; None of everything else."""
+        moment, _, name = key.partition("/")
+        return self._flat.rows.get(name) if moment in MOMENTS else None
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Take up ``state``, as :meth:`state` gave it, in the place of what is there.
@@ -108,9 +116,3 @@ class Optimizer:
         """The state itself: two moments [N] and a step count; empty before the first step."""
         held: dict[str, Tensor] = self._adam.state.get(self._whole, {})
         return held
-
-
-def _norm(values: Tensor) -> float:
-    whole = len(values) - len(values) % NORM_ROW
-    rows = torch.linalg.vector_norm(values[:whole].view(-1, NORM_ROW), dim=1)
-    return float(torch.linalg.vector_norm(torch.cat([rows, values[whole:]])))

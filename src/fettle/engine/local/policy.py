@@ -1,34 +1,30 @@
 """One policy as the local engine holds it: weights, adapter, optimizer, version, and the pins on its past."""
 
-import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-import safetensors.torch
 import torch
 from torch import Tensor
 
 from fettle import losses
 from fettle.config import AdamW, LossConfig, PolicySpec, Reading
-from fettle.engine.local import checkpoint, step
-from fettle.engine.local.flat import Flat
+from fettle.engine.local import checkpoint, pieces, snapshot, step
+from fettle.engine.local.copied import OPTIMIZER, Copied, saved_at, saved_state
 from fettle.engine.local.forward import Voice
 from fettle.engine.local.generators import generator
-from fettle.engine.local.group import ALONE, Group
+from fettle.engine.local.group import ALONE, Group, writers
 from fettle.engine.local.head import Head, has_head
-from fettle.engine.local.lora import Adapter, read_adapter, write_adapter
+from fettle.engine.local.lora import Adapter, read_adapter
 from fettle.engine.local.memory import enough_memory
 from fettle.engine.local.model import LanguageModel, load_model, new_head
 from fettle.engine.local.optimizer import Optimizer
+from fettle.engine.local.parted import flat_of, part_layers, whole_state
 from fettle.engine.local.snapshot import Moment
 from fettle.errors import CheckpointError, ConfigError, StateError
 from fettle.types import Checkpoint, Datum, ForwardResult, OptimResult
-
-STATE = checkpoint.STATE
-OPTIMIZER = "optimizer.safetensors"
 
 FEWER = "train fewer weights (policy.lora, a lower lora.rank), or a smaller model"
 """What helps where weights, gradients and moments do not fit."""
@@ -55,7 +51,7 @@ class LocalPolicy:
         self.head: Head | None = new_head(model) if spec.head is not None else None
         trained = self._adapter.parameters if self._adapter else model.parameters
         self._parameters = {**trained, **(self.head.parameters if self.head else {})}
-        self._flat = Flat(self._parameters)
+        self._flat = flat_of(self._parameters, group)
         self._optimizer = Optimizer(self._flat)
         self._calls = 0
         self._pins: dict[str, int] = {}
@@ -130,6 +126,7 @@ class LocalPolicy:
             self._keep_pinned()
         weights, moments = self._before
         self._flat.values.copy_(weights)
+        self._flat.changed()
         self._optimizer.put_back(moments)
         self._before = None
         self.version += 1
@@ -180,6 +177,8 @@ class LocalPolicy:
         """The weights of ``name`` beside the model: the copy that was kept of them, or today's own."""
         version = self._pins[name]
         past = self._past.get(version)
+        if self._group.parts and self._adapter is None:  # the layers are gathered with these weights in them
+            return Voice(version)
         if self._adapter is None:
             return Voice(version, tensors=None if past is None else past.views)
         return Voice(version, adapter=self._adapter if past is None else self._adapter.holding(past.views))
@@ -187,41 +186,63 @@ class LocalPolicy:
     @contextmanager
     def as_pinned(self, name: str) -> Iterator[int]:
         """The model with the weights of ``name`` in it; yields their version."""
-        version = self._pins[name]
-        past = self._past[version].views if version in self._past else {}
-        now = {name: self._parameters[name].data for name in past}
-        try:
-            for name, value in past.items():
-                self._parameters[name].data = value
-            with self.model.slots.holding(self._adapter):
-                yield version
-        finally:
-            for name, value in now.items():
-                self._parameters[name].data = value
+        with self.model.slots.holding(self._adapter):
+            if self._group.parts and self._adapter is None:
+                yield self._pins[name]
+                return
+            with self.shown(name):
+                yield self._pins[name]
 
-    def save(self, folder: Path, *, optimizer: bool) -> Checkpoint:
-        """Write weights, version, settings and, if asked, moments.
+    @contextmanager
+    def shown(self, name: str) -> Iterator[None]:
+        """Weights of ``name`` in the place of today's, with rows of layers that are parted."""
+        past = self._past.get(self._pins[name])
+        if past is None:
+            yield
+            return
+        with self._flat.holding(past.views):
+            yield
+
+    def copied(self, *, optimizer: bool, lent: bool = False) -> Copied:
+        """All that a checkpoint of today's weights holds, and, if asked, moments: as copies, to be written later.
+
+        What is ``lent`` is the policy's own, where that can be, and must be written before anything else is done.
 
         Raises:
             StateError: gradients are waiting for a step, and a checkpoint to go on from does not hold them.
+            EngineError: there is not enough memory for copies.
         """
         if self._calls and optimizer:
             raise StateError(
                 "gradients are waiting for optim_step, and a checkpoint does not hold them: step first, then save"
             )
+        writes = self._group.rank == 0
+
+        def copy(value: Tensor) -> Tensor:
+            return value.detach() if lent else value.detach().clone()
+
+        with enough_memory("to save weights", FEWER):
+            adapter = None
+            if self._adapter is not None and writes:
+                adapter = self._adapter.holding({name: copy(p) for name, p in self._adapter.parameters.items()})
+            return Copied(
+                spec=self.spec,
+                version=self.version,
+                model=self.model,
+                group=self._group,
+                adapter=adapter,
+                weights=None if self._adapter else whole_state(self.model.module, kept=writes, lent=lent),
+                head={name: copy(each) for name, each in self.head.parameters.items()} if self.head else {},
+                moments={key: (copy(own), rows) for key, (own, rows) in self._optimizer.pieces().items()}
+                if optimizer
+                else None,
+            )
+
+    def save(self, folder: Path, *, optimizer: bool) -> Checkpoint:
+        """Write a checkpoint at once, without a copy; see :meth:`copied`."""
         with checkpoint.writing(folder) as scratch:
-            if self._adapter is not None:
-                write_adapter(self._adapter, scratch, base_model=self.model.source)
-            else:
-                self.model.module.save_pretrained(scratch)
-            if self.head is not None:
-                self.head.save(scratch)
-            self.model.tokenizer.save_pretrained(scratch)
-            if optimizer:
-                safetensors.torch.save_file(self._optimizer.state(), scratch / OPTIMIZER)
-            state = {"policy_version": self.version, "spec": self.spec.model_dump(mode="json")}
-            (scratch / STATE).write_text(json.dumps(state, indent=2) + "\n")
-        return Checkpoint(folder.name, str(folder), self.version, checkpoint.digest(folder))
+            self.copied(optimizer=optimizer, lent=True).write(scratch)
+        return saved_at(folder)
 
     def load(self, folder: Path, *, optimizer: bool) -> None:
         """Take up the adapter and the moments in ``folder``; a whole model's weights are in ``model`` already.
@@ -233,8 +254,9 @@ class LocalPolicy:
             read_adapter(self._adapter, folder)
         if self.head is not None and has_head(folder):
             self.head.read(folder)
+        self._flat.changed()
         if optimizer:
-            self._optimizer.restore(_moments(folder))
+            self._optimizer.restore(self._moments(folder))
 
     def restore(self, folder: Path, *, optimizer: bool) -> None:
         """Take up a checkpoint in the place of what is there: weights, and moments or none.
@@ -249,10 +271,11 @@ class LocalPolicy:
         spec, _ = saved_state(folder)
         _check_kind(self.spec, spec, folder)
         with enough_memory("to take up a checkpoint", FEWER):
-            other = LocalPolicy(spec, self._twin(folder))
+            other = LocalPolicy(spec, self._twin(folder), group=self._group)
             other.load(folder, optimizer=optimizer)
             self._keep_pinned()
         self._flat.values.copy_(other._flat.values)
+        self._flat.changed()
         self._flat.clear()
         self._optimizer.put_back(other._optimizer.held)
         self._before = None
@@ -263,7 +286,17 @@ class LocalPolicy:
         """The model in which the policy saved in ``folder`` can be held."""
         if self._adapter is not None:
             return self.model
-        return load_model(str(folder), device=self.model.device, precision=self.model.precision, trained=True)
+        twin = load_model(str(folder), device=self.model.device, precision=self.model.precision, trained=True)
+        if self._group.parts:
+            part_layers(twin.module)
+        return twin
+
+    def _moments(self, folder: Path) -> dict[str, Tensor]:
+        if not (folder / OPTIMIZER).is_file():
+            raise CheckpointError(
+                f"the checkpoint {folder} was saved without its optimizer: load it with optimizer=False"
+            )
+        return pieces.read(folder / OPTIMIZER, self._optimizer.rows, self._flat.values.device)
 
     def moment(self) -> Moment:
         """All that the calls so far have made of the policy. The tensors are its own."""
@@ -272,7 +305,6 @@ class LocalPolicy:
             version=self.version,
             calls=self._calls,
             pins=self._pins,
-            shapes=self._flat.shapes,
             values=self._flat.values,
             gradients=self._flat.gradients,
             moments=self._optimizer.held,
@@ -280,8 +312,8 @@ class LocalPolicy:
             past={version: past.buffer for version, past in self._past.items()},
         )
 
-    def go_on_from(self, moment: Moment, *, copied: bool) -> None:
-        """Be what the policy was at that moment, whose tensors are this one's from now on.
+    def go_on_from(self, folder: Path, *, copied: bool) -> Collection[str]:
+        """Be what the policy was when its snapshot was written into ``folder``; returns the names of its pins.
 
         ``copied``: whether what is pinned must be a copy; see :meth:`pin`.
 
@@ -289,13 +321,10 @@ class LocalPolicy:
             CheckpointError: the model has other layers than it had then.
             EngineError: there is not enough memory.
         """
-        if list(moment.shapes.items()) != list(self._flat.shapes.items()):
-            raise CheckpointError(
-                f"the snapshot was taken of a policy with other layers than {self.model.source} gives it now: "
-                "put the model back that it was taken with"
-            )
         with enough_memory("for a policy as it was", FEWER):
+            moment = snapshot.read(folder, self._flat)
             self._flat.values.copy_(moment.values)
+            self._flat.changed()
             if moment.gradients is not None:
                 self._flat.hold(moment.gradients)
             self._optimizer.put_back(dict(moment.moments))
@@ -304,13 +333,11 @@ class LocalPolicy:
             self.version, self._calls = moment.version, moment.calls
             if copied:
                 self._keep_pinned()
+        return self._pins.keys()
 
-
-def _moments(folder: Path) -> dict[str, Tensor]:
-    if not (folder / OPTIMIZER).is_file():
-        raise CheckpointError(f"the checkpoint {folder} was saved without its optimizer: load it with optimizer=False")
-    found: dict[str, Tensor] = safetensors.torch.load_file(folder / OPTIMIZER)
-    return found
+    def snapshot(self, folder: Path) -> None:
+        """All but the frozen base: see ``snapshot.write``."""
+        snapshot.write(self.moment(), self._flat, folder, writers(self._group))
 
 
 def _check_kind(own: PolicySpec, saved: PolicySpec, folder: Path) -> None:
@@ -329,10 +356,3 @@ def _kind(spec: PolicySpec) -> dict[str, object]:
     whole = spec.model_dump(include={"model", "head", "quantization"})
     adapter = {} if spec.lora is None else spec.lora.model_dump(include={"rank", "alpha", "targets"})
     return {**whole, "weights": "whole" if spec.lora is None else "adapter", **adapter}
-
-
-def saved_state(folder: Path) -> tuple[PolicySpec, int]:
-    """The spec and version of a verified checkpoint."""
-    checkpoint.verify(folder)
-    state = json.loads((folder / STATE).read_text())
-    return PolicySpec.model_validate(state["spec"]), int(state["policy_version"])

@@ -1,19 +1,28 @@
-"""Everything that a policy is at one moment: written into a folder, and read from it to the same bits."""
+"""Everything that a policy is at one moment: written into a folder, and read from it to the same bits.
+
+Every rank writes what it has, and reads what it will have, however many they are.
+"""
 
 import json
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import safetensors.torch
-import torch
 from torch import Tensor
 
 from fettle.config import PolicySpec
-from fettle.engine.local import checkpoint
-from fettle.engine.local.memory import enough_memory
+from fettle.engine.local import checkpoint, pieces
+from fettle.engine.local.flat import Flat
+from fettle.engine.local.group import Group, agreed
+from fettle.engine.local.pieces import Piece, Rows
+from fettle.errors import CheckpointError
 
 STATE, TENSORS = "snapshot.json", "snapshot.safetensors"
+
+WITHIN = ": "
+"""Between what a tensor is of, and the parameter that it belongs to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +38,9 @@ class Moment:
     """Since the last step."""
     pins: Mapping[str, int]
     """The version of each."""
-    shapes: Mapping[str, tuple[int, ...]]
-    """Of what is trained, in the order in which it lies."""
     values: Tensor  # [N]
     gradients: Tensor | None  # [N]
-    moments: dict[str, Tensor]
+    moments: Mapping[str, Tensor]
     """The optimizer's state as it is held."""
     before: tuple[Tensor, dict[str, Tensor]] | None
     """What an undo goes back to: values and moments."""
@@ -41,7 +48,7 @@ class Moment:
     """Pinned values by version, of those that were copied."""
 
 
-def write(moment: Moment, folder: Path) -> None:
+def write(moment: Moment, flat: Flat, folder: Path, group: Group) -> None:
     """Into a folder that does not exist yet; whole and on the disk when this returns, or not there at all.
 
     Raises:
@@ -53,40 +60,88 @@ def write(moment: Moment, folder: Path) -> None:
         "version": moment.version,
         "calls": moment.calls,
         "pins": dict(moment.pins),
-        "shapes": dict(moment.shapes),
+        "shapes": {name: rows.shape for name, rows in flat.rows.items()},
         "undoable": moment.before is not None,
     }
-    with checkpoint.writing(folder) as scratch:
-        safetensors.torch.save_file(_named(moment), scratch / TENSORS)
-        (scratch / STATE).write_text(json.dumps(state) + "\n", encoding="utf-8")
+    draft = checkpoint.Draft(folder)
+
+    def begin() -> None:
+        if group.rank == 0:
+            draft.begin()
+
+    def tensors() -> None:
+        with draft.or_nothing():
+            pieces.write(draft.scratch / TENSORS, dict(_pieces(moment, flat)), group)
+
+    def seal() -> None:
+        if group.rank == 0:
+            with draft.or_nothing():
+                (draft.scratch / STATE).write_text(json.dumps(state) + "\n", encoding="utf-8")
+                draft.seal()
+
+    for work in (begin, tensors, seal):
+        agreed(group, work)
 
 
-def read(folder: Path, device: torch.device) -> Moment:
-    """What was written there.
+def spec_of(folder: Path) -> PolicySpec:
+    """Of which policy it was taken.
 
     Raises:
         CheckpointError: it is not whole, or was altered.
-        EngineError: there is not enough memory.
     """
     checkpoint.verify(folder)
-    state = json.loads((folder / STATE).read_text(encoding="utf-8"))
-    with enough_memory("to read a snapshot", "close another policy"):
-        found = safetensors.torch.load_file(folder / TENSORS)
-        # Copied, since what is read shares its memory with the file.
-        tensors = {name: value.to(device, copy=True) for name, value in found.items()}
-    before = _under("before/", tensors)
+    return PolicySpec.model_validate(_state(folder)["spec"])
+
+
+def read(folder: Path, flat: Flat) -> Moment:
+    """What was written there, as it lies in ``flat``.
+
+    Raises:
+        CheckpointError: it was taken of a policy with other layers.
+    """
+    state = _state(folder)
+    shapes = {name: tuple(shape) for name, shape in state["shapes"].items()}
+    if shapes != {name: rows.shape for name, rows in flat.rows.items()}:
+        raise CheckpointError(
+            f"the snapshot {folder} was taken of a policy with other layers than its model gives it now: "
+            "put the model back that it was taken with"
+        )
+
+    def rows(name: str) -> Rows | None:
+        return flat.rows.get(name.partition(WITHIN)[2])
+
+    named: dict[str, dict[str, Tensor]] = defaultdict(dict)
+    for name, value in pieces.read(folder / TENSORS, rows, flat.values.device).items():
+        of, _, parameter = name.partition(WITHIN)
+        named[of][parameter] = value
+    found = {of: flat.laid(values) if "" not in values else values[""] for of, values in named.items()}
+    before = _under("before/", found)
     return Moment(
         spec=PolicySpec.model_validate(state["spec"]),
         version=state["version"],
         calls=state["calls"],
         pins=state["pins"],
-        shapes={name: tuple(shape) for name, shape in state["shapes"].items()},
-        values=tensors["values"],
-        gradients=tensors.get("gradients"),
-        moments=_under("moments/", tensors),
-        before=(tensors["values before"], before) if state["undoable"] else None,
-        past={int(version): buffer for version, buffer in _under("past/", tensors).items()},
+        values=found["values"],
+        gradients=found.get("gradients"),
+        moments=_under("moments/", found),
+        before=(found["values before"], before) if state["undoable"] else None,
+        past={int(version): buffer for version, buffer in _under("past/", found).items()},
     )
+
+
+def _state(folder: Path) -> dict[str, Any]:
+    state: dict[str, Any] = json.loads((folder / STATE).read_text(encoding="utf-8"))
+    return state
+
+
+def _pieces(moment: Moment, flat: Flat) -> Iterator[tuple[str, Piece]]:
+    """Buffers by parameter; what is no buffer under its own name."""
+    for of, tensor in _named(moment).items():
+        if tensor.shape != flat.values.shape:
+            yield of, (tensor, Rows(tuple(tensor.shape)))
+            continue
+        for parameter, own in flat.views(tensor).items():
+            yield f"{of}{WITHIN}{parameter}", (own, flat.rows[parameter])
 
 
 def _named(moment: Moment) -> dict[str, Tensor]:
