@@ -155,11 +155,25 @@ def _stacked(steps: Mapping[int, Row]) -> Figure:
 def curves(rows: Sequence[Row]) -> Figure:
     """One panel for each thing the rows speak of: the first across the whole width, the others below it in pairs."""
     panels = [panel for panel in PANELS if any(_points(rows, *line.metrics) for line in panel.lines)]
-    below = math.ceil((len(panels) - 1) / 2)
-    figure = Figure(figsize=(10, 4.0 + 2.6 * max(0, below)), dpi=120, layout="constrained", facecolor="white")
+    below = max(0, math.ceil((len(panels) - 1) / 2))
+    width, height = 10.0, 4.0 + 2.6 * below
+    figure = Figure(figsize=(width, height), dpi=120, facecolor="white")
     if not panels:
         return figure
-    grid = figure.add_gridspec(1 + below, 2, height_ratios=[1.5] + [1.0] * below)
+    # Room for the words, in inches. To have it found out takes longer than all of the drawing.
+    left, right, bottom, top, between, above = 0.8, 0.15, 0.75, 0.35, 1.0, 0.65
+    row = (height - bottom - top - above * below) / (1 + below)
+    grid = figure.add_gridspec(
+        1 + below,
+        2,
+        height_ratios=[1.5] + [1.0] * below,
+        left=left / width,
+        right=1 - right / width,
+        bottom=bottom / height,
+        top=1 - top / height,
+        wspace=2 * between / (width - left - right - between),
+        hspace=above / row,
+    )
     for place, panel in enumerate(panels):
         line, column = divmod(place + 1, 2)
         alone = place == 0 or (place == len(panels) - 1 and column == 0)
