@@ -14,7 +14,7 @@ from types import TracebackType
 from fettle.cli import main
 
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["fettle.cli.build", "fettle.cli.serving", "fettle.service.app"])
+FORKS.set_forkserver_preload(["fettle.cli.build", "fettle.cli.serving", "fettle.service.app", "fettle.tracking.plots"])
 
 
 class Forked:

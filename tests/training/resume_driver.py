@@ -16,6 +16,7 @@ import traceback
 from collections.abc import Mapping
 from pathlib import Path
 
+import fettle.tracking.plots  # noqa: F401 - with it a run ends
 from fettle.cli import build
 from fettle.config.load import load
 from fettle.tracking import RunFolder

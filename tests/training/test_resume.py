@@ -15,8 +15,8 @@ type: rl
 policy: {model: {type: tiny, hidden: 32, layers: 1, heads: 2}%(lora)s}
 engine: {threads: 1, sampling_threads: %(beside)s}
 environments: [{type: arithmetic, digits: 1, heldout: 8, system: null}]
-steps: 12
-groups_per_step: 4
+steps: 8
+groups_per_step: 2
 group_size: 4
 minibatches: %(minibatches)d
 max_staleness: %(staleness)d
@@ -24,8 +24,8 @@ sampling: {max_tokens: 8}
 advantage: group_centered
 overlong: {buffer: 0.9}
 optimizer: {learning_rate: 1e-3}
-evaluation: {every: 4, tasks: 8}
-checkpoints: {every: 3}
+evaluation: {every: 4, tasks: 4}
+checkpoints: {every: 2}
 """
 
 LORA = ", lora: {rank: 4, dropout: 0.1}"
@@ -35,8 +35,8 @@ type: rl
 policy: {model: {type: tiny, hidden: 32, layers: 1, heads: 2}}
 engine: {threads: 1}
 environments: [{type: arithmetic, digits: 1, heldout: 8, system: null}]
-steps: 8
-groups_per_step: 4
+steps: 6
+groups_per_step: 2
 group_size: 2
 preset: conservative_ppo
 critic: {place: %(place)s, warmup_steps: %(warmup)d}
@@ -46,7 +46,7 @@ kl_control: {target: 0.001, horizon: 50}
 sampling: {max_tokens: 8}
 overlong: {buffer: 0.9}
 optimizer: {learning_rate: 1e-3}
-evaluation: {every: 4, tasks: 8}
+evaluation: {every: 3, tasks: 4}
 checkpoints: {every: 2}
 """
 
@@ -55,18 +55,18 @@ type: rl
 policy: {model: {type: tiny, hidden: 32, layers: 1, heads: 2}}
 engine: {threads: 1}
 environments: [&sums {type: arithmetic, digits: 1, heldout: 8, system: null}]
-steps: 8
-groups_per_step: 4
+steps: 6
+groups_per_step: 2
 group_size: 2
 preset: off_policy
-replay: {capacity: 12, groups: 4, max_age: 6}
+replay: {capacity: 6, groups: 2, max_age: 4}
 loss: {kl: {coefficient: 0.1, estimator: k3}}
 rehearsal: {data: {type: worked_sums, tasks: *sums, size: 50}, batch_size: 4}
 planning: {phrases: [a]}
 sampling: {max_tokens: 8}
 overlong: {buffer: 0.9}
 optimizer: {learning_rate: 1e-3}
-evaluation: {every: 4, tasks: 8}
+evaluation: {every: 3, tasks: 4}
 checkpoints: {every: 2}
 """
 
@@ -78,14 +78,14 @@ environments: [{type: debate, evidence: 2, team: 2, heldout: 8}]
 players:
   con-1: {type: own, optimizer: {learning_rate: 2e-3}}
   con-2: {type: past, every: 3}
-steps: 8
+steps: 6
 groups_per_step: 2
-group_size: 3
+group_size: 2
 advantage: group_centered
 sampling: {max_tokens: 6}
 overlong: {buffer: 0.9}
 optimizer: {learning_rate: 1e-3}
-evaluation: {every: 4, tasks: 4}
+evaluation: {every: 3, tasks: 4}
 checkpoints: {every: 2}
 """
 
@@ -94,7 +94,7 @@ type: sft
 policy: {model: {type: tiny, hidden: 32, layers: 1, heads: 2}}
 engine: {threads: 1}
 data: {type: worked_sums, tasks: {type: arithmetic, digits: 1, heldout: 8, system: null}, size: 50}
-steps: 24
+steps: 12
 batch_size: 8
 optimizer: {learning_rate: 1e-3}
 evaluation: {every: 5}
@@ -106,7 +106,7 @@ type: %(type)s
 policy: {model: {type: tiny, hidden: 32, layers: 1, heads: 2}, lora: {rank: 4, dropout: 0.1}}
 engine: {threads: 1}
 data: {type: worked_pairs, tasks: {type: arithmetic, digits: 1, heldout: 8, system: null}, size: 50}
-steps: 16
+steps: 12
 batch_size: 4
 optimizer: {learning_rate: 1e-3}
 evaluation: {every: 5}
@@ -143,12 +143,12 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcomes]:
 @pytest.mark.parametrize(
     ("name", "recipe", "kills"),
     [
-        ("on-policy, all weights", RL % {"lora": "", "minibatches": 1, "staleness": 0, "beside": "null"}, 2),
+        ("on-policy, all weights", RL % {"lora": "", "minibatches": 1, "staleness": 0, "beside": "null"}, 1),
         ("off-policy, sampling beside", RL % {"lora": "", "minibatches": 1, "staleness": 2, "beside": 1}, 1),
         ("off-policy, adapters", RL % {"lora": LORA, "minibatches": 2, "staleness": 2, "beside": "null"}, 1),
         (
             "a critic of its own, undone steps",
-            CRITIC % {"place": "model", "warmup": 1, "region": "{type: hard, limit: 0.006}"},
+            CRITIC % {"place": "model", "warmup": 1, "region": "{type: hard, limit: 0.03}"},
             1,
         ),
         (
