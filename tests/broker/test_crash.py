@@ -12,7 +12,7 @@ from fettle.config import TinyModel
 from fettle.engine.local import make_tiny_model
 
 DRIVER = Path(__file__).with_name("crash_driver.py")
-RUNS, KILLS = 3, 3
+RUNS, KILLS = 2, 3
 
 
 @pytest.fixture(scope="module")
