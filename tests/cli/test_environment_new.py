@@ -1,5 +1,6 @@
 """A package that ``fettle environments new`` wrote is installed, found, tested, served and trained, all by its name."""
 
+import importlib
 import os
 import signal
 import subprocess
@@ -7,6 +8,7 @@ import sys
 
 import pytest
 
+from tests.cli.conftest import typed
 from tests.environments.adapters.installed import COUNTING, installed
 
 FETTLE = [sys.executable, "-c", "from fettle.cli import main; main()"]
@@ -24,46 +26,65 @@ evaluation: {tasks: 2, every: 1}
 """
 
 
-@pytest.fixture
-def package(fettle, tmp_path):
-    """The environment of processes that find the package: its installation lies in a folder of the test's."""
-    made = fettle("environments", "new", "my-world", "--folder", tmp_path / "my-world")
-    assert made.out.startswith(f"{tmp_path / 'my-world'}: pyproject.toml, my_world.py, test_my_world.py\n")
-    target = tmp_path / "installed"
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """The folder that was written."""
+    folder = tmp_path_factory.mktemp("new") / "my-world"
+    made = typed("environments", "new", "my-world", "--folder", folder, into=folder.parent)
+    assert made.out.startswith(f"{folder}: pyproject.toml, my_world.py, test_my_world.py\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def package(world):
+    """Where it is installed: a folder of the tests'."""
+    target = world.parent / "installed"
     install = [sys.executable, "-m", "pip", "install", "--no-deps", "--no-build-isolation", "--no-index"]
-    subprocess.run([*install, "--target", str(target), str(tmp_path / "my-world")], check=True, capture_output=True)
-    return {**os.environ, "PYTHONPATH": str(target)}
+    subprocess.run([*install, "--target", str(target), str(world)], check=True, capture_output=True)
+    return target
 
 
-def said(command, environment, **settings) -> str:
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, **settings)
-    assert done.returncode == 0, done.stderr + done.stdout
-    return done.stdout
+@pytest.fixture
+def found(package, monkeypatch):
+    """This process finds the package too."""
+    monkeypatch.syspath_prepend(package)
+    importlib.invalidate_caches()
+    yield
+    sys.modules.pop("my_world", None)
 
 
-def test_it_is_tested_tried_listed_and_trained(package, tmp_path):
-    tested = said(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "."], package, cwd=tmp_path / "my-world"
+def test_its_own_tests_pass(world, package):
+    tested = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "."],
+        env={**os.environ, "PYTHONPATH": str(package)},
+        cwd=world,
+        capture_output=True,
+        text=True,
+        check=True,
     )
-    assert "2 passed" in tested
-    listed = said([*FETTLE, "environments", "list"], package)
+    assert "2 passed" in tested.stdout
+
+
+def test_it_is_listed_tried_and_trained(found, fettle, desk):
+    listed = fettle("environments", "list").out
     line = next(line for line in listed.splitlines() if line.startswith("my-world"))
     assert "of my-world" in line
     assert "(numbers)" in line
-    tried = said([*FETTLE, "environments", "check", "my-world", "settings.numbers=3", "heldout=5"], package)
+    tried = fettle("environments", "check", "my-world", "settings.numbers=3", "heldout=5").out
     assert tried.startswith("my-world: 5 held-out tasks; the first: Which is the largest of ")
-    (tmp_path / "recipe.yaml").write_text(TRAIN)
-    said([*FETTLE, "train", "recipe.yaml"], package, cwd=tmp_path)
-    [metrics] = (tmp_path / "runs").glob("*/metrics.jsonl")
+    (desk / "recipe.yaml").write_text(TRAIN)
+    ended = fettle("train", "recipe.yaml")
+    assert ended.code == 0, ended.err
+    [metrics] = (desk / "runs").glob("*/metrics.jsonl")
     assert "heldout/component/right" in metrics.read_text()
 
 
-def test_it_is_served_by_name(package):
+def test_it_is_served_by_name(package, fettle):
     serve = [*FETTLE, "environments", "serve", "my-world", "--port", "0"]
-    process = subprocess.Popen(serve, stdout=subprocess.PIPE, text=True, env=package)
+    environment = {**os.environ, "PYTHONPATH": str(package)}
+    process = subprocess.Popen(serve, stdout=subprocess.PIPE, text=True, env=environment)
     address = process.stdout.readline().split()[-1]
-    listed = said([*FETTLE, "environments", "list", address], package)
-    assert listed.split()[:2] == ["my-world", "plugin"]
+    assert fettle("environments", "list", address).out.split()[:2] == ["my-world", "plugin"]
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)
     assert process.returncode == 0
