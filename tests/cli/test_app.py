@@ -11,6 +11,7 @@ from fettle.cli import app
 VERBS = (
     "demo",
     "train",
+    "submit",
     "pipeline",
     "tune",
     "eval",

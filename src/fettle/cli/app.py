@@ -19,6 +19,7 @@ from fettle.cli.pipeline import pipeline
 from fettle.cli.replay import replay
 from fettle.cli.router import router
 from fettle.cli.serve import serve
+from fettle.cli.submit import submit
 from fettle.cli.train import train
 from fettle.cli.tune import tune
 from fettle.cli.view import view
@@ -34,6 +35,7 @@ app = typer.Typer(
 )
 app.command("demo")(demo)
 app.command("train")(train)
+app.command("submit")(submit)
 app.command("pipeline")(pipeline)
 app.command("tune")(tune)
 app.command("eval")(evaluate)

@@ -51,12 +51,12 @@ def train(
 
         finish(folder, asyncio.run(build.run(config, folder, begun=True)))
     elif recipe is not None:
-        finish(*new_run(runs, load(recipe, [*(overrides or ()), *_computed(recipe, engine)])))
+        finish(*new_run(runs, load(recipe, [*(overrides or ()), *computed(recipe, engine)])))
     else:
         raise ConfigError("name a recipe (fettle train configs/arithmetic-grpo.yaml), or a run with --resume FOLDER")
 
 
-def _computed(recipe: Path, engine: str | None) -> list[str]:
+def computed(recipe: Path, engine: str | None) -> list[str]:
     """What ``--engine`` lays over a recipe, of one stage or several."""
     if engine is None:
         return []

@@ -1,6 +1,5 @@
 """A run as a RayJob of KubeRay's: a Ray cluster of its own, and the recipe that is trained on it."""
 
-import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Annotated, Any
@@ -8,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field, field_validator
 
 from fettle.config.base import Frozen
+from fettle.deploy.begun import entrypoint
 from fettle.deploy.schema import check_schema
 from fettle.deploy.serving import Label, Quantity
 
@@ -95,6 +95,7 @@ def manifests(
     Raises:
         ConfigError: it is no RayJob that a cluster takes.
     """
+    begin = ["fettle", "train", f"{RECIPE}/recipe.yaml", *settings, "--engine", "ray"]
     labels = {"app.kubernetes.io/managed-by": "fettle"}
     metadata = {"name": submission.name, "namespace": submission.namespace, "labels": labels}
     job = {
@@ -102,7 +103,7 @@ def manifests(
         "kind": KIND,
         "metadata": {**metadata, "labels": labels | ({QUEUE: submission.queue} if submission.queue else {})},
         "spec": {
-            "entrypoint": _entrypoint(f"{RUNS}/{submission.name}", settings),
+            "entrypoint": entrypoint(f"{RUNS}/{submission.name}", begin),  # a retry begins on a new cluster
             "entrypointNumCpus": 1,  # the loop runs on a worker, for the head has no CPU to give
             "jobId": submission.name,
             "submissionMode": "HTTPMode",
@@ -121,15 +122,6 @@ def manifests(
     check_schema(job, KIND)
     data = {"recipe.yaml": recipe}
     return job, {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}
-
-
-def _entrypoint(runs: str, settings: Iterable[str]) -> str:
-    """A shell's command: a run that is there already is gone on with, since a retry begins on a new cluster."""
-    again = (
-        f'for run in {runs}/*/config.yaml; do if [ -f "$run" ]; then exec fettle train --resume "${{run%/*}}"; fi; done'
-    )
-    begin = shlex.join(["fettle", "train", f"{RECIPE}/recipe.yaml", *settings, "--engine", "ray", "--runs", runs])
-    return f"{again}; exec {begin}"
 
 
 def _groups(submission: Submission) -> Iterator[dict[str, Any]]:
