@@ -76,7 +76,8 @@ def outcomes(recipe: Path, scratch: Path, kills: int) -> list[dict[str, object]]
     found: list[dict[str, object]] = []
     for kill in range(kills):
         folder = scratch / f"killed-{kill}"
-        doomed = Doomed(rng.randrange(run.checkpoints.every + 1, run.steps), rng.random())
+        # The first checkpoint is whole when the second is begun; the second may not be.
+        doomed = Doomed(rng.randrange(2 * run.checkpoints.every + 1, run.steps), rng.random())
         killed = os.WIFSIGNALED(trained(recipe, folder, doomed))
         step = json.loads((folder / "progress.json").read_text())["step"]
         assert trained(recipe, folder) == 0

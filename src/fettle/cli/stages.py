@@ -5,7 +5,7 @@ import itertools
 import shutil
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, closing, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -236,11 +236,11 @@ async def _parts(config: StageConfig, place: Place) -> AsyncIterator[tuple[Sessi
     async with engine_of(config.engine, place.folder.checkpoints, name=config.name) as engine:
         told = [engine.tracker()] if isinstance(engine, HTTPEngine) else []
         with _session(config, place, told) as session:
-            if place.profiler is None or not isinstance(engine, Broker):
+            async with AsyncExitStack() as around:
+                if place.profiler is not None and isinstance(engine, Broker):
+                    await around.enter_async_context(place.profiler.of(engine))
+                await around.enter_async_context(session.seen_through())
                 yield session, engine
-            else:
-                async with place.profiler.of(engine):
-                    yield session, engine
 
 
 @contextmanager

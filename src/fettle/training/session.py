@@ -4,16 +4,17 @@ import asyncio
 import math
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from pydantic import ConfigDict, ValidationError
 
 from fettle.config import Checkpoints, Frozen, PolicySpec
 from fettle.engine import Engine, Policy
-from fettle.errors import CheckpointError
+from fettle.errors import CheckpointError, FettleError
 from fettle.tracking import (
     Phase,
     RunFolder,
@@ -25,6 +26,9 @@ from fettle.tracking import (
 )
 from fettle.training.callbacks import Callback
 from fettle.types import Failed
+
+SEEN_THROUGH_S = 60.0
+"""Seconds for which a run that has failed waits for what it had saved before."""
 
 
 class Progress(Frozen):
@@ -112,6 +116,8 @@ class Session:
         self._callbacks = callbacks
         self._parts: dict[str, Part] = {}
         self._since = time.perf_counter()
+        self._under_way: asyncio.Future[Any] | None = None
+        """What is being saved, and after it the progress file that names it."""
         for path in folder.checkpoints.glob(".*"):  # what a run that was killed had under way
             shutil.rmtree(path, ignore_errors=True)
 
@@ -216,11 +222,34 @@ class Session:
         self._heed([callback.after_evaluation(step, score, row) for callback in self._callbacks])
 
     async def finish_step(self, policy: Policy, done: int) -> bool:
-        """After ``done`` steps: save where it is due, and say whether to stop."""
+        """After ``done`` steps: save where it is due, and say whether to stop.
+
+        What is saved is written while the next steps are made, and is on the disk when the run stops.
+        """
         early = self._early()
-        if done % self._checkpoints.every == 0 or done == self.steps or early or self.interrupted:
+        over = done == self.steps or early or self.interrupted
+        if done % self._checkpoints.every == 0 or over:
             await self._checkpoint(policy, done)
+        if over or (self._under_way is not None and self._under_way.done()):
+            await self.settled()
         return early or self.interrupted
+
+    @asynccontextmanager
+    async def seen_through(self) -> AsyncIterator[None]:
+        """What was saved before an error inside is on the disk after it, where the engine can still write."""
+        try:
+            yield
+        except FettleError:
+            with suppress(FettleError, TimeoutError):
+                await asyncio.wait_for(self.settled(), SEEN_THROUGH_S)
+            raise
+
+    async def settled(self) -> None:
+        """Return once what was saved so far is on the disk, and what it outlives is gone."""
+        if self._under_way is not None:
+            under_way, self._under_way = self._under_way, None
+            await under_way
+            self._sweep()
 
     def summary(self) -> Summary:
         """How it stands now."""
@@ -245,9 +274,10 @@ class Session:
     async def _saved(self, policy: Policy, step: int) -> str:
         name = f"step-{step:06d}"
         if name not in (self.progress.checkpoint, self.progress.best_checkpoint):
-            for part, kept in self._parts.items():
-                await kept.save(_beside(name, part))
-            await policy.save(name)
+            await self.settled()
+            parts = [kept.save(_beside(name, part)) for part, kept in self._parts.items()]
+            self._under_way = asyncio.gather(*parts, policy.save(name))
+            await asyncio.sleep(0)  # each takes its place before the operations of the next step
         return name
 
     async def _checkpoint(self, policy: Policy, step: int) -> None:
@@ -256,8 +286,14 @@ class Session:
         kept = (*self.progress.kept, name)[-self._checkpoints.keep :]
         self._update(step=step, checkpoint=name, kept=kept, seconds=self.progress.seconds + now - self._since)
         self._since = now
-        write_atomically(self.folder.progress_path, self.progress.model_dump_json(indent=2) + "\n")
-        self._sweep()
+        named = self.progress.model_dump_json(indent=2) + "\n"
+        self._under_way = asyncio.ensure_future(self._commit(self._under_way, named))
+
+    async def _commit(self, saved: Awaitable[object] | None, named: str) -> None:
+        """Have a resumed run go on from what is saved, once it is."""
+        if saved is not None:
+            await saved
+        write_atomically(self.folder.progress_path, named)
 
     def _sweep(self) -> None:
         """Drop checkpoints that the progress file does not name: outlived ones, and those of steps to be done again.

@@ -24,8 +24,8 @@ from fettle.config import (
 )
 from fettle.engine.base import SampleRequest
 from fettle.engine.local import LocalBackend
-from fettle.engine.local.model import load_model
 from fettle.engine.local.copied import saved_state
+from fettle.engine.local.model import load_model
 from fettle.engine.local.policy import LocalPolicy
 from fettle.errors import CheckpointError, ConfigError, LossInputError, ModelError, StateError
 from fettle.types import Datum, datum

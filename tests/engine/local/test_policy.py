@@ -9,8 +9,8 @@ import torch
 
 from fettle.config import PPO, AdamW, CausalLM, ImportanceSampling, LocalEngine, LoRA, PolicySpec
 from fettle.engine.local import LocalBackend, checkpoint
-from fettle.engine.local.model import load_model
 from fettle.engine.local.copied import saved_state
+from fettle.engine.local.model import load_model
 from fettle.engine.local.policy import LocalPolicy
 from fettle.errors import CheckpointError, ConfigError, EngineError, LossInputError, ModelError, StateError
 from fettle.types import Datum, datum
