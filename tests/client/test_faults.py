@@ -5,7 +5,6 @@ from collections.abc import Callable
 from contextlib import ExitStack
 
 import numpy as np
-import pytest
 
 from fettle.client import FutureGroup, HTTPEngine, ServiceClient
 from fettle.config import PPO, AdamW, CausalLM, LoRA, PolicySpec, SamplingParams
@@ -64,12 +63,11 @@ async def test_a_service_that_is_started_again_in_the_middle_changes_no_number(s
             await engine.close()
 
 
-@pytest.mark.parametrize("seed", range(2))
-async def test_a_loop_over_a_bad_network_has_the_numbers_of_one_over_a_good_one(served, seed):
+async def test_a_loop_over_a_bad_network_has_the_numbers_of_one_over_a_good_one(served):
     good = HTTPEngine(served.url, served.key)
     expected = await loop(good)
     await good.close()
-    async with faulty_network(served.url, share=0.4, seed=seed) as network:
+    async with faulty_network(served.url, share=0.4, seed=0) as network:
         bad = HTTPEngine(network.url, served.key)
         assert await loop(bad) == expected
         await bad.close()

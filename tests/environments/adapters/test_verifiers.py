@@ -36,7 +36,7 @@ async def paid(reply):
         return fault.message
 
 answer = str(task.data["task"]["answer"])
-print(json.dumps([asyncio.run(paid(reply)) for reply in (answer, "no", "__import__('os').getpid()")]))
+print(json.dumps([asyncio.run(paid(reply)) for reply in (answer, "__import__('os').getpid()")]))
 """
 
 
@@ -129,4 +129,4 @@ def test_replies_are_scored_in_the_sandbox_by_a_taskset_that_is_installed(tmp_pa
     if "none that can be had here" in ran.stderr:
         pytest.skip("nothing here isolates code")
     assert ran.returncode == 0, ran.stderr
-    assert json.loads(ran.stdout) == [{"right": 0.75, "brief": 0.25}, *[{"right": 0.0, "brief": 0.0}] * 2]
+    assert json.loads(ran.stdout) == [{"right": 0.75, "brief": 0.25}, {"right": 0.0, "brief": 0.0}]
