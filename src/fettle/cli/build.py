@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from fettle.cli.engines import capabilities, check_for_service
+from fettle.cli.engines import capabilities, check_for_service, check_players
 from fettle.cli.exits import INTERRUPTED
 from fettle.cli.models import check_kind, policy_rows, stages_of, weights_of
 from fettle.cli.sources import Prompt
@@ -123,6 +123,7 @@ def check(config: RunConfig) -> None:
             )
         elif isinstance(stage.engine, LocalEngine) and not capabilities(stage.engine).memory_bytes:
             raise ConfigError(f"{name} asks for engine.device {stage.engine.device}, and torch sees none here: use cpu")
+        check_players(stage)
         for key, path in absent_files(stage):
             raise DataError(f"{name}: {key} is {path}, and there is no such file: write it, or correct the path")
         for key, model in models_of(stage):

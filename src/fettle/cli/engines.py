@@ -18,6 +18,7 @@ from fettle.config import (
     PolicySpec,
     RayEngine,
     RayWorkers,
+    RLRun,
     ServiceEngine,
     StageConfig,
     TinyModel,
@@ -86,15 +87,7 @@ def played_at(
     if settings is None:
         yield suites
         return
-    try:
-        from fettle.cluster.environments import EnvironmentWorkers
-    except ModuleNotFoundError as error:
-        if error.name != "ray":
-            raise
-        raise ConfigError(
-            "environment_workers.type is ray, and Ray is not installed: pip install 'fettle[cluster]'"
-        ) from error
-    workers = EnvironmentWorkers(settings, worlds)
+    workers = _players_on_ray().EnvironmentWorkers(settings, worlds)
     try:
         yield [workers.suite(world, suite) for world, suite in enumerate(suites)]
     finally:
@@ -134,6 +127,33 @@ def _of_samplers(settings: RayEngine) -> dict[str, str]:
     if isinstance(beside, VLLMSamplers):
         return {"samplers": f"servers of vLLM at {', '.join(beside.urls)}"}
     return {} if beside is None else {"samplers": f"{beside.count}, each with {beside.threads} threads on cpu"}
+
+
+def check_players(stage: StageConfig) -> None:
+    """Refuses environments on workers where those cannot be begun.
+
+    Raises:
+        ConfigError: Ray is not installed.
+    """
+    if isinstance(stage, RLRun) and stage.environment_workers is not None:
+        _players_on_ray()
+
+
+def _players_on_ray() -> ModuleType:
+    """The room of environments on workers, which needs Ray.
+
+    Raises:
+        ConfigError: Ray is not installed.
+    """
+    try:
+        import fettle.cluster.environments
+    except ModuleNotFoundError as error:
+        if error.name != "ray":
+            raise
+        raise ConfigError(
+            "environment_workers.type is ray, and Ray is not installed: pip install 'fettle[cluster]'"
+        ) from error
+    return fettle.cluster.environments
 
 
 def _on_ray() -> ModuleType:

@@ -29,9 +29,12 @@ def plan(recipe: Recipe, overrides: Overrides = None) -> None:
     loaded = load(recipe, overrides or ())
 
     from fettle.cli import build  # only now: torch takes seconds, and a slip in a recipe should be told at once
-    from fettle.cli.engines import capabilities
+    from fettle.cli.engines import capabilities, check_players
+    from fettle.cli.models import stages_of
     from fettle.training.plan import plans
 
+    for stage in stages_of(loaded):
+        check_players(stage)
     for name, planned in plans(build.settled(loaded), capabilities):
         print(name)
         rows = [("setting", "read by", "value")]

@@ -1,30 +1,16 @@
-"""Ranks that are killed: a fixed course of operations, with a kill at one of them, against the same without.
+"""A fixed course of operations, with a rank killed at one of them: what each comes to is the same, to the bit."""
 
-    python -m benchmarks.cluster_faults --kills 50 --json faults.json
-
-Each kill is a SIGKILL to a rank, before an operation or somewhere in the midst of it. What every operation comes to
-must be the same, to the bit, as where nobody died.
-"""
-
-import argparse
-import json
 import os
-import random
 import signal
-import statistics
-import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fettle.cluster import ClusterBackend
-from fettle.config import AdamW, CausalLM, LoRA, PolicySpec, RayEngine, SamplingParams, TinyModel
+from fettle.config import AdamW, CausalLM, PolicySpec, SamplingParams
 from fettle.engine import SampleRequest
-from fettle.engine.local import make_tiny_model
 from fettle.types import Datum, datum
 
 ADAM = AdamW(learning_rate=0.01)
@@ -97,58 +83,3 @@ def killed(
             os.kill(pid, signal.SIGKILL)
         found.append(work())
     return found, name
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=50)
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--sharded-base", action="store_true")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
-    chance = random.Random(options.seed)
-    with tempfile.TemporaryDirectory() as folder:
-        settings = TinyModel(hidden=32, layers=2, heads=2, context=64)
-        model = make_tiny_model(settings, Path(folder) / "model", texts=["one two three"] * 9)
-        many = {"workers": options.workers, "sharded_base": options.sharded_base}
-        engine = RayEngine(**many, threads=1, start_seconds=600)  # fewer ranks would come to other last bits
-        started = time.perf_counter()
-        backend = ClusterBackend(engine, checkpoints=Path(folder) / "checkpoints")
-        report: dict[str, Any] = {**many, "begun_seconds": round(time.perf_counter() - started, 1)}
-        try:
-            report |= _disturbed(backend, model, options.kills, chance)
-        finally:
-            backend.close()
-    text = json.dumps(report, indent=2)
-    print(text)
-    if options.json is not None:
-        options.json.write_text(text + "\n")
-
-
-def _disturbed(backend: ClusterBackend, model: str, kills: int, chance: random.Random) -> dict[str, Any]:
-    specs = {"adapter": PolicySpec(model=model, lora=LoRA(rank=4)), "whole": PolicySpec(model=model)}
-    expected = {kind: followed(backend, f"{kind}-alone", spec) for kind, spec in specs.items()}
-    different, at_operations = 0, []
-    for number in range(kills):
-        kind = chance.choice(list(specs))
-        at, rank = chance.randrange(len(expected[kind])), chance.randrange(len(backend.facts()))
-        after = chance.choice([0.0, chance.uniform(0.0, 0.05)])
-        found, operation = killed(backend, f"{kind}-{number}", specs[kind], at=at, rank=rank, after=after)
-        different += repr(found) != repr(expected[kind])
-        at_operations.append(operation)
-        print(f"{number}: rank {rank} killed at {operation} {at}, {different} differ so far", flush=True)
-    return {
-        "kills": kills,
-        "replaced": backend.replaced,
-        "courses_that_differ": different,
-        "operations": {name: at_operations.count(name) for name in sorted(set(at_operations))},
-        "recovery_seconds": {
-            "median": round(statistics.median(backend.recoveries), 2),
-            "most": round(max(backend.recoveries), 2),
-        },
-    }
-
-
-if __name__ == "__main__":
-    main()
