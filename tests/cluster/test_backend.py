@@ -11,10 +11,10 @@ import psutil
 import pytest
 from safetensors.numpy import load_file
 
-from benchmarks.cluster_faults import followed, killed
+from benchmarks.cluster_faults import followed, killed, rows
 from fettle.broker import Broker
 from fettle.chat import Template, load_tokenizer
-from fettle.config import LocalEngine, LoRA, PolicySpec, PreferenceRun, RLRun, SFTRun, TinyModel
+from fettle.config import AdamW, CausalLM, LocalEngine, LoRA, PolicySpec, PreferenceRun, RLRun, SFTRun, TinyModel
 from fettle.engine.local import LocalBackend, make_tiny_model
 from fettle.environments import suite
 from fettle.errors import EngineError
@@ -114,6 +114,32 @@ def test_one_rank_trains_to_the_bits_of_this_process_and_leaves_nothing_running(
     assert all((one / file).read_bytes() == (other / file).read_bytes() for file in files)
     assert set(on_ray()) <= others
     assert [path.name for path in other.iterdir() if path.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize("lora", [None, LoRA(rank=2)], ids=["whole", "adapter"])
+def test_what_two_ranks_wrote_one_process_goes_on_with_and_the_other_way_round(two, model, tmp_path, lora):
+    ranks, alone = cleared(two), LocalBackend(LocalEngine(threads=1), checkpoints=tmp_path / "alone")
+
+    def stepped(backend) -> None:
+        backend.forward_backward("p", rows(1), CausalLM())
+        backend.optim_step("p", AdamW(**ADAM))
+
+    def read(backend, policy: str) -> np.ndarray:
+        return np.concatenate(backend.forward(policy, rows(3), CausalLM()).logprobs)
+
+    ranks.create_policy("p", PolicySpec(model=model, lora=lora))
+    stepped(ranks)
+    for first, second, name in ((ranks, alone, "there"), (alone, ranks, "back")):
+        writing = first.save("p", name, optimizer=True)
+        stepped(first)
+        first.snapshot("p", tmp_path / name)
+        expected = read(first, "p")
+        first.close_policy("p")
+        second.load_policy("p", writing.result().path, optimizer=True)
+        stepped(second)
+        second.revive("snapshot", tmp_path / name)
+        for policy in ("p", "snapshot"):
+            np.testing.assert_allclose(read(second, policy), expected, atol=2e-6)
 
 
 def on_ray() -> list[psutil.Process]:
