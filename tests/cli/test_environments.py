@@ -63,7 +63,8 @@ def test_a_type_is_tried_here(fettle):
         (("list", "127.0.0.1:1"), "the server at 127.0.0.1:1 cannot be reached"),
     ],
 )
-def test_a_slip_is_told_in_one_line(fettle, arguments, sentence):
+def test_a_slip_is_told_in_one_line(fettle, arguments, sentence, monkeypatch):
+    monkeypatch.setattr("fettle.cli.environments.PATIENCE", 0.2)
     ended = fettle("environments", *arguments)
     assert ended.code in (1, 2)
     assert sentence in ended.err

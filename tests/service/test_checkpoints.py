@@ -162,7 +162,8 @@ class AwayFiles(LocalFileSystem):
         super().put_file(lpath, rpath, **kwargs)
 
 
-async def test_one_checkpoint_that_cannot_be_copied_keeps_no_other_from_it(machine, tmp_path):
+async def test_one_checkpoint_that_cannot_be_copied_keeps_no_other_from_it(machine, tmp_path, monkeypatch):
+    monkeypatch.setattr("fettle.service.core.LAST_WRITES_S", 0.1)  # it is tried until the service ends
     fsspec.register_implementation("away", AwayFiles, clobber=True)
     async with machine.service(artifacts_url=f"away://{tmp_path}/store") as service:
         await new_run(service, "r")

@@ -53,7 +53,8 @@ async def test_a_run_that_was_completed_in_the_catalogue_alone_is_closed_at_the_
         await until(lambda: not service.broker.policies())
 
 
-async def test_a_run_that_was_closed_in_the_broker_alone_is_completed_at_the_next_start(machine):
+async def test_a_run_that_was_closed_in_the_broker_alone_is_completed_at_the_next_start(machine, monkeypatch):
+    monkeypatch.setattr("fettle.service.core.LAST_WRITES_S", 0.1)
     async with machine.service() as service:
         await new_run(service, "r")
         service._later.post(asyncio.Event().wait)
