@@ -16,12 +16,12 @@ import torch
 from fettle.config import AdamW, LocalEngine, LossConfig, PolicySpec
 from fettle.engine.base import Capabilities, Pooling, ReadRequest, SampleRequest
 from fettle.engine.local import embedding, places, reading, snapshot
-from fettle.engine.local.capacity import capabilities, device_of, frozen_bytes, trained_bytes
+from fettle.engine.local.capacity import capabilities, device_of, needed_bytes
 from fettle.engine.local.copied import STATE, saved_state
 from fettle.engine.local.decode import Decoder
 from fettle.engine.local.forward import Voice, hosted
 from fettle.engine.local.frozen import FrozenModels
-from fettle.engine.local.group import ALONE, Group
+from fettle.engine.local.group import ALONE, Group, writers
 from fettle.engine.local.head import Head
 from fettle.engine.local.lean import lean_forward
 from fettle.engine.local.model import LanguageModel, Precision, load_model
@@ -96,16 +96,9 @@ class LocalBackend:
         return capabilities(self._settings)
 
     def policy_bytes(self, spec: PolicySpec) -> int:
-        """How much memory a new policy would take: its weights, gradients and moments, and a base that is not here.
-
-        Told from the model's config: nothing is allocated, and any thread may ask.
-
-        Raises:
-            ModelError: the config is not on this machine.
-        """
-        own = trained_bytes(spec)
-        shared = spec.lora is None or (_name(spec), spec.precision, spec.quantization) in self._bases
-        return own if shared else own + frozen_bytes(spec)
+        """How much memory a new policy would take: see ``needed_bytes``. Nothing is allocated; any thread may ask."""
+        here = spec.lora is not None and (_name(spec), spec.precision, spec.quantization) in self._bases
+        return needed_bytes(spec, base_here=here, ranks=writers(self._group).size)
 
     def create_policy(self, policy: str, spec: PolicySpec) -> int:
         """Load the model and make what is trained in it."""

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM
 from fettle.config import LocalEngine, PolicySpec, TinyModel
 from fettle.engine.base import Capabilities
 from fettle.engine.local.lora import fans, targets
+from fettle.engine.local.parted import layers_of
 from fettle.engine.local.quantized import BLOCK, Quantization
 from fettle.engine.local.ways import config_of, ways
 from fettle.errors import EngineError, ModelError
@@ -70,8 +71,10 @@ def device_of(wanted: str) -> torch.device:
     return torch.device(wanted)
 
 
-def trained_bytes(spec: PolicySpec) -> int:
-    """What a policy's own weights would take, with their gradients and moments.
+def needed_bytes(spec: PolicySpec, *, base_here: bool, ranks: int = 1) -> int:
+    """What a new policy would take of a rank's memory, if layers are parted among ``ranks``.
+
+    Its own weights with their gradients and moments; and the base of an adapter, unless that is here already.
 
     Raises:
         ModelError: the model's config is not on this machine.
@@ -79,17 +82,17 @@ def trained_bytes(spec: PolicySpec) -> int:
     """
     outline = _outline(spec.model)
     if spec.lora is None:
-        return TRAINED_BYTES * _numbers(outline)
+        return TRAINED_BYTES * _numbers(outline, ranks)
     adapted = targets(outline, spec.lora.targets).values()
-    return TRAINED_BYTES * sum(spec.lora.rank * sum(fans(layer)) for layer in adapted)
+    own = TRAINED_BYTES * sum(spec.lora.rank * sum(fans(layer)) for layer in adapted)
+    return own if base_here else own + _frozen_bytes(spec, ranks)
 
 
-def frozen_bytes(spec: PolicySpec) -> int:
-    """What the frozen base of an adapter would take."""
+def _frozen_bytes(spec: PolicySpec, ranks: int) -> int:
     outline = _outline(spec.model)
     width = 2 if spec.precision == "bfloat16" else 4
     if spec.quantization is None:
-        return width * _numbers(outline)
+        return width * _numbers(outline, ranks)
     stored = [layer for layer in targets(outline, ("all-linear",)).values() if isinstance(layer, nn.Linear)]
     rows = sum(layer.out_features * ROW_BYTES[spec.quantization](layer.in_features) for layer in stored)
     return width * (_numbers(outline) - sum(layer.weight.numel() for layer in stored)) + rows
@@ -107,5 +110,8 @@ def _outline(model: str | TinyModel) -> nn.Module:
     return outline
 
 
-def _numbers(outline: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in outline.parameters())
+def _numbers(outline: nn.Module, ranks: int = 1) -> int:
+    """Of one rank, where layers are parted and all else is whole."""
+    everything = sum(parameter.numel() for parameter in outline.parameters())
+    parted = sum(parameter.numel() for layer in layers_of(outline) for parameter in layer.parameters())
+    return everything - parted + math.ceil(parted / ranks)

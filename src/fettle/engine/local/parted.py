@@ -26,15 +26,21 @@ def part_layers(module: nn.Module) -> None:
     Raises:
         ModelError: the model has no stack of layers.
     """
-    stacks = [each for each in module.modules() if isinstance(each, nn.ModuleList) and len(each)]
-    if not stacks:
+    layers = layers_of(module)
+    if not layers:
         raise ModelError("the model has no stack of layers to part among ranks: unset engine.sharded")
     device = next(module.parameters()).device.type
     mesh = DeviceMesh(device, list(range(dist.get_world_size())))
-    for layer in max(stacks, key=lambda stack: sum(each.numel() for each in stack.parameters())):
+    for layer in layers:
         parted: Any = fully_shard(layer, mesh=mesh, reshard_after_forward=True)
         parted.set_gradient_divide_factor(1.0)
         parted.set_force_sum_reduction_for_comms(True)
+
+
+def layers_of(module: nn.Module) -> list[nn.Module]:
+    """The stack that holds most of a model, which is what is parted; empty where it has none."""
+    stacks = [each for each in module.modules() if isinstance(each, nn.ModuleList) and len(each)]
+    return list(max(stacks, key=lambda stack: sum(each.numel() for each in stack.parameters()), default=()))
 
 
 @contextmanager
