@@ -74,7 +74,7 @@ def test_the_loss_is_that_of_language_models(small):
     assert settings(ppo) == expected
 
 
-SLOWLY = (*LEARNING, "rllm.ppo.learning_rate=0.02", "rllm.trainer.updates=20")
+SLOWLY = (*LEARNING, "rllm.trainer.updates=12")
 
 
 @pytest.mark.parametrize("policy", ["linear", "mlp"])
