@@ -75,6 +75,20 @@ def described(kept: Path) -> Described:
     )
 
 
+SERVED = """
+import os, sys
+import mlflow.server, uvicorn
+
+_, port, database, artifacts = sys.argv
+os.environ[mlflow.server.BACKEND_STORE_URI_ENV_VAR] = database
+os.environ[mlflow.server.ARTIFACTS_DESTINATION_ENV_VAR] = artifacts
+os.environ[mlflow.server.ARTIFACT_ROOT_ENV_VAR] = "mlflow-artifacts:/"
+os.environ[mlflow.server.SERVE_ARTIFACTS_ENV_VAR] = "true"
+uvicorn.run("mlflow.server.fastapi_app:app", port=int(port))
+"""
+"""What its command comes to, which starts another Python for it and imports everything in both."""
+
+
 @dataclass(frozen=True)
 class Server:
     """MLflow's own, at an address, and its own client."""
@@ -90,16 +104,15 @@ class Server:
 
 @pytest.fixture
 def mlflow() -> Iterator[Server]:
-    """A server, which takes a dozen seconds to start: it is for one test."""
+    """A server, which takes seconds to start: it is for one test."""
     pytest.importorskip("flask_cors", reason="MLflow's server is of the package mlflow; mlflow-skinny only sends")
     client_to = pytest.importorskip("mlflow").MlflowClient
     with socket.create_server(("127.0.0.1", 0)) as door:
         port = door.getsockname()[1]
     # In memory where there is such a place: its database is made in a hundred steps, each of which waits for the disk.
     home = Path(tempfile.mkdtemp(prefix="fettle-mlflow-", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None))
-    places = ["--backend-store-uri", f"sqlite:///{home / 'mlflow.db'}", "--artifacts-destination", str(home / "kept")]
     process = subprocess.Popen(
-        [sys.executable, "-m", "mlflow", "server", *places, "--port", str(port), "--workers", "1"],
+        [sys.executable, "-c", SERVED, str(port), f"sqlite:///{home / 'mlflow.db'}", str(home / "kept")],
         env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
