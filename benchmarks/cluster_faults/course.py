@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fettle.cluster import ClusterBackend
+from fettle.cluster.backend import ClusterBackend
 from fettle.config import AdamW, CausalLM, PolicySpec, SamplingParams
 from fettle.engine import SampleRequest
 from fettle.types import Datum, datum

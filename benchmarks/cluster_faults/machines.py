@@ -16,7 +16,7 @@ from benchmarks.cluster_faults import runs
 from benchmarks.cluster_faults.runs import made, settings
 from benchmarks.cluster_faults.struck import Strike
 from benchmarks.cluster_faults.trials import Found, alone, emptied, say
-from fettle.cluster import ClusterBackend
+from fettle.cluster.backend import ClusterBackend
 from fettle.config import RayEngine
 
 KIND = "GRPO, an adapter"

@@ -13,8 +13,8 @@ from typing import Any
 from benchmarks.cluster_faults import runs
 from benchmarks.cluster_faults.runs import Run, compared, made, settings
 from benchmarks.cluster_faults.struck import Strike, killer
-from fettle.cluster import ClusterBackend
 from fettle.cluster.actors import begun
+from fettle.cluster.backend import ClusterBackend
 from fettle.cluster.beside import SampledBeside
 from fettle.cluster.environments import EnvironmentWorkers
 from fettle.cluster.parity import Parity

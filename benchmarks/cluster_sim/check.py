@@ -137,7 +137,7 @@ def watched(engine: Engine, place: RunFolder) -> Iterator[Watched]:
         local = LocalBackend(LocalEngine(threads=1, device="cpu"), checkpoints=place.checkpoints)
         yield Watched(local, time.thread_time)
         return
-    from fettle.cluster import ClusterBackend
+    from fettle.cluster.backend import ClusterBackend
 
     settings = RayEngine(workers=int(engine[-1]), threads=1, device="cpu", start_seconds=600.0)
     ranks = ClusterBackend(settings, checkpoints=place.checkpoints)

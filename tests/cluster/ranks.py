@@ -16,7 +16,7 @@ BESIDE_OTHERS = "PYTEST_XDIST_WORKER" in os.environ
 
 
 @contextmanager
-def ray_here() -> Iterator[None]:
+def ray_here(**more: object) -> Iterator[None]:
     """A cluster with room for all tests, which ends with the block."""
     ray = pytest.importorskip("ray")
     os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_worker_niceness": "0"}
@@ -28,6 +28,7 @@ def ray_here() -> Iterator[None]:
             log_to_driver=False,
             object_store_memory=80 << 20,
             _temp_dir=folder,
+            **more,
         )
         try:
             yield
@@ -38,7 +39,7 @@ def ray_here() -> Iterator[None]:
 @contextmanager
 def ranks(workers: int, checkpoints: Path, *, threads: int = 1, start_seconds: float = 250.0, **settings):
     """A backend of so many ranks, with one thread each, on the cluster that is there."""
-    from fettle.cluster import ClusterBackend  # noqa: PLC0415
+    from fettle.cluster.backend import ClusterBackend  # noqa: PLC0415
 
     backend = ClusterBackend(
         RayEngine(workers=workers, threads=threads, start_seconds=start_seconds, **settings), checkpoints=checkpoints

@@ -53,7 +53,7 @@ def test_the_run_is_one_of_its_id_and_its_cluster_goes_when_it_ends(job):
     spec = job["spec"]
     assert (spec["jobId"], spec["submissionMode"], spec["backoffLimit"]) == ("sums", "HTTPMode", 2)
     assert (spec["shutdownAfterJobFinishes"], spec["ttlSecondsAfterFinished"]) == (True, 600)
-    assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "team"
+    assert (job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"], spec["suspend"]) == ("team", True)
 
 
 def test_each_role_has_a_group_and_the_head_no_work(job):
@@ -66,6 +66,7 @@ def test_each_role_has_a_group_and_the_head_no_work(job):
         pod = found[role]["template"]["spec"]
         [container] = pod["containers"]
         assert container["resources"]["limits"].get("nvidia.com/gpu") == gpus
+        assert container["env"] == [{"name": "RAY_NODE_TYPE_NAME", "value": role}]
         assert container["resources"]["limits"] == container["resources"]["requests"]
         assert {each["name"] for each in container["volumeMounts"]} == {each["name"] for each in pod["volumes"]}
     [shared] = [each for each in found["trainers"]["template"]["spec"]["volumes"] if each["name"] == "shm"]
@@ -75,14 +76,15 @@ def test_each_role_has_a_group_and_the_head_no_work(job):
 def test_a_retry_goes_on_with_the_run_that_is_there(job, tmp_path):
     runs = tmp_path / "runs" / "sums"
     command = job["spec"]["entrypoint"].replace("/runs/sums", str(runs))
-    (tmp_path / "fettle").write_text('#!/bin/sh\necho "$@"\n')
+    (tmp_path / "fettle").write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
     (tmp_path / "fettle").chmod(0o755)
     env = {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
 
     def fettle() -> list[str]:
-        return shlex.split(subprocess.check_output(command, shell=True, env=env, text=True))
+        return subprocess.check_output(command, shell=True, env=env, text=True).splitlines()
 
     begin = ["train", "/recipe/recipe.yaml", "engine.address=auto", "engine.workers=16"]  # a rank a GPU
+    begin.append('engine.labels={"ray.io/node-group":"trainers"}')
     assert fettle() == [*begin, "--engine", "ray", "--runs", str(runs)]
     (runs / "a-1").mkdir(parents=True)
     assert fettle()[1] == "/recipe/recipe.yaml"  # a folder without a recipe is no run
@@ -97,7 +99,9 @@ def test_a_dry_run_prints_the_recipe_and_the_run(tmp_path):
     check_schema(job, "RayJob")
     words = shlex.split(job["spec"]["entrypoint"])
     assert [word for word in words if word.startswith("stages.")] == [
-        f"stages.{stage}.engine.{setting}" for stage in (0, 1) for setting in ("address=auto", "workers=8")
+        f"stages.{stage}.engine.{setting}"
+        for stage in (0, 1)
+        for setting in ("address=auto", "workers=8", 'labels={"ray.io/node-group":"trainers"}')
     ]
     (tmp_path / "recipe.yaml").write_text(data["data"]["recipe.yaml"])
     assert load(tmp_path / "recipe.yaml") == load(RECIPE)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from fettle.cli.engines import capabilities, check_for_service, check_players
+from fettle.cli.engines import capabilities, check_for_service, check_gpus, check_players
 from fettle.cli.exits import INTERRUPTED
 from fettle.cli.models import check_kind, policy_rows, stages_of, weights_of
 from fettle.cli.sources import Prompt
@@ -17,6 +17,7 @@ from fettle.cli.waking import woken
 from fettle.client.kept import kept
 from fettle.config import (
     EngineConfig,
+    LaunchedEngine,
     LocalEngine,
     Pipeline,
     PolicySpec,
@@ -26,12 +27,14 @@ from fettle.config import (
     RunConfig,
     ServiceEngine,
     StageConfig,
+    TorchEngine,
     WorkedDebates,
     WorkedPairs,
     WorkedSums,
     models_of,
     with_models,
 )
+from fettle.config.devices import narrow
 from fettle.config.load import dump
 from fettle.config.runs import names_stage, takes
 from fettle.engine import Capabilities
@@ -52,6 +55,7 @@ SHOW_CURSOR = b"\x1b[?25h\n"
 
 def new_folder(root: Path, config: RunConfig) -> RunFolder:
     """A folder for a new run that this machine can carry out, with its recipe in it."""
+    choose_gpus(config)
     config = settled(config)
     check(config)
     folder = RunFolder.create(root, config.name)
@@ -67,6 +71,7 @@ async def run(
     ``callbacks`` are told of every step and evaluation of every stage. What has ``begun`` before, as a run that is
     resumed, goes on without a tracker that cannot be opened, and so does every stage after the first.
     """
+    choose_gpus(config)
     config = settled(config)
     check(config)
     stop, heldout, first = asyncio.Event(), _heldout(config), stages_of(config)[0].name
@@ -117,10 +122,9 @@ def check(config: RunConfig) -> None:
     for (name, _), stage in zip(plans(config, _of_engine), stages_of(config), strict=True):
         if isinstance(stage.engine, ServiceEngine):
             check_for_service(name, stage)
-        elif isinstance(stage.engine, RayEngine) and stage.profile:
-            raise ConfigError(
-                f"{name}: profile looks into the engine of this process, and engine.type is ray: unset it"
-            )
+        elif isinstance(stage.engine, RayEngine | LaunchedEngine) and stage.profile:
+            here = f"profile looks into the engine of this process, and engine.type is {stage.engine.type}"
+            raise ConfigError(f"{name}: {here}: unset it")
         elif isinstance(stage.engine, LocalEngine) and not capabilities(stage.engine).memory_bytes:
             raise ConfigError(f"{name} asks for engine.device {stage.engine.device}, and torch sees none here: use cpu")
         check_players(stage)
@@ -130,6 +134,18 @@ def check(config: RunConfig) -> None:
             kinds = takes(stage, key)
             if len(kinds) == 1 or RewardModelRun not in kinds:
                 check_kind(model, scores=RewardModelRun in kinds, place=f"{name}: {key}")
+
+
+def choose_gpus(config: RunConfig) -> None:
+    """See to it that this process sees the GPUs of its recipe, and no other.
+
+    Raises:
+        ConfigError: one is not here, or stages are to be on different ones.
+    """
+    engines = [stage.engine for stage in stages_of(config) if isinstance(stage.engine, TorchEngine)]
+    narrow(engines)
+    for engine in engines:
+        check_gpus(engine)
 
 
 def _of_engine(engine: EngineConfig, _: PolicySpec) -> Capabilities:

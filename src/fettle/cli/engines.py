@@ -8,12 +8,16 @@ from pathlib import Path
 from types import ModuleType
 from typing import Protocol
 
+import torch
+
 from fettle.broker import Broker
+from fettle.cli import launching
 from fettle.client import HTTPEngine, once
 from fettle.client.kept import kept
 from fettle.config import (
     EngineConfig,
     EnvironmentConfig,
+    LaunchedEngine,
     LocalEngine,
     PolicySpec,
     RayEngine,
@@ -68,8 +72,10 @@ async def engine_of(settings: EngineConfig, checkpoints: Path, *, name: str = ""
 def backend_of(settings: TorchEngine, checkpoints: Path) -> Iterator[Held]:
     """The backend in this process, or of ranks, and samplers beside them, that are ended with the block."""
     if isinstance(settings, RayEngine):
-        with _on_ray().opened(settings, checkpoints) as backend:
+        with _on_ray().opened.opened(settings, checkpoints) as backend:
             yield backend
+    elif isinstance(settings, LaunchedEngine):
+        yield launching.backend(settings, checkpoints)
     else:
         assert isinstance(settings, LocalEngine)
         yield LocalBackend(settings, checkpoints=checkpoints)
@@ -102,6 +108,8 @@ def capabilities(settings: EngineConfig, policy: PolicySpec | None = None) -> Ca
     """
     if isinstance(settings, ServiceEngine):
         return once.capabilities(settings.url, key_of(settings))
+    if isinstance(settings, LaunchedEngine):
+        return launching.capabilities(settings, policy)
     return local_capabilities(settings, policy) if isinstance(settings, LocalEngine) else _of_ranks(settings, policy)
 
 
@@ -112,7 +120,7 @@ def threads_of(settings: EngineConfig) -> int | None:
 
 def _of_ranks(settings: RayEngine, policy: PolicySpec | None) -> Capabilities:
     """What each rank can do, if the machines of the cluster are like this one."""
-    own = local_capabilities(_on_ray().of_rank(settings), policy)
+    own = local_capabilities(_on_ray().backend.of_rank(settings), policy)
     where = "started for the run" if settings.address is None else f"at {settings.address}"
     ranks = f"{settings.workers}, each with {own.threads} threads on {own.device}, on a Ray cluster {where}"
     if settings.sharded:
@@ -163,7 +171,7 @@ def _on_ray() -> ModuleType:
         ConfigError: Ray is not installed.
     """
     try:
-        import fettle.cluster
+        import fettle.cluster.opened
     except ModuleNotFoundError as error:
         if error.name != "ray":
             raise
@@ -196,6 +204,20 @@ def check_for_service(name: str, stage: StageConfig) -> None:
         raise ConfigError(
             f"{name}: profile looks into the engine of this process, and engine.type is service: unset it"
         )
+
+
+def check_gpus(engine: TorchEngine) -> None:
+    """Refuses GPUs that are not here; this process sees the chosen ones alone.
+
+    Raises:
+        ConfigError: one is not.
+    """
+    if not engine.gpu_ids:
+        return
+    asked, seen = 1 if isinstance(engine, LaunchedEngine) else len(engine.gpu_ids), torch.cuda.device_count()
+    if seen < asked:
+        named = ", ".join(map(str, engine.gpu_ids))
+        raise ConfigError(f"engine.gpu_ids names {named}, and of these torch sees {seen} here: see nvidia-smi -L")
 
 
 def key_of(settings: ServiceEngine) -> str | None:

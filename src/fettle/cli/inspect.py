@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from fettle.cli.invoked import FETTLE
-from fettle.cli.train import Overrides, Runs
+from fettle.cli.train import Device, GPUs, Overrides, Runs, computed, listed
 
 Recipe = Annotated[Path, typer.Argument(help="A YAML recipe.")]
 
@@ -22,11 +22,12 @@ EXTRAS = {"gym": "reasoning_gym"}
 config = typer.Typer(no_args_is_help=True, help="Show a recipe as it resolves, or the schema of all recipes.")
 
 
-def plan(recipe: Recipe, overrides: Overrides = None) -> None:
-    """Say what a recipe would do: who reads each setting, how much memory, how many tokens."""
+def plan(recipe: Recipe, overrides: Overrides = None, device: Device = None, gpu_ids: GPUs = None) -> None:
+    """Say what a recipe would do: who reads each setting, on which device, how much memory, how many tokens."""
+    from fettle.config.devices import told
     from fettle.config.load import load
 
-    loaded = load(recipe, overrides or ())
+    loaded = load(recipe, [*(overrides or ()), *computed(recipe, device=device, gpu_ids=listed(gpu_ids))])
 
     from fettle.cli import build  # only now: torch takes seconds, and a slip in a recipe should be told at once
     from fettle.cli.engines import capabilities, check_players
@@ -35,7 +36,7 @@ def plan(recipe: Recipe, overrides: Overrides = None) -> None:
 
     for stage in stages_of(loaded):
         check_players(stage)
-    for name, planned in plans(build.settled(loaded), capabilities):
+    for (name, planned), stage in zip(plans(build.settled(loaded), capabilities), stages_of(loaded), strict=True):
         print(name)
         rows = [("setting", "read by", "value")]
         for setting in planned.settings:
@@ -43,6 +44,8 @@ def plan(recipe: Recipe, overrides: Overrides = None) -> None:
             rows.append((setting.key, setting.consumer.removeprefix("fettle."), value))
         print_columns(rows)
         print()
+        for line in told(stage.engine, os.environ):
+            print(f"  {line}")
         for what, how_many in planned.batch:
             print(f"  {what}: {how_many}")
         for what, size in planned.memory:

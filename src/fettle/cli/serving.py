@@ -16,9 +16,10 @@ import uvloop
 from starlette.types import ASGIApp
 
 from fettle.broker import Broker
-from fettle.cli.engines import Held, backend_of
+from fettle.cli.engines import Held, backend_of, check_gpus
 from fettle.cli.exits import INTERRUPTED
 from fettle.config import PolicySpec, ServiceConfig
+from fettle.config.devices import narrow
 from fettle.errors import ConfigError, StateError, StorageError
 from fettle.service.app import app_of
 from fettle.service.capacity import Room
@@ -47,6 +48,8 @@ def run(settings: ServiceConfig) -> None:
         FettleError: something that it stands on is not there.
     """
     _check_files(settings)
+    narrow([settings.engine])
+    check_gpus(settings.engine)
     sys.setswitchinterval(TURN_S)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(settings, bound(settings.host, settings.port)))

@@ -68,9 +68,7 @@ def _packet(recipe: Path, overrides: Sequence[str], given: Sequence[str]) -> "tu
     """The recipe as the cluster computes it, and its variables; checked here rather than there."""
     from fettle.config.load import load
 
-    keys = computed(recipe, "ray")
-    addresses = [f"{key.removesuffix('.type=ray')}.address=auto" for key in keys]
-    config = load(recipe, [*overrides, *keys, *addresses])
+    config = load(recipe, [*overrides, *computed(recipe, type="ray", address="auto")])
     return config, _variables(given)
 
 

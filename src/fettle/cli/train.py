@@ -3,7 +3,7 @@
 import asyncio
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -22,6 +22,8 @@ WIDTH = 1000
 """Characters, more than any table has."""
 
 Overrides = Annotated[list[str] | None, typer.Argument(help="Settings laid over the recipe, as a.b=value.")]
+Device = Annotated[Literal["cpu", "cuda", "mps"] | None, typer.Option(help="engine.device of every stage.")]
+GPUs = Annotated[str | None, typer.Option(help="engine.gpu_ids of every stage, as 0,1.")]
 Runs = Annotated[Path, typer.Option(help="Folder that holds the run folders.")]
 
 
@@ -31,46 +33,76 @@ def train(
     resume: Annotated[Path | None, typer.Option(help="A run folder to go on with.")] = None,
     runs: Runs = Path("runs"),
     engine: Annotated[
-        Literal["local", "ray"] | None, typer.Option(help="Where every stage is computed: engine.type of the recipe.")
+        Literal["local", "ray", "launched"] | None,
+        typer.Option(help="Where every stage is computed: engine.type of the recipe."),
     ] = None,
+    device: Device = None,
+    gpu_ids: GPUs = None,
 ) -> None:
     """Train as a recipe says: supervised, by reinforcement, or several stages in a row."""
+    from fettle.cli.launching import launched
     from fettle.config.load import load
     from fettle.tracking import RunFolder
 
     if resume is not None:
-        if recipe is not None or overrides or engine is not None:
+        if recipe is not None or overrides or engine or device or gpu_ids:
             raise ConfigError("a resumed run keeps its own recipe: give --resume FOLDER and nothing else")
         folder = RunFolder.open(resume)
-        config = load(folder.config_path)
-        if _finished(folder):
-            print(f"the run in {resume} is finished, and nothing is left to do\n{_further(folder)}")
-            return
-
-        from fettle.cli import build  # only now: torch takes seconds, and a slip in a recipe should be told at once
-
-        finish(folder, asyncio.run(build.run(config, folder, begun=True)))
+        with launched(load(folder.config_path)):
+            _go_on(folder)
     elif recipe is not None:
-        finish(*new_run(runs, load(recipe, [*(overrides or ()), *computed(recipe, engine)])))
+        config = load(
+            recipe, [*(overrides or ()), *computed(recipe, type=engine, device=device, gpu_ids=listed(gpu_ids))]
+        )
+        with launched(config) as led:
+            before = None if led is None else led.before()
+            if before is not None:
+                _go_on(RunFolder.open(before))
+            else:
+                finish(*new_run(runs, config, begun=None if led is None else led.at))
     else:
         raise ConfigError("name a recipe (fettle train configs/arithmetic-grpo.yaml), or a run with --resume FOLDER")
 
 
-def computed(recipe: Path, engine: str | None) -> list[str]:
-    """What ``--engine`` lays over a recipe, of one stage or several."""
-    if engine is None:
+def computed(recipe: Path, **settings: str | None) -> list[str]:
+    """What flags lay over the engine of a recipe, of one stage or several."""
+    if not any(settings.values()):
         return []
     from fettle.config.load import stages_written
 
     keys = [f"stages.{number}.engine" for number in range(stages_written(recipe))] or ["engine"]
-    return [f"{key}.type={engine}" for key in keys]
+    return [f"{key}.{name}={value}" for key in keys for name, value in settings.items() if value is not None]
 
 
-def new_run(runs: Path, config: "RunConfig") -> "tuple[RunFolder, list[Summary]]":
-    """Carry out a recipe in a new folder, of which nothing is left where the run could not begin."""
+def listed(gpu_ids: str | None) -> str | None:
+    """GPUs as a list of YAML's."""
+    return None if gpu_ids is None else f"[{gpu_ids}]"
+
+
+def _go_on(folder: "RunFolder") -> None:
+    """Carry out what is left of a run."""
+    from fettle.config.load import load
+
+    if _finished(folder):
+        print(f"the run in {folder.path} is finished, and nothing is left to do\n{_further(folder)}")
+        return
+    from fettle.cli import build  # only now: torch takes seconds, and a slip in a recipe should be told at once
+
+    finish(folder, asyncio.run(build.run(load(folder.config_path), folder, begun=True)))
+
+
+def new_run(
+    runs: Path, config: "RunConfig", *, begun: Callable[[Path], None] | None = None
+) -> "tuple[RunFolder, list[Summary]]":
+    """Carry out a recipe in a new folder, of which nothing is left where the run could not begin.
+
+    Where that is, is told to ``begun``.
+    """
     from fettle.cli import build
 
     folder = build.new_folder(runs, config)
+    if begun is not None:
+        begun(folder.path)
     try:
         return folder, asyncio.run(build.run(config, folder))
     except (FettleError, OSError) as error:

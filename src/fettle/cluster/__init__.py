@@ -1,6 +1,1 @@
-"""A backend on Ray: ranks that hold the same policies, share out every call, and may die."""
-
-from fettle.cluster.backend import ClusterBackend, of_rank
-from fettle.cluster.opened import opened
-
-__all__ = ["ClusterBackend", "of_rank", "opened"]
+"""Backends of several processes, which hold the same policies and share out every call: on Ray, and without."""

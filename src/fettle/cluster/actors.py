@@ -195,7 +195,11 @@ class ActorSeat:
     def _begin(self) -> None:
         own = LocalEngine(device="cpu", threads=self._settings.threads, sample_tokens=self._engine.sample_tokens)
         kind = ray.remote(
-            num_cpus=self._settings.threads, max_restarts=0, max_task_retries=0, concurrency_groups={CONTROL: 1}
+            num_cpus=self._settings.threads,
+            max_restarts=0,
+            max_task_retries=0,
+            concurrency_groups={CONTROL: 1},
+            label_selector=dict(self._settings.labels),
         )(SamplerActor)
         self._actor: Any = kind.remote(own)
         self._begun = self._actor.alive.options(concurrency_group=CONTROL).remote()

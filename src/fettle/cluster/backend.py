@@ -379,7 +379,7 @@ class ClusterBackend:
 
 def of_rank(settings: RayEngine) -> LocalEngine:
     """The settings of the engine in each rank: threads and device as this machine would choose them, shared out."""
-    shared = settings.model_dump(include=set(LocalEngine.model_fields) - {"type"})
+    shared = settings.model_dump(include=set(LocalEngine.model_fields) - {"type", "gpu_ids"})
     threads = settings.threads or max(1, torch.get_num_threads() // settings.workers)
     found = "cuda" if torch.cuda.is_available() else "cpu"
     device = found if settings.device == "auto" else settings.device

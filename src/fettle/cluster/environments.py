@@ -129,6 +129,7 @@ class EnvironmentWorkers:
             max_restarts=0,
             max_task_retries=0,
             max_concurrency=self._settings.episodes,
+            label_selector=dict(self._settings.labels),
         )(Host)
         return kind.remote(*self._given)
 

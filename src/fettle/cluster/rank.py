@@ -1,4 +1,4 @@
-"""One rank: a process of the cluster with a local backend in it, which carries out what all ranks are told."""
+"""One rank: a process with a local backend in it, which carries out what all ranks are told."""
 
 import os
 import platform
@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ray
 import torch
 import transformers
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
@@ -45,9 +44,11 @@ class Answer:
 
 
 class Rank:
-    """The actor. A call carries the generation of the group that it is meant for: one of an older group is refused."""
+    """A call carries the generation of the group that it is meant for: one of an older group is refused."""
 
-    def __init__(self, settings: LocalEngine, checkpoints: Path, parts: bool) -> None:
+    def __init__(self, settings: LocalEngine, checkpoints: Path, parts: bool, address: Callable[[], str]) -> None:
+        """``address`` is asked, where the rank is, for that of its machine."""
+        self._address = address
         self._settings = settings
         self._parts = parts
         self._checkpoints = checkpoints
@@ -60,7 +61,7 @@ class Rank:
 
     def facts(self) -> Facts:
         """Once it answers, it has begun."""
-        return Facts(ray.util.get_node_ip_address(), os.getpid(), versions())
+        return Facts(self._address(), os.getpid(), versions())
 
     def alive(self) -> bool:
         """Answered beside whatever is being computed."""
@@ -69,7 +70,7 @@ class Rank:
     def expect(self) -> int:
         """Be where the others meet; returns the port."""
         part()
-        host = ray.util.get_node_ip_address()
+        host = self._address()
         self._store = meeting_place(host, kept=True)
         return self._store.port
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError
+from ray.util import get_node_ip_address
 from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
@@ -56,7 +57,8 @@ class Ranks:
         self._settings = settings
         self._need = dict(need)
         self._made = made
-        self._room = placement_group([self._need] * settings.workers, strategy="PACK")
+        labels = [dict(settings.labels)] * settings.workers
+        self._room = placement_group([self._need] * settings.workers, strategy="PACK", bundle_label_selector=labels)
         self._places: dict[int, tuple[PlacementGroup, int]] = {at: (self._room, at) for at in range(settings.workers)}
         self._actors: dict[int, Any] = {}
         self.generation = 0
@@ -167,7 +169,10 @@ class Ranks:
         Returns how many; the others stay for as long as their machines do.
         """
         leaving = [bundle for bundle in self._actors if self._node(bundle) in nodes]
-        rooms = {bundle: placement_group([self._need]) for bundle in leaving}
+        rooms = {
+            bundle: placement_group([self._need], bundle_label_selector=[dict(self._settings.labels)])
+            for bundle in leaving
+        }
         until, moved = time.monotonic() + ELSEWHERE, 0
         for bundle, room in rooms.items():
             if room.wait(timeout_seconds=max(0.0, until - time.monotonic())):
@@ -201,7 +206,7 @@ class Ranks:
             concurrency_groups={CONTROL: 1, DRAWING: 1, WRITING: 1},
             scheduling_strategy=PlacementGroupSchedulingStrategy(*self._places[bundle]),
         )(Rank)
-        return kind.remote(*self._made())
+        return kind.remote(*self._made(), get_node_ip_address)
 
     def _is_alive(self, actor: Any) -> bool:
         try:
@@ -277,10 +282,12 @@ class Ranks:
 
     def _no_room(self) -> str:
         need = ", ".join(f"{amount:g} {name}" for name, amount in self._need.items())
+        labels = ", ".join(f"{name}={value}" for name, value in self._settings.labels.items())
+        named = f" on machines labelled {labels}" if labels else ""
+        many, seconds = self._settings.workers, self._settings.start_seconds
         return (
-            f"after {self._settings.start_seconds:g} s the cluster has no room for {self._settings.workers} ranks that "
-            f"need {need} each: {free(self._need)} are free in it; lower engine.workers or engine.threads, or add a "
-            "machine"
+            f"after {seconds:g} s the cluster has no room{named} for {many} ranks that need {need} each: "
+            f"{free(self._need)} are free in it; lower engine.workers or engine.threads, or add a machine"
         )
 
 

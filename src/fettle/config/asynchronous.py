@@ -1,5 +1,6 @@
 """What goes on beside training: replies under way when the policy is updated, and environments that are elsewhere."""
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -50,5 +51,7 @@ class RayWorkers(Frozen):
     address: str | None = None
     """Which cluster: ``auto``, the one that this machine is part of; ``host:port`` or ``ray://host:port``; null: the
     engine's, where that is on Ray, and otherwise one that is started here for the run, and ended with it."""
+    labels: Mapping[str, str] = {}
+    """Labels of Ray of machines that may have workers, as ``ray.io/node-group: environments``; none: any."""
     start_seconds: Annotated[float, Field(gt=0)] = 120.0
     """Seconds in which the cluster must have room for each, and it must have made its environments."""

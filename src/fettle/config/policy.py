@@ -1,6 +1,7 @@
 """What is trained, how it is stepped, and how it is sampled."""
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
@@ -156,6 +157,9 @@ class TorchEngine(Frozen):
 
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """``auto`` takes a CUDA GPU where torch sees one, and else the CPU."""
+    gpu_ids: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    """Which GPUs of this machine, as ``nvidia-smi`` numbers them; none: those that CUDA_VISIBLE_DEVICES names, or all.
+    An engine in this process takes one, and processes that are launched together one each."""
     threads: Annotated[int, Field(ge=1)] | None = None
     """Threads for arithmetic; null leaves torch's choice. Bits repeat only for a fixed number."""
     train_tokens: Annotated[int, Field(ge=16)] = 16384
@@ -172,11 +176,28 @@ class TorchEngine(Frozen):
     frozen_gib: Annotated[float, Field(gt=0)] = 16.0
     """Memory for models that are only read (references, reward models): beyond it the least recently used go."""
 
+    @model_validator(mode="after")
+    def _names_gpus(self) -> Self:
+        if self.gpu_ids and self.device in ("cpu", "mps"):
+            raise ValueError(f"gpu_ids names GPUs, and device is {self.device}: unset one of the two")
+        if len(set(self.gpu_ids)) < len(self.gpu_ids):
+            raise ValueError("gpu_ids names a GPU twice: name each once")
+        return self
+
 
 class LocalEngine(TorchEngine):
     """The engine in this process."""
 
     type: Literal["local"] = "local"
+
+    @model_validator(mode="after")
+    def _on_one(self) -> "LocalEngine":
+        if len(self.gpu_ids) > 1:
+            raise ValueError(
+                f"gpu_ids names {len(self.gpu_ids)} GPUs, and one process computes on one: name one, or use "
+                "type launched or ray"
+            )
+        return self
 
 
 class RayEngine(TorchEngine):
@@ -195,6 +216,8 @@ class RayEngine(TorchEngine):
     address: str | None = None
     """Which cluster: ``auto``, the one that this machine is part of; ``host:port`` or ``ray://host:port``; null: one is
     started here for the run, and ended with it."""
+    labels: Mapping[str, str] = {}
+    """Labels of Ray of machines that may have ranks, as ``ray.io/node-group: trainers``; none: any."""
     start_seconds: Annotated[float, Field(gt=0)] = 120.0
     """Seconds in which the cluster must have room for all ranks, and they must have begun."""
     silent_seconds: Annotated[float, Field(gt=0)] = 60.0
@@ -206,8 +229,30 @@ class RayEngine(TorchEngine):
 
     @model_validator(mode="after")
     def _in_step(self) -> "RayEngine":
+        if self.gpu_ids and self.address is not None:
+            raise ValueError(
+                "gpu_ids names GPUs of this machine, and a cluster at an address hands out its own: unset one"
+            )
         if self.sharded and self.sampling_threads is not None:
             raise ValueError("ranks that part models run them in step, and sampling_threads draws beside: unset one")
+        return self
+
+
+class LaunchedEngine(TorchEngine):
+    """The engine of processes that torchrun or SLURM has started together, without Ray: ranks that hold the same
+    policies, and share out the data of every call. The first carries out the recipe, and the others follow.
+    """
+
+    type: Literal["launched"] = "launched"
+    sharded: bool = False
+    """Whether the layers of models are parted among the processes: see ``RayEngine.sharded``."""
+    start_seconds: Annotated[float, Field(gt=0)] = 120.0
+    """Seconds in which all of them must have found each other."""
+
+    @model_validator(mode="after")
+    def _in_step(self) -> "LaunchedEngine":
+        if self.sampling_threads is not None:
+            raise ValueError("processes that are launched together run in step: unset sampling_threads")
         return self
 
 
@@ -241,4 +286,4 @@ class ServiceEngine(Frozen):
 BackendConfig = Annotated[LocalEngine | RayEngine, Field(discriminator="type")]
 """An engine that holds its models itself."""
 
-EngineConfig = Annotated[LocalEngine | ServiceEngine | RayEngine, Field(discriminator="type")]
+EngineConfig = Annotated[LocalEngine | ServiceEngine | RayEngine | LaunchedEngine, Field(discriminator="type")]

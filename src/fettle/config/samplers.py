@@ -1,5 +1,6 @@
 """Samplers beside the ranks of a cluster: actors on it, or servers of vLLM."""
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
@@ -19,6 +20,8 @@ class ActorSamplers(Frozen):
     transfer: Literal["objects", "files"] = "objects"
     """How weights come to them: ``objects``, through Ray's object store; ``files``, in a folder beside the checkpoints,
     which the machines that they are on must see."""
+    labels: Mapping[str, str] = {}
+    """Labels of Ray of machines that may have samplers, as ``ray.io/node-group: samplers``; none: any."""
     parity: Annotated[float, Field(gt=0)] = 1e-3
     """How far a sampler's log-probabilities may be from the trainer's, in the mean over the tokens that both score
     after every update of the weights; beyond it the run stops."""

@@ -19,6 +19,8 @@ RUNS, RECIPE = "/runs", "/recipe"
 USER = 10001
 """Of the images of ``deploy/Dockerfile``."""
 QUEUE = "kueue.x-k8s.io/queue-name"
+GROUP = "ray.io/node-group"
+"""Ray's label of the pods of a role."""
 AGENT: Mapping[str, Any] = MappingProxyType({"path": "/api/local_raylet_healthz", "port": 52365})
 """What says of a pod whether its part of Ray is well. KubeRay would ask with wget, which a small image has not."""
 LONGEST_START = 60
@@ -82,9 +84,10 @@ class Submission(Frozen):
 
 
 def engine_settings(submission: Submission, engines: Iterable[str]) -> list[str]:
-    """What is laid over a recipe's engines, named as ``stages.0.engine``: the cluster, and a rank a GPU or pod."""
+    """What is laid over a recipe's engines, named as ``stages.0.engine``: the cluster, a rank a GPU or pod."""
     ranks = submission.trainers.count * max(1, submission.trainers.gpus)
-    return [f"{engine}.{setting}" for engine in engines for setting in ("address=auto", f"workers={ranks}")]
+    settings = ("address=auto", f"workers={ranks}", f'labels={{"{GROUP}":"trainers"}}')
+    return [f"{engine}.{setting}" for engine in engines for setting in settings]
 
 
 def manifests(
@@ -108,6 +111,7 @@ def manifests(
             "jobId": submission.name,
             "submissionMode": "HTTPMode",
             "backoffLimit": submission.retries,
+            **({"suspend": True} if submission.queue else {}),  # Kueue lifts it, once there is room for all pods
             "shutdownAfterJobFinishes": True,
             "ttlSecondsAfterFinished": submission.keep_s,
             "rayClusterSpec": {
@@ -139,6 +143,7 @@ def _pod(submission: Submission, role: str, workers: Workers) -> dict[str, Any]:
     container = {
         "name": "ray-head" if role == "head" else "ray-worker",
         "image": submission.image,
+        "env": [{"name": "RAY_NODE_TYPE_NAME", "value": role}],  # what Ray makes the label of
         "resources": {"limits": amounts, "requests": dict(amounts)},
         "startupProbe": _look(failures=LONGEST_START),
         "readinessProbe": _look(failures=10),

@@ -17,7 +17,7 @@ MODEL, TINY = "engine.local.policy", "engine.local.tiny"
 ON_TORCH: Mapping[str, str] = dict.fromkeys(
     ("device", "threads", "sampling_threads", "train_tokens", "sample_tokens", "layout", "frozen_gib"),
     "engine.local.backend",
-)
+) | {"gpu_ids": "config.devices"}
 COMPARED: Mapping[str, str] = {
     **dict.fromkeys(("seed", "policy", "loss", "steps", "batch_size"), PREFERENCE),
     **dict.fromkeys(("max_tokens", "optimizer", "schedule", "evaluation"), OFFLINE),
@@ -80,10 +80,14 @@ CONSUMERS: Mapping[type[Frozen], Mapping[str, str]] = {
         **ON_TORCH,
         **dict.fromkeys(("workers", "repeated_seconds", "sharded"), "cluster.backend"),
         "address": "cluster.session",
-        **dict.fromkeys(("start_seconds", "silent_seconds"), "cluster.ranks"),
+        **dict.fromkeys(("start_seconds", "silent_seconds", "labels"), "cluster.ranks"),
         "samplers": "cluster.opened",
     },
-    c.ActorSamplers: {**dict.fromkeys(("count", "threads", "transfer"), "cluster.actors"), "parity": "cluster.opened"},
+    c.LaunchedEngine: {**ON_TORCH, "sharded": "cluster.launched", "start_seconds": "cli.launching"},
+    c.ActorSamplers: {
+        **dict.fromkeys(("count", "threads", "transfer", "labels"), "cluster.actors"),
+        "parity": "cluster.opened",
+    },
     c.VLLMSamplers: {**dict.fromkeys(("urls", "key_env"), "cluster.vllm"), "parity": "cluster.opened"},
     c.ServiceEngine: dict.fromkeys(("url", "key_env", "key_file", "patience"), "cli.engines"),
     c.AdamW: dict.fromkeys(
@@ -126,7 +130,9 @@ CONSUMERS: Mapping[type[Frozen], Mapping[str, str]] = {
     c.OwnPlayer: dict.fromkeys(("policy", "optimizer"), PLAYERS),
     **{kind: {"tokens": "rollouts.following"} for kind in (c.Keep, c.Abort)},
     c.RayWorkers: {
-        **dict.fromkeys(("count", "episodes", "joined_seconds", "cpus", "start_seconds"), "cluster.environments"),
+        **dict.fromkeys(
+            ("count", "episodes", "joined_seconds", "cpus", "labels", "start_seconds"), "cluster.environments"
+        ),
         "address": "cluster.session",
     },
     c.KLControl: dict.fromkeys(("target", "kind", "horizon"), TRUST),

@@ -51,7 +51,7 @@ class LocalBackend:
     def __init__(self, settings: LocalEngine, *, checkpoints: Path, group: Group = ALONE) -> None:
         self._settings = settings
         self._group = group
-        self._device = device_of(settings.device)
+        self._device = device_of(settings.device, settings.gpu_ids)
         if settings.threads is not None:
             torch.set_num_threads(settings.threads)
         self._threads = torch.get_num_threads()

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 import psutil
@@ -11,6 +11,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 from fettle.config import LocalEngine, PolicySpec, TinyModel
+from fettle.config.devices import index_of
 from fettle.engine.base import Capabilities
 from fettle.engine.local.lora import fans, targets
 from fettle.engine.local.parted import layers_of
@@ -35,7 +36,7 @@ def capabilities(settings: LocalEngine, policy: PolicySpec | None = None) -> Cap
     """
     device = settings.device
     if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = "cuda" if settings.gpu_ids or torch.cuda.is_available() else "cpu"
     if device == "cpu":
         memory = psutil.virtual_memory().total
     elif torch.cuda.is_available():
@@ -54,12 +55,17 @@ def capabilities(settings: LocalEngine, policy: PolicySpec | None = None) -> Cap
     )
 
 
-def device_of(wanted: str) -> torch.device:
-    """The device that ``engine.device`` names.
+def device_of(wanted: str, gpu_ids: Sequence[int] = ()) -> torch.device:
+    """The device that ``engine.device`` names, or the GPU that ``engine.gpu_ids`` does.
 
     Raises:
         EngineError: it is not here.
     """
+    if gpu_ids:
+        index, seen = index_of(gpu_ids[0]), torch.cuda.device_count()
+        if index >= seen:
+            raise EngineError(f"engine.gpu_ids names GPU {gpu_ids[0]}, and torch sees {seen} here: name one of those")
+        return torch.device("cuda", index)
     if wanted == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if wanted == "cuda" and not torch.cuda.is_available():
