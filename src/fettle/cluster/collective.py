@@ -4,9 +4,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+BACKENDS = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
+"""By what, for tensors of each kind of device."""
 
 WAITING = timedelta(hours=1)
 """A rank that is slow is waited for; one that is dead is found out by whoever drives them."""
@@ -27,7 +31,7 @@ class Joined:
     def __init__(self, store: TCPStore, rank: int, size: int, *, parts: bool) -> None:
         self.rank, self.size, self.parts = rank, size, parts
         with _mended():
-            dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=WAITING)
+            dist.init_process_group(BACKENDS, store=store, rank=rank, world_size=size, timeout=WAITING)
 
     def told(self, own: object) -> list[object]:
         """What every rank says."""
