@@ -1,5 +1,6 @@
 """Recipes at a service: the same numbers as in this process, a console that sees them, and runs that go on."""
 
+import asyncio
 import json
 import os
 import signal
@@ -47,19 +48,25 @@ def rl(model: str, engine: object, **settings) -> RLRun:
     return RLRun.model_validate(given)
 
 
-@pytest.fixture
-def service(served, tmp_path, monkeypatch) -> dict[str, str]:
+@pytest.fixture(scope="module")
+def service(served, tmp_path_factory):
     """What a recipe says of the engine; beside it lie questions and a reward."""
-    desk = tmp_path / "desk"
-    desk.mkdir()
+    desk = tmp_path_factory.mktemp("desk")
     (desk / "rewarded_letters.py").write_text(REWARD)
     rows = (json.dumps({"prompt": f"What is {n} and {n + 1}?", "answer": f"{2 * n + 1}"}) for n in range(12))
     (desk / "questions.jsonl").write_text("\n".join(rows) + "\n")
-    monkeypatch.chdir(desk)
-    monkeypatch.syspath_prepend(str(desk))
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("THE_KEY", served.key)
-    return {"type": "service", "url": served.url, "key_env": "THE_KEY"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(desk)
+        patch.syspath_prepend(str(desk))
+        patch.setenv("HOME", str(desk / "home"))
+        patch.setenv("THE_KEY", served.key)
+        yield {"type": "service", "url": served.url, "key_env": "THE_KEY"}
+
+
+@pytest.fixture(scope="module")
+def there(service, tmp_path_factory):
+    """A run at the service that is over: its folder, and what came of it."""
+    return asyncio.run(trained(rl("tiny", service, name="told"), tmp_path_factory.mktemp("there")))
 
 
 async def trained(config, root):
@@ -73,10 +80,10 @@ def numbers(folder) -> list[dict[str, float]]:
     return [{name: value for name, value in row.items() if not name.startswith(TIMED)} for row in rows]
 
 
-async def test_a_recipe_has_the_same_numbers_and_weights_here_and_at_a_service(served, service, tmp_path):
+async def test_a_recipe_has_the_same_numbers_and_weights_here_and_at_a_service(served, there, tmp_path):
     here, ended = await trained(rl(served.model, {"threads": 1}), tmp_path / "here")
-    there, ended_there = await trained(rl("tiny", service), tmp_path / "there")
-    assert numbers(there) == numbers(here)
+    folder, ended_there = there
+    assert numbers(folder) == numbers(here)
     assert sum(row.get("advantage/nonzero", 0.0) for row in numbers(here)) > 0
     async with ServiceClient(served.url, served.key) as client:
         copy = await client.download_checkpoint(ended_there.checkpoint, tmp_path / "copy")
@@ -87,8 +94,8 @@ async def test_a_recipe_has_the_same_numbers_and_weights_here_and_at_a_service(s
     assert all(np.array_equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
-async def test_the_service_is_told_of_the_run_and_keeps_what_the_folder_keeps(served, service, tmp_path):
-    folder, summary = await trained(rl("tiny", service, name="told"), tmp_path)
+async def test_the_service_is_told_of_the_run_and_keeps_what_the_folder_keeps(served, there):
+    folder, summary = there
     run_id = kept(summary.checkpoint).uri.split("/")[2]
     async with ServiceClient(served.url, served.key) as client:
         training = client.get_training_client(run_id, take_over=False)
@@ -102,18 +109,17 @@ async def test_the_service_is_told_of_the_run_and_keeps_what_the_folder_keeps(se
     assert saved == {path.parent.name for path in folder.checkpoints.glob(f"*/{NOTE}")}
 
 
-async def test_a_run_at_a_service_is_evaluated_there(service, tmp_path):
-    config = rl("tiny", service)
-    _, summary = await trained(config, tmp_path / "run")
-    found, _ = await evaluation(config, Speaker(summary.checkpoint))
+async def test_a_run_at_a_service_is_evaluated_there(service, there):
+    _, summary = there
+    found, _ = await evaluation(rl("tiny", service), Speaker(summary.checkpoint))
     assert found.reward == summary.last["heldout/reward"]
     said = await models.replies(summary.checkpoint, "What?", system=None, n=2, params=SamplingParams(max_tokens=4))
     assert len(said) == 2
 
 
-async def test_a_run_that_was_interrupted_goes_on_to_the_same_weights(served, service, tmp_path):
+async def test_a_run_that_was_interrupted_goes_on_to_the_same_weights(service, there, tmp_path):
     config = rl("tiny", service)
-    whole, ended = await trained(config, tmp_path / "whole")
+    whole, ended = there
     begun = build.new_folder(tmp_path / "begun", config)
     await build.run(config, begun, callbacks=[StopAfter(begun)])
     assert (await build.run(config, begun))[-1].steps == 3
