@@ -35,8 +35,8 @@ sampling: {max_tokens: 6}
 evaluation: {every: 3, tasks: 4}
 checkpoints: {every: 1}
 """
-GONE_S = 60.0
-"""Seconds after which nothing may be left of a run whose process was killed."""
+GONE_S = 90.0
+"""Seconds after which nothing may be left of a run whose process was killed: helpers of Ray take a minute."""
 PATIENCE_S = 900.0
 INTERRUPTED = 130
 

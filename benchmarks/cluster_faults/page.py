@@ -22,9 +22,9 @@ WORDS = """
   ranks go on, sums are added up in another order: there it is the largest difference of a metric, relative to it or
   to 1 (gradient norms and explained variance left out, in which rounding adds up).
 - **Seconds**: from the kill until the operation under way had ended. Of a driver: until the resumed run stood further
-  than the killed one; of a request to end: until the process had ended;
-  of an environment worker: by how much longer the run took than the one without kills. They are mostly those in which
-  a process imports torch and transformers, on two cores that other programs used too: the load is how many wanted them.
+  than the killed one; of a request to end: until the process had ended. Of an
+  environment worker: by how much longer the run took than the one without kills. They are mostly those in which a
+  process imports torch and transformers, on two cores that other programs used too: the load is how many wanted them.
 """
 
 HOW = """
@@ -36,7 +36,7 @@ HOW = """
 - **An environment worker**: SIGKILL to one of two, at any time; their rewards take 0.2 s each.
 - **The driver**: SIGKILL to the process of `fettle train --engine ray`, which has its own cluster, then
   `fettle train --resume`, again and again. Ranks end with it; two helpers of Ray look for the rest of their cluster
-  for a while longer. The folder in which Ray had its files is removed by the next run.
+  for about a minute, and then end too. The folder in which Ray had its files is removed by the next run.
 - **A machine**: a node of a cluster of several (`ray.cluster_utils.Cluster`, processes on this machine) is removed
   without a word, and with it a rank. Ray finds out by itself.
 - **A notice**: Ray is told that a node drains, as `ray drain-node` tells it, and as a node tells it that gets SIGTERM.
@@ -85,7 +85,7 @@ def _where(row: Mapping[str, Any]) -> str:
     told = [f"{name} {count}" for name, count in row["during"].items()]
     told += [f"{words}: {row[name]:g}" for name, words in notes.items() if name in row]
     told += [f"{row['operations']} operations in all" if row["during"] else f"{row['operations']} rows of metrics"]
-    return f"- {row['what']}: {', '.join(told)}; load {row['load'][0]:g} before and {row['load'][1]:g} after.\n"
+    return f"- {row['what']}: {', '.join(told)}; load {row['load'][0]:.1f} before and {row['load'][1]:.1f} after.\n"
 
 
 def _machine(found: Mapping[str, Mapping[str, Any]]) -> str:

@@ -19,6 +19,7 @@ from fettle.cluster.beside import SampledBeside
 from fettle.cluster.environments import EnvironmentWorkers
 from fettle.cluster.parity import Parity
 from fettle.cluster.pool import Pool
+from fettle.cluster.session import connected
 from fettle.config import JSONL, ActorSamplers, LocalEngine, RayEngine, RayWorkers
 from fettle.engine.local import LocalBackend
 from fettle.environments import suite
@@ -100,9 +101,10 @@ def of_samplers(folder: Path, kills: int, chance: random.Random) -> Found:
     """SIGKILL to one of two sampler actors, beside a trainer in this process, as it draws or is sent weights."""
     name, found = runs.model(folder / "model"), Found("a sampler")
     trainer = LocalBackend(LocalEngine(threads=1), checkpoints=folder / "checkpoints")
-    kind, samplers = "GRPO, an adapter", ActorSamplers(count=2)
-    beside = SampledBeside(trainer, Pool(begun(samplers, RayEngine()), look=0.5), Parity(samplers.parity))
+    kind, samplers, engine = "GRPO, an adapter", ActorSamplers(count=2), RayEngine(start_seconds=600)
     with ExitStack() as stack:
+        stack.callback(connected(engine, processors=samplers.count))
+        beside = SampledBeside(trainer, Pool(begun(samplers, engine), look=0.5), Parity(samplers.parity))
         stack.callback(beside.close)
         beside.folder = folder / "checkpoints"  # type: ignore[attr-defined]
         expected = alone(beside, kind, name, folder)
@@ -127,7 +129,7 @@ def of_environments(folder: Path, kills: int, chance: random.Random) -> Found:
     world = JSONL.model_validate({"path": str(_questions(folder)), "heldout": 4, "system": None, **reward})
     trainer = LocalBackend(LocalEngine(threads=1), checkpoints=folder / "checkpoints")
     run = settings("GRPO, an adapter", name, environments=[world])
-    workers = EnvironmentWorkers(RayWorkers(count=2, joined_seconds=60), [world])
+    workers = EnvironmentWorkers(RayWorkers(count=2, joined_seconds=60, start_seconds=600), [world])
     with ExitStack() as stack:
         stack.callback(workers.close)
         suites = [workers.suite(0, suite(world))]

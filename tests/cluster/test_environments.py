@@ -11,7 +11,7 @@ import pytest
 
 from fettle.cluster.environments import EnvironmentWorkers
 from fettle.cluster.joining import Joining
-from fettle.config import RayWorkers, Remote, TinyModel
+from fettle.config import Debate, RayWorkers, Remote, TinyModel
 from fettle.engine.local import make_tiny_model
 from fettle.environments import suite
 from fettle.errors import EngineError, EnvironmentFault
@@ -104,9 +104,27 @@ async def test_a_step_that_may_have_been_made_is_not_made_again(cluster, questio
     assert all(end is lost or end.reward == others[0].reward > 0 for end in (*ends, *others))
 
 
+async def test_games_go_as_they_do_here_and_one_that_was_stepped_is_not_played_again(cluster):
+    config = Debate(heldout=2, rounds=1)
+    games = suite(config)
+    task, here = games.training_task(0), games.game()
+    async with workers([config], count=1) as found:
+        stepped, fresh = (found.suite(0, games).game() for _ in range(2))
+        assert await here.reset(task) == await stepped.reset(task) == await fresh.reset(task)
+        first = await here.step({"pro": REPLY})
+        assert await stepped.step({"pro": REPLY}) == first
+        os.kill((await found.asked(found.workers[0], "ready")).pid, signal.SIGKILL)
+        with pytest.raises(EnvironmentFault, match="ended during a step, which may have been made"):
+            await stepped.step({"con": REPLY})
+        assert await fresh.step({"pro": REPLY}) == first
+        assert await fresh.step({"con": REPLY}) == await here.step({"con": REPLY})
+
+
 async def test_no_room_for_workers_is_told_after_the_stated_wait(cluster):
-    with pytest.raises(EngineError, match=r"after 1 s not all of 1 environment workers have begun"):
-        EnvironmentWorkers(RayWorkers(count=1, cpus=100, start_seconds=1), [])
+    with pytest.raises(
+        EngineError, match=r"after 0.2 s not all of 1 environment workers .* takes 100 CPU: \d of 5 CPU "
+    ):
+        EnvironmentWorkers(RayWorkers(count=1, cpus=100, start_seconds=0.2), [])
 
 
 async def test_answers_that_were_asked_for_together_come_together_and_late_ones_by_themselves():

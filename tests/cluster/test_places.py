@@ -7,9 +7,7 @@ import pytest
 from fettle.config import LocalEngine, RayEngine
 from fettle.errors import EngineError
 
-from .ranks import ray_here
-
-TRAINERS = {"ray.io/node-group": "trainers"}
+from .ranks import TRAINERS, ray_here
 
 
 def test_each_rank_has_a_gpu_of_its_own_where_the_labels_are(tmp_path):
@@ -21,7 +19,7 @@ def test_each_rank_has_a_gpu_of_its_own_where_the_labels_are(tmp_path):
         return LocalEngine(threads=1, device="cpu"), tmp_path, False
 
     need = {"CPU": 1.0, "GPU": 1.0}
-    with ray_here(num_gpus=2, labels=TRAINERS):
+    with ray_here():
         elsewhere = RayEngine(workers=1, start_seconds=0.5, labels={"ray.io/node-group": "samplers"})
         with pytest.raises(
             EngineError, match=r"has no room on machines labelled ray\.io/node-group=samplers for 1 ranks"

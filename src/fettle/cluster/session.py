@@ -35,9 +35,6 @@ QUIET = {
 
 PLACE = "fettle-ray-"
 
-ALONE_S = 20
-"""Seconds after which what is left of a cluster of our own ends, where the process that began it was killed."""
-
 
 def connected(settings: RayEngine | RayWorkers, *, processors: int, named: str = "engine") -> Callable[[], None]:
     """See to it that this process is on the cluster; returns how it is left, which ends one of our own.
@@ -67,7 +64,6 @@ def connected(settings: RayEngine | RayWorkers, *, processors: int, named: str =
             include_dashboard=False,
             object_store_memory=STORE_BYTES,
             _temp_dir=folder,
-            _system_config={"gcs_rpc_server_reconnect_timeout_s": ALONE_S},
         )
     except UnreachableError:
         leave()
