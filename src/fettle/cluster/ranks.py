@@ -307,7 +307,7 @@ def _why(bundle: int, error: RayError) -> str:
 
 def _cause(error: RayError) -> str:
     """In a few words: Ray says it at length."""
-    if isinstance(error, RayActorError):
+    if isinstance(error, RayActorError) and not error.actor_init_failed:
         return "its process has ended"
     lines = [line for line in str(error).splitlines() if line.strip()]
     return lines[-1].strip() if lines else type(error).__name__
