@@ -19,8 +19,8 @@ WORDS = """
 - **Lost, doubled**: operations (of a driver: rows of metrics) that the run without kills has and this one has not, or
   that this one has more often.
 - **Differ**: answers of operations, rows of metrics and files of weights that are not the same to the bit. Where fewer
-  ranks go on, sums are added up in another order: there it is the largest difference of a metric, relative to it or
-  to 1 (gradient norms and explained variance left out, in which rounding adds up).
+  ranks go on, or other samplers, sums are added up in another order: there it is the largest difference of a metric,
+  relative to it or to 1 (gradient norms and explained variance left out, in which rounding adds up).
 - **Seconds**: from the kill until the operation under way had ended. Of a driver: until the resumed run stood further
   than the killed one; of a request to end: until the process had ended. Of an
   environment worker: by how much longer the run took than the one without kills. They are mostly those in which a
