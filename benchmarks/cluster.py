@@ -206,10 +206,15 @@ def first_step(model: str, folder: Path) -> dict[str, float]:
     return found
 
 
+def larger(folder: Path) -> str:
+    """A model of ten million numbers."""
+    settings = TinyModel(hidden=384, layers=6, heads=6, context=128)
+    return make_tiny_model(settings, folder, texts=["one two three"] * 9)
+
+
 async def saving(_: str, folder: Path) -> dict[str, Any]:
     """A model that is trained whole, with moments."""
-    settings = TinyModel(hidden=384, layers=6, heads=6, context=128)
-    model = make_tiny_model(settings, folder / "larger", texts=["one two three"] * 9)
+    model = larger(folder / "saved")
     found: dict[str, Any] = {}
     data = batch(32, 2)
     for number, (side, asked) in enumerate(SIDES.items()):
@@ -242,10 +247,11 @@ def _size(folder: str) -> int:
     return sum(path.stat().st_size for path in Path(folder).iterdir())
 
 
-def sync(model: str, folder: Path) -> dict[str, Any]:
+def sync(_: str, folder: Path) -> dict[str, Any]:
     """To two samplers that are actors."""
+    model = larger(folder / "sent")
     found: dict[str, Any] = {}
-    for transfer in ("store", "files"):
+    for transfer in ("objects", "files"):
         for kind, lora in (("adapter", LoRA(rank=4)), ("whole", None)):
             samplers = ActorSamplers(count=2, threads=1, transfer=transfer)
             settings = RayEngine(workers=1, samplers=samplers, **ONE)
