@@ -28,7 +28,7 @@ from fettle.training import Session, rl
 from tests.cli.conftest import furnished, typed
 from tests.training.conftest import Memory
 
-from .ranks import cleared, ranks, ray_here
+from .ranks import ROOM, cleared, ranks, ray_here
 from .test_backend import RUNS, UNLIKE, USUAL, model
 
 __all__ = ["model"]
@@ -194,7 +194,7 @@ def test_a_notice_has_all_written_down_and_moves_the_ranks_that_there_is_room_fo
     expected = followed(backend, "undisturbed", spec)
     backend.create_policy("other", spec)
     first, second = (fact.pid for fact in backend.facts())
-    taken = placement_group([{"CPU": 1}])
+    taken = placement_group([{"CPU": 1}] * (ROOM - len(backend.facts()) - 1))
     assert taken.wait(30)
     [here] = {node["NodeID"] for node in ray.nodes()}
     backend._warned(frozenset({here}))
