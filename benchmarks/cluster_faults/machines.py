@@ -84,7 +84,7 @@ def of_nodes(folder: Path, kills: int, chance: random.Random) -> Found:
 
             at = chance.randrange(len(expected.told))
             strike = Strike(gone, chance.uniform(0, expected.told[at].seconds))
-            place = emptied(backend._checkpoints, folder / f"run-{number}")
+            place = emptied(folder / "checkpoints", folder / f"run-{number}")
             found.add(made(backend, settings(KIND, name), place, strikes={at: strike}), expected)
             say(found, KIND)
             there.add()
@@ -100,7 +100,7 @@ def of_nodes_without_room(folder: Path, kills: int, chance: random.Random) -> Fo
             expected = alone(backend, KIND, name, folder)
             at = chance.randrange(len(expected.told))
             strike = Strike(lambda: lambda: there.remove(_under(backend, chance.randrange(2))), 0.01)
-            place = emptied(backend._checkpoints, folder / f"run-{number}")
+            place = emptied(folder / "checkpoints", folder / f"run-{number}")
             found.add(made(backend, settings(KIND, name), place, strikes={at: strike}), expected, bits=False)
             assert len(backend.facts()) == 1
             say(found, KIND)
@@ -128,7 +128,7 @@ def of_notices(folder: Path, kills: int, chance: random.Random) -> Found:
                 return kill
 
             at = chance.randrange(len(expected.told) // 2)
-            place = emptied(backend._checkpoints, folder / f"run-{number}")
+            place = emptied(folder / "checkpoints", folder / f"run-{number}")
             strike = Strike(warned, chance.uniform(0.01, expected.told[at].seconds))
             found.add(made(backend, settings(KIND, name), place, strikes={at: strike}), expected)
             say(found, KIND)

@@ -101,13 +101,13 @@ def made(
     strikes: Mapping[int, Strike] | None = None,
     suites: Sequence[Suite | GameSuite] | None = None,
 ) -> Run:
-    """Carry the run out, with ``strikes`` at operations by number. Checkpoints go where the backend has its own."""
+    """Carry the run out, with ``strikes`` at operations by number; the backend's checkpoints are beside ``folder``."""
     struck, rows = Struck(backend, strikes), Rows()
     started = time.perf_counter()
     asyncio.run(_carried_out(struck, run, folder, rows, suites))
     struck.settle()
     seconds = time.perf_counter() - started
-    return Run(rows.kept, hashed(backend, folder), struck.told, seconds, struck.during, struck.recovered)
+    return Run(rows.kept, hashed(folder.parent / "checkpoints"), struck.told, seconds, struck.during, struck.recovered)
 
 
 async def _carried_out(
@@ -132,13 +132,11 @@ async def _carried_out(
         broker.close()
 
 
-def hashed(backend: Any, folder: Path) -> str:
-    """Of all tensors in the checkpoints of a backend, or of a run where those are its own."""
-    places = [backend.folder if hasattr(backend, "folder") else backend._checkpoints, folder / "checkpoints"]
+def hashed(checkpoints: Path) -> str:
+    """Of all tensors in checkpoints."""
     found = hashlib.sha256()
-    for place in dict.fromkeys(path.resolve() for path in places):
-        for path in sorted(place.glob("[!.]*/*.safetensors")):
-            found.update(f"{path.parent.name}/{path.name}".encode() + path.read_bytes())
+    for path in sorted(checkpoints.glob("[!.]*/*.safetensors")):
+        found.update(f"{path.parent.name}/{path.name}".encode() + path.read_bytes())
     return found.hexdigest()[:16]
 
 

@@ -89,7 +89,7 @@ def of_ranks(folder: Path, kills: int, chance: random.Random, *, workers: int = 
         for number, kind in _until(lambda: found.kills < kills, kinds):
             due = min(KILLS_A_RUN, kills - found.kills)
             strikes = _strikes(expected[kind], due, chance, "Rank", workers)
-            place = emptied(backend._checkpoints, folder / f"run-{number}")
+            place = emptied(folder / "checkpoints", folder / f"run-{number}")
             run = made(backend, settings(kind, name), place, strikes=strikes)
             found.add(run, expected[kind])
             say(found, kind)
@@ -106,7 +106,6 @@ def of_samplers(folder: Path, kills: int, chance: random.Random) -> Found:
         stack.callback(connected(engine, processors=samplers.count))
         beside = SampledBeside(trainer, Pool(begun(samplers, engine), look=0.5), Parity(samplers.parity))
         stack.callback(beside.close)
-        beside.folder = folder / "checkpoints"  # type: ignore[attr-defined]
         expected = alone(beside, kind, name, folder)
         for number, _ in _until(lambda: found.kills < kills, [kind]):
             drawn = [at for at, told in enumerate(expected.told) if told.name in ("sample", "pin")]
@@ -148,8 +147,7 @@ def of_environments(folder: Path, kills: int, chance: random.Random) -> Found:
 
 def alone(backend: Any, kind: str, name: str, folder: Path) -> Run:
     """The run in which nobody is killed."""
-    place = emptied(backend.folder if hasattr(backend, "folder") else backend._checkpoints, folder / f"alone {kind}")
-    return made(backend, settings(kind, name), place)
+    return made(backend, settings(kind, name), emptied(folder / "checkpoints", folder / f"alone {kind}"))
 
 
 def _strikes(expected: Run, kills: int, chance: random.Random, actor: str, workers: int) -> Mapping[int, Strike]:
