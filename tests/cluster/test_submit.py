@@ -92,8 +92,8 @@ def test_a_run_is_submitted_once_looked_at_stopped_and_gone_on_with(address, tmp
     until("saved", "--logs", "mine", *at, into=desk)
 
     ended = typed("submit", *mine, "--again", "--follow", into=desk)
-    assert f"fettle train --resume {runs}/mine/tiny-1" in ended.out
-    assert (ended.code, ended.out.splitlines()[-1]) == (1, "mine is FAILED")
+    assert f"fettle train --resume {runs}/mine/tiny-1" in ended.out, ended.out
+    assert (ended.code, "\nmine is FAILED: " in ended.out) == (1, True)
 
 
 @pytest.mark.parametrize(

@@ -113,11 +113,10 @@ def _begin(
 ) -> None:
     from fettle.deploy.jobs import command, packed
 
-    if again:
-        jobs.forget(run)
+    begin = jobs.go_on if again else jobs.begin
     with tempfile.TemporaryDirectory(prefix="fettle-submit-") as folder:
         sent = packed(config, Path.cwd(), Path(folder))
-        jobs.begin(run, command(str(runs)), Path(folder), variables=variables, cpus=cpus)
+        begin(run, command(str(runs)), Path(folder), variables=variables, cpus=cpus)
     files = f", with {', '.join(map(str, sent))}" if sent else ""
     print(f"submitted {run}{files}; its folder will be in {runs}")
 
@@ -144,6 +143,6 @@ def _follow(jobs: "Jobs", address: str, run: str) -> None:
         )
         raise typer.Exit(INTERRUPTED) from None
     standing = jobs.standing(run)
-    print(f"{run} is {standing.status}")
+    print(f"{run} is {standing.status}: {standing.message}")
     if standing.status != "SUCCEEDED":
         raise typer.Exit(FAILED)

@@ -47,8 +47,13 @@ NO_AGENT = "No available agent"
 """What it says until then."""
 STOPPING = 600
 """Seconds that a job that is stopped has for its last step and a checkpoint."""
-RUNNING, SUCCEEDED = "RUNNING", "SUCCEEDED"
-ENDED = frozenset({SUCCEEDED, "FAILED", "STOPPED"})
+TRIES = 3
+SETTLING = 3.0
+"""Seconds in which a cluster has mostly let go of a job that has ended: until then it may end another of that name."""
+OF_THE_LAST = "supervisor actor died"
+"""What it says then."""
+PENDING, FAILED = "PENDING", "FAILED"
+ENDED = frozenset({"SUCCEEDED", FAILED, "STOPPED"})
 
 
 @dataclass(frozen=True)
@@ -145,6 +150,26 @@ class Jobs:
             raise StateError(f"run {run} is {known.status}, and can be gone on with once it has ended: --stop {run}")
         with self._told():
             self._client.delete_job(run)
+
+    def go_on(self, run: str, command: str, folder: Path, *, variables: Mapping[str, str], cpus: float) -> None:
+        """The same as ``begin``, in the place of a job of that name that has ended.
+
+        Raises:
+            StateError: it has not.
+        """
+        for _ in range(TRIES):
+            time.sleep(SETTLING)
+            self.forget(run)
+            self.begin(run, command, folder, variables=variables, cpus=cpus)
+            if not self._ended_with_the_last(run):
+                return
+
+    def _ended_with_the_last(self, run: str) -> bool:
+        """Whether the cluster, as it ended the last job of that name, has ended this one."""
+        until = time.monotonic() + BEGINNING
+        while (found := self.standing(run)).status == PENDING and time.monotonic() < until:
+            time.sleep(0.5)
+        return found.status == FAILED and OF_THE_LAST in found.message
 
     def stop(self, run: str) -> bool:
         """Ask it to save and end; returns whether it was under way."""
