@@ -22,33 +22,48 @@ WORDS = """
   ranks go on, or other samplers, sums are added up in another order: there it is the largest difference of a metric,
   relative to it or to 1 (gradient norms and explained variance left out, in which rounding adds up).
 - **Seconds**: from the kill until the operation under way had ended. Of a driver: until the resumed run stood further
-  than the killed one; of a request to end: until the process had ended. Of an
-  environment worker: by how much longer the run took than the one without kills. They are mostly those in which a
-  process imports torch and transformers, on two cores that other programs used too: the load is how many wanted them.
+  than the killed one; of a request to end: until the process had ended. Of an environment worker:
+  by how much longer the run took than the one without kills. They are mostly those in which a process imports torch
+  and transformers, on two cores that other programs used too: the load is how many wanted them.
 """
 
-HOW = """
-## What each is
-
+EACH: Mapping[str, str] = {
+    "ranks": """\
 - **A rank**: SIGKILL to one of two, and one time in five to another while the first is being replaced; GRPO with an
   adapter, PPO with a critic, SFT and DPO by turns. Policies are written down about every 0.3 s of computing.
+""",
+    "sampler": """\
 - **A sampler**: SIGKILL to one of two actors, as they draw or are sent weights.
+""",
+    "environments": """\
 - **An environment worker**: SIGKILL to one of two, at any time; their rewards take 0.2 s each.
+""",
+    "driver": """\
 - **The driver**: SIGKILL to the process of `fettle train --engine ray`, which has its own cluster, then
   `fettle train --resume`, again and again. Ranks end with it; two helpers of Ray look for the rest of their cluster
   for about a minute, and then end too. The folder in which Ray had its files is removed by the next run.
-- **A machine**: a node of a cluster of several (`ray.cluster_utils.Cluster`, processes on this machine) is removed
-  without a word, and with it a rank. Ray finds out by itself.
+""",
+    "node": """\
+- **A machine; another has room**: a node of a cluster of several (`ray.cluster_utils.Cluster`, processes on this
+  machine) is removed without a word, and with it a rank. Ray finds out by itself.
+""",
+    "fewer": """\
+- **A machine; none has room**: the same, and the other rank goes on alone.
+""",
+    "drain": """\
 - **A notice**: Ray is told that a node drains, as `ray drain-node` tells it, and as a node tells it that gets SIGTERM.
-  All policies are written down at once, the rank is ended and begun elsewhere, and then the node is removed. Ray tells
-  of draining nodes in public only to the workers of Ray Train; here it is asked as these ask, by a function that is
-  private.
-- **A request to end**: SIGTERM, which is also what a machine sends that is about to go. The run ends its step, saves,
-  says how to go on, and exits with 130; nothing waits for a deadline, so a step must be shorter than that. After it, a
-  run goes on from its newest checkpoint all the same.
+  All policies are written down at once, the rank is ended and begun elsewhere, and then the node is removed.
+""",
+    "preemption": """\
+- **A request to end**: SIGTERM. The run ends its step, saves, says how to go on, and exits with 130; nothing waits for
+  a deadline, so a step must be shorter than that. After it, a run goes on from its newest checkpoint all the same.
+""",
+}
+"""What was done, by trial."""
 
+HOW = """
 ```bash
-python -m benchmarks.cluster_faults --json faults.json                    # about an hour
+python -m benchmarks.cluster_faults --json faults.json                    # all of them: hours, where others compute too
 python -m benchmarks.cluster_faults --what ranks --kills 5                # some minutes
 ```
 """
@@ -58,7 +73,10 @@ def page(found: Mapping[str, Mapping[str, Any]]) -> str:
     """The whole page."""
     rows = "".join(_row(row) for row in found.values())
     where = "".join(_where(row) for row in found.values())
-    return INTRODUCTION + rows + WORDS + "\n## Where kills fell\n\n" + where + _machine(found) + HOW
+    each = "\n## What each is\n\n" + "".join(text for name, text in EACH.items() if name in found)
+    absent = ", ".join(f"`{name}`" for name in EACH if name not in found)
+    left = f"\nOther trials (`--what`) have no row here, since they were not measured: {absent}.\n" if absent else ""
+    return INTRODUCTION + rows + WORDS + "\n## Where kills fell\n\n" + where + _machine(found) + each + left + HOW
 
 
 def _row(row: Mapping[str, Any]) -> str:
