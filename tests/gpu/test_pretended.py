@@ -16,7 +16,7 @@ KINDS = {"full": {}, "nf4": {"lora": LoRA(rank=4, dropout=0.1), "quantization": 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU, and test_cuda.py tells more")
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_engine_keeps_what_it_computes_with_on_its_device(kind, tmp_path):
-    settings = TinyModel(hidden=32, layers=2, heads=2, context=64)
+    settings = TinyModel(hidden=32, layers=1, heads=2, context=64)
     model = make_tiny_model(settings, tmp_path / "tiny", texts=["one two three"] * 9)
     spec = PolicySpec(model=model, **KINDS[kind])
     here = course("cpu", spec, tmp_path / "cpu")
