@@ -28,17 +28,24 @@ __all__ = ["model"]
 
 
 @pytest.fixture(scope="module")
-def beside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("beside")
+
+
+@pytest.fixture(scope="module")
+def beside(checkpoints: Path) -> Iterator[object]:
     """One, and a trainer in this process: what several do is the pool's, and in ``test_vllm``."""
     settings = ActorSamplers()
-    trainer = LocalBackend(LocalEngine(threads=1, sampling_threads=1), checkpoints=tmp_path_factory.mktemp("beside"))
+    trainer = LocalBackend(LocalEngine(threads=1, sampling_threads=1), checkpoints=checkpoints)
     with ray_here():
         backend = SampledBeside(trainer, Pool(begun(settings, RayEngine())), Parity(settings.parity))
         yield backend
         backend.close()
 
 
-async def test_a_loop_whose_samples_come_from_actors_comes_to_the_numbers_of_one_process(beside, model, tmp_path):
+async def test_a_loop_whose_samples_come_from_actors_comes_to_the_numbers_of_one_process(
+    beside, checkpoints, model, tmp_path
+):
     kind, settings = RUNS["grpo"]
     run: RLRun = kind.model_validate({**USUAL, **settings, "policy": {**settings["policy"], "model": model}})
     here = await trained(run, Broker(LocalBackend(LocalEngine(threads=1), checkpoints=tmp_path / "a")), tmp_path / "x")
@@ -52,7 +59,7 @@ async def test_a_loop_whose_samples_come_from_actors_comes_to_the_numbers_of_one
             assert other["parity/max"] < 1e-5
             assert (other["samplers/present"], other["samplers/by_trainer"]) == (1, 0)
             assert min(other["sync/bytes"], other["sync/seconds"]) > 0
-    one, other = weights(tmp_path / "a"), weights(beside._trainer._checkpoints)
+    one, other = weights(tmp_path / "a"), weights(checkpoints)
     assert np.linalg.norm(other - one) < 1e-5 * np.linalg.norm(one)
 
 
