@@ -1,6 +1,7 @@
 """What a session keeps of a run."""
 
 import asyncio
+import json
 import math
 
 import pytest
@@ -99,3 +100,22 @@ async def test_what_was_saved_before_an_error_is_there_after_it(tmp_path):
     with pytest.raises(EngineError):
         await failing()
     assert Session.ended(folder).steps == 1
+
+
+async def test_what_the_progress_file_names_stays_until_it_names_others(tmp_path):
+    folder = RunFolder.at(tmp_path)
+    session = Session(folder, Memory(), checkpoints=Checkpoints(every=10, keep=1), steps=30, stop=asyncio.Event())
+    earlier, later = (folder.checkpoints / name for name in ("past-000002", "past-000012"))
+    for past, done in ((earlier, 10), (later, 16)):
+        past.mkdir()
+        session.hold([past.name])
+        if done == 16:
+            await session.evaluated(Saved(folder), 15, 0.5, {})
+        await session.finish_step(Saved(folder), done)
+        await session.settled()
+    named = json.loads(folder.progress_path.read_text())
+    assert (named["step"], named["held"]) == (10, [earlier.name])
+    assert [each.exists() for each in (earlier, later)] == [True, True]
+    await session.finish_step(Saved(folder), 20)
+    await session.settled()
+    assert [each.exists() for each in (earlier, later)] == [False, True]

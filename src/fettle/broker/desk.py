@@ -193,13 +193,22 @@ class Desk:
             elif isinstance(outcome.error, AwayError):
                 log.held[order_of(promise.id)] = partial(self.carry_out, log, due, again=again)
             else:
-                self.ledger.answer(promise, outcome.error or outcome.result)
+                self._answer(log, promise, outcome.error or outcome.result)
 
         self._present(log.name)
         if log.written.away:
             log.held[order_of(promise.id)] = partial(self.carry_out, log, due, again=again)
             return
         self._worker.hand(work, answered, flow=log.tenant, cost=max(1, promise.tokens))
+
+    def _answer(self, log: OpLog, promise: Promise, answer: object) -> None:
+        """A close comes last: once that is answered, nothing of a policy is carried out again after a restart."""
+        earlier = log.unanswered(order_of(promise.id)) if promise.kind == "close" else []
+        if not earlier:
+            self.ledger.answer(promise, answer)
+            return
+        saves = asyncio.gather(*(each.settled() for each in earlier), return_exceptions=True)
+        saves.add_done_callback(lambda _: self.ledger.answer(promise, answer))
 
     def _go_on(self, log: OpLog) -> None:
         """A policy is there again that could not be taken back: what waits for that is queued in its order."""

@@ -112,7 +112,11 @@ class OpLog:
 
     def answered(self, before: Order) -> bool:
         """Whether everything before that operation has its answer."""
-        return self.opening.done and all(each.done for order, each in self.promises.items() if order < before)
+        return self.opening.done and not self.unanswered(before)
+
+    def unanswered(self, before: Order) -> list[Promise]:
+        """Operations before that one which have no answer."""
+        return [each for order, each in self.promises.items() if order < before and not each.done]
 
     def take_from(self, source: str, order: Order) -> None:
         """Note what an operation takes up."""

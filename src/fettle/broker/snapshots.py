@@ -246,6 +246,7 @@ class Snapshots:
     async def _follow(self, log: OpLog, done: "asyncio.Future[Snapshot | None]", owed: float) -> None:
         """See a snapshot to its end."""
         written = log.written
+        snapshot = None
         try:
             snapshot = await done
             if log.closed:
@@ -255,6 +256,8 @@ class Snapshots:
         except Exception as error:  # noqa: BLE001  whatever it is, work goes on, and is written down later
             if not log.closed and self._journal.failed is None:
                 logger.warning("the policy %s could not be written down: %s", log.name, error)
+                if snapshot is not None and snapshot not in log.written.snapshots:
+                    await asyncio.to_thread(shutil.rmtree, self.revival.path(log, snapshot), True)
                 self._owed[log] = self._owed.get(log, 0.0) + owed
                 written.timer = asyncio.get_running_loop().call_later(TAKEN_AGAIN, self.take, log)
         finally:
@@ -270,6 +273,8 @@ class Snapshots:
         Raises:
             StorageError: it cannot.
         """
+        saves = [each for each in log.unanswered(snapshot.before) if each.kind == "save" and each.withheld is None]
+        await asyncio.gather(*(each.settled() for each in saves), return_exceptions=True)
         if not log.answered(snapshot.before):
             raise StorageError("answers to what is in it are not written down yet")
         gone = self._keep(log, [*log.written.snapshots, snapshot][-self._settings.snapshots_kept :])

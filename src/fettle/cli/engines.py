@@ -120,7 +120,7 @@ def threads_of(settings: EngineConfig) -> int | None:
 
 def _of_ranks(settings: RayEngine, policy: PolicySpec | None) -> Capabilities:
     """What each rank can do, if the machines of the cluster are like this one."""
-    own = local_capabilities(_on_ray().backend.of_rank(settings), policy)
+    own = local_capabilities(_on_ray().needs.of_rank(settings), policy)
     where = "started for the run" if settings.address is None else f"at {settings.address}"
     ranks = f"{settings.workers}, each with {own.threads} threads on {own.device}, on a Ray cluster {where}"
     if settings.sharded:

@@ -5,15 +5,14 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
 
-import torch
-
+from fettle.cluster.needs import of_rank, of_samplers
 from fettle.cluster.notice import Notice
 from fettle.cluster.rank import Answer, Facts, gist
 from fettle.cluster.ranks import LostError, Ranks, Said
@@ -21,7 +20,7 @@ from fettle.cluster.recall import Done, Recall
 from fettle.cluster.saving import Saving
 from fettle.cluster.session import connected
 from fettle.cluster.shares import dealt, gathered, tell
-from fettle.config import ActorSamplers, AdamW, LocalEngine, LossConfig, PolicySpec, RayEngine
+from fettle.config import AdamW, LossConfig, PolicySpec, RayEngine
 from fettle.engine.base import Capabilities, Pooling, ReadRequest, SampleRequest
 from fettle.errors import EngineError
 from fettle.types import Checkpoint, Completion, Datum, Floats, ForwardResult, OptimResult, PromptReading, Tokens
@@ -57,6 +56,9 @@ class ClusterBackend:
         self._pins: dict[str, str] = {}
         self._pins_made = 0
         self._lost: LostError | None = None
+        self._in_place = 0
+        """The generation of ranks that have all policies as they are."""
+        self._saving: dict[Path, Future[Checkpoint]] = {}
         self._notice: Notice | None = None
         self.recoveries: list[float] = []
         """Seconds from when ranks were found to be lost until all was as it had been."""
@@ -64,7 +66,7 @@ class ClusterBackend:
         threads = own.threads or 1
         need = {"CPU": float(threads), **({"GPU": 1.0} if own.device == "cuda" else {})}
         self._recall = Recall(self._checkpoints / f".ranks-{uuid4().hex[:8]}", seconds=settings.repeated_seconds)
-        self._leave = connected(settings, processors=settings.workers * threads + _beside(settings))
+        self._leave = connected(settings, processors=settings.workers * threads + of_samplers(settings))
         try:
             self._ranks = Ranks(settings, need, lambda: (own, self._checkpoints, settings.sharded))
         except BaseException as error:
@@ -113,10 +115,12 @@ class ClusterBackend:
 
     def load_policy(self, policy: str, checkpoint: str, *, optimizer: bool) -> int:
         """On every rank."""
+        self._settle(Path(checkpoint))
         return int(self._changed(policy, "load_policy", policy, checkpoint, optimizer=optimizer))
 
     def restore(self, policy: str, checkpoint: str, *, optimizer: bool) -> int:
         """On every rank."""
+        self._settle(Path(checkpoint))
         return int(self._changed(policy, "restore", policy, checkpoint, optimizer=optimizer))
 
     def revive(self, policy: str, folder: Path) -> None:
@@ -152,11 +156,19 @@ class ClusterBackend:
     def save(self, policy: str, name: str, *, optimizer: bool) -> "Future[Checkpoint]":
         """By the first rank; where layers are parted, by all of them."""
         saving = Saving(policy, name, self._checkpoints / name, optimizer=optimizer)
+        self._settle(saving.folder)
         with self._turn:
             self._surely(lambda: self._begin(saving))
             self._recall.note(policy, Done("save", (saving,), {}), 0.0)
+        self._saving[saving.folder] = saving.found
         saving.follow(self._ranks, self._make_good)
         return saving.found
+
+    def _settle(self, folder: Path) -> None:
+        """One checkpoint is written under a name, and what is asked for is first whole."""
+        self._saving = {into: found for into, found in self._saving.items() if not found.done()}
+        if folder in self._saving:
+            wait([self._saving[folder]])
 
     def _begin(self, saving: Saving) -> None:
         if not saving.found.done():
@@ -166,8 +178,7 @@ class ClusterBackend:
     def _make_good(self, lost: LostError) -> None:
         """Of ranks that were lost as they wrote; called on the thread that waits for them."""
         with self._turn:
-            if lost.generation == self._ranks.generation:
-                self._lost = lost
+            self._lost = lost
             self._surely(lambda: None)
 
     def close_policy(self, policy: str) -> None:
@@ -311,13 +322,14 @@ class ClusterBackend:
             if lost is None:
                 return
             started = time.perf_counter()
-            if lost.generation == self._ranks.generation:
+            if lost.generation >= self._in_place:
                 self._ranks.mend()
-            for done in self._recall.operations():
-                if done.operation == "save":
-                    self._begin(*done.positional)
-                else:
-                    self._on_all(done.operation, done.positional, done.named)
+                for done in self._recall.operations():
+                    if done.operation == "save":
+                        self._begin(*done.positional)
+                    else:
+                        self._on_all(done.operation, done.positional, done.named)
+                self._in_place = self._ranks.generation
             self._lost = None
             self.recoveries.append(time.perf_counter() - started)
 
@@ -375,20 +387,6 @@ class ClusterBackend:
             return self._surely(work)
         with self._turn:
             return self._surely(work)
-
-
-def of_rank(settings: RayEngine) -> LocalEngine:
-    """The settings of the engine in each rank: threads and device as this machine would choose them, shared out."""
-    shared = settings.model_dump(include=set(LocalEngine.model_fields) - {"type", "gpu_ids"})
-    threads = settings.threads or max(1, torch.get_num_threads() // settings.workers)
-    found = "cuda" if torch.cuda.is_available() else "cpu"
-    device = found if settings.device == "auto" else settings.device
-    return LocalEngine(**{**shared, "threads": threads, "device": device})
-
-
-def _beside(settings: RayEngine) -> int:
-    """Processors for samplers."""
-    return settings.samplers.count * settings.samplers.threads if isinstance(settings.samplers, ActorSamplers) else 0
 
 
 def _result(answer: Answer | None) -> Any:

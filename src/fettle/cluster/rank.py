@@ -104,7 +104,7 @@ class Rank:
 
     def written(self, generation: int, name: str) -> Answer:
         """Once this rank has written what it holds of a checkpoint whose save was carried out."""
-        return self._beside(generation, lambda: self._saves[name].result())
+        return self._beside(generation, lambda: self._saves.pop(name).result())
 
     def sealed(self, generation: int, name: str) -> Answer:
         """All ranks have written theirs."""

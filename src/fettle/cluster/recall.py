@@ -66,7 +66,7 @@ class Recall:
     def unwritten(self) -> Iterator[tuple[str, Path]]:
         """Policies to which something was done since they were written down, and where they are to be written now."""
         for policy, past in list(self._pasts.items()):
-            if past.folder is None or len(past.done) > 1:
+            if (past.folder is None or len(past.done) > 1) and not past.saves:
                 yield policy, self._folder / str(next(self._written))
 
     def forget(self, policy: str) -> None:

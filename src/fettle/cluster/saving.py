@@ -1,6 +1,6 @@
 """Checkpoints that ranks write while they compute on; what was being written when one is lost is begun again."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from threading import Thread
@@ -8,6 +8,7 @@ from threading import Thread
 from fettle.cluster.rank import Answer
 from fettle.cluster.ranks import Asked, LostError, Ranks
 from fettle.engine.local.copied import saved_at
+from fettle.errors import CheckpointError, EngineError
 from fettle.types import Checkpoint
 
 
@@ -33,8 +34,14 @@ class Saving:
         if self.begun and there:  # the rank that wrote it was lost before it could say so
             self._say(saved_at(self.folder))
             return
-        self.begun = not there
-        copied()
+        again, self.begun = self.begun, not there
+        try:
+            copied()
+        except CheckpointError:
+            if not (again and self.folder.exists()):
+                raise
+            self._say(saved_at(self.folder))  # it was made whole just now
+            return
         self.asked = ranks.ask("written", self.name, first=not parted)
 
     def follow(self, ranks: Ranks, mended: Callable[[LostError], None]) -> None:
@@ -44,16 +51,24 @@ class Saving:
     def _follow(self, ranks: Ranks, mended: Callable[[LostError], None]) -> None:
         try:
             while not self.found.done():
+                asked = self.asked
                 try:
-                    self._wait(ranks)
+                    self._wait(ranks, asked)
                 except LostError as error:
                     mended(error)
+                    if self.asked is asked and not self.found.done():
+                        self._end()
         except Exception as error:  # noqa: BLE001  it is raised where the checkpoint is waited for
             if not self.found.done():
                 self.found.set_exception(error)
 
-    def _wait(self, ranks: Ranks) -> None:
-        asked = self.asked
+    def _end(self) -> None:
+        """Nobody begins it again: the policy was closed or written down since."""
+        if not self.folder.exists():
+            raise EngineError(f"the checkpoint {self.folder} was lost with the rank that wrote it: save again")
+        self._say(saved_at(self.folder))
+
+    def _wait(self, ranks: Ranks, asked: Sequence[Asked]) -> None:
         written = [_checkpoint(ranks.answer(each)) for each in asked]
         if not written[0].digest:  # nobody has made it one yet
             generation = asked[0].generation

@@ -1,11 +1,12 @@
 """What every loop shares: where it stands, when it saves, what it keeps, and when it is time to stop."""
 
 import asyncio
+import logging
 import math
 import shutil
 import time
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -26,6 +27,8 @@ from fettle.tracking import (
 )
 from fettle.training.callbacks import Callback
 from fettle.types import Failed
+
+logger = logging.getLogger(__name__)
 
 SEEN_THROUGH_S = 60.0
 """Seconds for which a run that has failed waits for what it had saved before."""
@@ -105,7 +108,7 @@ class Session:
     ) -> None:
         self.folder = folder
         self.steps = steps
-        self.progress = _read_progress(folder)
+        self.progress = self._on_disk = _read_progress(folder)
         self._tracker = tracker
         self._checkpoints = checkpoints
         self._sign = 1.0
@@ -239,9 +242,11 @@ class Session:
         """What was saved before an error inside is on the disk after it, where the engine can still write."""
         try:
             yield
-        except FettleError:
-            with suppress(FettleError, TimeoutError):
+        except Exception:
+            try:
                 await asyncio.wait_for(self.settled(), SEEN_THROUGH_S)
+            except (FettleError, TimeoutError) as lost:
+                logger.warning("what was saved last may not be whole: %s", lost or "it takes too long")
             raise
 
     async def settled(self) -> None:
@@ -286,22 +291,21 @@ class Session:
         kept = (*self.progress.kept, name)[-self._checkpoints.keep :]
         self._update(step=step, checkpoint=name, kept=kept, seconds=self.progress.seconds + now - self._since)
         self._since = now
-        named = self.progress.model_dump_json(indent=2) + "\n"
-        self._under_way = asyncio.ensure_future(self._commit(self._under_way, named))
+        self._under_way = asyncio.ensure_future(self._commit(self._under_way, self.progress))
 
-    async def _commit(self, saved: Awaitable[object] | None, named: str) -> None:
+    async def _commit(self, saved: Awaitable[object] | None, progress: Progress) -> None:
         """Have a resumed run go on from what is saved, once it is."""
         if saved is not None:
             await saved
-        write_atomically(self.folder.progress_path, named)
+        write_atomically(self.folder.progress_path, progress.model_dump_json(indent=2) + "\n")
+        self._on_disk = progress
 
     def _sweep(self) -> None:
         """Drop checkpoints that the progress file does not name: outlived ones, and those of steps to be done again.
 
         What is hidden is the engine's: policies that it has written down, and what it is writing.
         """
-        p = self.progress
-        named = {*p.kept, *p.held, p.checkpoint, p.best_checkpoint}
+        named = {*_named(self.progress), *_named(self._on_disk)}
         for path in sorted(self.folder.checkpoints.glob("[!.]*")):
             if path.is_dir() and path.name.partition(".")[0] not in named:
                 shutil.rmtree(path)
@@ -311,6 +315,11 @@ class Session:
 
     def _update(self, **changes: object) -> None:
         self.progress = self.progress.model_copy(update=changes)
+
+
+def _named(p: Progress) -> set[str | None]:
+    """The checkpoints that a run must have to go on from there."""
+    return {*p.kept, *p.held, p.checkpoint, p.best_checkpoint}
 
 
 def _beside(name: str, part: str) -> str:

@@ -109,6 +109,7 @@ class LocalBackend:
     def load_policy(self, policy: str, checkpoint: str, *, optimizer: bool) -> int:
         """The policy as it was saved."""
         folder = Path(checkpoint)
+        self._saves.wait_for(policy, folder)
         spec, version = saved_state(folder)
         with self._making(spec, _name(spec) if spec.lora else checkpoint) as model:
             loaded = LocalPolicy(spec, model, version=version, group=self._group)
@@ -118,6 +119,7 @@ class LocalBackend:
 
     def restore(self, policy: str, checkpoint: str, *, optimizer: bool) -> int:
         """A checkpoint in the place of what the policy is."""
+        self._saves.wait_for(policy, Path(checkpoint))
         with self._learning(policy) as held:
             held.restore(Path(checkpoint), optimizer=optimizer)
             return held.version

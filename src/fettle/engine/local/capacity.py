@@ -23,6 +23,9 @@ from fettle.losses import LOSSES
 TRAINED_BYTES = 4 * 5
 """Of each trained number, all in float32: itself, its gradient and what a further call adds to it, two moments."""
 
+PARTED_BYTES = TRAINED_BYTES + 4 * 2
+"""The same of rows of layers that are parted: FSDP has them once more, and their gradient as it is made."""
+
 ROW_BYTES: Mapping[Quantization, Callable[[int], int]] = MappingProxyType(
     {"int8": lambda width: width + 4, "nf4": lambda width: math.ceil(width / BLOCK) * (BLOCK // 2 + 4)}
 )
@@ -88,7 +91,8 @@ def needed_bytes(spec: PolicySpec, *, base_here: bool, ranks: int = 1) -> int:
     """
     outline = _outline(spec.model)
     if spec.lora is None:
-        return TRAINED_BYTES * _numbers(outline, ranks)
+        parted = _parted(outline) if ranks > 1 else 0
+        return TRAINED_BYTES * (_numbers(outline) - parted) + PARTED_BYTES * math.ceil(parted / ranks)
     adapted = targets(outline, spec.lora.targets).values()
     own = TRAINED_BYTES * sum(spec.lora.rank * sum(fans(layer)) for layer in adapted)
     return own if base_here else own + _frozen_bytes(spec, ranks)
@@ -118,6 +122,9 @@ def _outline(model: str | TinyModel) -> nn.Module:
 
 def _numbers(outline: nn.Module, ranks: int = 1) -> int:
     """Of one rank, where layers are parted and all else is whole."""
-    everything = sum(parameter.numel() for parameter in outline.parameters())
-    parted = sum(parameter.numel() for layer in layers_of(outline) for parameter in layer.parameters())
-    return everything - parted + math.ceil(parted / ranks)
+    parted = _parted(outline)
+    return sum(parameter.numel() for parameter in outline.parameters()) - parted + math.ceil(parted / ranks)
+
+
+def _parted(outline: nn.Module) -> int:
+    return sum(parameter.numel() for layer in layers_of(outline) for parameter in layer.parameters())

@@ -4,12 +4,24 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import psutil
 import torch
 
 from fettle.errors import EngineError
 
 _REFUSED = re.compile(r"DefaultCPUAllocator|can't allocate memory|out of memory", re.IGNORECASE)
 """How torch says, in a RuntimeError, that there is no memory: for the CPU it has no type of its own."""
+
+
+def room_for(nbytes: int) -> None:
+    """See to it that the machine has so much memory of its own to give, which it may promise and not have.
+
+    Raises:
+        MemoryError: it has not.
+    """
+    free = psutil.virtual_memory().available
+    if nbytes > free:
+        raise MemoryError(f"{nbytes} bytes are needed, and {free} are free")
 
 
 @contextmanager

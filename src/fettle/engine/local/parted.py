@@ -69,13 +69,20 @@ def whole_state(module: nn.Module, *, kept: bool, lent: bool = False) -> dict[st
     """The module's state by name, in memory that is not the device's: copies, or what is ``lent`` of it.
 
     What is parted is gathered one tensor at a time, which all ranks do at once. Empty where it is not to be ``kept``.
+    Weights that are tied share their copy.
     """
-    found = {}
+    found: dict[str, Tensor] = {}
+    copies: dict[int, Tensor] = {}
     for name, value in module.state_dict().items():
-        parted = isinstance(value, DTensor)
-        whole = value.full_tensor() if parted else value
-        if kept:
-            found[name] = whole.to("cpu", copy=not (parted or lent))
+        if isinstance(value, DTensor):
+            whole = value.full_tensor()
+            if kept:
+                found[name] = whole.to("cpu")
+        elif kept:
+            place = value.data_ptr()
+            if place not in copies:
+                copies[place] = value if lent else value.to("cpu", copy=True)
+            found[name] = copies[place]
     return found
 
 

@@ -18,9 +18,9 @@ from fettle.engine.local.generators import generator
 from fettle.engine.local.group import ALONE, Group, writers
 from fettle.engine.local.head import Head, has_head
 from fettle.engine.local.lora import Adapter, read_adapter
-from fettle.engine.local.memory import enough_memory
+from fettle.engine.local.memory import enough_memory, room_for
 from fettle.engine.local.model import LanguageModel, load_model, new_head
-from fettle.engine.local.optimizer import Optimizer
+from fettle.engine.local.optimizer import MOMENTS, Optimizer
 from fettle.engine.local.parted import flat_of, part_layers, whole_state
 from fettle.engine.local.snapshot import Moment
 from fettle.errors import CheckpointError, ConfigError, StateError
@@ -219,9 +219,11 @@ class LocalPolicy:
         writes = self._group.rank == 0
 
         def copy(value: Tensor) -> Tensor:
-            return value.detach() if lent else value.detach().clone()
+            return value.detach() if lent else value.detach().to("cpu", copy=True)
 
         with enough_memory("to save weights", FEWER):
+            if not lent:
+                room_for(self._flat.values.nbytes * (1 + (len(MOMENTS) if optimizer else 0)))
             adapter = None
             if self._adapter is not None and writes:
                 adapter = self._adapter.holding({name: copy(p) for name, p in self._adapter.parameters.items()})

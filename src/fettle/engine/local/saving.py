@@ -7,7 +7,7 @@ from fettle.engine.local.checkpoint import Draft
 from fettle.engine.local.copied import Copied, saved_at
 from fettle.engine.local.group import Group, agreed, writers
 from fettle.engine.local.policy import LocalPolicy
-from fettle.errors import EngineError
+from fettle.errors import EngineError, FettleError
 from fettle.types import Checkpoint
 
 
@@ -30,11 +30,12 @@ class Saves:
             CheckpointError: the name was used before.
             StateError: gradients wait for a step, and the optimizer is to be saved.
         """
-        draft = Draft(self._checkpoints / name)
-        self.wait_for(policy, draft.folder)
-        agreed(writers(group), draft.begin if group.rank == 0 else lambda: None)
+        draft, among = Draft(self._checkpoints / name), writers(group)
+        agreed(among, lambda: self.wait_for(policy, draft.folder))
+        agreed(among, draft.begin if group.rank == 0 else lambda: None)
         try:
-            copied = held.copied(optimizer=optimizer)
+            with draft.or_nothing():
+                copied = held.copied(optimizer=optimizer)
         except EngineError:
             if group.parts:
                 raise
@@ -48,8 +49,9 @@ class Saves:
     def seal(self, name: str) -> Checkpoint:
         """Make one checkpoint of what all ranks have written."""
         draft = Draft(self._checkpoints / name)
-        draft.seal()
-        return saved_at(draft.folder)
+        sealed = self._writer.submit(_sealed, draft)
+        self._under_way[f"{name}, sealed"] = draft.folder, sealed
+        return sealed.result()
 
     def wait_for(self, policy: str, folder: Path | None = None) -> None:
         """One copy of a policy is in memory at a time, and one checkpoint is written under a name."""
@@ -57,9 +59,18 @@ class Saves:
 
 
 def _written(copied: Copied, draft: Draft, *, sealed: bool) -> Checkpoint:
-    with draft.or_nothing():
-        copied.write(draft.scratch)
-    if not sealed:
-        return Checkpoint(draft.folder.name, str(draft.folder), copied.version, "")
+    version, fault = copied.version, None
+    try:
+        with draft.or_nothing():
+            copied.write(draft.scratch)
+    except FettleError as error:
+        fault = type(error)(error.message)  # alone: its traceback would hold on to the copy
+    del copied
+    if fault is not None:
+        raise fault
+    return _sealed(draft) if sealed else Checkpoint(draft.folder.name, str(draft.folder), version, "")
+
+
+def _sealed(draft: Draft) -> Checkpoint:
     draft.seal()
     return saved_at(draft.folder)

@@ -1,0 +1,19 @@
+"""What ranks and the samplers beside them need of a cluster, told from their settings."""
+
+import torch
+
+from fettle.config import ActorSamplers, LocalEngine, RayEngine
+
+
+def of_rank(settings: RayEngine) -> LocalEngine:
+    """The settings of the engine in each rank: threads and device as this machine would choose them, shared out."""
+    shared = settings.model_dump(include=set(LocalEngine.model_fields) - {"type", "gpu_ids"})
+    threads = settings.threads or max(1, torch.get_num_threads() // settings.workers)
+    found = "cuda" if torch.cuda.is_available() else "cpu"
+    device = found if settings.device == "auto" else settings.device
+    return LocalEngine(**{**shared, "threads": threads, "device": device})
+
+
+def of_samplers(settings: RayEngine) -> int:
+    """Processors for samplers."""
+    return settings.samplers.count * settings.samplers.threads if isinstance(settings.samplers, ActorSamplers) else 0
