@@ -24,7 +24,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -57,13 +57,12 @@ from fettle.tracking import RunFolder
 from fettle.training import Session, rl
 from fettle.types import Datum, Task, datum
 
-ONE = {"threads": 1}
 SIDES: Mapping[str, LocalEngine | RayEngine | None] = {
-    "local": LocalEngine(**ONE),
+    "local": LocalEngine(threads=1),
     "HTTP": None,
-    "Ray, 1 rank": RayEngine(workers=1, **ONE),
-    "Ray, 2 ranks": RayEngine(workers=2, **ONE),
-    "Ray, 2 ranks, layers parted": RayEngine(workers=2, sharded=True, **ONE),
+    "Ray, 1 rank": RayEngine(workers=1, threads=1),
+    "Ray, 2 ranks": RayEngine(workers=2, threads=1),
+    "Ray, 2 ranks, layers parted": RayEngine(workers=2, sharded=True, threads=1),
 }
 SUMS = Arithmetic(digits=1, heldout=4, system=None, rewards=(RewardPart(reward="benchmarks.cluster:variety"),))
 OF_THE_MACHINE = ("time/", "speed/", "engine/")
@@ -183,7 +182,7 @@ async def operations(model: str, folder: Path) -> dict[str, Any]:
 
 def first_step(model: str, folder: Path) -> dict[str, float]:
     """``fettle train``, as a user starts it."""
-    found = {}
+    found: dict[str, float] = {}
     recipe = folder / "first.yaml"
     recipe.write_text(
         f"type: rl\npreset: grpo\nname: first\npolicy: {{model: {model}}}\n"
@@ -247,14 +246,15 @@ def _size(folder: str) -> int:
     return sum(path.stat().st_size for path in Path(folder).iterdir())
 
 
-def sync(_: str, folder: Path) -> dict[str, Any]:
+def sync(_small: str, folder: Path) -> dict[str, Any]:
     """To two samplers that are actors."""
     model = larger(folder / "sent")
     found: dict[str, Any] = {}
-    for transfer in ("objects", "files"):
+    ways: tuple[Literal["objects", "files"], ...] = ("objects", "files")
+    for transfer in ways:
         for kind, lora in (("adapter", LoRA(rank=4)), ("whole", None)):
             samplers = ActorSamplers(count=2, threads=1, transfer=transfer)
-            settings = RayEngine(workers=1, samplers=samplers, **ONE)
+            settings = RayEngine(workers=1, samplers=samplers, threads=1)
             with backend_of(settings, folder / f"sync-{transfer}-{kind}") as backend:
                 backend.create_policy("p", PolicySpec(model=model, lora=lora))
                 taken = []
