@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
-LOSSES_IN_A_ROW = 3
+LOSSES_IN_A_ROW = 5
 """How often ranks may be lost in the course of one operation before it is given up."""
 
 MAKING = frozenset({"create_policy", "load_policy", "revive"})
