@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -48,8 +49,8 @@ def course(backend: ClusterBackend, policy: str, spec: PolicySpec) -> Iterator[t
 
     yield "create", lambda: backend.create_policy(policy, spec)
     for step in range(2):
-        yield "forward_backward", lambda step=step: learned(2 * step)  # type: ignore[misc]
-        yield "forward_backward", lambda step=step: learned(2 * step + 1)  # type: ignore[misc]
+        yield "forward_backward", partial(learned, 2 * step)
+        yield "forward_backward", partial(learned, 2 * step + 1)
         yield "optim_step", stepped
         yield "pin", pinned
         yield "sample", drawn

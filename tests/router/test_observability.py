@@ -18,6 +18,7 @@ from fettle.cli import main
 from fettle.errors import ConfigError
 from fettle.router.observability import described, observed
 from fettle.router.training import train
+from tests.router.asking import until
 
 ON = "rllm.observability.enabled=true"
 TRACED = (ON, "rllm.observability.tracing.enabled=true")
@@ -143,20 +144,25 @@ def test_a_page_has_the_numbers_of_the_newest_update(small):
     page = ("rllm.observability.metrics.backend=prometheus", f"rllm.observability.metrics.destination=127.0.0.1:{port}")
     config = small(ON, "rllm.observability.metrics.enabled=true", *page, *NAMED)
     pages, rows = [], []
+
+    def shows(row):
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+            page = answer.read().decode()
+        shown = dict(line.rsplit(" ", 1) for line in page.splitlines() if not line.startswith("#"))
+        pages.append(page)
+        return all(
+            float(shown.get(f'fettle_router_{name}{{name="seven"}}', "nan")) == value for name, value in row.items()
+        )
+
     with observed(config) as told:
 
         def tell(row):
             rows.append(row)
             told.row(row)
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
-                pages.append(answer.read().decode())
+            until(lambda: shows(row))  # nobody waits for a sink
 
         train(config, told=tell)
-    assert len(pages) == 3
-    for page_, row in zip(pages, rows, strict=True):
-        told_of = dict(line.rsplit(" ", 1) for line in page_.splitlines() if not line.startswith("#"))
-        for name, value in row.items():
-            assert float(told_of[f'fettle_router_{name}{{name="seven"}}']) == value
+    assert len(rows) == 3
     assert 'simulated="true",tags="a,b"' in pages[0]
 
 

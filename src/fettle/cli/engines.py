@@ -1,6 +1,7 @@
 """The engine that a recipe asks for, in this process or at a service, and what else depends on which it is."""
 
 import hashlib
+import importlib
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
@@ -14,6 +15,7 @@ from fettle.broker import Broker
 from fettle.cli import launching
 from fettle.client import HTTPEngine, once
 from fettle.client.kept import kept
+from fettle.cluster.needs import of_rank
 from fettle.config import (
     EngineConfig,
     EnvironmentConfig,
@@ -72,7 +74,7 @@ async def engine_of(settings: EngineConfig, checkpoints: Path, *, name: str = ""
 def backend_of(settings: TorchEngine, checkpoints: Path) -> Iterator[Held]:
     """The backend in this process, or of ranks, and samplers beside them, that are ended with the block."""
     if isinstance(settings, RayEngine):
-        with _on_ray().opened.opened(settings, checkpoints) as backend:
+        with _on_ray("opened", "engine").opened(settings, checkpoints) as backend:
             yield backend
     elif isinstance(settings, LaunchedEngine):
         yield launching.backend(settings, checkpoints)
@@ -93,7 +95,7 @@ def played_at(
     if settings is None:
         yield suites
         return
-    workers = _players_on_ray().EnvironmentWorkers(settings, worlds)
+    workers = _on_ray("environments", "environment_workers").EnvironmentWorkers(settings, worlds)
     try:
         yield [workers.suite(world, suite) for world, suite in enumerate(suites)]
     finally:
@@ -120,7 +122,8 @@ def threads_of(settings: EngineConfig) -> int | None:
 
 def _of_ranks(settings: RayEngine, policy: PolicySpec | None) -> Capabilities:
     """What each rank can do, if the machines of the cluster are like this one."""
-    own = local_capabilities(_on_ray().needs.of_rank(settings), policy)
+    _on_ray("opened", "engine")
+    own = local_capabilities(of_rank(settings, beside=settings.workers), policy)
     where = "started for the run" if settings.address is None else f"at {settings.address}"
     ranks = f"{settings.workers}, each with {own.threads} threads on {own.device}, on a Ray cluster {where}"
     if settings.sharded:
@@ -144,39 +147,21 @@ def check_players(stage: StageConfig) -> None:
         ConfigError: Ray is not installed.
     """
     if isinstance(stage, RLRun) and stage.environment_workers is not None:
-        _players_on_ray()
+        _on_ray("environments", "environment_workers")
 
 
-def _players_on_ray() -> ModuleType:
-    """The room of environments on workers, which needs Ray.
-
-    Raises:
-        ConfigError: Ray is not installed.
-    """
-    try:
-        import fettle.cluster.environments
-    except ModuleNotFoundError as error:
-        if error.name != "ray":
-            raise
-        raise ConfigError(
-            "environment_workers.type is ray, and Ray is not installed: pip install 'fettle[cluster]'"
-        ) from error
-    return fettle.cluster.environments
-
-
-def _on_ray() -> ModuleType:
-    """The room that needs Ray.
+def _on_ray(room: str, setting: str) -> ModuleType:
+    """A room of the cluster, which needs Ray, for the setting that asks for it.
 
     Raises:
         ConfigError: Ray is not installed.
     """
     try:
-        import fettle.cluster.opened
+        return importlib.import_module(f"fettle.cluster.{room}")
     except ModuleNotFoundError as error:
         if error.name != "ray":
             raise
-        raise ConfigError("engine.type is ray, and Ray is not installed: pip install 'fettle[cluster]'") from error
-    return fettle.cluster
+        raise ConfigError(f"{setting}.type is ray, and Ray is not installed: pip install 'fettle[cluster]'") from error
 
 
 def tokenizer_of(settings: EngineConfig, model: str) -> str:

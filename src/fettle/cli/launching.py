@@ -96,10 +96,10 @@ def backend(settings: LaunchedEngine, checkpoints: Path) -> "Launched":
 
 def capabilities(settings: LaunchedEngine, policy: "PolicySpec | None") -> "Capabilities":
     """What each process can do, if their machines are like this one."""
-    from fettle.cluster.launched import of_process
+    from fettle.cluster.needs import of_rank
     from fettle.engine.local import capabilities as local_capabilities
 
-    own = local_capabilities(of_process(settings), policy)
+    own = local_capabilities(of_rank(settings), policy)
     ranks = f"as many as torchrun or SLURM starts, each with {own.threads} threads on {own.device}"
     if settings.sharded:
         ranks += "; layers are parted among them"

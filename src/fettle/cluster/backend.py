@@ -14,16 +14,16 @@ from uuid import uuid4
 
 from fettle.cluster.needs import of_rank, of_samplers
 from fettle.cluster.notice import Notice
-from fettle.cluster.rank import Answer, Facts, gist
-from fettle.cluster.ranks import LostError, Ranks, Said
+from fettle.cluster.rank import MAKING, Answer, Facts, gist
+from fettle.cluster.ranks import LostError, Ranks
 from fettle.cluster.recall import Done, Recall
 from fettle.cluster.saving import Saving
 from fettle.cluster.session import connected
-from fettle.cluster.shares import dealt, gathered, tell
+from fettle.cluster.shares import Said, SharedOut, dealt, gathered
 from fettle.config import AdamW, LossConfig, PolicySpec, RayEngine
-from fettle.engine.base import Capabilities, Pooling, ReadRequest, SampleRequest
+from fettle.engine.base import Capabilities
 from fettle.errors import EngineError
-from fettle.types import Checkpoint, Completion, Datum, Floats, ForwardResult, OptimResult, PromptReading, Tokens
+from fettle.types import Checkpoint, Datum, ForwardResult, OptimResult
 
 logger = logging.getLogger(__name__)
 
@@ -32,11 +32,8 @@ Result = TypeVar("Result")
 LOSSES_IN_A_ROW = 5
 """How often ranks may be lost in the course of one operation before it is given up."""
 
-MAKING = frozenset({"create_policy", "load_policy", "revive"})
-"""What one rank can fail at and another not: a file that only one of them sees."""
 
-
-class ClusterBackend:
+class ClusterBackend(SharedOut):
     """Satisfies ``Backend``. ``checkpoints`` is a folder that every machine of the cluster sees under this name.
 
     Ranks that are lost are replaced, and what was done since the policies were last written down is done again, to the
@@ -51,6 +48,7 @@ class ClusterBackend:
             EngineError: there is no room for the ranks, or they do not begin.
         """
         self._settings = settings
+        self._parted = settings.sharded
         self._checkpoints = checkpoints.resolve()
         self._turn = threading.RLock()  # held by whoever changes policies, and while ranks are replaced
         self._pins: dict[str, str] = {}
@@ -62,7 +60,7 @@ class ClusterBackend:
         self._notice: Notice | None = None
         self.recoveries: list[float] = []
         """Seconds from when ranks were found to be lost until all was as it had been."""
-        own = of_rank(settings)
+        own = of_rank(settings, beside=settings.workers)
         threads = own.threads or 1
         need = {"CPU": float(threads), **({"GPU": 1.0} if own.device == "cuda" else {})}
         self._recall = Recall(self._checkpoints / f".ranks-{uuid4().hex[:8]}", seconds=settings.repeated_seconds)
@@ -173,7 +171,7 @@ class ClusterBackend:
     def _begin(self, saving: Saving) -> None:
         if not saving.found.done():
             copied = partial(self._by_writers, "save", *saving.said, **saving.how)
-            saving.begin(self._ranks, copied, parted=self._settings.sharded)
+            saving.begin(self._ranks, copied, parted=self._parted)
 
     def _make_good(self, lost: LostError) -> None:
         """Of ranks that were lost as they wrote; called on the thread that waits for them."""
@@ -207,62 +205,6 @@ class ClusterBackend:
         """On every rank."""
         with self._turn:
             return int(self._surely(lambda: self._on_all("open", (weights,), {})))
-
-    def sample(self, weights: Sequence[str], requests: Sequence[SampleRequest]) -> list[list[Completion]]:
-        """Each rank some of the requests, in a decode batch of its own."""
-        if self._settings.sharded and self._versions_beside(weights):
-            return self._sampled_apart(weights, requests)
-        costs = [each.n * (len(each.prompt) + each.params.max_tokens) for each in requests]
-        asked = [replace(each, watch=None) for each in requests]
-
-        def part(share: Sequence[int]) -> Said:
-            return ([weights[i] for i in share], [asked[i] for i in share]), {}
-
-        beside = self._settings.sampling_threads is not None
-        found: list[list[Completion]] = self._shared("sample", weights, costs, part, beside=beside)
-        for request, completions in zip(requests, found, strict=True):
-            tell(request, completions)
-        return found
-
-    def _versions_beside(self, weights: Sequence[str]) -> bool:
-        """Whether two versions of one policy are among them: layers that are parted hold one at a time."""
-        policies = [self._pins[name] for name in set(weights) if name in self._pins]
-        return len(set(policies)) < len(policies)
-
-    def _sampled_apart(self, weights: Sequence[str], requests: Sequence[SampleRequest]) -> list[list[Completion]]:
-        found: list[list[Completion]] = [[] for _ in requests]
-        for name in dict.fromkeys(weights):
-            places = [place for place, each in enumerate(weights) if each == name]
-            drawn = self.sample([name] * len(places), [requests[place] for place in places])
-            for place, completions in zip(places, drawn, strict=True):
-                found[place] = completions
-        return found
-
-    def logprobs(self, weights: str, sequences: Sequence[Tokens], *, temperature: float) -> list[Floats]:
-        """Each rank some of the sequences."""
-        costs = [len(each) for each in sequences]
-        return self._shared(
-            "logprobs",
-            [weights],
-            costs,
-            lambda share: ((weights, [sequences[i] for i in share]), {"temperature": temperature}),
-        )
-
-    def scores(self, weights: str, sequences: Sequence[Tokens]) -> list[float]:
-        """Each rank some of the sequences."""
-        costs = [len(each) for each in sequences]
-        return self._shared("scores", [weights], costs, lambda share: ((weights, [sequences[i] for i in share]), {}))
-
-    def read(self, weights: str, requests: Sequence[ReadRequest]) -> list[PromptReading]:
-        """Each rank some of the requests."""
-        costs = [len(each.tokens) for each in requests]
-        return self._shared("read", [weights], costs, lambda share: ((weights, [requests[i] for i in share]), {}))
-
-    def embed(self, weights: str, sequences: Sequence[Tokens], *, layer: int, pooling: Pooling) -> list[Floats]:
-        """Each rank some of the sequences."""
-        costs = [len(each) for each in sequences]
-        how = {"layer": layer, "pooling": pooling}
-        return self._shared("embed", [weights], costs, lambda share: ((weights, [sequences[i] for i in share]), how))
 
     def statistics(self) -> Mapping[str, float]:
         """Of the first rank."""
@@ -353,11 +295,11 @@ class ClusterBackend:
     def _by_first(self, operation: str, *positional: Any, **named: Any) -> Any:
         parts: list[Said | None] = [None] * len(self._ranks)
         parts[0] = (positional, named)
-        return _result(self._ranks.each(operation, parts)[0])
+        return _values(self._ranks.each(operation, parts))[0]
 
     def _by_writers(self, operation: str, *positional: Any, **named: Any) -> Any:
         """By the first rank, or by all of them where each holds a part."""
-        if self._settings.sharded:
+        if self._parted:
             return self._on_all(operation, positional, named)
         return self._by_first(operation, *positional, **named)
 
@@ -367,21 +309,15 @@ class ClusterBackend:
         self._by_writers("snapshot", policy, folder)
 
     def _shared(
-        self,
-        operation: str,
-        weights: Sequence[str],
-        costs: Sequence[int],
-        part: Callable[[Sequence[int]], Said],
-        *,
-        beside: bool = False,
+        self, operation: str, weights: Sequence[str], costs: Sequence[int], part: Callable[[Sequence[int]], Said]
     ) -> list[Any]:
-        """The answers to requests, each of which one rank answers."""
+        beside = operation == "sample" and self._settings.sampling_threads is not None
 
         def work() -> list[Any]:
             shares = dealt(costs, len(self._ranks))
             parts = [part(share) if share else None for share in shares]
             answers = self._ranks.each(operation, parts, weights=weights, beside=beside)
-            return gathered(shares, [_result(answer) for answer in answers])
+            return gathered(shares, _values(answers))
 
         if beside:
             return self._surely(work)
@@ -389,9 +325,5 @@ class ClusterBackend:
             return self._surely(work)
 
 
-def _result(answer: Answer | None) -> Any:
-    if answer is None:
-        return None
-    if answer.error is not None:
-        raise answer.error
-    return answer.result
+def _values(answers: Sequence[Answer | None]) -> list[Any]:
+    return [None if answer is None else answer.value() for answer in answers]

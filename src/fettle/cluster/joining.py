@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Coroutine
+from functools import partial
 from typing import Any, TypeVar
 
 Answer = TypeVar("Answer")
@@ -44,12 +45,12 @@ class Joining:
         await asyncio.wait([task for task, _ in issued], timeout=self._seconds)
         for task, future in issued:
             if task.done():
-                _hand_over(task, future)
+                _hand_over(future, task)
             else:
-                task.add_done_callback(lambda done, future=future: _hand_over(done, future))  # type: ignore[misc]
+                task.add_done_callback(partial(_hand_over, future))
 
 
-def _hand_over(task: "asyncio.Task[Any]", future: "asyncio.Future[Any]") -> None:
+def _hand_over(future: "asyncio.Future[Any]", task: "asyncio.Task[Any]") -> None:
     if future.done():
         return
     if task.cancelled():

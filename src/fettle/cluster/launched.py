@@ -9,18 +9,15 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from fettle.cluster.channels import Channels, GoneError
 from fettle.cluster.collective import BrokenError
-from fettle.cluster.rank import Answer, Rank, gist
-from fettle.cluster.shares import dealt, gathered, tell
-from fettle.config import AdamW, LaunchedEngine, LocalEngine, LossConfig, PolicySpec
-from fettle.engine.base import Capabilities, Pooling, ReadRequest, SampleRequest
+from fettle.cluster.needs import of_rank
+from fettle.cluster.rank import MAKING, Answer, Rank, gist
+from fettle.cluster.shares import Said, SharedOut, dealt, gathered
+from fettle.config import AdamW, LaunchedEngine, LossConfig, PolicySpec
+from fettle.engine.base import Capabilities
 from fettle.errors import EngineError, FettleError
-from fettle.types import Checkpoint, Completion, Datum, Floats, ForwardResult, OptimResult, PromptReading, Tokens
-
-Said = tuple[tuple[Any, ...], dict[str, Any]]
+from fettle.types import Checkpoint, Datum, ForwardResult, OptimResult
 
 Word = tuple[str, tuple[Any, ...]]
 """A method of a rank, and what it is called with."""
@@ -30,8 +27,6 @@ GROUP = 1
 """The generation of the only group that there ever is."""
 LOOKED_FOR = 10.0
 """Seconds in which a process that has ended is found out by those that it has left alone."""
-MAKING = frozenset({"create_policy", "load_policy", "revive"})
-"""What one rank can fail at and another not: a file that only one of them sees."""
 
 
 def follow(channel: Connection, address: Callable[[], str]) -> int:
@@ -68,15 +63,7 @@ def carried_out(rank: Rank, word: Word) -> Answer:
     return found if isinstance(found, Answer) else Answer(found)
 
 
-def of_process(settings: LaunchedEngine) -> LocalEngine:
-    """The settings of the engine in each process, as the first of them chooses threads and device."""
-    shared = settings.model_dump(include=set(LocalEngine.model_fields) - {"type", "gpu_ids"})
-    found = "cuda" if torch.cuda.is_available() else "cpu"
-    device = found if settings.device == "auto" else settings.device
-    return LocalEngine(**{**shared, "threads": settings.threads or torch.get_num_threads(), "device": device})
-
-
-class Launched:
+class Launched(SharedOut):
     """Satisfies ``Backend``. ``checkpoints`` is a folder that all machines see under this name.
 
     When one of the processes ends, every call from then on says so: whoever started them can start them anew.
@@ -90,14 +77,14 @@ class Launched:
         Raises:
             EngineError: one has ended, or cannot begin.
         """
-        self._sharded = settings.sharded
+        self._parted = settings.sharded
         self._checkpoints = checkpoints.resolve()
         self._channels = channels
         self._turn = threading.RLock()
         self._pins: dict[str, str] = {}
         self._pins_made = 0
         self._lost: str | None = None
-        own = of_process(settings)
+        own = of_rank(settings)
         self._rank = Rank(own, self._checkpoints, settings.sharded, address)
         made = (own, self._checkpoints, settings.sharded)
         size = len(channels) + 1
@@ -105,10 +92,9 @@ class Launched:
             channels.say(dict.fromkeys(range(1, size), (BEGIN, made)))
         except GoneError as error:
             raise self._ended(error.ranks) from error
-        port = _result(carried_out(self._rank, ("expect", ()))) if size > 1 else 0
+        port = carried_out(self._rank, ("expect", ())).value() if size > 1 else 0
         words: list[Word | None] = [("meet", (GROUP, rank, size, address(), port)) for rank in range(size)]
-        for answer in self._answers(words):
-            _result(answer)
+        self._told(words)
         self._own: Capabilities = replace(self._by_first("capabilities"), engine="launched")
 
     def capabilities(self) -> Capabilities:
@@ -164,17 +150,16 @@ class Launched:
         """By the first, beside what follows; where layers are parted, by all of them, before anything else."""
         found: Future[Checkpoint] = Future()
         self._by_writers("save", policy, name, optimizer=optimizer)
-        if self._sharded:
-            for answer in self._answers([("written", (GROUP, name))] * self._size):
-                _result(answer)
-            found.set_result(_result(self._rank.sealed(GROUP, name)))
+        if self._parted:
+            self._told([("written", (GROUP, name))] * self._size)
+            found.set_result(self._rank.sealed(GROUP, name).value())
         else:
             threading.Thread(target=self._written, args=(name, found), name="fettle-saves", daemon=True).start()
         return found
 
     def _written(self, name: str, found: "Future[Checkpoint]") -> None:
         try:
-            found.set_result(_result(self._rank.written(GROUP, name)))
+            found.set_result(self._rank.written(GROUP, name).value())
         except FettleError as error:
             found.set_exception(error)
 
@@ -200,46 +185,6 @@ class Launched:
     def open(self, weights: str) -> int:
         """In every process."""
         return int(self._by_all("open", weights))
-
-    def sample(self, weights: Sequence[str], requests: Sequence[SampleRequest]) -> list[list[Completion]]:
-        """Each some of the requests, in a decode batch of its own."""
-        policies = [self._pins[name] for name in set(weights) if name in self._pins]
-        if self._sharded and len(set(policies)) < len(policies):  # parted layers hold one version at a time
-            return self._sampled_apart(weights, requests)
-        costs = [each.n * (len(each.prompt) + each.params.max_tokens) for each in requests]
-        asked = [replace(each, watch=None) for each in requests]
-        found: list[list[Completion]] = self._shared(
-            "sample", weights, costs, lambda share: (([weights[i] for i in share], [asked[i] for i in share]), {})
-        )
-        for request, completions in zip(requests, found, strict=True):
-            tell(request, completions)
-        return found
-
-    def _sampled_apart(self, weights: Sequence[str], requests: Sequence[SampleRequest]) -> list[list[Completion]]:
-        found: list[list[Completion]] = [[] for _ in requests]
-        for name in dict.fromkeys(weights):
-            places = [place for place, each in enumerate(weights) if each == name]
-            drawn = self.sample([name] * len(places), [requests[place] for place in places])
-            for place, completions in zip(places, drawn, strict=True):
-                found[place] = completions
-        return found
-
-    def logprobs(self, weights: str, sequences: Sequence[Tokens], *, temperature: float) -> list[Floats]:
-        """Each some of the sequences."""
-        return self._of_sequences("logprobs", weights, sequences, temperature=temperature)
-
-    def scores(self, weights: str, sequences: Sequence[Tokens]) -> list[float]:
-        """Each some of the sequences."""
-        return self._of_sequences("scores", weights, sequences)
-
-    def read(self, weights: str, requests: Sequence[ReadRequest]) -> list[PromptReading]:
-        """Each some of the requests."""
-        costs = [len(each.tokens) for each in requests]
-        return self._shared("read", [weights], costs, lambda share: ((weights, [requests[i] for i in share]), {}))
-
-    def embed(self, weights: str, sequences: Sequence[Tokens], *, layer: int, pooling: Pooling) -> list[Floats]:
-        """Each some of the sequences."""
-        return self._of_sequences("embed", weights, sequences, layer=layer, pooling=pooling)
 
     def statistics(self) -> Mapping[str, float]:
         """Of the first."""
@@ -269,18 +214,14 @@ class Launched:
         return answers[0].result
 
     def _by_first(self, operation: str, *positional: Any, **named: Any) -> Any:
-        return _result(carried_out(self._rank, ("share", (GROUP, operation, (positional, named), []))))
+        return carried_out(self._rank, ("share", (GROUP, operation, (positional, named), []))).value()
 
     def _by_writers(self, operation: str, *positional: Any, **named: Any) -> None:
-        if self._sharded:
+        if self._parted:
             self._by_all(operation, *positional, **named)
         else:
             with self._turn:
                 self._by_first(operation, *positional, **named)
-
-    def _of_sequences(self, operation: str, weights: str, sequences: Sequence[Tokens], **how: Any) -> list[Any]:
-        costs = [len(each) for each in sequences]
-        return self._shared(operation, [weights], costs, lambda share: ((weights, [sequences[i] for i in share]), how))
 
     def _shared(
         self, operation: str, weights: Sequence[str], costs: Sequence[int], part: Callable[[Sequence[int]], Said]
@@ -289,12 +230,15 @@ class Launched:
         shares = dealt(costs, self._size)
         read = sorted(set(weights))
         words: list[Word | None] = [
-            ("share", (GROUP, operation, part(share) if share else None, read)) if share or self._sharded else None
+            ("share", (GROUP, operation, part(share) if share else None, read)) if share or self._parted else None
             for share in shares
         ]
         with self._turn:
-            answers = self._answers(words)
-        return gathered(shares, [None if answer is None else _result(answer) for answer in answers])
+            return gathered(shares, self._told(words))
+
+    def _told(self, words: Sequence[Word | None]) -> list[Any]:
+        """What their answers say."""
+        return [None if answer is None else answer.value() for answer in self._answers(words)]
 
     def _answers(self, words: Sequence[Word | None]) -> list[Answer | None]:
         """What each process answers to its word; the first of them is this one.
@@ -325,12 +269,3 @@ class Launched:
         lost = f"rank {', '.join(map(str, ranks))} has ended" if ranks else f"the ranks lost each other ({why})"
         self._lost = f"{lost}, and all end with it"
         return EngineError(self._lost)
-
-
-def _result(answer: Answer | None) -> Any:
-    assert answer is not None, "asked of those who have a part in it"
-    if answer.error is not None:
-        raise answer.error
-    if answer.broken is not None:
-        raise EngineError(f"the ranks lost each other ({answer.broken}), and all end with it")
-    return answer.result

@@ -23,6 +23,9 @@ from fettle.types import Checkpoint, ForwardResult, OptimResult
 CONTROL, DRAWING, WRITING = "control", "drawing", "writing"
 """What is answered while the rank computes, what may be computed beside training, and what is written beside it."""
 
+MAKING = frozenset({"create_policy", "load_policy", "revive"})
+"""What one rank can fail at and another not: a file that only one of them sees."""
+
 
 @dataclass(frozen=True, slots=True)
 class Facts:
@@ -41,6 +44,12 @@ class Answer:
     """Of the first rank; of the others, its ``gist``."""
     error: FettleError | None = None
     broken: str | None = None
+
+    def value(self) -> Any:
+        """The result; or the error is raised."""
+        if self.error is not None:
+            raise self.error
+        return self.result
 
 
 class Rank:

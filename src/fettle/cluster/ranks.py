@@ -13,13 +13,11 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from fettle.cluster.rank import CONTROL, DRAWING, WRITING, Answer, Facts, Rank, versions
 from fettle.cluster.session import free
+from fettle.cluster.shares import Said
 from fettle.config import RayEngine
 from fettle.errors import EngineError
 
 logger = logging.getLogger(__name__)
-
-Said = tuple[tuple[Any, ...], dict[str, Any]]
-"""What an operation is called with: by position, and by name."""
 
 LOOKED_AFTER = 2.0
 """Seconds between looks at whether those that compute are alive."""

@@ -1,10 +1,15 @@
 """Requests shared out among ranks, each whole, and their answers put back in order."""
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
-from fettle.engine.base import SampleRequest
-from fettle.types import Completion
+from fettle.engine.base import Pooling, ReadRequest, SampleRequest
+from fettle.types import Completion, Floats, PromptReading, Tokens
+
+Said = tuple[tuple[Any, ...], dict[str, Any]]
+"""What an operation is called with: by position, and by name."""
 
 
 def dealt(costs: Sequence[int], ranks: int) -> list[list[int]]:
@@ -33,3 +38,62 @@ def tell(request: SampleRequest, completions: Sequence[Completion]) -> None:
         for token, logprob in zip(completion.tokens, completion.logprobs, strict=True):
             if request.watch is not None and not request.watch(index, int(token), float(logprob)):
                 return
+
+
+class SharedOut(ABC):
+    """What is read of weights, each request by one of several ranks: the part of a ``Backend`` that changes nothing."""
+
+    _parted: bool
+    """Whether layers are parted among the ranks, which then hold one version of a policy at a time."""
+    _pins: dict[str, str]
+    """The policy of each."""
+
+    @abstractmethod
+    def _shared(
+        self, operation: str, weights: Sequence[str], costs: Sequence[int], part: Callable[[Sequence[int]], Said]
+    ) -> list[Any]:
+        """The answers to requests of these costs; ``part`` says what a rank is told that is to answer some of them."""
+
+    def sample(self, weights: Sequence[str], requests: Sequence[SampleRequest]) -> list[list[Completion]]:
+        """Each rank some of the requests, in a decode batch of its own."""
+        policies = [self._pins[name] for name in set(weights) if name in self._pins]
+        if self._parted and len(set(policies)) < len(policies):
+            return self._sampled_apart(weights, requests)
+        costs = [each.n * (len(each.prompt) + each.params.max_tokens) for each in requests]
+        asked = [replace(each, watch=None) for each in requests]
+        found: list[list[Completion]] = self._shared(
+            "sample", weights, costs, lambda share: (([weights[i] for i in share], [asked[i] for i in share]), {})
+        )
+        for request, completions in zip(requests, found, strict=True):
+            tell(request, completions)
+        return found
+
+    def _sampled_apart(self, weights: Sequence[str], requests: Sequence[SampleRequest]) -> list[list[Completion]]:
+        found: list[list[Completion]] = [[] for _ in requests]
+        for name in dict.fromkeys(weights):
+            places = [place for place, each in enumerate(weights) if each == name]
+            drawn = self.sample([name] * len(places), [requests[place] for place in places])
+            for place, completions in zip(places, drawn, strict=True):
+                found[place] = completions
+        return found
+
+    def logprobs(self, weights: str, sequences: Sequence[Tokens], *, temperature: float) -> list[Floats]:
+        """Each rank some of the sequences."""
+        return self._of_sequences("logprobs", weights, sequences, temperature=temperature)
+
+    def scores(self, weights: str, sequences: Sequence[Tokens]) -> list[float]:
+        """Each rank some of the sequences."""
+        return self._of_sequences("scores", weights, sequences)
+
+    def read(self, weights: str, requests: Sequence[ReadRequest]) -> list[PromptReading]:
+        """Each rank some of the requests."""
+        costs = [len(each.tokens) for each in requests]
+        return self._shared("read", [weights], costs, lambda share: ((weights, [requests[i] for i in share]), {}))
+
+    def embed(self, weights: str, sequences: Sequence[Tokens], *, layer: int, pooling: Pooling) -> list[Floats]:
+        """Each rank some of the sequences."""
+        return self._of_sequences("embed", weights, sequences, layer=layer, pooling=pooling)
+
+    def _of_sequences(self, operation: str, weights: str, sequences: Sequence[Tokens], **how: Any) -> list[Any]:
+        costs = [len(each) for each in sequences]
+        return self._shared(operation, [weights], costs, lambda share: ((weights, [sequences[i] for i in share]), how))

@@ -395,7 +395,6 @@ def test_bfloat16_arithmetic_keeps_float32_weights(tiny):
 def test_the_scratch_folder_of_a_killed_save_is_not_taken_for_a_checkpoint(tiny, tmp_path):
     (tmp_path / ".x.partial").mkdir()
     (tmp_path / ".x.partial" / "junk").write_text("half")
-    held = policy(tiny)
-    held.save(tmp_path / "x", optimizer=True)
+    policy(tiny).save(tmp_path / "x", optimizer=True)
     assert not (tmp_path / "x" / "junk").exists()
     assert {p.name for p in Path(tmp_path).iterdir()} == {"x"}
