@@ -2,7 +2,6 @@
 
 import gc
 import os
-from threading import Thread
 
 # Before anything imports torch or transformers, which read these once.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -30,4 +29,4 @@ def pytest_runtestloop(session: pytest.Session) -> None:
     gc.enable()
     on_ray = [item for item in session.items if item.name == "test_what_runs_on_ray"]
     if on_ray and os.environ.get("PYTEST_XDIST_WORKER") == "gw0":
-        Thread(target=on_ray[0].module.begin, daemon=True).start()
+        on_ray[0].module.begin()

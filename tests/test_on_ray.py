@@ -18,6 +18,18 @@ ROOT = Path(__file__).parent.parent
 OF_XDIST = "PYTEST_XDIST_"
 WHAT = ("tests/cluster", "tests/contracts/test_engines.py", "-k", "cluster or ray")
 
+ORPHANED = "import subprocess, sys; subprocess.Popen([sys.executable, *sys.argv[1:]])"
+"""No process of the suite is to be its parent: some tests look at all that theirs has begun."""
+
+WRITTEN_DOWN = """
+import pathlib, subprocess, sys
+folder, *command = sys.argv[1:]
+with open(f"{folder}/printed", "w") as printed:
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=printed, stderr=printed)
+pathlib.Path(folder, "ending").write_text(str(done.returncode))
+pathlib.Path(folder, "ending").rename(pathlib.Path(folder, "ended"))
+"""
+
 
 def place() -> Path:
     """Where all workers of this run of the suite find what came of it."""
@@ -25,14 +37,13 @@ def place() -> Path:
 
 
 def begin() -> None:
-    """Run it, and write down what it printed and, once it has ended, how."""
+    """Have it run, and what it prints and, once it has ended, how, written down."""
     folder = place()
     folder.mkdir()
     environment = {name: value for name, value in os.environ.items() if not name.startswith(OF_XDIST)}
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *WHAT]
-    with (folder / "printed").open("w") as printed:
-        done = subprocess.run(command, cwd=ROOT, env=environment, stdout=printed, stderr=printed, check=False)
-    (folder / "ended").write_text(str(done.returncode))
+    tests = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *WHAT]
+    apart = [sys.executable, "-c", ORPHANED, "-c", WRITTEN_DOWN, str(folder)]
+    subprocess.run([*apart, *tests], cwd=ROOT, env=environment, check=True)
 
 
 @pytest.mark.skipif(not BESIDE_OTHERS, reason="what is tested on Ray runs by itself in this process")
