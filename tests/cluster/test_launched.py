@@ -8,13 +8,18 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 
+from fettle.cluster.channels import Channels, Meeting
+from fettle.cluster.launched import Launched
 from fettle.cluster.world import World, first_host, world
-from fettle.errors import ConfigError
+from fettle.config import LaunchedEngine
+from fettle.errors import ConfigError, EngineError
 from tests.cli.conftest import furnished, typed
 
 LAUNCHED = ("-m", "fettle", "train", "tiny.yaml", "--engine", "launched", "engine.start_seconds=100")
@@ -140,3 +145,29 @@ def test_what_slurm_says_of_a_task():
         world(told | {"SLURM_PROCID": "8"})
     with pytest.raises(ConfigError, match="torchrun's variables do not say where the processes meet"):
         world({"RANK": "0", "WORLD_SIZE": "2"})
+
+
+def test_a_stranger_at_the_door_is_not_taken_for_a_rank():
+    here = World(rank=0, size=2, local=0, host="127.0.0.1", port=free_port(), kept=False, begun=0, by="torchrun")
+    with ThreadPoolExecutor(1) as beside:
+        first = Meeting(here, seconds=20)
+        led = beside.submit(first.led)
+        second = Meeting(replace(here, rank=1), seconds=20)
+        place, port, _ = second._store.get(second._name).decode().split()
+        for said in (b"", b"GET / HTTP/1.1\r\n\r\n"):
+            with socket.create_connection((place, int(port))) as stranger:
+                stranger.sendall(said)
+        follower = second.following()
+        [channel] = led.result()
+    follower.send("here")
+    assert channel.recv() == "here"
+    with pytest.raises(EngineError, match=r"of 2 processes \[1\] have not come in 0\.5 s: they have ended, or"):
+        Meeting(replace(here, port=free_port()), seconds=0.5).led()
+
+
+def test_a_fault_in_one_process_is_told_by_every_call_that_follows(tmp_path, monkeypatch):
+    backend = Launched(LaunchedEngine(threads=1), Channels([]), lambda: "127.0.0.1", checkpoints=tmp_path)
+    monkeypatch.setattr(backend._rank, "carry_out", lambda *_: {}["x"])
+    for _ in range(2):
+        with pytest.raises(EngineError, match=r"the ranks lost each other \(KeyError\('x'\)\), and all end with it"):
+            backend.undo("p")

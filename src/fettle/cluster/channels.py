@@ -2,9 +2,11 @@
 
 import secrets
 import socket
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
+from multiprocessing import AuthenticationError
 from multiprocessing.connection import Client, Connection, Listener, wait
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
@@ -67,14 +69,20 @@ class Meeting:
         found: dict[int, Connection] = {}
         with Listener((host, 0), backlog=self._world.size, authkey=key) as listener:
             self._store.set(self._name, f"{host} {listener.address[1]} {key.hex()}")
-            listener._listener._socket.settimeout(self._seconds)  # type: ignore[attr-defined]  # it has no other name
+            door = listener._listener._socket  # type: ignore[attr-defined]  # it has no other name
+            until = time.monotonic() + self._seconds
             while len(found) < self._world.size - 1:
-                try:
+                left = until - time.monotonic()
+                if left <= 0:
+                    missing = sorted(set(range(1, self._world.size)) - set(found))
+                    raise EngineError(
+                        f"of {self._world.size} processes {missing} have not come in {self._seconds:g} s: they have "
+                        "ended, or the address is not one that their machines see"
+                    )
+                door.settimeout(left)
+                with suppress(AuthenticationError, EOFError, OSError):  # strangers, and that nobody has come
                     channel = listener.accept()
                     found[channel.recv()] = _lasting(channel)
-                except (OSError, EOFError) as error:
-                    missing = sorted(set(range(1, self._world.size)) - set(found))
-                    raise EngineError(f"of {self._world.size} processes {missing} have not come: {error}") from error
         return [found[rank] for rank in sorted(found)]
 
     def following(self) -> Connection:

@@ -1,5 +1,6 @@
 """A backend of processes that were started together, by torchrun or SLURM: this one leads, and the others follow."""
 
+import logging
 import shutil
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +19,8 @@ from fettle.config import AdamW, LaunchedEngine, LossConfig, PolicySpec
 from fettle.engine.base import Capabilities
 from fettle.errors import EngineError, FettleError
 from fettle.types import Checkpoint, Datum, ForwardResult, OptimResult
+
+logger = logging.getLogger(__name__)
 
 Word = tuple[str, tuple[Any, ...]]
 """A method of a rank, and what it is called with."""
@@ -60,6 +63,9 @@ def carried_out(rank: Rank, word: Word) -> Answer:
         return Answer(error=error)
     except BrokenError as error:
         return Answer(broken=str(error))
+    except Exception as error:  # what the other ranks did by then is not undone: all must hear of it
+        logger.exception("%s of a rank has failed", method)
+        return Answer(broken=repr(error))
     return found if isinstance(found, Answer) else Answer(found)
 
 
