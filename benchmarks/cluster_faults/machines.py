@@ -95,12 +95,13 @@ def of_nodes_without_room(folder: Path, kills: int, chance: random.Random) -> Fo
     """A machine with a rank is removed, and none has room: fewer ranks go on."""
     found = Found("a machine with a rank; none has room")
     name = runs.model(folder / "model")
-    for number in range(kills):
-        with machines(2) as there, _ranks(folder, start_seconds=30.0) as backend:
-            expected = alone(backend, KIND, name, folder)
+    for own in (folder / str(number) for number in range(kills)):
+        own.mkdir()
+        with machines(2) as there, _ranks(own, start_seconds=30.0) as backend:
+            expected = alone(backend, KIND, name, own)
             at = chance.randrange(len(expected.told))
             strike = Strike(lambda: lambda: there.remove(_under(backend, chance.randrange(2))), 0.01)
-            place = emptied(folder / "checkpoints", folder / f"run-{number}")
+            place = emptied(own / "checkpoints", own / "run")
             found.add(made(backend, settings(KIND, name), place, strikes={at: strike}), expected, bits=False)
             assert len(backend.facts()) == 1
             say(found, KIND)

@@ -6,12 +6,15 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fettle.config import RayEngine
+from fettle.config import PolicySpec, RayEngine, SamplingParams, TinyModel
+from fettle.engine.base import SampleRequest
+from fettle.engine.local import make_tiny_model
 
 BESIDE_OTHERS = "PYTEST_XDIST_WORKER" in os.environ
 """Whether this process has other tests to run: among them Ray's actors were seen to end as they begin."""
@@ -71,6 +74,29 @@ def ranks(workers: int, checkpoints: Path, *, threads: int = 1, start_seconds: f
     finally:
         if not usual:
             backend.close()
+
+
+def heard_and_cut(backend, folder: Path) -> None:
+    """Draws whose watches hear of their tokens, and of which one ends early; they are long enough for that."""
+    model = make_tiny_model(
+        TinyModel(hidden=32, layers=1, heads=2, context=2048), folder / "long", texts=["1 + 2 ="] * 9
+    )
+    backend.create_policy("long", PolicySpec(model=model))
+    pin, _ = backend.pin("long")
+    told: list[list[tuple[int, int]]] = [[], []]
+
+    def watch(place: int, index: int, token: int, logprob: float) -> bool:
+        told[place].append((index, token))
+        return place == 0 or len(told[place]) < 3
+
+    params = SamplingParams(max_tokens=2000, end_tokens=False)
+    whole, cut = backend.sample([pin] * 2, [SampleRequest([5], 2, params, partial(watch, place)) for place in range(2)])
+    for index, completion in enumerate(whole):
+        assert [token for at, token in told[0] if at == index] == list(completion.tokens)
+        assert len(completion.tokens) == 2000
+    assert len(told[1]) == 3
+    assert all(len(each.tokens) < 1500 for each in cut)
+    backend.close_policy("long")
 
 
 def cleared(backend):

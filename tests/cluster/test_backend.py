@@ -25,7 +25,7 @@ from tests.cli.conftest import furnished, typed
 from tests.training.colours import HELDOUT, PAIRS
 from tests.training.conftest import Memory
 
-from .ranks import cleared, ranks, ray_here
+from .ranks import cleared, heard_and_cut, ranks, ray_here
 
 SUMS = {"type": "arithmetic", "digits": 1, "heldout": 4, "system": None}
 SUMS["rewards"] = [{"reward": "tests.cluster.paying:variety"}]
@@ -141,6 +141,10 @@ def test_what_two_ranks_wrote_one_process_goes_on_with_and_the_other_way_round(t
         second.revive("snapshot", tmp_path / name)
         for policy in ("p", "snapshot"):
             np.testing.assert_allclose(read(second, policy), expected, atol=2e-6)
+
+
+def test_tokens_are_heard_of_as_ranks_draw_them_and_a_draw_can_be_ended(two, tmp_path):
+    heard_and_cut(cleared(two), tmp_path)
 
 
 def on_ray() -> list[psutil.Process]:

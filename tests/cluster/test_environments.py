@@ -19,7 +19,7 @@ from fettle.types import Message
 from tests.environments.remote.conftest import serving
 from tests.training.conftest import small, trained
 
-from .ranks import ray_here
+from .ranks import TRAINERS, ray_here
 
 REPLY = Message("assistant", "seven")
 
@@ -108,7 +108,7 @@ async def test_games_go_as_they_do_here_and_one_that_was_stepped_is_not_played_a
     config = Debate(heldout=2, rounds=1)
     games = suite(config)
     task, here = games.training_task(0), games.game()
-    async with workers([config], count=1) as found:
+    async with workers([config], count=1, labels=TRAINERS) as found:
         stepped, fresh = (found.suite(0, games).game() for _ in range(2))
         assert await here.reset(task) == await stepped.reset(task) == await fresh.reset(task)
         first = await here.step({"pro": REPLY})
@@ -125,6 +125,8 @@ async def test_no_room_for_workers_is_told_after_the_stated_wait(cluster):
         EngineError, match=r"after 0.2 s not all of 1 environment workers .* takes 100 CPU: \d of 5 CPU "
     ):
         EnvironmentWorkers(RayWorkers(count=1, cpus=100, start_seconds=0.2), [])
+    with pytest.raises(EngineError, match=r"takes 0 CPU on machines labelled zone=elsewhere: \d of 5 CPU are free"):
+        EnvironmentWorkers(RayWorkers(count=1, labels={"zone": "elsewhere"}, start_seconds=0.2), [])
 
 
 async def test_answers_that_were_asked_for_together_come_together_and_late_ones_by_themselves():

@@ -112,8 +112,11 @@ def processes() -> set[int]:
 
 def test_samplers_that_there_is_no_room_for_are_told_and_none_is_left(two):
     before, free = processes(), ray.available_resources()["CPU"]
+    soon = RayEngine(start_seconds=0.2)
     with pytest.raises(EngineError, match=r"after 0.2 s sampler 0 has not begun, which needs 64 CPU: \d of 5 CPU are"):
-        begun(ActorSamplers(count=2, threads=64), RayEngine(start_seconds=0.2))
+        begun(ActorSamplers(count=2, threads=64), soon)
+    with pytest.raises(EngineError, match=r"which needs 1 CPU on machines labelled zone=elsewhere: \d of 5 CPU are"):
+        begun(ActorSamplers(labels={"zone": "elsewhere"}), soon)
     assert processes() <= before
     assert ray.available_resources()["CPU"] == free
 

@@ -21,7 +21,7 @@ from fettle.config import ActorSamplers, LocalEngine, LoRA, PolicySpec, RayEngin
 from fettle.engine.base import SampleRequest
 from fettle.engine.local import LocalBackend
 
-from .ranks import ray_here
+from .ranks import TRAINERS, heard_and_cut, ray_here
 from .test_backend import RUNS, UNLIKE, USUAL, model, trained, weights
 
 __all__ = ["model"]
@@ -35,7 +35,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def beside(checkpoints: Path) -> Iterator[object]:
     """One, and a trainer in this process: what several do is the pool's, and in ``test_vllm``."""
-    settings = ActorSamplers()
+    settings = ActorSamplers(labels=TRAINERS)
     trainer = LocalBackend(LocalEngine(threads=1, sampling_threads=1), checkpoints=checkpoints)
     with ray_here():
         backend = SampledBeside(trainer, Pool(begun(settings, RayEngine())), Parity(settings.parity))
@@ -98,6 +98,10 @@ def test_what_arrives_altered_is_refused_by_its_name_and_sent_again(beside, mode
     assert f"{seat.name} refuses adapter_model.safetensors: base_model.model.model.layers" in caplog.text
     assert tokens(seat.draw([parcel] * 6, asked())) == tokens(local.sample([pin] * 6, asked()))
     seat.drop(parcel)
+
+
+def test_tokens_are_heard_of_as_an_actor_draws_them_and_a_draw_can_be_ended(beside, tmp_path):
+    heard_and_cut(beside, tmp_path)
 
 
 def test_an_actor_that_is_killed_is_drawn_for_and_comes_back(beside, model):

@@ -12,10 +12,11 @@ from typing import Any, Literal
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError
 
+from fettle.cluster.hearing import Drawn, Enough, Kept
 from fettle.cluster.parcel import Bytes, Parcel, pieces, refused, unpack
 from fettle.cluster.rank import CONTROL, Answer
 from fettle.cluster.seat import GoneError
-from fettle.cluster.session import free
+from fettle.cluster.session import free, labelled
 from fettle.config import ActorSamplers, LocalEngine, RayEngine
 from fettle.engine.base import SampleRequest
 from fettle.engine.local import LocalBackend
@@ -34,6 +35,7 @@ class SamplerActor:
     def __init__(self, settings: LocalEngine) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="fettle-sampler-"))
         self._backend = LocalBackend(settings, checkpoints=self._folder)
+        self._kept = Kept()
         self._arriving: dict[str, dict[str, Bytes]] = {}
 
     def alive(self) -> bool:
@@ -63,7 +65,12 @@ class SamplerActor:
 
     def draw(self, names: Sequence[str], requests: Sequence[SampleRequest]) -> list[list[Completion]]:
         """In as few decode batches as can be."""
-        return self._backend.sample(names, requests)
+        with self._kept.keeping(requests) as kept:
+            return self._backend.sample(names, kept)
+
+    def heard(self, call: str, enough: Enough) -> list[Drawn]:
+        """What it has drawn since for watches elsewhere; answered beside whatever is being drawn."""
+        return self._kept.heard(call, enough)
 
     def logprobs(self, name: str, sequences: Sequence[Tokens]) -> list[Floats]:
         """At temperature 1."""
@@ -123,8 +130,8 @@ class ActorSeat:
         except GetTimeoutError as error:
             raise EngineError(
                 f"after {self._engine.start_seconds:g} s {self.name} has not begun, which needs "
-                f"{self._settings.threads} CPU: {free({'CPU': 1})} are free in the cluster; lower "
-                "engine.samplers.count or engine.samplers.threads, or add a machine"
+                f"{self._settings.threads} CPU{labelled(self._settings.labels)}: {free({'CPU': 1})} are free in the "
+                "cluster; lower engine.samplers.count or engine.samplers.threads, or add a machine"
             ) from error
         except RayActorError as error:
             raise EngineError(f"{self.name} ended as it began: see Ray's logs") from error
@@ -161,6 +168,13 @@ class ActorSeat:
         """In one decode batch."""
         found: list[list[Completion]] = self._told("draw", [parcel.name for parcel in parcels], list(requests))
         return found
+
+    def heard(self, call: str, enough: Enough) -> list[Drawn]:
+        """Also while it draws."""
+        asked = self._actor.heard.options(concurrency_group=CONTROL).remote(call, enough)
+        with suppress(RayError):
+            return list(ray.get(asked, timeout=self._engine.silent_seconds))
+        return []
 
     def logprobs(self, parcel: Parcel, sequences: Sequence[Tokens]) -> list[Floats]:
         """By its own arithmetic."""

@@ -72,6 +72,7 @@ class ClusterBackend(SharedOut):
             if isinstance(error, LostError):
                 raise EngineError(f"the ranks cannot begin: {error}") from error
             raise
+        self._hear = self._ranks.heard
         try:
             told: Capabilities = self._by_first("capabilities")
             self._own = replace(told, engine="ray")

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Protocol
 from uuid import uuid4
 
+from fettle.cluster.hearing import overheard
 from fettle.cluster.parcel import Parcel
 from fettle.cluster.parity import Parity
 from fettle.cluster.pool import Pool
-from fettle.cluster.shares import tell
 from fettle.config import AdamW, LossConfig, PolicySpec
 from fettle.engine.base import Backend, Capabilities, Pooling, ReadRequest, SampleRequest
 from fettle.types import Checkpoint, Completion, Datum, Floats, ForwardResult, OptimResult, PromptReading, Tokens
@@ -132,10 +132,10 @@ class SampledBeside:
         return self._trainer.open(weights)
 
     def sample(self, weights: Sequence[str], requests: Sequence[SampleRequest]) -> list[list[Completion]]:
-        """Each request by one sampler; a watch is told of its tokens when all are drawn, and stops nothing."""
+        """Each request by one sampler."""
         parcels = [self._pins.get(name) for name in weights]
         names = ["" if parcel is None else parcel.name for parcel in parcels]
-        drawn = self._pool.draw(names, [replace(request, watch=None) for request in requests])
+        drawn = overheard(requests, self._pool.heard, partial(self._pool.draw, names))
         found: list[list[Completion]] = [each or [] for each in drawn]
         left = [i for i, each in enumerate(drawn) if each is None]
         if left:
@@ -143,8 +143,6 @@ class SampledBeside:
             own = self._trainer.sample([weights[i] for i in left], [requests[i] for i in left])
             for i, completions in zip(left, own, strict=True):
                 found[i] = completions
-        for i in set(range(len(requests))) - set(left):
-            tell(requests[i], found[i])
         return found
 
     def logprobs(self, weights: str, sequences: Sequence[Tokens], *, temperature: float) -> list[Floats]:

@@ -15,7 +15,7 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskErro
 
 import fettle
 from fettle.cluster.joining import Joining
-from fettle.cluster.session import connected, free
+from fettle.cluster.session import connected, free, labelled
 from fettle.config import EnvironmentConfig, RayWorkers
 from fettle.environments import Environment, Game, GameStep, GameSuite, StepResult, Suite
 from fettle.environments.hosting import Begun, Fault, Host, Ready
@@ -140,8 +140,8 @@ class EnvironmentWorkers:
         except GetTimeoutError as error:
             raise EngineError(
                 f"after {within:g} s not all of {self._settings.count} environment workers have begun, each of which "
-                f"takes {self._settings.cpus:g} CPU: {free({'CPU': 1})} are free in the cluster; lower "
-                "environment_workers.cpus or .count, or raise .start_seconds"
+                f"takes {self._settings.cpus:g} CPU{labelled(self._settings.labels)}: {free({'CPU': 1})} are free in "
+                "the cluster; lower environment_workers.cpus or .count, or raise .start_seconds"
             ) from error
         except RayActorError as error:
             raise EngineError(f"an environment worker ended before it began: {str(error).splitlines()[0]}") from error

@@ -9,6 +9,7 @@ from functools import partial
 from typing import TypeVar
 
 from fettle.cluster.asked import answers
+from fettle.cluster.hearing import Drawn, Enough
 from fettle.cluster.parcel import Parcel
 from fettle.cluster.routing import Sessions
 from fettle.cluster.seat import GoneError, Seat, SupersededError
@@ -88,6 +89,10 @@ class Pool:
                 self._settle(place, future, shares[place], requests, found)
             open_ = [i for i in open_ if found[i] is None]
         return found
+
+    def heard(self, call: str, enough: Enough) -> list[Drawn]:
+        """What any of them has drawn since for a call."""
+        return [each for seat in self._present() for each in seat.heard(call, enough)]
 
     def statistics(self) -> Mapping[str, float]:
         """How many samplers there are, how many were lost so far, and what the last update cost."""

@@ -14,6 +14,7 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 import fettle
 from fettle.cluster.collective import BrokenError, Joined, meeting_place, part
+from fettle.cluster.hearing import Drawn, Enough, Kept
 from fettle.config import LocalEngine
 from fettle.engine.local import LocalBackend
 from fettle.engine.local.group import ALONE, Group
@@ -65,6 +66,7 @@ class Rank:
         self._generation = -1
         self._first = True
         self._store: TCPStore | None = None
+        self._kept = Kept()
         self._saves: dict[str, Future[Checkpoint]] = {}
         """What is being written, by name."""
 
@@ -109,7 +111,15 @@ class Rank:
 
         ``weights`` are what all of them read together.
         """
-        return self._answer(generation, operation, said, weights, full=True)
+        if operation != "sample" or said is None:
+            return self._answer(generation, operation, said, weights, full=True)
+        (named, requests), how = said
+        with self._kept.keeping(requests) as kept:
+            return self._answer(generation, operation, ((named, kept), how), weights, full=True)
+
+    def heard(self, call: str, enough: Enough) -> list[Drawn]:
+        """What it has drawn since for watches elsewhere; answered beside whatever is being computed."""
+        return self._kept.heard(call, enough)
 
     def written(self, generation: int, name: str) -> Answer:
         """Once this rank has written what it holds of a checkpoint whose save was carried out."""

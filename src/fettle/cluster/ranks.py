@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import ray
@@ -11,8 +12,9 @@ from ray.util import get_node_ip_address
 from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from fettle.cluster.hearing import Drawn, Enough
 from fettle.cluster.rank import CONTROL, DRAWING, WRITING, Answer, Facts, Rank, versions
-from fettle.cluster.session import free
+from fettle.cluster.session import free, labelled
 from fettle.cluster.shares import Said
 from fettle.config import RayEngine
 from fettle.errors import EngineError
@@ -111,6 +113,17 @@ class Ranks:
                 asked[method.remote(self.generation, operation, said, sorted(set(weights)))] = bundle
         found = dict(zip(asked.values(), self._answers(asked), strict=True))
         return [found.get(bundle) for bundle in self._actors]
+
+    def heard(self, call: str, enough: Enough) -> list[Drawn]:
+        """What they have drawn since for a call; called on any thread. One that is lost says nothing."""
+        asked = [
+            actor.heard.options(concurrency_group=CONTROL).remote(call, enough) for actor in list(self._actors.values())
+        ]
+        found: list[Drawn] = []
+        for each in asked:
+            with suppress(RayError):
+                found += ray.get(each, timeout=self._settings.silent_seconds)
+        return found
 
     def ask(self, method: str, *said: Any, first: bool, generation: int | None = None) -> list[Asked]:
         """Have all of them, or the ``first``, say something beside what they compute, as those of that generation."""
@@ -280,12 +293,11 @@ class Ranks:
 
     def _no_room(self) -> str:
         need = ", ".join(f"{amount:g} {name}" for name, amount in self._need.items())
-        labels = ", ".join(f"{name}={value}" for name, value in self._settings.labels.items())
-        named = f" on machines labelled {labels}" if labels else ""
-        many, seconds = self._settings.workers, self._settings.start_seconds
+        settings = self._settings
         return (
-            f"after {seconds:g} s the cluster has no room{named} for {many} ranks that need {need} each: "
-            f"{free(self._need)} are free in it; lower engine.workers or engine.threads, or add a machine"
+            f"after {settings.start_seconds:g} s the cluster has no room{labelled(settings.labels)} for "
+            f"{settings.workers} ranks that need {need} each: {free(self._need)} are free in it; lower engine.workers "
+            "or engine.threads, or add a machine"
         )
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
+from fettle.cluster.hearing import Drawn, Enough
 from fettle.cluster.parcel import Parcel
 from fettle.engine.base import SampleRequest
 from fettle.types import Completion, Floats, Tokens
@@ -46,6 +47,10 @@ class Seat(Protocol):
             SupersededError: it holds other weights now.
             FettleError: a request cannot be drawn.
         """
+        ...
+
+    def heard(self, call: str, enough: Enough) -> list[Drawn]:
+        """What it has drawn since for a call; nothing where it tells that at the end, or was lost."""
         ...
 
     def logprobs(self, parcel: Parcel, sequences: Sequence[Tokens]) -> list[Floats]:

@@ -111,6 +111,11 @@ def free(need: Mapping[str, float]) -> str:
     return ", ".join(f"{left.get(name, 0):g} of {there.get(name, 0):g} {name}" for name in need)
 
 
+def labelled(labels: Mapping[str, str]) -> str:
+    """Which machines will do, in words; empty: all."""
+    return f" on machines labelled {', '.join(f'{name}={value}' for name, value in labels.items())}" if labels else ""
+
+
 def _away(address: str, named: str) -> str:
     return f"{named} is {address}, where no cluster of Ray answers"
 

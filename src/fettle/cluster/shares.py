@@ -2,9 +2,10 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from functools import partial
 from typing import Any
 
+from fettle.cluster.hearing import Hear, overheard
 from fettle.engine.base import Pooling, ReadRequest, SampleRequest
 from fettle.types import Completion, Floats, PromptReading, Tokens
 
@@ -32,14 +33,6 @@ def gathered(shares: Sequence[Sequence[int]], answers: Sequence[Sequence[Any] | 
     return found
 
 
-def tell(request: SampleRequest, completions: Sequence[Completion]) -> None:
-    """Tell a watch of all tokens, late: nothing is drawn less for what it says."""
-    for index, completion in enumerate(completions if request.watch is not None else ()):
-        for token, logprob in zip(completion.tokens, completion.logprobs, strict=True):
-            if request.watch is not None and not request.watch(index, int(token), float(logprob)):
-                return
-
-
 class SharedOut(ABC):
     """What is read of weights, each request by one of several ranks: the part of a ``Backend`` that changes nothing."""
 
@@ -47,6 +40,8 @@ class SharedOut(ABC):
     """Whether layers are parted among the ranks, which then hold one version of a policy at a time."""
     _pins: dict[str, str]
     """The policy of each."""
+    _hear: Hear | None = None
+    """How what is being drawn is heard of; None where it is told at its end."""
 
     @abstractmethod
     def _shared(
@@ -59,14 +54,13 @@ class SharedOut(ABC):
         policies = [self._pins[name] for name in set(weights) if name in self._pins]
         if self._parted and len(set(policies)) < len(policies):
             return self._sampled_apart(weights, requests)
-        costs = [each.n * (len(each.prompt) + each.params.max_tokens) for each in requests]
-        asked = [replace(each, watch=None) for each in requests]
-        found: list[list[Completion]] = self._shared(
+        return overheard(requests, self._hear, partial(self._drawn, weights))
+
+    def _drawn(self, weights: Sequence[str], asked: Sequence[SampleRequest]) -> list[list[Completion]]:
+        costs = [each.n * (len(each.prompt) + each.params.max_tokens) for each in asked]
+        return self._shared(
             "sample", weights, costs, lambda share: (([weights[i] for i in share], [asked[i] for i in share]), {})
         )
-        for request, completions in zip(requests, found, strict=True):
-            tell(request, completions)
-        return found
 
     def _sampled_apart(self, weights: Sequence[str], requests: Sequence[SampleRequest]) -> list[list[Completion]]:
         found: list[list[Completion]] = [[] for _ in requests]

@@ -15,6 +15,7 @@ import httpx
 import numpy as np
 
 from fettle.cluster.asked import asked
+from fettle.cluster.hearing import Drawn, Enough
 from fettle.cluster.parcel import Parcel
 from fettle.cluster.seat import GoneError, SupersededError
 from fettle.config import RayEngine, SamplingParams, VLLMSamplers
@@ -126,6 +127,10 @@ class VLLMSeat:
                 self._drawing.discard(own)
                 self._turn.notify_all()
         return found
+
+    def heard(self, call: str, enough: Enough) -> list[Drawn]:
+        """Nothing: its completions come whole."""
+        return []
 
     def logprobs(self, parcel: Parcel, sequences: Sequence[Tokens]) -> list[Floats]:
         """As those of prompts."""

@@ -26,7 +26,8 @@ from fettle.types import (
 Watch = Callable[[int, int, float], bool]
 """Told of each token as it is drawn: whose completion it is (its index), the token, its log-probability.
 
-Called from the thread that draws; once it returns False nothing more is drawn for the request."""
+Called from the thread that draws, or one that hears of it; once it returns False no more is drawn for the request than
+was drawn by then."""
 
 Pooling = Literal["mean", "last_token", "cls_token"]
 """How the states of a sequence become one: their mean, the last, or the first."""
