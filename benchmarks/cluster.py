@@ -41,13 +41,11 @@ from fettle.client import HTTPEngine
 from fettle.config import (
     ActorSamplers,
     AdamW,
-    Arithmetic,
     CausalLM,
     LocalEngine,
     LoRA,
     PolicySpec,
     RayEngine,
-    RewardPart,
     RLRun,
     TinyModel,
 )
@@ -56,7 +54,7 @@ from fettle.engine.local import make_tiny_model
 from fettle.environments import suite
 from fettle.tracking import RunFolder
 from fettle.training import Session, rl
-from fettle.types import Datum, Task, datum
+from fettle.types import Datum, datum
 
 SIDES: Mapping[str, LocalEngine | RayEngine | None] = {
     "local": LocalEngine(threads=1),
@@ -65,13 +63,7 @@ SIDES: Mapping[str, LocalEngine | RayEngine | None] = {
     "Ray, 2 ranks": RayEngine(workers=2, threads=1),
     "Ray, 2 ranks, layers parted": RayEngine(workers=2, sharded=True, threads=1),
 }
-SUMS = Arithmetic(digits=1, heldout=4, system=None, rewards=(RewardPart(reward="benchmarks.cluster:variety"),))
 OF_THE_MACHINE = ("time/", "speed/", "engine/")
-
-
-def variety(reply: str, task: Task) -> float:
-    """A reward that an untrained model earns more or less of, so that there is something to learn at once."""
-    return len(set(reply)) / 10
 
 
 @asynccontextmanager

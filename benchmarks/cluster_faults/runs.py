@@ -12,7 +12,7 @@ from typing import Any
 from benchmarks.cluster_faults.struck import Strike, Struck, Told
 from fettle.broker import Broker
 from fettle.chat import Template, load_tokenizer
-from fettle.config import Arithmetic, PreferenceRun, RLRun, SFTRun, TinyModel
+from fettle.config import Arithmetic, PreferenceRun, RewardPart, RLRun, SFTRun, TinyModel
 from fettle.data import Preference
 from fettle.engine.local import make_tiny_model
 from fettle.environments import GameSuite, Suite, suite
@@ -20,7 +20,8 @@ from fettle.tracking import RunFolder, Transcript
 from fettle.training import Session, preference, rl, sft
 from fettle.types import Message
 
-SUMS = Arithmetic(digits=1, heldout=4, system=None)
+PAYING = RewardPart(reward="benchmarks.cluster_faults.paying:variety")
+SUMS = Arithmetic(digits=1, heldout=4, system=None, rewards=(PAYING,))
 TALK = [(Message("user", f"Paint {n} red"), Message("assistant", f"{n} is red" + " red" * (n % 3))) for n in range(8)]
 PAIRS = [Preference((Message("user", f"Paint {n} red"),), f"{n} is red", f"{n} is blue") for n in range(8)]
 USUAL: dict[str, Any] = {

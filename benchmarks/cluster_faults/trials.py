@@ -124,7 +124,7 @@ def of_samplers(folder: Path, kills: int, chance: random.Random) -> Found:
 def of_environments(folder: Path, kills: int, chance: random.Random) -> Found:
     """SIGKILL to one of two processes that play, whose rewards take a while, at any time of the run."""
     name, found = runs.model(folder / "model"), Found("an environment worker")
-    reward = {"reward": "benchmarks.cluster_faults.slow:soon", "answer_in": "text"}
+    reward = {"reward": "benchmarks.cluster_faults.paying:soon", "answer_in": "text"}
     world = JSONL.model_validate({"path": str(_questions(folder)), "heldout": 4, "system": None, **reward})
     trainer = LocalBackend(LocalEngine(threads=1), checkpoints=folder / "checkpoints")
     run = settings("GRPO, an adapter", name, environments=[world])

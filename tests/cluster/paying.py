@@ -10,11 +10,6 @@ async def soon(reply: str, task: Task) -> float:
     return len(reply) / 10 + len(task.prompt[-1].content) / 100
 
 
-def variety(reply: str, task: Task) -> float:
-    """What an untrained model earns more or less of, so that there is something to learn at once."""
-    return len(set(reply)) / 10
-
-
 async def late(reply: str, task: Task) -> float:
     await asyncio.sleep(2)
     return 1.0

@@ -28,7 +28,7 @@ from tests.training.conftest import Memory
 from .ranks import cleared, heard_and_cut, ranks, ray_here
 
 SUMS = {"type": "arithmetic", "digits": 1, "heldout": 4, "system": None}
-SUMS["rewards"] = [{"reward": "tests.cluster.paying:variety"}]
+SUMS["rewards"] = [{"reward": "benchmarks.cluster_faults.paying:variety"}]
 ADAM = {"learning_rate": 1e-3, "eps": 1e-5}
 """With a usual ``eps``, Adam makes whole steps of the rounding of gradients that are all but zero."""
 USUAL = {"steps": 3, "optimizer": ADAM, "evaluation": {"every": 3}, "checkpoints": {"every": 3}}
