@@ -30,6 +30,7 @@ from typing import Any, Literal
 import numpy as np
 
 from benchmarks.asynchronous import Rows
+from benchmarks.cluster_faults.runs import SUMS
 from benchmarks.figures import rounded
 from benchmarks.harness import ROOT
 from benchmarks.machine import described, load
