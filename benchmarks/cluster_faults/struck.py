@@ -95,10 +95,12 @@ class Struck:
         return result
 
     def _kill(self, kill: Callable[[], None]) -> None:
+        started = time.perf_counter()
         with self._lock:
-            self._killed_at.append(time.perf_counter())
             self.during.append(self._under_way)
-        kill()
+        kill()  # of a machine that takes a while, in which operations may end that do not suffer from it
+        with self._lock:
+            self._killed_at.append(started)
 
 
 def processes(kind: str) -> list[psutil.Process]:

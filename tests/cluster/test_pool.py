@@ -3,8 +3,9 @@
 import logging
 import os
 import signal
-import threading
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -109,8 +110,17 @@ def test_an_actor_that_is_killed_is_drawn_for_and_comes_back(beside, model):
     pin, _ = beside.pin("q")
     expected = tokens(beside.sample([pin] * 6, asked()))
     killed, *_ = on_ray()
-    threading.Timer(0.02, os.kill, (killed.pid, signal.SIGKILL)).start()
-    assert tokens(beside.sample([pin] * 6, asked())) == expected
+    told = [[] for _ in expected]
+
+    def watch(place, index, token, logprob):
+        told[2 * place + index].append(token)
+        if killed.is_running():
+            os.kill(killed.pid, signal.SIGKILL)
+        return True
+
+    watched = [replace(each, watch=partial(watch, place)) for place, each in enumerate(asked())]
+    assert tokens(beside.sample([pin] * 6, watched)) == expected
+    assert told == expected
     killed.wait(10)
     assert tokens(beside.sample([pin] * 6, asked())) == expected
     assert beside.statistics()["samplers/lost"] == 1

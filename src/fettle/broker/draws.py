@@ -15,7 +15,7 @@ from fettle.broker.samplers import Draw, Drawing
 from fettle.broker.written import draw_record
 from fettle.calls import DIGEST_LENGTH
 from fettle.config import SamplingParams
-from fettle.engine.base import SampleRequest, Watch
+from fettle.engine.base import SampleRequest, Until, Watch
 from fettle.errors import SequenceError
 from fettle.frames import Tree, packed
 from fettle.types import Completion
@@ -119,17 +119,17 @@ def requests_of(tree: Tree) -> list[SampleRequest]:
 
 def _stopped_by(promise: Promise, request: SampleRequest) -> SampleRequest:
     """The request, of which nothing more is drawn once the promise is done without it."""
+    if request.watch is None:
+        return replace(request, watch=Until(lambda: promise.done))
     return replace(request, watch=_Stop(promise, request.watch))
 
 
 class _Stop:
     """Satisfies ``Watch``."""
 
-    def __init__(self, promise: Promise, inner: Watch | None) -> None:
+    def __init__(self, promise: Promise, inner: Watch) -> None:
         self._promise = promise
         self._inner = inner
 
     def __call__(self, index: int, token: int, logprob: float) -> bool:
-        if self._promise.done:
-            return False
-        return self._inner is None or self._inner(index, token, logprob)
+        return not self._promise.done and self._inner(index, token, logprob)

@@ -169,12 +169,9 @@ class ActorSeat:
         found: list[list[Completion]] = self._told("draw", [parcel.name for parcel in parcels], list(requests))
         return found
 
-    def heard(self, call: str, enough: Enough) -> list[Drawn]:
-        """Also while it draws."""
-        asked = self._actor.heard.options(concurrency_group=CONTROL).remote(call, enough)
-        with suppress(RayError):
-            return list(ray.get(asked, timeout=self._engine.silent_seconds))
-        return []
+    def actor(self) -> Any:
+        """The one that draws now."""
+        return self._actor
 
     def logprobs(self, parcel: Parcel, sequences: Sequence[Tokens]) -> list[Floats]:
         """By its own arithmetic."""

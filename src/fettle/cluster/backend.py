@@ -19,11 +19,11 @@ from fettle.cluster.ranks import LostError, Ranks
 from fettle.cluster.recall import Done, Recall
 from fettle.cluster.saving import Saving
 from fettle.cluster.session import connected
-from fettle.cluster.shares import Said, SharedOut, dealt, gathered
+from fettle.cluster.shares import Readers, Said, dealt, gathered
 from fettle.config import AdamW, LossConfig, PolicySpec, RayEngine
-from fettle.engine.base import Capabilities
+from fettle.engine.base import Capabilities, Pooling, ReadRequest, SampleRequest
 from fettle.errors import EngineError
-from fettle.types import Checkpoint, Datum, ForwardResult, OptimResult
+from fettle.types import Checkpoint, Completion, Datum, Floats, ForwardResult, OptimResult, PromptReading, Tokens
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ LOSSES_IN_A_ROW = 5
 """How often ranks may be lost in the course of one operation before it is given up."""
 
 
-class ClusterBackend(SharedOut):
+class ClusterBackend:
     """Satisfies ``Backend``. ``checkpoints`` is a folder that every machine of the cluster sees under this name.
 
     Ranks that are lost are replaced, and what was done since the policies were last written down is done again, to the
@@ -72,7 +72,7 @@ class ClusterBackend(SharedOut):
             if isinstance(error, LostError):
                 raise EngineError(f"the ranks cannot begin: {error}") from error
             raise
-        self._hear = self._ranks.heard
+        self._readers = Readers(self._shared, self._pins, settings.sharded, self._ranks.heard)
         try:
             told: Capabilities = self._by_first("capabilities")
             self._own = replace(told, engine="ray")
@@ -185,7 +185,8 @@ class ClusterBackend(SharedOut):
         with self._turn:
             self._surely(lambda: self._on_all("close_policy", (policy,), {}))
             self._recall.forget(policy)
-            self._pins = {name: owner for name, owner in self._pins.items() if owner != policy}
+            for name in [name for name, owner in self._pins.items() if owner == policy]:
+                del self._pins[name]
 
     def pin(self, policy: str, name: str | None = None) -> tuple[str, int]:
         """On every rank, by one name."""
@@ -206,6 +207,26 @@ class ClusterBackend(SharedOut):
         """On every rank."""
         with self._turn:
             return int(self._surely(lambda: self._on_all("open", (weights,), {})))
+
+    def sample(self, weights: Sequence[str], requests: Sequence[SampleRequest]) -> list[list[Completion]]:
+        """Each rank some of the requests."""
+        return self._readers.sample(weights, requests)
+
+    def logprobs(self, weights: str, sequences: Sequence[Tokens], *, temperature: float) -> list[Floats]:
+        """Each rank some of the sequences."""
+        return self._readers.logprobs(weights, sequences, temperature=temperature)
+
+    def scores(self, weights: str, sequences: Sequence[Tokens]) -> list[float]:
+        """Each rank some of the sequences."""
+        return self._readers.scores(weights, sequences)
+
+    def read(self, weights: str, requests: Sequence[ReadRequest]) -> list[PromptReading]:
+        """Each rank some of the requests."""
+        return self._readers.read(weights, requests)
+
+    def embed(self, weights: str, sequences: Sequence[Tokens], *, layer: int, pooling: Pooling) -> list[Floats]:
+        """Each rank some of the sequences."""
+        return self._readers.embed(weights, sequences, layer=layer, pooling=pooling)
 
     def statistics(self) -> Mapping[str, float]:
         """Of the first rank."""

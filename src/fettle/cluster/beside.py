@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 from uuid import uuid4
 
-from fettle.cluster.hearing import overheard
+from fettle.cluster.hearing import Ear, overheard
 from fettle.cluster.parcel import Parcel
 from fettle.cluster.parity import Parity
 from fettle.cluster.pool import Pool
@@ -133,14 +133,17 @@ class SampledBeside:
 
     def sample(self, weights: Sequence[str], requests: Sequence[SampleRequest]) -> list[list[Completion]]:
         """Each request by one sampler."""
+        return overheard(requests, self._pool.heard, partial(self._drawn, weights))
+
+    def _drawn(self, weights: Sequence[str], ear: Ear) -> list[list[Completion]]:
+        """What no sampler holds, by the trainer."""
         parcels = [self._pins.get(name) for name in weights]
-        names = ["" if parcel is None else parcel.name for parcel in parcels]
-        drawn = overheard(requests, self._pool.heard, partial(self._pool.draw, names))
+        drawn = self._pool.draw(["" if parcel is None else parcel.name for parcel in parcels], ear.elsewhere())
         found: list[list[Completion]] = [each or [] for each in drawn]
         left = [i for i, each in enumerate(drawn) if each is None]
         if left:
             self._by_trainer += len(left)
-            own = self._trainer.sample([weights[i] for i in left], [requests[i] for i in left])
+            own = self._trainer.sample([weights[i] for i in left], [ear.here(i) for i in left])
             for i, completions in zip(left, own, strict=True):
                 found[i] = completions
         return found

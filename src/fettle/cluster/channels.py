@@ -2,12 +2,13 @@
 
 import secrets
 import socket
+import struct
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from multiprocessing import AuthenticationError
-from multiprocessing.connection import Client, Connection, Listener, wait
+from multiprocessing.connection import Client, Connection, answer_challenge, deliver_challenge, wait
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
@@ -18,6 +19,10 @@ from fettle.errors import EngineError
 
 RUN = "fettle/run"
 """Where processes that are started anew find what those before them were at."""
+
+
+SAID_WITHIN = 5
+"""Seconds in which whoever comes says who he is."""
 
 
 class GoneError(Exception):
@@ -67,9 +72,8 @@ class Meeting:
         key = secrets.token_bytes(32)
         host = self._world.address()
         found: dict[int, Connection] = {}
-        with Listener((host, 0), backlog=self._world.size, authkey=key) as listener:
-            self._store.set(self._name, f"{host} {listener.address[1]} {key.hex()}")
-            door = listener._listener._socket  # type: ignore[attr-defined]  # it has no other name
+        with socket.create_server((host, 0), backlog=self._world.size) as door:
+            self._store.set(self._name, f"{host} {door.getsockname()[1]} {key.hex()}")
             until = time.monotonic() + self._seconds
             while len(found) < self._world.size - 1:
                 left = until - time.monotonic()
@@ -81,7 +85,8 @@ class Meeting:
                     )
                 door.settimeout(left)
                 with suppress(AuthenticationError, EOFError, OSError):  # strangers, and that nobody has come
-                    channel = listener.accept()
+                    comer, _ = door.accept()
+                    channel = _known(comer, key)
                     found[channel.recv()] = _lasting(channel)
         return [found[rank] for rank in sorted(found)]
 
@@ -94,7 +99,7 @@ class Meeting:
         try:
             host, port, key = self._store.get(self._name).decode().split()
             channel = Client((host, int(port)), authkey=bytes.fromhex(key))
-        except (RuntimeError, OSError) as error:
+        except (RuntimeError, OSError, EOFError, AuthenticationError) as error:
             raise EngineError(self._not_there(error)) from error
         channel.send(self._world.rank)
         return _lasting(channel)
@@ -159,6 +164,8 @@ class Channels:
 
     def gone(self, seconds: float) -> list[int]:
         """Which have ended, looked at for so long."""
+        if not self._channels:
+            return []
         named = {channel: rank for rank, channel in self._channels.items()}
         found = []
         for channel in wait(list(named), timeout=seconds):
@@ -177,9 +184,20 @@ class Channels:
             channel.close()
 
 
+def _known(comer: socket.socket, key: bytes) -> Connection:
+    """The channel to somebody who knows the key, and says so at once."""
+    comer.settimeout(None)
+    comer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", SAID_WITHIN, 0))
+    channel = Connection(comer.detach())
+    deliver_challenge(channel, key)
+    answer_challenge(channel, key)
+    return channel
+
+
 def _lasting(channel: Connection) -> Connection:
     """Also of a machine that has gone without a word it is told, in minutes."""
     with socket.socket(fileno=channel.fileno()) as there:
+        there.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 0, 0))
         there.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         there.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30)
         there.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10)

@@ -14,11 +14,11 @@ from fettle.cluster.channels import Channels, GoneError
 from fettle.cluster.collective import BrokenError
 from fettle.cluster.needs import of_rank
 from fettle.cluster.rank import MAKING, Answer, Rank, gist
-from fettle.cluster.shares import Said, SharedOut, dealt, gathered
+from fettle.cluster.shares import Readers, Said, dealt, gathered
 from fettle.config import AdamW, LaunchedEngine, LossConfig, PolicySpec
-from fettle.engine.base import Capabilities
+from fettle.engine.base import Capabilities, Pooling, ReadRequest, SampleRequest
 from fettle.errors import EngineError, FettleError
-from fettle.types import Checkpoint, Datum, ForwardResult, OptimResult
+from fettle.types import Checkpoint, Completion, Datum, Floats, ForwardResult, OptimResult, PromptReading, Tokens
 
 logger = logging.getLogger(__name__)
 
@@ -63,13 +63,10 @@ def carried_out(rank: Rank, word: Word) -> Answer:
         return Answer(error=error)
     except BrokenError as error:
         return Answer(broken=str(error))
-    except Exception as error:  # what the other ranks did by then is not undone: all must hear of it
-        logger.exception("%s of a rank has failed", method)
-        return Answer(broken=repr(error))
     return found if isinstance(found, Answer) else Answer(found)
 
 
-class Launched(SharedOut):
+class Launched:
     """Satisfies ``Backend``. ``checkpoints`` is a folder that all machines see under this name.
 
     When one of the processes ends, every call from then on says so: whoever started them can start them anew.
@@ -89,6 +86,7 @@ class Launched(SharedOut):
         self._turn = threading.RLock()
         self._pins: dict[str, str] = {}
         self._pins_made = 0
+        self._readers = Readers(self._shared, self._pins, settings.sharded)
         self._lost: str | None = None
         own = of_rank(settings)
         self._rank = Rank(own, self._checkpoints, settings.sharded, address)
@@ -98,7 +96,7 @@ class Launched(SharedOut):
             channels.say(dict.fromkeys(range(1, size), (BEGIN, made)))
         except GoneError as error:
             raise self._ended(error.ranks) from error
-        port = carried_out(self._rank, ("expect", ())).value() if size > 1 else 0
+        port = self._by_this("expect") if size > 1 else 0
         words: list[Word | None] = [("meet", (GROUP, rank, size, address(), port)) for rank in range(size)]
         self._told(words)
         self._own: Capabilities = replace(self._by_first("capabilities"), engine="launched")
@@ -172,7 +170,8 @@ class Launched(SharedOut):
     def close_policy(self, policy: str) -> None:
         """In every process."""
         self._by_all("close_policy", policy)
-        self._pins = {name: owner for name, owner in self._pins.items() if owner != policy}
+        for name in [name for name, owner in self._pins.items() if owner == policy]:
+            del self._pins[name]
 
     def pin(self, policy: str, name: str | None = None) -> tuple[str, int]:
         """In every process, by one name."""
@@ -191,6 +190,26 @@ class Launched(SharedOut):
     def open(self, weights: str) -> int:
         """In every process."""
         return int(self._by_all("open", weights))
+
+    def sample(self, weights: Sequence[str], requests: Sequence[SampleRequest]) -> list[list[Completion]]:
+        """Each rank some of the requests."""
+        return self._readers.sample(weights, requests)
+
+    def logprobs(self, weights: str, sequences: Sequence[Tokens], *, temperature: float) -> list[Floats]:
+        """Each rank some of the sequences."""
+        return self._readers.logprobs(weights, sequences, temperature=temperature)
+
+    def scores(self, weights: str, sequences: Sequence[Tokens]) -> list[float]:
+        """Each rank some of the sequences."""
+        return self._readers.scores(weights, sequences)
+
+    def read(self, weights: str, requests: Sequence[ReadRequest]) -> list[PromptReading]:
+        """Each rank some of the requests."""
+        return self._readers.read(weights, requests)
+
+    def embed(self, weights: str, sequences: Sequence[Tokens], *, layer: int, pooling: Pooling) -> list[Floats]:
+        """Each rank some of the sequences."""
+        return self._readers.embed(weights, sequences, layer=layer, pooling=pooling)
 
     def statistics(self) -> Mapping[str, float]:
         """Of the first."""
@@ -220,7 +239,10 @@ class Launched(SharedOut):
         return answers[0].result
 
     def _by_first(self, operation: str, *positional: Any, **named: Any) -> Any:
-        return carried_out(self._rank, ("share", (GROUP, operation, (positional, named), []))).value()
+        return self._by_this("share", GROUP, operation, (positional, named), [])
+
+    def _by_this(self, method: str, *said: Any) -> Any:
+        return self._told([(method, said), *[None] * (self._size - 1)])[0]
 
     def _by_writers(self, operation: str, *positional: Any, **named: Any) -> None:
         if self._parted:
@@ -258,7 +280,7 @@ class Launched(SharedOut):
             others = {rank: word for rank, word in enumerate(words) if rank and word is not None}
             try:
                 self._channels.say(others)
-                own = None if words[0] is None else carried_out(self._rank, words[0])
+                own = None if words[0] is None else self._own_answer(words[0])
                 if own is not None and own.broken is not None:
                     raise self._ended(self._channels.gone(LOOKED_FOR), own.broken)
                 heard = dict(zip(others, self._channels.heard(list(others)), strict=True))
@@ -269,6 +291,14 @@ class Launched(SharedOut):
             if answer is not None and answer.broken is not None:
                 raise self._ended([], f"in rank {rank}: {answer.broken}")
         return found
+
+    def _own_answer(self, word: Word) -> Answer:
+        """Of this process, which goes on where any other would end: what they did by then is not undone."""
+        try:
+            return carried_out(self._rank, word)
+        except Exception as error:
+            logger.exception("%s has failed in the first of the processes", word[0])
+            return Answer(broken=repr(error))
 
     def _ended(self, ranks: Sequence[int], why: str = "") -> EngineError:
         """What every call from now on says."""

@@ -9,7 +9,8 @@ from functools import partial
 from typing import TypeVar
 
 from fettle.cluster.asked import answers
-from fettle.cluster.hearing import Drawn, Enough
+from fettle.cluster.hearing import Look
+from fettle.cluster.looks import looks
 from fettle.cluster.parcel import Parcel
 from fettle.cluster.routing import Sessions
 from fettle.cluster.seat import GoneError, Seat, SupersededError
@@ -90,9 +91,9 @@ class Pool:
             open_ = [i for i in open_ if found[i] is None]
         return found
 
-    def heard(self, call: str, enough: Enough) -> list[Drawn]:
-        """What any of them has drawn since for a call."""
-        return [each for seat in self._present() for each in seat.heard(call, enough)]
+    def heard(self, call: str) -> Look:
+        """What they draw for a call is heard of so; on any thread."""
+        return looks(lambda: [actor for seat in self._present() if (actor := seat.actor()) is not None], call)
 
     def statistics(self) -> Mapping[str, float]:
         """How many samplers there are, how many were lost so far, and what the last update cost."""

@@ -47,9 +47,15 @@ class Answer:
     broken: str | None = None
 
     def value(self) -> Any:
-        """The result; or the error is raised."""
+        """The result; or the error is raised.
+
+        Raises:
+            EngineError: the ranks have to meet anew.
+        """
         if self.error is not None:
             raise self.error
+        if self.broken is not None:
+            raise EngineError(f"the ranks lost each other ({self.broken})")
         return self.result
 
 

@@ -3,7 +3,6 @@
 import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
 from typing import Any, NamedTuple
 
 import ray
@@ -12,7 +11,8 @@ from ray.util import get_node_ip_address
 from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from fettle.cluster.hearing import Drawn, Enough
+from fettle.cluster.hearing import Look
+from fettle.cluster.looks import looks
 from fettle.cluster.rank import CONTROL, DRAWING, WRITING, Answer, Facts, Rank, versions
 from fettle.cluster.session import free, labelled
 from fettle.cluster.shares import Said
@@ -114,16 +114,9 @@ class Ranks:
         found = dict(zip(asked.values(), self._answers(asked), strict=True))
         return [found.get(bundle) for bundle in self._actors]
 
-    def heard(self, call: str, enough: Enough) -> list[Drawn]:
-        """What they have drawn since for a call; called on any thread. One that is lost says nothing."""
-        asked = [
-            actor.heard.options(concurrency_group=CONTROL).remote(call, enough) for actor in list(self._actors.values())
-        ]
-        found: list[Drawn] = []
-        for each in asked:
-            with suppress(RayError):
-                found += ray.get(each, timeout=self._settings.silent_seconds)
-        return found
+    def heard(self, call: str) -> Look:
+        """What they draw for a call is heard of so; on any thread."""
+        return looks(lambda: list(self._actors.values()), call)
 
     def ask(self, method: str, *said: Any, first: bool, generation: int | None = None) -> list[Asked]:
         """Have all of them, or the ``first``, say something beside what they compute, as those of that generation."""

@@ -1,9 +1,8 @@
 """What the pool asks of a sampler, whatever it is."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
-from fettle.cluster.hearing import Drawn, Enough
 from fettle.cluster.parcel import Parcel
 from fettle.engine.base import SampleRequest
 from fettle.types import Completion, Floats, Tokens
@@ -49,8 +48,8 @@ class Seat(Protocol):
         """
         ...
 
-    def heard(self, call: str, enough: Enough) -> list[Drawn]:
-        """What it has drawn since for a call; nothing where it tells that at the end, or was lost."""
+    def actor(self) -> Any | None:
+        """Who can be heard while it draws; None where completions come whole."""
         ...
 
     def logprobs(self, parcel: Parcel, sequences: Sequence[Tokens]) -> list[Floats]:

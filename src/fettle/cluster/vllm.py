@@ -15,7 +15,6 @@ import httpx
 import numpy as np
 
 from fettle.cluster.asked import asked
-from fettle.cluster.hearing import Drawn, Enough
 from fettle.cluster.parcel import Parcel
 from fettle.cluster.seat import GoneError, SupersededError
 from fettle.config import RayEngine, SamplingParams, VLLMSamplers
@@ -128,9 +127,8 @@ class VLLMSeat:
                 self._turn.notify_all()
         return found
 
-    def heard(self, call: str, enough: Enough) -> list[Drawn]:
-        """Nothing: its completions come whole."""
-        return []
+    def actor(self) -> None:
+        """Its completions come whole."""
 
     def logprobs(self, parcel: Parcel, sequences: Sequence[Tokens]) -> list[Floats]:
         """As those of prompts."""

@@ -29,6 +29,18 @@ Watch = Callable[[int, int, float], bool]
 Called from the thread that draws, or one that hears of it; once it returns False no more is drawn for the request than
 was drawn by then."""
 
+
+@dataclass(frozen=True, slots=True)
+class Until:
+    """A ``Watch`` that asks for no token: it has enough once it is over."""
+
+    over: Callable[[], bool]
+
+    def __call__(self, index: int, token: int, logprob: float) -> bool:
+        """Whether more is to be drawn."""
+        return not self.over()
+
+
 Pooling = Literal["mean", "last_token", "cls_token"]
 """How the states of a sequence become one: their mean, the last, or the first."""
 
