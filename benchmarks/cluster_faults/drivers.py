@@ -92,13 +92,12 @@ def of_drivers(folder: Path, kills: int, chance: random.Random) -> Found:
     arguments = [str(folder / "recipe.yaml")]
     place = folder / "struck"
     place.mkdir()
-    struck: float | None = None
     while found.kills < kills and not _finished(place):
+        started = time.perf_counter()
         driver = _further(arguments, place)
-        if struck is not None:
-            found.seconds.append(time.perf_counter() - struck)
+        if found.kills:
+            found.seconds.append(time.perf_counter() - started)
         time.sleep(chance.uniform(0.0, 0.5))
-        struck = time.perf_counter()
         driver.process.send_signal(signal.SIGKILL)
         driver.end()
         found.kills += 1

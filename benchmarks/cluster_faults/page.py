@@ -22,10 +22,10 @@ WORDS = """
   ranks go on, or other samplers, sums are added up in another order: there it is the largest difference of a metric,
   relative to it or to 1 (gradient norms and explained variance left out, in which rounding adds up).
 - **Seconds**: from the kill until the operation under way had ended; of a machine, from when it began to go until an
-  operation had ended after it was gone. Of a driver: until the resumed run stood further
-  than the killed one; of a request to end: until the process had ended. Of an environment worker:
-  by how much longer the run took than the one without kills. They are mostly those in which a process imports torch
-  and transformers, on two cores that other programs used too: the load is how many wanted them.
+  operation had ended after it was gone. Of a driver: from `--resume` until the run stood further than it had; of a
+  request to end: until the process had ended. Of an environment worker: by how much longer the run took than the one
+  without kills. They are mostly those in which a process imports torch and transformers, on two cores that other
+  programs used too: the load is how many wanted them.
 """
 
 EACH: Mapping[str, str] = {

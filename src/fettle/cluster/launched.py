@@ -1,6 +1,5 @@
 """A backend of processes that were started together, by torchrun or SLURM: this one leads, and the others follow."""
 
-import logging
 import shutil
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -19,8 +18,6 @@ from fettle.config import AdamW, LaunchedEngine, LossConfig, PolicySpec
 from fettle.engine.base import Capabilities, Pooling, ReadRequest, SampleRequest
 from fettle.errors import EngineError, FettleError
 from fettle.types import Checkpoint, Completion, Datum, Floats, ForwardResult, OptimResult, PromptReading, Tokens
-
-logger = logging.getLogger(__name__)
 
 Word = tuple[str, tuple[Any, ...]]
 """A method of a rank, and what it is called with."""
@@ -293,12 +290,12 @@ class Launched:
         return found
 
     def _own_answer(self, word: Word) -> Answer:
-        """Of this process, which goes on where any other would end: what they did by then is not undone."""
+        """Of this process, which is lost to them where it fails: what they did by then is not undone."""
         try:
             return carried_out(self._rank, word)
         except Exception as error:
-            logger.exception("%s has failed in the first of the processes", word[0])
-            return Answer(broken=repr(error))
+            self._ended([], repr(error))
+            raise
 
     def _ended(self, ranks: Sequence[int], why: str = "") -> EngineError:
         """What every call from now on says."""
