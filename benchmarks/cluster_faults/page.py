@@ -24,8 +24,8 @@ WORDS = """
 - **Seconds**: from the kill until the operation under way had ended; of a machine, from when it began to go until an
   operation had ended after it was gone. Of a driver: from `--resume` until the run stood further than it had; of a
   request to end: until the process had ended. Of an environment worker: by how much longer the run took than the one
-  without kills. They are mostly those in which a process imports torch and transformers, on two cores that other
-  programs used too: the load is how many wanted them.
+  without kills. They are mostly those in which a process imports torch and transformers, on two cores: the load is how
+  many programs wanted them.
 """
 
 EACH: Mapping[str, str] = {

@@ -160,6 +160,12 @@ def test_a_rule_between_stages_points_to_the_stage(recipe, problems):
     assert problems(recipe(PIPELINE.replace("previous", "m"))) == [f"recipe.yaml:8: {refused}"]
 
 
+def test_a_setting_of_all_stages_is_told_where_the_first_has_it(recipe, problems):
+    [engine] = problems(recipe(PIPELINE), "engine.workers=2")
+    assert engine.startswith("argument engine.workers=2: unknown key 'engine'; it is a setting of type sft or ")
+    assert engine.endswith("; for the first of the stages write 'stages.0.engine'")
+
+
 def test_a_stage_guesses_among_its_own_settings(recipe, problems):
     assert problems(
         recipe(PIPELINE), "stages.1.learning_rate=1e-5", "stages.1.batch_size=3", "stages.0.policy.name=a"

@@ -48,7 +48,6 @@ class ClusterBackend:
             EngineError: there is no room for the ranks, or they do not begin.
         """
         self._settings = settings
-        self._parted = settings.sharded
         self._checkpoints = checkpoints.resolve()
         self._turn = threading.RLock()  # held by whoever changes policies, and while ranks are replaced
         self._pins: dict[str, str] = {}
@@ -172,7 +171,7 @@ class ClusterBackend:
     def _begin(self, saving: Saving) -> None:
         if not saving.found.done():
             copied = partial(self._by_writers, "save", *saving.said, **saving.how)
-            saving.begin(self._ranks, copied, parted=self._parted)
+            saving.begin(self._ranks, copied, parted=self._settings.sharded)
 
     def _make_good(self, lost: LostError) -> None:
         """Of ranks that were lost as they wrote; called on the thread that waits for them."""
@@ -321,7 +320,7 @@ class ClusterBackend:
 
     def _by_writers(self, operation: str, *positional: Any, **named: Any) -> Any:
         """By the first rank, or by all of them where each holds a part."""
-        if self._parted:
+        if self._settings.sharded:
             return self._on_all(operation, positional, named)
         return self._by_first(operation, *positional, **named)
 

@@ -144,7 +144,9 @@ def _unknown(fault: Fault) -> str:
     kinds, same = _types_with(fault), _of_that_name(fault)
     if kinds:
         hints = [f"it is a setting of type {' or '.join(kinds)}"]
-        around = fault.owners[-1][0]
+        around, owner = fault.owners[-1]
+        if "stages" in owner.model_fields:
+            hints.append(f"for the first of the stages write {dotted(('stages', '0', *fault.keys))!r}")
         same = [keys for keys in same if keys[: len(around)] == around and len(keys) <= len(around) + 2]
     else:
         same = same or _of_nearly_that_name(fault)

@@ -26,8 +26,8 @@ from fettle.types import (
 Watch = Callable[[int, int, float], bool]
 """Told of each token as it is drawn: whose completion it is (its index), the token, its log-probability.
 
-Called from the thread that draws, or one that hears of it; once it returns False no more is drawn for the request than
-was drawn by then."""
+Called from the thread that draws, or from one that hears of it soon after; once it returns False the drawing of the
+request is ended."""
 
 
 @dataclass(frozen=True, slots=True)
