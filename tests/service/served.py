@@ -83,6 +83,23 @@ class Served:
         """What a coroutine comes to on the service's own loop."""
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(PATIENCE_S)
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """The thread that computes does nothing until the block ends: it is at this when the block begins."""
+        begun, over = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            begun.set()
+            over.wait(PATIENCE_S)
+
+        holding = asyncio.run_coroutine_threadsafe(self.service.broker.run(hold), self.loop)
+        assert begun.wait(PATIENCE_S)
+        try:
+            yield
+        finally:
+            over.set()
+            holding.result(PATIENCE_S)
+
     def client(self, key: str | None = None) -> Client:
         """Whoever holds the key, if not the first tenant."""
         return caller(self.url, self.key if key is None else key)

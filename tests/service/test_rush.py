@@ -85,27 +85,20 @@ async def test_what_waits_to_be_parsed_is_bounded_and_waiting_is_not_taken_for_s
 
 
 def test_room_is_given_back_and_what_was_parsed_is_let_go_before_it_is_carried_out(narrow):
-    held = threading.Event()
-    with narrow.client() as client:
+    with narrow.client() as client, ThreadPoolExecutor(8) as pool:
         run = client.new_run(lora={"rank": 2})
         call = large()
-        working = narrow.call(begun(narrow, held))
-        before = lists_of_numbers()
 
         def sent(seq: int) -> httpx.Response:
-            body = {"incarnation": 0, "seq": seq, "call": call}
-            return client.post(f"/v1/runs/{run}/operations?wait=30", json=body)
+            return client.post(f"/v1/runs/{run}/operations?wait=30", json=numbered(seq, call))
 
-        with ThreadPoolExecutor(8) as pool:
-            try:
-                waiting = [pool.submit(sent, seq) for seq in range(8)]
-                until(lambda: client.said("GET", f"/v1/runs/{run}")["next_seq"] == 8)
-                until(lambda: lists_of_numbers() <= before)
-                assert not any(one.done() for one in waiting)
-            finally:
-                held.set()
-            told = [one.result().json() for one in waiting]
-        assert working[0].done()
+        with narrow.held():
+            before = lists_of_numbers()
+            waiting = [pool.submit(sent, seq) for seq in range(8)]
+            until(lambda: client.said("GET", f"/v1/runs/{run}")["next_seq"] == 8)
+            until(lambda: lists_of_numbers() <= before)
+            assert not any(one.done() for one in waiting)
+        told = [one.result().json() for one in waiting]
     assert len({one["result"]["loss"] for one in told}) == 1
 
 
@@ -148,11 +141,6 @@ def test_large_answers_are_those_of_small_ones(narrow):
 
 def numbered(seq: int, call):
     return {"incarnation": 0, "seq": seq, "call": call}
-
-
-async def begun(narrow, over: threading.Event) -> list[asyncio.Future[bool]]:
-    """The work of the thread that computes, which has nothing else to do until it is over."""
-    return [asyncio.ensure_future(narrow.service.broker.run(lambda: over.wait(PATIENCE_S)))]
 
 
 def lists_of_numbers() -> int:

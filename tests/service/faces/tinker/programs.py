@@ -1,7 +1,5 @@
 """What programs of the public SDK say to a server, and what is said by hand where it cannot."""
 
-import asyncio
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -106,26 +104,3 @@ def sent(http, model: str, seq: int, data: list[types.Datum], **headers):
 def in_protobuf(http, request: str):
     """The answer of a request to a client that reads protobuf."""
     return http.post("/retrieve_future", json={"request_id": request}, headers={"Accept": PROTOBUF})
-
-
-class Held:
-    """The thread that computes, kept busy until the block ends."""
-
-    def __init__(self, server: Served) -> None:
-        self._over = threading.Event()
-        self._begun = threading.Event()
-        server.call(self._hold(server.service.broker))
-        assert self._begun.wait(PATIENCE_S)
-
-    async def _hold(self, broker) -> None:
-        self._work = asyncio.ensure_future(broker.run(self._wait))
-
-    def _wait(self) -> None:
-        self._begun.set()
-        self._over.wait(PATIENCE_S)
-
-    def __enter__(self) -> "Held":
-        return self
-
-    def __exit__(self, *_) -> None:
-        self._over.set()

@@ -10,7 +10,6 @@ from tinker import types
 from fettle.service.faces.tinker import tinker_wire_pb2 as wire
 from tests.service.faces.tinker.programs import (
     PROTOBUF,
-    Held,
     adam,
     batch,
     datum,
@@ -145,7 +144,7 @@ def test_13_base_models_and_saved_weights_are_sampled_also_after_a_restart(tmp_p
 def test_14_an_answer_that_is_not_there_is_waited_for(http, shared, monkeypatch):
     monkeypatch.setattr("fettle.service.faces.tinker.futures.HOLD_S", 1.2)
     model = made(http)
-    with Held(shared):
+    with shared.held():
         asked = http.post("/optim_step", json={"model_id": model, "seq_id": 1, "adam_params": {}})
         began = time.monotonic()
         answer = http.post("/retrieve_future", json={"request_id": asked.json()["request_id"]})

@@ -13,7 +13,6 @@ from fettle.config import Scheduling
 from fettle.service.faces.tinker import control
 from tests.service.faces.tinker.programs import (
     PATIENCE_S,
-    Held,
     adam,
     batch,
     http_of,
@@ -62,7 +61,7 @@ def test_55_too_many_samples_are_put_off_and_all_are_drawn(tmp_path, tiny_model)
         body = {"session_id": session(http), "sampling_session_seq_id": 0, "base_model": "tiny"}
         by_hand = http.post("/create_sampling_session", json=body).json()["sampling_session_id"]
         ask = {"sampling_session_id": by_hand, "prompt": {"chunks": [{"type": "encoded_text", "tokens": [65]}]}}
-        with Held(server):
+        with server.held():
             answers = [http.post("/asample", json={**ask, "seq_id": seq}) for seq in range(5)]
             assert [answer.status_code for answer in answers] == [200] * 4 + [429]
             assert float(answers[-1].headers["retry-after"]) > 0

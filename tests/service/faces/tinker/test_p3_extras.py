@@ -8,7 +8,6 @@ from tinker import types
 from transformers import AutoModelForCausalLM
 
 from tests.service.faces.tinker.programs import (
-    Held,
     adam,
     batch,
     datum,
@@ -108,7 +107,7 @@ def test_69_a_sample_is_cancelled(http, shared):
     body = {"session_id": session(http), "sampling_session_seq_id": 0, "base_model": "tiny"}
     sampler = http.post("/create_sampling_session", json=body).json()["sampling_session_id"]
     ask = {"sampling_session_id": sampler, "seq_id": 0, "prompt": {"chunks": [{"tokens": [65]}]}}
-    with Held(shared):
+    with shared.held():
         request = {"request_id": http.post("/asample", json=ask).json()["request_id"]}
         assert http.post("/cancel_future", json=request).status_code == 204
         assert retrieved(http, request["request_id"])["category"] == "user"
