@@ -7,6 +7,7 @@ import tempfile
 import threading
 import time
 import venv
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -179,7 +180,8 @@ async def test_what_the_owner_knows_is_not_in_a_worker(monkeypatch):
     said = (await one.run(source)).stdout
     assert b"PATH" in said
     assert b"secret" not in said
-    workers = [process for process in psutil.Process().children(recursive=True) if process.pid not in before]
+    (worker,) = (each for each in psutil.Process().children() if each.pid not in before)
+    workers = [worker, *worker.children(recursive=True)]
     assert len(workers) >= 2
     assert all(set(process.environ()) == {"PYTHONHASHSEED", "MALLOC_ARENA_MAX"} for process in workers)
     await one.close()
@@ -241,7 +243,17 @@ async def test_a_package_that_is_not_installed_is_named(box):
         await box.run("print(1)", packages=("nonesuch",))
 
 
-BELOW_TMP = """
+@contextmanager
+def made(folder: Path):
+    """A folder that is there until the block ends, or stays there if it was before."""
+    was_there = folder.exists()
+    folder.mkdir(exist_ok=True)
+    yield
+    if not was_there:
+        folder.rmdir()
+
+
+PLANTED = """
 import asyncio
 from fettle.sandbox import sandbox
 done = asyncio.run(sandbox().run("import planted_late; print(planted_late.WORD)", packages=("planted",)))
@@ -249,12 +261,13 @@ print(done.stdout.decode(), done.stderr.decode(), end="")
 """
 
 
-def test_packages_that_are_installed_below_tmp_are_seen():
-    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+@pytest.mark.parametrize("below", ["/tmp", "/tmp/work", "/dev/shm"])
+def test_packages_that_are_installed_where_each_job_has_folders_of_its_own_are_seen(below):
+    with made(Path(below)), tempfile.TemporaryDirectory(dir=below) as name:
         venv.create(name, with_pip=False)
         [packages] = Path(name).glob("lib/python*/site-packages")
         (packages / "beside.pth").write_text("\n".join(path for path in sys.path if path))
         (packages / "planted.py").write_text("")
         (packages / "planted_late.py").write_text("WORD = 'seen'\n")
-        done = subprocess.run([f"{name}/bin/python", "-c", BELOW_TMP], capture_output=True, text=True, check=False)
+        done = subprocess.run([f"{name}/bin/python", "-c", PLANTED], capture_output=True, text=True, check=False)
     assert (done.stdout.strip(), done.stderr) == ("seen", "")

@@ -15,13 +15,12 @@ from pathlib import Path
 from fettle.sandbox.inside import kernel, landlock, program
 from fettle.sandbox.inside.cgroups import Group
 from fettle.sandbox.inside.limits import Settings, restrict_process
-from fettle.sandbox.inside.root import INSIDE, bind
+from fettle.sandbox.inside.root import INSIDE, SHARED, WORK, bind
 
 CONTROL, STATUS = 3, 4
 """Descriptors of a job, after standard input, output and error: what it is told, and where its end is told."""
 USER = 61001
 """Whom jobs belong to where the worker is started by root: a number that no account should have."""
-WORK, SHARED = "/tmp/work", "/tmp/shm"
 _BYTES_A_FILE = 16 << 10
 """There may be one file for each so many bytes of disk."""
 _HEARING_SECONDS, _CLEARING_SECONDS, _PIECE = 5.0, 5.0, 1 << 16
@@ -146,7 +145,7 @@ def _namespaces(walls: Walls, user: tuple[int, int], seconds: float) -> None:
         os.close(descriptor)
     kernel.mount("proc", "/proc", "proc", _FLAGS, "subset=pid")
     for folder in (WORK, SHARED):
-        Path(folder).mkdir()
+        folder.mkdir(exist_ok=True)
     os.chdir(WORK)
     kernel.set_host_name("sandbox")
     restrict_process(walls.settings, seconds)

@@ -20,6 +20,8 @@ _FILES = {
     "group": f"sandbox:x:{INSIDE}:\n",
     "hosts": "127.0.0.1 localhost\n",
 }
+WORK, SHARED = Path("/tmp/work"), Path("/tmp/shm")
+"""A job's own folders: where it begins, and what its processes share."""
 _FLAGS = kernel.NOSUID | kernel.NODEV
 _OLD, _NEW = Path("/old"), Path("/new")
 
@@ -31,8 +33,8 @@ def readable(packages: bool) -> list[Path]:
 
 
 def below_tmp(packages: bool) -> list[str]:
-    """Those of them that lie where each job has a folder of its own, and that it is to see in there."""
-    return [str(path) for path in readable(packages) if path.is_relative_to("/tmp")]
+    """Those of them that jobs see where each has a folder of its own, and that it is to see in there."""
+    return [str(place) for place in map(_place, readable(packages)) if place.is_relative_to("/tmp")]
 
 
 def hidden(packages: bool) -> list[Path]:
@@ -96,9 +98,9 @@ def enter(shown: Iterable[Path], emptied: Iterable[Path], devices: Sequence[str]
     for path, target in links.items():
         _within(_NEW, path).symlink_to(target)
     for path, source in sources.items():
-        bind(_within(_OLD, source), _within(_NEW, path))
+        bind(_within(_OLD, source), _within(_NEW, _place(path)))
     for path in emptied:
-        kernel.mount("tmpfs", str(_within(_NEW, path)), "tmpfs", _FLAGS, "size=4k,nr_inodes=1,mode=755")
+        kernel.mount("tmpfs", str(_within(_NEW, _place(path))), "tmpfs", _FLAGS, "size=4k,nr_inodes=1,mode=755")
     for path, target in loaders:
         _link(_within(_NEW, path), target)
     _furnish(devices)
@@ -110,6 +112,12 @@ def enter(shown: Iterable[Path], emptied: Iterable[Path], devices: Sequence[str]
     kernel.pivot_root(".", ".")
     kernel.detach(".")
     os.chdir("/")
+
+
+def _place(path: Path) -> Path:
+    """Where jobs see a path: what memory they share with each other is a folder of their own."""
+    shared = Path("/dev/shm")
+    return SHARED / path.relative_to(shared) if path.is_relative_to(shared) else path
 
 
 def _within(root: Path, path: Path) -> Path:
@@ -143,4 +151,4 @@ def _furnish(devices: Sequence[str]) -> None:
         (_NEW / "etc" / "ld.so.cache").write_bytes(cache.read_bytes())
     for device in devices:
         (_NEW / "dev" / device).touch()
-    (_NEW / "dev" / "shm").symlink_to("/tmp/shm")
+    (_NEW / "dev" / "shm").symlink_to(SHARED)

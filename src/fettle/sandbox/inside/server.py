@@ -31,7 +31,7 @@ _SLACK = 30.0
 """Whoever waits for the job ends it in time, counted from when its walls stood; this is for who cannot."""
 _ENVIRONMENT = {
     "PATH": "/usr/bin:/bin",
-    "HOME": jobs.WORK,
+    "HOME": str(root.WORK),
     "TMPDIR": "/tmp",
     "LANG": "C.UTF-8",
     **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
