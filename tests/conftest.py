@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 
 # Before anything imports torch or transformers, which read these once.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -13,6 +14,9 @@ os.environ.pop("FETTLE_AS", None)  # set where the suite is started through ./ru
 
 import pytest
 from hypothesis import settings
+
+# Where a shell began the suite in the background, Ctrl-C is ignored, and would be by all that tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # What is imported for tests stays: as it comes in, it is never looked through for what could go.
 gc.disable()
