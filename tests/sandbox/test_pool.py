@@ -99,6 +99,22 @@ async def test_a_worker_that_dies_just_after_it_was_looked_at_is_replaced_as_wel
     await one.close()
 
 
+async def test_a_worker_that_dies_before_a_program_is_confined_is_replaced_as_well():
+    one = sandbox(SandboxSettings(workers=1, seconds=6.7))
+    before = set(workers())
+    await one.run("")
+    (mine,) = set(workers()) - before
+    family = [*mine.children(recursive=True), mine]
+    for process in family:
+        process.suspend()
+    running = asyncio.ensure_future(one.run("print(1)"))
+    await asyncio.sleep(0.3)  # it is asked, and says nothing
+    for process in family:
+        process.kill()
+    assert (await running).stdout == b"1\n"
+    await one.close()
+
+
 async def test_a_worker_that_dies_during_a_program_is_an_error_and_no_outcome():
     one = sandbox(SandboxSettings(workers=1, seconds=7.0))
     before = set(workers())

@@ -31,6 +31,8 @@ main()
 _ENVIRONMENT = {"PYTHONHASHSEED": "0", "MALLOC_ARENA_MAX": "2"}
 """All that a worker's environment holds: what its owner's holds may be secret."""
 _START_SECONDS, _BEGIN_SECONDS, _END_SECONDS, _IMPORT_SECONDS, _FAREWELL_SECONDS = 60.0, 20.0, 20.0, 120.0, 5.0
+_OVER_SECONDS = 1.0
+"""Within which a worker that could not confine a job says that it is over, or is found to be gone."""
 
 
 class RefusedError(Exception):
@@ -42,7 +44,7 @@ class RefusedError(Exception):
 
 
 class UnbegunError(SandboxError):
-    """The worker was gone before it took a job, of which nothing has happened."""
+    """The worker was gone before a job began, of which nothing has happened."""
 
 
 class UnconfinedError(SandboxError):
@@ -136,7 +138,17 @@ class Worker:
         except OSError as error:
             reason = str(error)
         ours.close()
+        if self._gone():
+            raise UnbegunError(f"a worker of the sandbox is gone: {reason}")
         raise UnconfinedError(f"a job could not be confined: {reason}")
+
+    def _gone(self) -> bool:
+        """Whether a job did not begin because it is no longer there; if it is, it soon says that the job is over."""
+        try:
+            self.channel.receive(_OVER_SECONDS)
+        except Ended:
+            return True
+        return False
 
     def end(self, *, stop: bool = False) -> End:
         """Wait for the end of the job, after ending it if ``stop``.

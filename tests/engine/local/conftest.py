@@ -26,8 +26,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture
-def doubled() -> Iterator[None]:
-    """Adapters and heads made inside are float64 too."""
+def doubled(tiny: str, gpt2: str, llama: str) -> Iterator[None]:
+    """Adapters and heads made inside are float64 too; the models that all tests share were made before."""
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)

@@ -28,12 +28,12 @@ from tests.service.served import serving
 
 
 def test_53_a_session_that_is_silent_comes_to_its_end(tmp_path, tiny_model):
-    with serving(tmp_path, tiny_model, session_timeout_s=1.0) as server, http_of(server) as http:
+    with serving(tmp_path, tiny_model, session_timeout_s=2.0) as server, http_of(server) as http:
         silent, heard = session(http), session(http)
         lost, kept = made(http, owner=silent), made(http, owner=heard)
         assert http.post("/session_heartbeat", json={"session_id": silent}).status_code == 200
         for _ in range(10):
-            for _ in range(8):
+            for _ in range(10):
                 time.sleep(0.3)
                 assert http.post("/session_heartbeat", json={"session_id": heard}).status_code == 200
             if http.post("/get_info", json={"model_id": lost}).status_code == 404:  # asking is a sign of life too
