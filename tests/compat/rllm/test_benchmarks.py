@@ -1,5 +1,6 @@
 """Benchmarks: what tests say decides, and the data set that attempts make."""
 
+import asyncio
 import json
 
 import pytest
@@ -15,7 +16,7 @@ WRONG = '<edit path="less.py">\n    return a > b\n=======\n    return a == b\n</
 
 @pytest.fixture(scope="module")
 def run(corpus, tmp_path_factory):
-    """A benchmark of four problems: two solved, one answered wrongly, one in words alone."""
+    """A benchmark of four problems, run as ``mixed``: two solved, one answered wrongly, one in words alone."""
     folder = tmp_path_factory.mktemp("benchmarks")
     path = corpus.file(folder / "problems.jsonl", 0, 1, 2, 3)
     solved = {
@@ -28,12 +29,13 @@ def run(corpus, tmp_path_factory):
     async def ran(**given):
         return await made.run_benchmark(path, corpus.repository, **given)
 
-    return made, folder / "all", ran, replies
+    result = asyncio.run(ran(benchmark_id="mixed", replies=replies))
+    return made, folder / "all", ran, replies, result
 
 
 async def test_a_reply_is_worth_what_the_hidden_tests_say(run):
-    _, folder, ran, replies = run
-    told = json.loads((await ran(benchmark_id="mixed", replies=replies)).read_text())
+    _, folder, ran, replies, result = run
+    told = json.loads(result.read_text())
     assert (told["total_issues"], told["successful_issues"], told["failed_issues"]) == (4, 2, 2)
     assert told["metrics"]["success_rate"] == 0.5
     found = {one.issue_id: one.outcome.reward for one in read_trajectories(folder / "trajectories_mixed.json")}
@@ -43,7 +45,7 @@ async def test_a_reply_is_worth_what_the_hidden_tests_say(run):
 
 
 async def test_its_data_set_tells_what_each_came_to_and_where_it_is_tested(run, corpus):
-    made, _, _, _ = run
+    made = run[0]
     result, train, val = await made.convert_existing_benchmark(benchmark_id="mixed", test_size=0.3)
     assert result.is_file()
     lines = [*read_examples(train), *read_examples(val)]
@@ -57,9 +59,8 @@ async def test_its_data_set_tells_what_each_came_to_and_where_it_is_tested(run, 
 
 
 async def test_a_benchmark_that_is_not_there_says_which_are(run):
-    made, _, _, _ = run
     with pytest.raises(NotFoundError, match=r"no benchmark other, .*: mixed"):
-        await made.convert_existing_benchmark(benchmark_id="other")
+        await run[0].convert_existing_benchmark(benchmark_id="other")
 
 
 @pytest.mark.parametrize("share", [0, 1])
