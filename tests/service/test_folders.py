@@ -1,6 +1,7 @@
 """Where a server keeps things is in its log, and in nothing that a client is told."""
 
 import logging
+import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -153,6 +154,7 @@ def test_a_checkpoint_whose_folder_is_gone(client, hidden, heard, log):
 def test_a_checkpoint_that_cannot_be_written(client, hidden, heard, log):
     run = client.new_run(**LORA)
     place = checkpoint_folder(hidden, run)
+    place.parent.mkdir(exist_ok=True)
     place.write_text("no folder")
     client.post(f"/v1/runs/{run}/save_state?wait=30", json={"name": "nowhere"})
     only_the_log_knows(heard, log, "could not be written", f"fettle://{run}/weights/nowhere")
@@ -169,13 +171,16 @@ def test_metrics_that_cannot_be_written(client, hidden, heard, log):
 
 def test_a_model_whose_files_are_damaged_since(client, hidden, heard, log):
     weights = Path(hidden.model) / "model.safetensors"
-    whole = weights.read_bytes()
-    weights.write_bytes(b"damaged")
+    whole = weights.with_name("whole")
+    os.link(weights, whole)
+    damaged = weights.with_name("damaged")
+    damaged.write_bytes(b"damaged")
+    damaged.replace(weights)  # Cut short in its place, it would end whoever is reading it, as a new service does.
     try:
         client.post("/v1/runs?wait=30", json={"base_model": "tiny", "id": "whole-weights"})
         assert client.said("GET", "/v1/runs/whole-weights")["state"] == "failed"
     finally:
-        weights.write_bytes(whole)
+        whole.replace(weights)
     only_the_log_knows(heard, log, "the model in tiny cannot be loaded")
 
 
