@@ -19,7 +19,7 @@ def test_runs_are_listed_and_found(page, house):
     expect(page.locator("#runs tbody tr")).to_have_count(1)
     page.get_by_label("Find").fill("")
     page.get_by_label("State").select_option("paused")
-    expect(page.locator("#runs")).to_contain_text("None of the 2 runs")
+    expect(page.locator("#runs")).to_contain_text(re.compile(r"None of the \d+ runs"))
 
 
 def test_the_list_follows_what_happens(page, house):

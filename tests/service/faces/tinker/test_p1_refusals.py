@@ -177,9 +177,12 @@ def test_47_a_step_without_gradients_is_taken(http, owner):
 
 NAMES = ["../out", "..", ".", "a/b", "/abs", "a\\b", "nul\0", "%2e%2e", "a%2fb", "", "x" * 500, "a b", "é"]
 
+OWN = {"audit.jsonl", "catalogue.sqlite3-wal", "catalogue.sqlite3-shm", "metrics.jsonl"}
+"""Names of files that a service makes once it has something for them."""
+
 
 def beside(shared) -> set[Path]:
-    """All there is, but for checkpoints and the journal, in which the service writes when it likes."""
+    """All there is, but for checkpoints and the journal, in which the service makes files when it likes."""
     folder = Path(shared.service.settings.state).parent
     return {path for path in folder.rglob("*") if not {"checkpoints", "journal"} & set(path.parts)}
 
@@ -193,11 +196,7 @@ def test_48_names_that_leave_the_store(shared, http, model, name):
     refused(
         http.post("/weights_info", json={"tinker_path": f"tinker://{model}/weights/{name}"}), status=(400, 404, 422)
     )
-    assert {path.name for path in beside(shared) - before} <= {
-        "catalogue.sqlite3-wal",
-        "catalogue.sqlite3-shm",
-        "metrics.jsonl",
-    }
+    assert {path.name for path in beside(shared) - before} <= OWN
 
 
 @pytest.mark.parametrize("path", ["", "tinker://", "tinker://a/b", "file:///etc/passwd", "tinker://../../x/weights/y"])
