@@ -111,6 +111,7 @@ def test_who_stops_in_the_middle_of_a_body_keeps_nobody_out(narrow):
         run = client.new_run(lora={"rank": 2})
         for seq in range(4):
             client.said("POST", f"/v1/runs/{run}/operations", {"incarnation": 0, "seq": seq, "call": large()})
+        assert client.said("GET", f"/v1/runs/{run}")["next_seq"] == 4
 
 
 def test_a_step_that_is_sent_once_a_large_batch_is_acknowledged_comes_after_it(narrow):
